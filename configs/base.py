@@ -1,0 +1,133 @@
+"""Every field of every experiment, once, with its unit or its source.
+
+`spec` marks a value of the MAGVIT-v2 papers (arXiv 2310.05737; 2212.05199 for
+v1) or of Google's public code. A variant starts from one of the functions at
+the end and overrides. Fields cannot be added later: a misspelt override on the
+command line is an error.
+"""
+
+import ml_collections
+
+REQUIRED = ""  # a path the user has to give on the command line
+
+
+def _common() -> ml_collections.ConfigDict:
+  """Fields the training loop reads, whatever the algorithm."""
+  c = ml_collections.ConfigDict()
+  c.name = ""  # one line that says what this is; shown in the report
+  c.algorithm = ""  # "tokenizer" or "masked": the key in magvit/train.py
+  c.seed = 0  # of parameters, dropout, masks; the data has its own
+  c.num_steps = 0
+  c.batch_size = 0  # clips per step over all devices
+
+  c.dataset = ml_collections.ConfigDict()
+  c.dataset.name = "digits"  # the embedded set, input_pipeline/digits.py
+  c.dataset.frames = 17  # clip length, 1 + a multiple of the temporal stride
+  c.dataset.size = 32  # height and width, pixels
+  c.dataset.seed = 0  # of the random clips
+  c.dataset.eval_examples = 256  # held-out clips of an evaluation
+
+  c.mesh = ml_collections.ConfigDict()
+  c.mesh.data = -1  # devices along the batch; -1: all that are left
+  c.mesh.fsdp = 1  # devices that share the parameters and the batch
+
+  c.log_every = 10  # steps between metrics lines
+  c.checkpoint_every = 100  # steps
+  c.checkpoints_to_keep = 2
+  c.eval_every = 0  # steps; 0: only at the end
+  return c
+
+
+def _optimizer(
+  b1: float, b2: float, warmup_steps: int
+) -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  c.peak_learning_rate = 1e-4  # spec; then one cosine down to 0
+  c.warmup_steps = warmup_steps  # linear from 0
+  c.b1 = b1
+  c.b2 = b2
+  c.weight_decay = 0.0  # of kernels only
+  c.clip_norm = 0.0  # global norm of the gradient; 0: no clipping
+  return c
+
+
+def tokenizer() -> ml_collections.ConfigDict:
+  """The final video tokenizer, 17 x 128 x 128 to 5 x 16 x 16 tokens (spec)."""
+  c = _common()
+  c.algorithm = "tokenizer"
+  c.dataset.size = 128
+  c.inflate_from = ""  # workdir of an image tokenizer to start from; "": none
+
+  c.tokenizer = ml_collections.ConfigDict()
+  c.tokenizer.base_channels = 128  # width of level 0 (spec)
+  c.tokenizer.channel_multipliers = (1, 2, 2, 4)  # per level (spec)
+  c.tokenizer.temporal_downsample = (False, True, True)  # per transition (spec)
+  c.tokenizer.num_res_blocks = 4  # per level and at the bottom (spec)
+  c.tokenizer.bits = 18  # vocabulary 2^18 (spec)
+  c.tokenizer.norm_groups = 32  # spec
+  c.tokenizer.temporal = True  # kernels of 3 frames; False: image tokenizer
+  c.tokenizer.adaptive_norm = True  # spec
+  c.tokenizer.entropy_temperature = 0.01  # spec
+
+  c.discriminator = ml_collections.ConfigDict()
+  c.discriminator.base_channels = 128  # spec
+  c.discriminator.channel_multipliers = (2, 4, 4, 4, 4)  # per halving (spec)
+
+  c.loss = ml_collections.ConfigDict()  # weights; pixels are in [0, 1]
+  c.loss.reconstruction = 5.0  # mean squared error (spec)
+  c.loss.perceptual = 0.1  # mean squared error of ResNet-50 logits (spec)
+  c.loss.perceptual_network = "resnet50"  # or "off": the term is left out
+  c.loss.perceptual_weights = REQUIRED  # its .safetensors file
+  c.loss.adversarial = 0.1  # non-saturating (spec)
+  c.loss.r1 = 10.0  # no 1/2, sum over the clip, every step (spec)
+  c.loss.lecam = 0.001  # spec
+  c.loss.lecam_decay = 0.999  # spec
+  c.loss.commitment = 0.25  # spec
+  c.loss.entropy = 0.1  # spec, after annealing
+  c.loss.entropy_start_factor = 3.0  # spec: 3x at step 0, linear down to 1x
+  c.loss.entropy_annealing_steps = 2000  # spec
+
+  c.optimizer = _optimizer(b1=0.0, b2=0.99, warmup_steps=1000)  # spec; warm-up
+  # of v2 is not published, v1's is one epoch
+  c.ema_decay = 0.999  # of the generator, from step 0 (spec)
+  return c
+
+
+def masked() -> ml_collections.ConfigDict:
+  """MAGVIT-L on 5 x 16 x 16 tokens with factorised vocabulary (spec)."""
+  c = _common()
+  c.algorithm = "masked"
+  c.dataset.size = 128
+  c.tokenizer_workdir = REQUIRED  # of a trained tokenizer; it is copied
+
+  c.transformer = ml_collections.ConfigDict()
+  c.transformer.num_layers = 24  # L (spec)
+  c.transformer.width = 1024
+  c.transformer.mlp_width = 4096
+  c.transformer.num_heads = 16
+  c.transformer.factor_bits = (9, 9)  # bits of each sub-token (spec)
+  c.transformer.dropout = 0.1  # of hidden units and of attention (spec)
+  c.transformer.num_classes = 101
+  c.transformer.remat = False  # recompute each layer in the backward pass
+
+  c.tasks = ml_collections.ConfigDict()  # relative frequency in training
+  c.tasks.class_conditional = 1.0
+  c.tasks.frame_prediction = 0.0
+  c.tasks.central_inpainting = 0.0
+  c.condition_frames = 5  # of frame prediction: K600 (spec)
+  c.label_drop = 0.1  # share of class labels replaced by "no class" (spec)
+  c.label_smoothing = 1e-4  # per sub-token head (spec, v1)
+  c.mask_ratio_per_clip = False  # else one ratio for the whole batch (v1)
+  c.masks_per_clip = 1  # independent masks of one encoded clip in a step
+
+  c.sampling = ml_collections.ConfigDict()
+  c.sampling.steps = 12  # forward passes (spec)
+  c.sampling.schedule = "cosine"  # of the share left masked (spec)
+  c.sampling.choice_temperature = 32.0  # spec: K600, cosine
+  c.sampling.guidance = 0.0  # logits + guidance * (logits - unconditional)
+  c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
+
+  c.optimizer = _optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # spec, v1
+  c.optimizer.weight_decay = 0.045  # spec, v1
+  c.optimizer.clip_norm = 1.0  # spec, v1
+  return c

@@ -1,0 +1,1 @@
+"""Metrics, evaluators, pictures and the report; fed functions and arrays."""

@@ -1,0 +1,221 @@
+"""Evaluators: handed predict functions and clips, they return scores.
+
+They know no algorithm, no data set and no checkpoint. Clips are uint8
+(B, T, H, W, 3); what predict functions return is float in [0, 1].
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import dataclasses
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from evaluation import digit_judge
+from evaluation import files
+from evaluation import frechet
+from evaluation import reconstruction as metrics_lib
+
+# clips uint8 -> {"video": float, "ids": int, "codebook_entropy": float, ...}
+Reconstruct = Callable[[np.ndarray], dict[str, np.ndarray]]
+# (task, labels (B,), clips uint8, seed) -> {"video": float, "ids": int}
+Sample = Callable[[str, np.ndarray, np.ndarray, int], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """Scores, and all that somebody needs to compare them with others'."""
+
+  evaluator: str
+  metrics: dict[str, float]
+  protocol: dict[str, Any]
+
+  def write(self, workdir: str, step: int) -> str:
+    """Writes WORKDIR/results/EVALUATOR.json; returns its path."""
+    text = json.dumps({"step": step, **dataclasses.asdict(self)}, indent=2)
+    path = os.path.join(workdir, "results", f"{self.evaluator}.json")
+    files.write_atomically(path, text + "\n")
+    return path
+
+  def summary(self) -> str:
+    """One line: the metrics by name."""
+    parts = [f"{k} {v:.4g}" for k, v in self.metrics.items()]
+    return f"{self.evaluator}: " + ", ".join(parts)
+
+
+def evaluate_reconstruction(
+  reconstruct: Reconstruct,
+  batches: Iterable[tuple[np.ndarray, int]],
+  bits: int,
+  protocol: dict[str, Any],
+) -> list[Result]:
+  """PSNR and SSIM of reconstructed clips, and the use of the codebook.
+
+  `batches` are (clips, how many of them count), as `pipeline.eval_batches`
+  makes them.
+  """
+  psnr, ssim, ids = [], [], []
+  for video, count in batches:
+    output = reconstruct(video)
+    real = video[:count] / np.float64(255.0)
+    fake = output["video"][:count]
+    psnr.append(metrics_lib.psnr(real, fake))
+    ssim.append(metrics_lib.ssim(real, fake, "rgb"))
+    ids.append(output["ids"][:count])
+  psnr, ssim, ids = (np.concatenate(x) for x in (psnr, ssim, ids))
+  scores = Result(
+    "reconstruction",
+    {
+      "psnr": float(psnr.mean()),
+      "psnr_first_frame": float(psnr[:, 0].mean()),
+      "ssim": float(ssim.mean()),
+    },
+    {
+      **protocol,
+      "examples": len(psnr),
+      "frames": psnr.shape[1],
+      "psnr": "dB per frame, mean over frames and clips",
+      "ssim": "rgb, Gaussian 11, sigma 1.5, valid",
+    },
+  )
+  use = metrics_lib.codebook(ids, bits)
+  return [scores, Result("codebook", use, {**protocol, "examples": len(ids)})]
+
+
+def evaluate_class_samples(
+  sample: Sample,
+  judge: digit_judge.DigitJudge,
+  real_video: np.ndarray,
+  real_label: np.ndarray,
+  samples_per_class: int,
+  batch_size: int,
+  seed: int,
+  protocol: dict[str, Any],
+) -> list[Result]:
+  """Class accuracy and Fréchet distances of class-conditional samples.
+
+  The same numbers of the real held-out clips stand beside each score.
+  """
+  classes = np.unique(real_label)
+  label = np.tile(classes, samples_per_class)
+  nothing = np.zeros((len(label), *real_video.shape[1:]), np.uint8)
+  fake = sample_all(
+    sample, "class_conditional", label, nothing, batch_size, seed
+  )
+  hits = judge.classify(fake) == label
+  result = Result(
+    "class_conditional",
+    {
+      "class_accuracy": float(hits.mean()),
+      "real_class_accuracy": float(
+        (judge.classify(real_video) == real_label).mean()
+      ),
+    },
+    {
+      **protocol,
+      "examples": len(label),
+      "seed": seed,
+      "judge": "network on centred mean frames, fitted on real training"
+      " clips (evaluation/digit_judge.py)",
+    },
+  )
+  # Real clips in the class proportions of the samples: the digits are nearly
+  # balanced, and a distance should not count the rest.
+  half = len(real_video) // 2
+  real, generated = judge.features(real_video), judge.features(fake)
+  distances = {}
+  for name in real:
+    stats = frechet.statistics
+    distances[f"frechet_{name}_distance"] = frechet.distance(
+      stats(real[name]), stats(generated[name])
+    )
+    distances[f"real_frechet_{name}_distance"] = frechet.distance(
+      stats(real[name][:half]), stats(real[name][half:])
+    )
+  protocol = {
+    **protocol,
+    "examples": len(label),
+    "real_examples": len(real_video),
+    "seed": seed,
+    "features": "appearance: hidden layer of the judge (64);"
+    " motion: centre of mass of each frame",
+    "form": "exact, float64, ddof 1",
+    "real_distance": "first half of the real clips against the second",
+  }
+  return [result, Result("frechet", distances, protocol)]
+
+
+def evaluate_completion(
+  sample: Sample,
+  task: str,
+  given_THW: np.ndarray,
+  real_video: np.ndarray,
+  batch_size: int,
+  seed: int,
+  protocol: dict[str, Any],
+) -> Result:
+  """PSNR where a task hides the clip, beside that of a trivial completion."""
+  label = np.zeros(len(real_video), np.int32)  # ignored: the task has no class
+  fake = sample_all(sample, task, label, real_video, batch_size, seed)
+  real = real_video / np.float64(255.0)
+  hidden = ~given_THW
+  baseline_name, baseline = trivial_completion(real, given_THW)
+  return Result(
+    task,
+    {
+      "hidden_psnr": _mean_psnr(real, fake, hidden),
+      "baseline_hidden_psnr": _mean_psnr(real, baseline, hidden),
+    },
+    {
+      **protocol,
+      "examples": len(real),
+      "seed": seed,
+      "baseline": baseline_name,
+      "hidden_psnr": "dB over the hidden pixels of a clip, mean over clips",
+    },
+  )
+
+
+def trivial_completion(
+  video_BTHWC: np.ndarray, given_THW: np.ndarray
+) -> tuple[str, np.ndarray]:
+  """(what it is, a completion from the given pixels that knows nothing).
+
+  Where whole frames are given, the last of them repeated; else the mean of
+  the given pixels of each frame.
+  """
+  whole_T = given_THW.all((1, 2))
+  if whole_T.any():
+    last = int(np.flatnonzero(whole_T)[-1])
+    filled = np.broadcast_to(video_BTHWC[:, last : last + 1], video_BTHWC.shape)
+    name = "last given frame repeated"
+  else:
+    weight = given_THW[..., None].astype(np.float64)
+    total = (video_BTHWC * weight).sum((2, 3), keepdims=True)
+    mean = total / weight.sum((1, 2), keepdims=True)
+    filled = np.broadcast_to(mean, video_BTHWC.shape)
+    name = "mean of the given pixels of the frame"
+  return name, np.where(given_THW[..., None], video_BTHWC, filled)
+
+
+def _mean_psnr(real, fake, region_THW) -> float:
+  return float(metrics_lib.masked_psnr(real, fake, region_THW).mean())
+
+
+def sample_all(
+  sample: Sample,
+  task: str,
+  label: np.ndarray,
+  video: np.ndarray,
+  batch_size: int,
+  seed: int,
+) -> np.ndarray:
+  """Any number of samples in batches of one shape: float (n, T, H, W, 3)."""
+  outputs = []
+  for start in range(0, len(label), batch_size):
+    index = np.arange(start, start + batch_size).clip(max=len(label) - 1)
+    out = sample(task, label[index], video[index], seed + start)["video"]
+    outputs.append(out[: len(label) - start])
+  return np.concatenate(outputs)

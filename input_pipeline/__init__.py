@@ -1,0 +1,1 @@
+"""Clips and labels as numpy batches: sources, and the grain graph over them."""

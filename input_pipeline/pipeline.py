@@ -1,0 +1,70 @@
+"""Batches of clips: checkpointable for training, complete for evaluation."""
+
+from collections.abc import Iterator
+
+import grain
+import ml_collections
+import numpy as np
+
+from input_pipeline import digits
+
+Batch = dict[str, np.ndarray]  # "video": uint8 (B, T, H, W, 3), "label": (B,)
+
+_SOURCES = {"digits": digits.Digits}
+
+
+def source(dataset: ml_collections.ConfigDict, split: str, **kwargs):
+  """Random-access clips of one split ("train" or "held_out").
+
+  Raises:
+    ValueError: an unknown data set, or settings its source rejects.
+  """
+  if dataset.name not in _SOURCES:
+    raise ValueError(
+      f"dataset.name={dataset.name!r} must be one of {sorted(_SOURCES)}"
+    )
+  return _SOURCES[dataset.name](
+    split, dataset.frames, dataset.size, dataset.seed, **kwargs
+  )
+
+
+def train_batches(
+  dataset: ml_collections.ConfigDict,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.DatasetIterator:
+  """This process's share of an endless stream of global batches.
+
+  Global batch n is made of clips n * batch_size and up, whatever the number of
+  processes; each takes every process_count-th. The iterator's state is its
+  position, saved with each checkpoint.
+  """
+  if batch_size % process_count:
+    raise ValueError(
+      f"batch_size={batch_size} must be a multiple of the {process_count}"
+      " processes"
+    )
+  clips = grain.MapDataset.source(source(dataset, "train"))
+  clips = clips[process_index::process_count]
+  batches = clips.batch(batch_size // process_count)
+  # Two threads make clips while the devices compute; clips are cheap.
+  options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+  return iter(batches.to_iter_dataset(options))
+
+
+def eval_batches(
+  dataset: ml_collections.ConfigDict, split: str, count: int, batch_size: int
+) -> Iterator[tuple[Batch, int]]:
+  """The first `count` clips of a split as (batch, number of real clips in it).
+
+  The last batch is filled up by repeating its last clip, so that every batch
+  has one shape and no clip is dropped: read only the first `number` results.
+  """
+  clips = source(dataset, split, length=count)
+  for start in range(0, count, batch_size):
+    stop = min(start + batch_size, count)
+    examples = [clips[i] for i in range(start, stop)]
+    examples += [examples[-1]] * (batch_size - len(examples))
+    batch = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
+    yield batch, stop - start

@@ -1,0 +1,255 @@
+"""What is on disk: the workdir, its config, and orbax checkpoints.
+
+A workdir belongs to one experiment. It holds config.json, checkpoints/ (state
+and position in the data, committed atomically), metrics.jsonl, results/,
+samples/ and report.html; a generator's also tokenizer/, its own copy of the
+tokenizer that made its tokens.
+"""
+
+import json
+import os
+from typing import Any
+
+import grain
+import jax
+from jax.sharding import Mesh
+import ml_collections
+import orbax.checkpoint as ocp
+
+from evaluation import files
+from magvit import mesh as mesh_lib
+from magvit import state as state_lib
+
+# Fields that say how to run, not what is trained: they may change between two
+# runs in the same workdir.
+_FREE_FIELDS = (
+  "name",
+  "mesh",
+  "log_every",
+  "checkpoint_every",
+  "checkpoints_to_keep",
+  "eval_every",
+  "sampling",
+  "dataset.eval_examples",
+)
+
+
+def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Makes sure that `config` may train in `workdir`.
+
+  Raises:
+    ValueError: the directory cannot be written, holds files of something else,
+      or holds a run of another config.
+  """
+  try:
+    os.makedirs(workdir, exist_ok=True)
+    probe = os.path.join(workdir, f".writable-{jax.process_index()}")
+    with open(probe, "w"):
+      pass
+    os.remove(probe)
+  except OSError as error:
+    raise ValueError(
+      f"cannot write to workdir={workdir} ({error.strerror}): choose a"
+      " directory you may write to"
+    ) from error
+  if os.path.exists(os.path.join(workdir, "config.json")):
+    check_same_experiment(read_config(workdir), config, workdir)
+  elif os.listdir(workdir):
+    raise ValueError(
+      f"workdir={workdir} holds files but no config.json, so it is not a"
+      " workdir of this program: choose a new or an empty directory"
+    )
+
+
+def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
+  if jax.process_index() == 0:
+    text = config.to_json(indent=2) + "\n"
+    files.write_atomically(os.path.join(workdir, "config.json"), text)
+
+
+def own_tokenizer(workdir: str) -> str | None:
+  """The copy of the tokenizer in a generator's workdir, if it has one."""
+  path = os.path.join(workdir, "tokenizer")
+  return path if os.path.exists(os.path.join(path, "config.json")) else None
+
+
+def keep_tokenizer(
+  config: ml_collections.ConfigDict, workdir: str, frozen: dict[str, Any]
+) -> None:
+  """Copies the tokenizer of a new generator into its workdir.
+
+  Tokens mean nothing without the tokenizer that made them, so a generator
+  does not depend on another directory that may change or go.
+  """
+  if "tokenizer_workdir" not in config or own_tokenizer(workdir) is not None:
+    return
+  path = os.path.abspath(os.path.join(workdir, "tokenizer"))
+  step = latest_step(config.tokenizer_workdir)
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(
+      os.path.join(path, "checkpoints", str(step), "state"),
+      {"ema": {"generator": frozen["generator"]}},
+      force=True,  # over what a killed copy left
+    )
+  # Last: a tokenizer with a config is a complete one.
+  write_config(path, read_config(config.tokenizer_workdir))
+
+
+def check_same_experiment(
+  stored: ml_collections.ConfigDict,
+  given: ml_collections.ConfigDict,
+  workdir: str,
+) -> None:
+  """Raises ValueError naming the fields in which two configs differ."""
+  stored, given = _fields(stored), _fields(given)
+  differ = [
+    field
+    for field in sorted(stored.keys() | given.keys())
+    if stored.get(field) != given.get(field)
+    and not any(f"{field}.".startswith(f"{free}.") for free in _FREE_FIELDS)
+  ]
+  if differ:
+    first = differ[0]
+    others = f" (and {', '.join(differ[1:])})" if differ[1:] else ""
+    raise ValueError(
+      f"workdir={workdir} holds another experiment: {first} is"
+      f" {stored.get(first)!r} there and {given.get(first)!r} in --config"
+      f"{others}; choose another workdir, or the config of this one"
+    )
+
+
+def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Flat {"a.b": value} as JSON stores it (tuples become lists)."""
+  flat = {}
+
+  def visit(node, prefix):
+    for key, value in node.items():
+      if isinstance(value, dict):
+        visit(value, f"{prefix}{key}.")
+      else:
+        flat[prefix + key] = value
+
+  visit(json.loads(config.to_json()), "")
+  return flat
+
+
+def read_config(workdir: str) -> ml_collections.ConfigDict:
+  """The config a workdir was trained with; ValueError if there is none."""
+  path = os.path.join(workdir, "config.json")
+  if not os.path.isdir(workdir):
+    raise ValueError(
+      f"workdir={workdir} is not a directory: train into it first"
+    )
+  if not os.path.exists(path):
+    raise ValueError(
+      f"workdir={workdir} holds no config.json, so nothing was trained there:"
+      " train into it first (--mode=train), or name another"
+    )
+  with open(path) as f:
+    return ml_collections.ConfigDict(json.load(f))
+
+
+class Checkpoints:
+  """The checkpoints of one workdir: training state and data position."""
+
+  def __init__(self, workdir: str, config: ml_collections.ConfigDict):
+    self._directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=config.checkpoints_to_keep,
+        cleanup_tmp_directories=True,  # left by a killed run
+      ),
+      item_names=("state", "data"),
+    )
+
+  def latest_step(self) -> int | None:
+    return self._manager.latest_step()
+
+  def save(
+    self, step: int, state: state_lib.TrainState, data: grain.DatasetIterator
+  ) -> None:
+    """Saves in the background; a kill leaves the previous one in place."""
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(_saved(state)),
+        data=grain.checkpoint.CheckpointSave(data),
+      ),
+    )
+
+  def restore(
+    self, step: int, state: state_lib.TrainState, data: grain.DatasetIterator
+  ) -> state_lib.TrainState:
+    """`state` gives shapes and shardings; `data` is moved to its position."""
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(_saved(state)),
+        data=grain.checkpoint.CheckpointRestore(data),
+      ),
+    )
+    return state.replace(**restored["state"])
+
+  def close(self) -> None:
+    """Waits for saves under way."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def _saved(state: state_lib.TrainState) -> dict[str, Any]:
+  """The fields that training changes; frozen networks are kept elsewhere."""
+  return {
+    "step": state.step,
+    "params": state.params,
+    "opt_state": state.opt_state,
+    "ema": state.ema,
+    "extras": state.extras,
+  }
+
+
+def latest_step(workdir: str) -> int:
+  """Step of the newest checkpoint; ValueError if there is none."""
+  steps = ocp.utils.checkpoint_steps(_checkpoint_directory(workdir))
+  if not steps:
+    raise ValueError(
+      f"workdir={workdir} holds no checkpoint yet: train longer than"
+      " checkpoint_every steps, or name another workdir"
+    )
+  return max(steps)
+
+
+def _checkpoint_directory(workdir: str) -> str:
+  directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
+  if not os.path.isdir(directory):
+    raise ValueError(
+      f"workdir={workdir} holds no checkpoints/: train into it first"
+      " (--mode=train), or name another"
+    )
+  return directory
+
+
+def restore_part(workdir: str, part: Any, mesh: Mesh) -> Any:
+  """Some arrays of the newest checkpoint, e.g. {"ema": {"generator": ...}}.
+
+  `part` gives their shapes (`jax.ShapeDtypeStruct`). An array that is absent
+  or has another shape is an error.
+  """
+  shardings = mesh_lib.state_shardings(part, mesh)
+  restore_args = jax.tree.map(
+    lambda leaf, sharding: ocp.ArrayRestoreArgs(
+      sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+    ),
+    part,
+    shardings,
+  )
+  path = os.path.join(
+    _checkpoint_directory(workdir), str(latest_step(workdir)), "state"
+  )
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    return checkpointer.restore(
+      path,
+      ocp.args.PyTreeRestore(
+        part, restore_args=restore_args, partial_restore=True
+      ),
+    )

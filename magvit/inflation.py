@@ -1,0 +1,87 @@
+"""Image tokenizer to video tokenizer: weights, leaf by leaf.
+
+MAGVIT-v2 fills the temporally last slice of each causal kernel and leaves the
+others zero (arXiv 2310.05737, appendix), so that at the start a frame is coded
+from itself alone: a single frame gives what the image model gives, and a still
+clip gives it at every frame. The discriminator starts from scratch.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+# Fields of config.tokenizer that the two models must share. Where time is
+# halved, the image model keeps every frame.
+_SHARED = (
+  "base_channels",
+  "channel_multipliers",
+  "num_res_blocks",
+  "bits",
+  "norm_groups",
+  "adaptive_norm",
+)
+
+
+def check_compatible(
+  image: ml_collections.ConfigDict, video: ml_collections.ConfigDict
+) -> None:
+  """Raises ValueError unless `image`'s weights fit `video`'s tokenizer."""
+  if image.algorithm != "tokenizer" or image.tokenizer.temporal:
+    raise ValueError(
+      f"inflate_from={video.inflate_from} must be the workdir of an image"
+      f" tokenizer, and holds {image.name!r}"
+    )
+  if not video.tokenizer.temporal:
+    raise ValueError(
+      "inflate_from needs a video tokenizer to inflate into: set"
+      " tokenizer.temporal=True or leave inflate_from empty"
+    )
+  for field in _SHARED:
+    if _plain(image.tokenizer[field]) != _plain(video.tokenizer[field]):
+      raise ValueError(
+        f"tokenizer.{field}={video.tokenizer[field]} must equal"
+        f" {image.tokenizer[field]} of the image tokenizer in"
+        f" inflate_from={video.inflate_from}"
+      )
+
+
+def _plain(value):
+  return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def inflate(image_params: Any, video_params: Any) -> Any:
+  """Image weights laid out as `video_params` (which give only the shapes).
+
+  Raises:
+    ValueError: a leaf of one tree is absent from the other, or its shape is
+      not that of an inflated one; it is named.
+  """
+  image = dict(jax.tree_util.tree_leaves_with_path(image_params))
+  video, treedef = jax.tree_util.tree_flatten_with_path(video_params)
+  unmatched = set(image) ^ {path for path, _ in video}
+  if unmatched:
+    names = sorted(jax.tree_util.keystr(path) for path in unmatched)
+    raise ValueError(
+      f"image and video tokenizer must have the same arrays: {names[0]} (and"
+      f" {len(names) - 1} more) is in one of them only"
+    )
+  return treedef.unflatten(
+    _inflate_leaf(jax.tree_util.keystr(path), image[path], leaf.shape)
+    for path, leaf in video
+  )
+
+
+def _inflate_leaf(name: str, array: jax.Array, shape: tuple) -> jax.Array:
+  # Convolutions ahead of depth-to-space have (ft, fh, fw, C') output channels
+  # with ft slowest, and 1 -> ft of them in time: every new frame is a copy.
+  tiles = shape[-1] // array.shape[-1] if shape else 1
+  array = jnp.concatenate([array] * tiles, axis=-1) if tiles > 1 else array
+  if array.ndim == 5 and shape[0] > array.shape[0]:
+    array = jnp.pad(array, [(shape[0] - array.shape[0], 0)] + [(0, 0)] * 4)
+  if array.shape != shape:
+    raise ValueError(
+      f"cannot inflate {name}: shape {array.shape} does not lead to {shape}"
+    )
+  return array

@@ -1,0 +1,185 @@
+"""Trained models for Python: tokens out of clips, and clips out of tokens."""
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from magvit import checkpoint
+from magvit import masked
+from magvit import masking
+from magvit import mesh as mesh_lib
+from magvit import tokenizer as tokenizer_lib
+from models import network
+
+
+class LoadedTokenizer:
+  """Clips to ids and back. Make one with `load_tokenizer`."""
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    generator: network.Network,
+    params: Any,
+  ):
+    self.config = config
+    self._params = {"generator": params}
+    functions = tokenizer_lib.predict_functions(generator)
+    self._encode = jax.jit(functions["encode"])
+    self._decode = jax.jit(functions["decode"])
+
+  def encode(self, video: np.ndarray | jax.Array) -> jax.Array:
+    """Video (B, T, H, W, 3) to ids, int32 (B, t, h, w).
+
+    Pixels are float in [0, 1] or uint8; an image is a clip of one frame.
+
+    Raises:
+      ValueError: another rank, range or number of channels, or a size that
+        the strides do not divide.
+    """
+    video = np.asarray(video) if isinstance(video, list) else video
+    if video.ndim != 5 or video.shape[-1] != 3:
+      raise ValueError(
+        f"video of shape {video.shape} must be (batch, frames, height, width,"
+        " 3)"
+      )
+    if video.dtype != jnp.uint8 and (video.min() < 0 or video.max() > 1):
+      raise ValueError(
+        f"video has values in [{video.min()}, {video.max()}]: give floats in"
+        " [0, 1], or uint8"
+      )
+    return self._encode(self._params, {"video": video}, None)
+
+  def decode(self, ids: np.ndarray | jax.Array) -> jax.Array:
+    """Ids (B, t, h, w) to video, float32 (B, T, H, W, 3) in [0, 1].
+
+    Raises:
+      ValueError: another rank, or ids outside the vocabulary.
+    """
+    vocabulary = 2**self.config.tokenizer.bits
+    if ids.ndim != 4 or not jnp.issubdtype(ids.dtype, jnp.integer):
+      raise ValueError(
+        f"ids of shape {ids.shape} and type {ids.dtype} must be integers"
+        " (batch, time, height, width)"
+      )
+    if ids.min() < 0 or ids.max() >= vocabulary:
+      raise ValueError(
+        f"ids in [{ids.min()}, {ids.max()}] must be in 0..{vocabulary - 1}"
+      )
+    return self._decode(self._params, {"ids": ids}, None)
+
+
+class LoadedGenerator:
+  """Samples clips. Make one with `load_generator`."""
+
+  def __init__(self, config: ml_collections.ConfigDict, workdir: str):
+    self.config = config
+    self._workdir = workdir
+    self._programs = {}
+
+  def sample(
+    self,
+    key: jax.Array,
+    num: int,
+    label: int | None = None,
+    task: str = "class_conditional",
+    condition: np.ndarray | jax.Array | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    temperature: float | None = None,
+  ) -> jax.Array:
+    """Generates clips: float32 (num, T, H, W, 3) in [0, 1].
+
+    Args:
+      key: PRNG key; the same key gives the same clips.
+      num: how many.
+      label: class of all of them; None for no class.
+      task: one of the tasks that the model was trained on.
+      condition: clips (num, T, H, W, 3), read where the task is given pixels;
+        needed by every task but class_conditional.
+      steps: predictions; None for the config's, as in the next two.
+      guidance: 0 is unguided.
+      temperature: of choosing which tokens to keep.
+
+    Raises:
+      ValueError: an unknown task or label, or a condition that does not fit.
+    """
+    names = masked.task_names(self.config)
+    if task not in names:
+      raise ValueError(f"task={task!r} must be one of {names}")
+    classes = self.config.transformer.num_classes
+    if label is not None and not 0 <= label < classes:
+      raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
+    shape = (num, *tokenizer_lib.clip_shape(self.config), 3)
+    if condition is None:
+      if not masking.TASKS[task].class_conditional:
+        raise ValueError(f"task={task!r} needs condition, clips {shape}")
+      condition = np.zeros(shape, np.uint8)
+    if condition.shape != shape:
+      raise ValueError(
+        f"condition of shape {condition.shape} must be {shape}: the model's"
+        " clips"
+      )
+    batch = {
+      "task": np.int32(names.index(task)),
+      "label": np.full(num, classes if label is None else label, np.int32),
+      "video": condition,
+    }
+    return self._program(steps, guidance, temperature)(batch, key)["video"]
+
+  def _program(self, steps, guidance, temperature):
+    settings = (steps, guidance, temperature)
+    if settings not in self._programs:
+      config = ml_collections.ConfigDict(self.config.to_dict())
+      for field, value in zip(
+        ("steps", "guidance", "choice_temperature"), settings, strict=True
+      ):
+        if value is not None:
+          config.sampling[field] = value
+      mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+      algorithm = masked.build(config, mesh)
+      params = {**self._params(algorithm, mesh), **algorithm.frozen}
+      program = jax.jit(algorithm.predict["sample"])
+      self._programs[settings] = lambda batch, key: program(params, batch, key)
+    return self._programs[settings]
+
+  def _params(self, algorithm, mesh):
+    abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
+    part = {"params": abstract.params}
+    return checkpoint.restore_part(self._workdir, part, mesh)["params"]
+
+
+def load_tokenizer(path: str) -> LoadedTokenizer:
+  """The tokenizer of a workdir, a generator's included.
+
+  Raises:
+    ValueError: nothing was trained there.
+  """
+  config = checkpoint.read_config(path)
+  if config.algorithm != "tokenizer":
+    path = os.path.join(path, "tokenizer")
+    config = checkpoint.read_config(path)
+  config.mesh.data, config.mesh.fsdp = 1, 1
+  mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+  return LoadedTokenizer(config, *tokenizer_lib.restore_generator(path, mesh))
+
+
+def load_generator(path: str) -> LoadedGenerator:
+  """The generator of a workdir.
+
+  Raises:
+    ValueError: nothing was trained there, or something else.
+  """
+  config = checkpoint.read_config(path)
+  if config.algorithm == "tokenizer":
+    raise ValueError(
+      f"{path} holds {config.name!r}, which does not generate: use"
+      " load_tokenizer"
+    )
+  checkpoint.latest_step(path)
+  config.tokenizer_workdir = os.path.join(path, "tokenizer")
+  config.mesh.data, config.mesh.fsdp = 1, 1
+  return LoadedGenerator(config, path)

@@ -1,0 +1,91 @@
+"""Losses of the tokenizer; weights are applied by the caller.
+
+MAGVIT-v2 (arXiv 2310.05737, appendix) with the details of Google's code
+(google-research/magvit `losses.py`, praxis `layers/video/losses.py`). Scalars
+in float32, means over the global batch. Pixels are in [0, 1].
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+
+def reconstruction(
+  video_BTHWC: jax.Array, output_BTHWC: jax.Array
+) -> jax.Array:
+  """Mean squared error per pixel and channel."""
+  return jnp.square(video_BTHWC - output_BTHWC).mean()
+
+
+def perceptual(
+  features: Callable[[jax.Array], jax.Array],
+  video_BTHWC: jax.Array,
+  output_BTHWC: jax.Array,
+) -> jax.Array:
+  """Mean squared error of `features` of every frame, (B * T, H, W, 3) in."""
+  frames = lambda x: x.reshape(-1, *x.shape[2:])
+  target = lax.stop_gradient(features(frames(video_BTHWC)))
+  return jnp.square(features(frames(output_BTHWC)) - target).mean()
+
+
+def generator_adversarial(fake_logits_B: jax.Array) -> jax.Array:
+  """Non-saturating loss of the generator: softplus(-D(fake))."""
+  return jax.nn.softplus(-fake_logits_B).mean()
+
+
+def discriminator_adversarial(
+  real_logits_B: jax.Array, fake_logits_B: jax.Array
+) -> jax.Array:
+  """softplus(-D(real)) + softplus(D(fake)); the two means are added."""
+  real_loss = jax.nn.softplus(-real_logits_B).mean()
+  return real_loss + jax.nn.softplus(fake_logits_B).mean()
+
+
+def logits_and_r1(
+  discriminator: Callable[[jax.Array], jax.Array], video_BTHWC: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Logits of real clips and the R1 penalty, from one forward pass.
+
+  R1 is the mean over clips of the squared norm of dD/dx, summed over the whole
+  clip and without the usual 1/2 (google-research/magvit `losses.py:207`).
+  """
+  logits_B, pullback = jax.vjp(discriminator, video_BTHWC)
+  (gradient_BTHWC,) = pullback(jnp.ones_like(logits_B))
+  return logits_B, jnp.square(gradient_BTHWC).sum((1, 2, 3, 4)).mean()
+
+
+def lecam(
+  real_logits_B: jax.Array,
+  fake_logits_B: jax.Array,
+  ema_real: jax.Array,
+  ema_fake: jax.Array,
+) -> jax.Array:
+  """LeCAM regulariser on per-clip logits, anchors held fixed (praxis)."""
+  real_loss = jnp.square(jax.nn.relu(real_logits_B - ema_fake)).mean()
+  return real_loss + jnp.square(jax.nn.relu(ema_real - fake_logits_B)).mean()
+
+
+def entropy_weight(
+  step: jax.Array, weight: float, start_factor: float, annealing_steps: int
+) -> jax.Array:
+  """start_factor * weight at step 0, linear down to weight, then constant."""
+  remaining = jnp.maximum(0.0, 1.0 - step / annealing_steps)
+  return weight * (1.0 + (start_factor - 1.0) * remaining)
+
+
+def masked_cross_entropy(
+  logits_BNV: jax.Array,
+  targets_BN: jax.Array,
+  weights_BN: jax.Array,
+  label_smoothing: float,
+) -> jax.Array:
+  """Label-smoothed cross-entropy in nats: weighted mean per clip, then mean."""
+  log_p_BNV = jax.nn.log_softmax(logits_BNV.astype(jnp.float32))
+  target_BN = jnp.take_along_axis(log_p_BNV, targets_BN[..., None], -1)[..., 0]
+  vocabulary = logits_BNV.shape[-1]
+  off = label_smoothing / vocabulary
+  loss_BN = -(1.0 - label_smoothing) * target_BN - off * log_p_BNV.sum(-1)
+  total_B = (loss_BN * weights_BN).sum(-1)
+  return (total_B / jnp.maximum(weights_BN.sum(-1), 1e-8)).mean()

@@ -1,0 +1,285 @@
+"""Algorithm: masked modelling of tokens, many tasks in one model.
+
+MAGVIT (arXiv 2212.05199) on the tokens of MAGVIT-v2 (arXiv 2310.05737). Each
+step draws one task, tokenizes the clips and the task's condition clips, and
+masks. COMMIT: a masked position inside the given region takes the token of
+the condition, any other masked position the mask token. The loss covers all
+positions: those masked, those refined from the condition, and those copied.
+"""
+
+import math
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import ml_collections
+import numpy as np
+import optax
+
+from magvit import checkpoint
+from magvit import losses
+from magvit import masking
+from magvit import optimizer
+from magvit import sampling
+from magvit import state as state_lib
+from magvit import tokenizer as tokenizer_lib
+from magvit.state import TrainState
+from models import masked_transformer
+from models import network
+from models import quantizers
+from models import tokenizer
+
+
+def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
+  """Checks the config, reads the tokenizer, describes the transformer.
+
+  Raises:
+    ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
+  """
+  c = config
+  if not c.tokenizer_workdir:
+    raise ValueError(
+      "tokenizer_workdir is empty: give the workdir of a trained tokenizer"
+      " (--config.tokenizer_workdir=DIR)"
+    )
+  made_by = checkpoint.read_config(c.tokenizer_workdir)
+  if made_by.algorithm != "tokenizer":
+    raise ValueError(
+      f"tokenizer_workdir={c.tokenizer_workdir} holds {made_by.name!r}, not a"
+      " tokenizer"
+    )
+  time_factor, space_factor = tokenizer_lib.strides(made_by)
+  names = _check(c, time_factor, made_by.tokenizer.bits)
+  latent_shape = tokenizer.latent_shape(
+    tokenizer_lib.clip_shape(c), time_factor, space_factor
+  )
+  tokens = math.prod(latent_shape)
+  transformer = define_transformer(c, tokens)
+  generator, generator_params = tokenizer_lib.restore_generator(
+    c.tokenizer_workdir, mesh
+  )
+  given_SN = np.stack(  # S: tasks
+    [
+      masking.given_latents(
+        name, latent_shape, c.condition_frames, time_factor
+      ).reshape(-1)
+      for name in names
+    ]
+  )
+  fixed_SN = given_SN & np.array([[masking.TASKS[n].exact] for n in names])
+  token_S = jnp.array([masking.TASKS[n].token for n in names])
+  has_class_S = jnp.array([masking.TASKS[n].class_conditional for n in names])
+  weight_S = jnp.array([c.tasks[n] for n in names])
+  adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
+
+  def init(key: jax.Array) -> TrainState:
+    params = {"transformer": transformer.init(key)}
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state={"transformer": adam.init(params["transformer"])},
+      ema={},
+      extras={},
+      frozen={},
+    )
+
+  def encode(params, video_BTHWC) -> jax.Array:
+    """Sub-tokens (B, N, F)."""
+    ids = generator(params, video_BTHWC, method="encode")
+    ids_BN = ids.reshape(ids.shape[0], tokens)
+    return quantizers.factorize(ids_BN, c.transformer.factor_bits)
+
+  def condition_of(params, video_BTHWC, parts_BNF, task) -> jax.Array:
+    """Sub-tokens of the task's condition clip; anything where none is given."""
+    filled_BTHWC = lax.switch(
+      task,
+      [
+        lambda v, name=name: masking.TASKS[name].fill(
+          v,
+          masking.given_pixels(name, v.shape[1:4], c.condition_frames),
+        )
+        for name in names
+      ],
+      video_BTHWC,
+    )
+    return lax.cond(
+      jnp.asarray(given_SN.any(-1))[task],
+      lambda: encode(params, filled_BTHWC),
+      lambda: parts_BNF,
+    )
+
+  def step(state: TrainState, batch, key: jax.Array):
+    task_key, drop_key, mask_key, dropout_key = jax.random.split(key, 4)
+    task = jax.random.categorical(task_key, jnp.log(weight_S))
+    video = tokenizer.to_float(batch["video"])
+    frozen = state.frozen["generator"]
+    parts_BNF = encode(frozen, video)
+    condition_BNF = condition_of(frozen, video, parts_BNF, task)
+    repeat = lambda x: jnp.repeat(x, c.masks_per_clip, axis=0)
+    parts_BNF, condition_BNF = repeat(parts_BNF), repeat(condition_BNF)
+    label_B = repeat(batch["label"])
+    batch_size = label_B.shape[0]
+    dropped_B = jax.random.uniform(drop_key, (batch_size,)) < c.label_drop
+    no_class = c.transformer.num_classes
+    class_B = jnp.where(dropped_B | ~has_class_S[task], no_class, label_B)
+    chosen_BN = masking.training_mask(
+      mask_key, batch_size, tokens, c.mask_ratio_per_clip
+    )
+    given_N = jnp.asarray(given_SN)[task]
+    input_BNF = jnp.where(
+      (chosen_BN & given_N)[..., None], condition_BNF, parts_BNF
+    )
+    masked_BN = chosen_BN & ~given_N
+
+    def loss_fn(params):
+      logits = transformer(
+        params,
+        input_BNF,
+        masked_BN,
+        class_B,
+        jnp.broadcast_to(token_S[task], class_B.shape),
+        dropout_key,
+      )
+      everywhere_BN = jnp.ones(masked_BN.shape)
+      loss, hits_BN = 0.0, True
+      for f, logits_BNV in enumerate(logits):
+        target_BN = parts_BNF[..., f]
+        loss += losses.masked_cross_entropy(
+          logits_BNV, target_BN, everywhere_BN, c.label_smoothing
+        )
+        hits_BN &= logits_BNV.argmax(-1) == target_BN
+      hidden = jnp.maximum(masked_BN.sum(), 1)
+      metrics = {
+        "loss": loss,
+        "masked_accuracy": (hits_BN & masked_BN).sum() / hidden,
+        "masked_share": masked_BN.mean(),
+      }
+      return loss, metrics
+
+    gradient, metrics = jax.grad(loss_fn, has_aux=True)(
+      state.params["transformer"]
+    )
+    metrics["gradient_norm"] = optax.global_norm(gradient)
+    updates, opt_state = adam.update(
+      gradient,
+      state.opt_state["transformer"],
+      state.params["transformer"],
+    )
+    params = optax.apply_updates(state.params["transformer"], updates)
+    state = state.replace(
+      step=state.step + 1,
+      params={"transformer": params},
+      opt_state={"transformer": opt_state},
+    )
+    return state, metrics
+
+  def sample(params, batch, key):
+    """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
+
+    batch: {"task": int32 (), place of the task in the config's list of tasks;
+    "label": int32 (B,); "video": (B, T, H, W, 3), read where given}.
+    """
+    task = batch["task"]
+    label_B = batch["label"]
+    video = tokenizer.to_float(batch["video"])
+    parts_BNF = jnp.zeros(
+      (len(label_B), tokens, len(c.transformer.factor_bits)), jnp.int32
+    )
+    condition_BNF = condition_of(params["generator"], video, parts_BNF, task)
+    grid = lambda table: jnp.broadcast_to(
+      jnp.asarray(table)[task], (len(label_B), tokens)
+    )
+    given_BN, fixed_BN = grid(given_SN), grid(fixed_SN)
+    no_class_B = jnp.full_like(label_B, c.transformer.num_classes)
+    class_B = jnp.where(has_class_S[task], label_B, no_class_B)
+    token_B = jnp.broadcast_to(token_S[task], label_B.shape)
+    free_token = masking.TASKS["class_conditional"].token
+    free_token_B = (
+      jnp.full_like(token_B, free_token)
+      if "class_conditional" in names
+      else token_B
+    )
+
+    def predict(parts_BNF, decided_BN):
+      masked_BN = ~decided_BN & ~given_BN
+      if not c.sampling.guidance:
+        return transformer(
+          params["transformer"], parts_BNF, masked_BN, class_B, token_B
+        )
+      # One pass over both halves; the second sees no class and no condition.
+      stack = lambda a, b: jnp.concatenate([a, b])
+      logits = transformer(
+        params["transformer"],
+        stack(parts_BNF, parts_BNF),
+        stack(masked_BN, ~decided_BN | fixed_BN),
+        stack(class_B, no_class_B),
+        stack(token_B, free_token_B),
+      )
+      halves = [jnp.split(x, 2) for x in logits]
+      return sampling.guide(
+        [h[0] for h in halves], [h[1] for h in halves], c.sampling.guidance
+      )
+
+    parts_BNF = sampling.decode(
+      key,
+      predict,
+      condition_BNF,
+      fixed_BN,
+      c.sampling.steps,
+      c.sampling.schedule,
+      c.sampling.choice_temperature,
+    )
+    ids_BN = quantizers.defactorize(parts_BNF, c.transformer.factor_bits)
+    ids = ids_BN.reshape(len(label_B), *latent_shape)
+    output = generator(params["generator"], ids, method="decode")
+    return {"video": jnp.clip(output, 0.0, 1.0), "ids": ids}
+
+  return state_lib.Algorithm(
+    init=init,
+    step=step,
+    predict={"sample": sample},
+    frozen={"generator": generator_params},
+  )
+
+
+def define_transformer(
+  config: ml_collections.ConfigDict, tokens: int
+) -> network.Network:
+  """The transformer of a config, for clips of this many tokens."""
+  several_tasks = len(task_names(config)) > 1
+  return network.define(
+    lambda rngs: masked_transformer.MaskedTransformer(
+      num_tokens=tokens,
+      task_slots=masking.TASK_SLOTS if several_tasks else 0,
+      **config.transformer,
+      rngs=rngs,
+    )
+  )
+
+
+def task_names(config: ml_collections.ConfigDict) -> list[str]:
+  """The tasks a config trains, in the order of their task tokens."""
+  return [name for name in masking.TASKS if config.tasks.get(name, 0.0) > 0]
+
+
+def _check(config, time_factor: int, bits: int) -> list[str]:
+  unknown = set(config.tasks) - set(masking.TASKS)
+  names = task_names(config)
+  if unknown or not names:
+    raise ValueError(
+      f"tasks={dict(config.tasks)} must give a positive weight to one or more"
+      f" of {sorted(masking.TASKS)}"
+    )
+  if sum(config.transformer.factor_bits) != bits:
+    raise ValueError(
+      f"transformer.factor_bits={tuple(config.transformer.factor_bits)} must"
+      f" add up to the {bits} bits of the tokenizer in"
+      f" {config.tokenizer_workdir}"
+    )
+  if "frame_prediction" in names:
+    masking.check_condition_frames(
+      config.condition_frames, config.dataset.frames, time_factor
+    )
+  sampling.check_settings(config.sampling.steps, config.sampling.schedule)
+  return names

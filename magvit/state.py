@@ -1,0 +1,75 @@
+"""What an algorithm is, and the state it trains."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from magvit import mesh as mesh_lib
+
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class TrainState:
+  """Everything a step reads and writes; each field is a tree of arrays."""
+
+  step: jax.Array  # int32: steps done
+  params: dict[str, Any]  # by network
+  opt_state: dict[str, Any]  # by network
+  ema: dict[str, Any]  # moving average of `params`, of networks that keep one
+  extras: dict[str, jax.Array]  # the algorithm's own running statistics
+  frozen: dict[str, Any]  # networks that are read, never trained or saved
+
+  def predict_params(self) -> dict[str, Any]:
+    """What predict functions take: averages where kept, frozen networks."""
+    return {**self.params, **self.ema, **self.frozen}
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+  """An algorithm as pure functions; `magvit/train.py` runs any of them."""
+
+  init: Callable[[jax.Array], TrainState]
+  step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
+  # name -> fn(params, batch, key), with params from TrainState.predict_params
+  predict: dict[str, Callable[[Any, Any, jax.Array], Any]]
+  # Arrays for TrainState.frozen; `init` leaves that field empty.
+  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
+  # Applied to the initial state of a new run, never on resuming.
+  warm_start: Callable[[TrainState], TrainState] | None = None
+
+
+def create(algorithm: Algorithm, mesh: Mesh, key: jax.Array) -> TrainState:
+  """The initial state, born sharded: no device ever holds all of it."""
+  shardings = mesh_lib.state_shardings(
+    jax.eval_shape(algorithm.init, key), mesh
+  )
+  # XLA:CPU spends 20 s optimising the random numbers of a small network.
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  state = jax.jit(
+    algorithm.init,
+    out_shardings=shardings,
+    compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
+  )(key)
+  frozen = jax.device_put(
+    algorithm.frozen, mesh_lib.state_shardings(algorithm.frozen, mesh)
+  )
+  return state.replace(frozen=frozen)
+
+
+def shardings_of(state: TrainState) -> TrainState:
+  return jax.tree.map(lambda leaf: leaf.sharding, state)
+
+
+def update_ema(ema: Any, params: Any, decay: float) -> Any:
+  return jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, ema, params)
+
+
+def copy(tree: Any) -> Any:
+  """Distinct buffers: a donated state must not hold one array twice."""
+  return jax.tree.map(jnp.copy, tree)

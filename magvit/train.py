@@ -1,0 +1,165 @@
+"""The training loop. There is one, and it knows no algorithm."""
+
+import logging
+
+from clu import parameter_overview
+import jax
+from jax.sharding import Mesh
+import ml_collections
+
+from input_pipeline import pipeline
+from magvit import checkpoint
+from magvit import evaluate
+from magvit import masked
+from magvit import mesh as mesh_lib
+from magvit import metrics as metrics_lib
+from magvit import state as state_lib
+from magvit import tokenizer
+
+log = logging.getLogger(__name__)
+
+ALGORITHMS = {"tokenizer": tokenizer.build, "masked": masked.build}
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> None:
+  """Trains in `workdir`, from its newest checkpoint or from the start.
+
+  Running the same command again continues an interrupted run: the same losses
+  follow, bit for bit, as if it had not been interrupted. Ends with an
+  evaluation and the report.
+
+  Raises:
+    ValueError: a config or workdir that cannot work; nothing was overwritten.
+    NonFiniteError: a metric became NaN or infinite.
+  """
+  mesh = mesh_lib.make_mesh(config.mesh)
+  check_config(config, mesh)
+  checkpoint.check_workdir(workdir, config)
+  algorithm = build(config, workdir, mesh)
+  checkpoint.write_config(workdir, config)
+  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
+
+  data = pipeline.train_batches(
+    config.dataset,
+    config.batch_size,
+    jax.process_index(),
+    jax.process_count(),
+  )
+  key = jax.random.key(config.seed)
+  init_key, step_key = jax.random.split(key)
+  state = state_lib.create(algorithm, mesh, init_key)
+  checkpoints = checkpoint.Checkpoints(workdir, config)
+  start = checkpoints.latest_step() or 0
+  if start:
+    state = checkpoints.restore(start, state, data)
+    log.info("resuming from step %d in %s", start, workdir)
+  elif algorithm.warm_start is not None:
+    state = algorithm.warm_start(state)
+  if jax.process_index() == 0:
+    log_sizes(state)
+  state = run_steps(
+    config, workdir, mesh, algorithm, state, step_key, data, checkpoints
+  )
+  params = state.predict_params()
+  evaluate.evaluate(config, workdir, mesh, algorithm, params, config.num_steps)
+
+
+def run_steps(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  mesh: Mesh,
+  algorithm: state_lib.Algorithm,
+  state: state_lib.TrainState,
+  key: jax.Array,
+  data,
+  checkpoints: checkpoint.Checkpoints,
+) -> state_lib.TrainState:
+  """Steps from `state.step` to `config.num_steps`; returns the last state."""
+  start = int(state.step)
+  progress = metrics_lib.Progress(start, config.num_steps, config.name)
+  writer = metrics_lib.Writer(workdir, start)
+  step_fn = jax.jit(
+    algorithm.step,
+    donate_argnums=0,
+    out_shardings=(state_lib.shardings_of(state), mesh_lib.replicated(mesh)),
+  )
+
+  def finish(step: int, metrics) -> None:
+    """Waits for a step; stops the run there if a metric is not finite."""
+    metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    metrics_lib.check_finite(step, metrics)
+    if step % config.log_every == 0 or step == config.num_steps:
+      writer.write(step, metrics)
+      log.info("%s", progress.line(step, metrics))
+
+  try:
+    pending = None  # a step is waited for after the next one is under way
+    for step in range(start + 1, config.num_steps + 1):
+      batch = mesh_lib.place_batch(next(data), mesh)
+      state, metrics = step_fn(state, batch, jax.random.fold_in(key, step))
+      if pending is not None:
+        finish(*pending)
+      pending = (step, metrics)
+      last = step == config.num_steps
+      saves = last or step % config.checkpoint_every == 0
+      evaluates = config.eval_every and step % config.eval_every == 0
+      if saves or evaluates:
+        finish(*pending)  # first: a state that went wrong is never saved
+        pending = None
+      if saves:
+        checkpoints.save(step, state, data)
+      if evaluates and not last:
+        results = evaluate.evaluate(
+          config, workdir, mesh, algorithm, state.predict_params(), step
+        )
+        writer.write(step, evaluate.flat(results))
+        progress.restart_clock(step)
+  finally:
+    checkpoints.close()
+    writer.close()
+  return state
+
+
+def run_offline(
+  mode: str, config: ml_collections.ConfigDict, workdir: str
+) -> None:
+  """Evaluates, samples or reconstructs with the newest checkpoint."""
+  mesh = mesh_lib.make_mesh(config.mesh)
+  check_config(config, mesh)
+  step = checkpoint.latest_step(workdir)
+  algorithm = build(config, workdir, mesh)
+  abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
+  part = {"params": abstract.params, "ema": abstract.ema}
+  restored = checkpoint.restore_part(workdir, part, mesh)
+  params = {**restored["params"], **restored["ema"], **algorithm.frozen}
+  evaluate.MODES[mode](config, workdir, mesh, algorithm, params, step)
+
+
+def build(
+  config: ml_collections.ConfigDict, workdir: str, mesh: Mesh
+) -> state_lib.Algorithm:
+  """The config's algorithm, on the workdir's own tokenizer once it has one."""
+  own = checkpoint.own_tokenizer(workdir)
+  if "tokenizer_workdir" in config and own is not None:
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.tokenizer_workdir = own
+  return ALGORITHMS[config.algorithm](config, mesh)
+
+
+def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+  """Raises ValueError for fields of the loop that cannot work."""
+  if config.algorithm not in ALGORITHMS:
+    raise ValueError(
+      f"algorithm={config.algorithm!r} must be one of {sorted(ALGORITHMS)}"
+    )
+  for field in ("num_steps", "log_every", "checkpoint_every"):
+    if config[field] < 1:
+      raise ValueError(f"{field}={config[field]} must be at least 1")
+  mesh_lib.check_batch_size(config.batch_size, mesh)
+  pipeline.source(config.dataset, "train")
+
+
+def log_sizes(state: state_lib.TrainState) -> None:
+  for name, params in {**state.params, **state.frozen}.items():
+    count = parameter_overview.count_parameters(params)
+    log.info("%s: %s parameters", name, f"{count:,}")
