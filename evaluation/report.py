@@ -139,18 +139,18 @@ def _read_metrics(path):
   metrics, damaged = {}, []
   # What follows the last newline is empty or torn.
   lines = path.read_text(errors="replace").split("\n")
-  for number, line in enumerate(lines):
+  for row, line in enumerate(lines):
     try:
       record = json.loads(line)
       step = int(record.pop("step"))
     except (ValueError, TypeError, KeyError, AttributeError):
-      damaged.append(number)
+      damaged.append(row)
       continue
     record.pop("time", None)
     for name, value in record.items():
       if isinstance(value, int | float):
         metrics.setdefault(name, {})[step] = float(value)
-  return metrics, len([n for n in damaged if n + 1 < len(lines)])
+  return metrics, len([row for row in damaged if row + 1 < len(lines)])
 
 
 def _cards(run, index):

@@ -57,14 +57,23 @@ def causal_conv(
   A stride s in time takes 1 + s * n frames to 1 + n.
   """
   kt, kh, kw = kernel.shape[:3]
-  padding = [
-    (0, 0),
-    (kt - 1, 0),
-    ((kh - 1) // 2, kh // 2),
-    ((kw - 1) // 2, kw // 2),
-    (0, 0),
-  ]
-  return valid_conv(jnp.pad(x_BTHWI, padding, mode="edge"), kernel, strides)
+  padding = ((kt - 1, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2))
+  return valid_conv(pad_with_edge(x_BTHWI, padding), kernel, strides)
+
+
+def pad_with_edge(
+  x_BTHWC: jax.Array, padding: Sequence[tuple[int, int]]
+) -> jax.Array:
+  """Repeats the edges, (before, after) points along time, height and width.
+
+  `jnp.pad` does the same with a gradient that is twice as slow on CPU.
+  """
+  for axis, (before, after) in reversed(list(enumerate(padding, start=1))):
+    first = lax.slice_in_dim(x_BTHWC, 0, 1, axis=axis)
+    last = lax.slice_in_dim(x_BTHWC, -1, None, axis=axis)
+    parts = [first] * before + [x_BTHWC] + [last] * after
+    x_BTHWC = jnp.concatenate(parts, axis=axis)
+  return x_BTHWC
 
 
 def valid_conv(
@@ -124,14 +133,21 @@ def normalize_frames(x_BTHWC: jax.Array, groups: int) -> jax.Array:
 
   Statistics over time would carry the future into the past.
   """
-  batch, frames, height, width, channels = x_BTHWC.shape
-  x = x_BTHWC.astype(jnp.float32).reshape(
-    batch, frames, height, width, groups, channels // groups
-  )
-  mean = x.mean((2, 3, 5), keepdims=True)
-  variance = jnp.square(x - mean).mean((2, 3, 5), keepdims=True)
-  x = (x - mean) * lax.rsqrt(variance + _GROUP_NORM_EPSILON)
-  return x.reshape(x_BTHWC.shape).astype(x_BTHWC.dtype)
+  x = x_BTHWC.astype(jnp.float32)
+  batch, frames, _, _, channels = x.shape
+
+  def group_mean(y_BTHWC):
+    # Over space first: short rows of channels per group do not vectorise.
+    mean_BTC = y_BTHWC.mean((2, 3))
+    mean_BTG1 = mean_BTC.reshape(batch, frames, groups, -1).mean(
+      -1, keepdims=True
+    )
+    size = channels // groups
+    return jnp.repeat(mean_BTG1, size, -1).reshape(batch, frames, 1, 1, -1)
+
+  x = x - group_mean(x)
+  x = x * lax.rsqrt(group_mean(jnp.square(x)) + _GROUP_NORM_EPSILON)
+  return x.astype(x_BTHWC.dtype)
 
 
 class GroupNorm(nnx.Module):

@@ -62,10 +62,22 @@ class Tokenizer(nnx.Module):
     quantized = self.quantize(video_BTHWC)
     return self.decoder(quantized.z), quantized
 
-  def quantize(self, video_BTHWC: jax.Array) -> quantizers.Quantized:
-    """Latents of a clip, quantized. ValueError for a shape strides reject."""
+  def encode_latents(self, video_BTHWC: jax.Array) -> jax.Array:
+    """Latents (B, t, h, w, bits) before quantization.
+
+    Raises:
+      ValueError: a clip whose size the strides do not divide.
+    """
     latent_shape(video_BTHWC.shape[1:4], self.time_factor, self.space_factor)
-    return self.quantizer(self.encoder(video_BTHWC))
+    return self.encoder(video_BTHWC)
+
+  def decode_latents(self, z_BthwK: jax.Array) -> jax.Array:
+    """Quantized latents to pixels, linear output."""
+    return self.decoder(z_BthwK)
+
+  def quantize(self, video_BTHWC: jax.Array) -> quantizers.Quantized:
+    """Latents of a clip, quantized."""
+    return self.quantizer(self.encode_latents(video_BTHWC))
 
   def encode(self, video_BTHWC: jax.Array) -> jax.Array:
     """Clip to ids, int32 (B, t, h, w)."""

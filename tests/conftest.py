@@ -1,0 +1,39 @@
+"""Test settings, made before JAX starts."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+  [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",  # tests of sharding
+    "--xla_backend_optimization_level=0",  # tests compile more than they run
+  ]
+)
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from input_pipeline import pipeline  # noqa: E402
+from magvit import checkpoint  # noqa: E402
+from magvit import mesh as mesh_lib  # noqa: E402
+from magvit import state as state_lib  # noqa: E402
+from magvit import tokenizer  # noqa: E402
+import models  # noqa: E402, F401  adds the flag that the project runs with
+from tests import tiny  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer_workdir(tmp_path_factory):
+  """A workdir with an untrained tiny tokenizer, as training leaves it."""
+  workdir = str(tmp_path_factory.mktemp("tokenizer"))
+  config = tiny.tokenizer()
+  mesh = mesh_lib.make_mesh(config.mesh)
+  algorithm = tokenizer.build(config, mesh)
+  state = state_lib.create(algorithm, mesh, jax.random.key(0))
+  checkpoint.write_config(workdir, config)
+  checkpoints = checkpoint.Checkpoints(workdir, config)
+  data = pipeline.train_batches(config.dataset, config.batch_size)
+  checkpoints.save(1, state, data)
+  checkpoints.close()
+  return workdir

@@ -1,0 +1,132 @@
+"""Tests of evaluation/evaluators.py and the digit judge."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evaluation import digit_judge
+from evaluation import evaluators
+from input_pipeline import digits
+
+
+def _clips(split, first, count):
+  clips = digits.Digits(split, 5, 16, seed=0)
+  examples = [clips[first + i] for i in range(count)]
+  return (
+    np.stack([e["video"] for e in examples]),
+    np.stack([e["label"] for e in examples]),
+  )
+
+
+@pytest.fixture(scope="module")
+def held_out():
+  return _clips("held_out", 0, 200)
+
+
+@pytest.fixture(scope="module")
+def judge():
+  return digit_judge.DigitJudge(*_clips("train", 0, 1200))
+
+
+def test_reconstruction_counts_the_real_clips_of_a_batch(held_out):
+  video = held_out[0][:6]
+  offset = lambda batch: {
+    "video": np.clip(batch / 255.0, 0, 0.9) + 0.1,
+    "ids": np.zeros((len(batch), 1, 2, 2), int),
+  }
+  batches = [(video[:4], 4), (np.repeat(video[4:5], 4, 0), 1)]
+  scores, use = evaluators.evaluate_reconstruction(
+    offset, batches, 6, {"split": "held_out"}
+  )
+  assert scores.protocol["examples"] == 5
+  assert scores.protocol["split"] == "held_out"
+  np.testing.assert_allclose(scores.metrics["psnr"], 20.0, atol=0.2)
+  assert use.metrics["tokens"] == 20 and use.metrics["codes_used"] == 1
+
+
+def test_the_judge_knows_real_held_out_clips(judge, held_out):
+  video, label = held_out
+  assert (judge.classify(video) == label).mean() >= 0.95
+  as_float = (video / 255.0).astype(np.float32)
+  np.testing.assert_array_equal(judge.classify(as_float), judge.classify(video))
+
+
+def test_the_judge_is_at_chance_without_a_digit(judge):
+  noise = np.random.default_rng(0).random((200, 5, 16, 16, 3))
+  label = np.arange(200) % 10
+  assert (judge.classify(noise) == label).mean() < 0.3
+  judge.classify(np.zeros((2, 5, 16, 16, 3)))  # no light, no centre: no error
+
+
+def test_motion_features_follow_the_centre(judge):
+  video = np.zeros((1, 5, 16, 16, 3))
+  for t in range(5):
+    video[0, t, 4 + t, 8] = 1.0
+  motion = judge.features(video)["motion"].reshape(5, 2)
+  np.testing.assert_allclose(motion[:, 0], (4 + np.arange(5)) / 16, atol=1e-4)
+  np.testing.assert_allclose(motion[:, 1], 0.5, atol=1e-4)
+
+
+def test_real_clips_as_samples_score_like_real_clips(judge, held_out):
+  video, label = held_out
+  by_class = {c: video[label == c] for c in range(10)}
+
+  def sample(task, labels, clips, seed):
+    assert task == "class_conditional" and (clips == 0).all()
+    rng = np.random.default_rng(seed)
+    chosen = [by_class[c][rng.integers(len(by_class[c]))] for c in labels]
+    return {"video": np.stack(chosen) / 255.0}
+
+  result, distance = evaluators.evaluate_class_samples(
+    sample, judge, video, label, 3, 8, 0, {}
+  )
+  assert result.metrics["class_accuracy"] >= 0.9
+  assert result.protocol["examples"] == 30
+  assert distance.metrics["frechet_appearance_distance"] > 0
+  assert distance.protocol["real_examples"] == 200
+
+
+def test_a_perfect_completion_beats_the_trivial_one(held_out):
+  video = held_out[0][:10]
+  given = np.zeros((5, 16, 16), bool)
+  given[:2] = True
+  result = evaluators.evaluate_completion(
+    lambda task, labels, clips, seed: {"video": clips / 255.0},
+    "frame_prediction",
+    given,
+    video,
+    4,
+    0,
+    {},
+  )
+  assert result.metrics["hidden_psnr"] == 100.0
+  assert result.metrics["baseline_hidden_psnr"] < 40.0
+  assert result.protocol["baseline"] == "last given frame repeated"
+
+
+def test_trivial_completions_use_the_given_pixels_only():
+  video = np.arange(4.0).reshape(1, 4, 1, 1, 1) * np.ones((1, 4, 4, 4, 3)) / 4
+  frames = np.zeros((4, 4, 4), bool)
+  frames[:2] = True
+  _, filled = evaluators.trivial_completion(video, frames)
+  np.testing.assert_array_equal(filled[0, :, 0, 0, 0], [0, 0.25, 0.25, 0.25])
+  border = np.ones((4, 4, 4), bool)
+  border[:, 1:3, 1:3] = False
+  hidden = video.copy()
+  hidden[:, :, 1:3, 1:3] = 9.0
+  name, filled = evaluators.trivial_completion(hidden, border)
+  np.testing.assert_allclose(filled, video)
+  assert name.startswith("mean of the given pixels")
+
+
+def test_results_are_json_with_their_protocol(tmp_path):
+  result = evaluators.Result("psnr", {"psnr": 20.5}, {"split": "held_out"})
+  path = result.write(str(tmp_path), 7)
+  assert json.loads(open(path).read()) == {
+    "step": 7,
+    "evaluator": "psnr",
+    "metrics": {"psnr": 20.5},
+    "protocol": {"split": "held_out"},
+  }
+  assert result.summary() == "psnr: psnr 20.5"

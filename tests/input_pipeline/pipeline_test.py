@@ -1,0 +1,123 @@
+"""Tests of input_pipeline: what is in a batch, and that it can be repeated."""
+
+import ml_collections
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from input_pipeline import digits
+from input_pipeline import pipeline
+
+
+def _dataset(**changes):
+  fields = dict(
+    name="digits", frames=5, size=16, seed=0, eval_examples=10, **changes
+  )
+  return ml_collections.ConfigDict(fields)
+
+
+def _take(iterator, n):
+  return [next(iterator) for _ in range(n)]
+
+
+def test_a_clip_is_a_pure_function_of_its_index():
+  a, b = (digits.Digits("train", 9, 24, seed=3) for _ in range(2))
+  for index in (0, 7, 2**39):
+    np.testing.assert_array_equal(a[index]["video"], b[index]["video"])
+    assert a[index]["label"] == b[index]["label"]
+  assert (a[0]["video"] != a[1]["video"]).any()
+  other_seed = digits.Digits("train", 9, 24, seed=4)
+  assert (a[0]["video"] != other_seed[0]["video"]).any()
+
+
+def test_training_and_held_out_scans_never_mix():
+  data = datasets.load_digits()
+  seen = {}
+  for split in ("train", "held_out"):
+    images, labels = digits._enlarged(split, 8)
+    seen[split] = {(x * 16).astype(int).tobytes() for x in images}
+    assert len(images) == {"train": 1500, "held_out": 297}[split]
+    assert set(labels) == set(range(10))
+  # Scans as such, not only their places: the set has no duplicates.
+  assert len({x.astype(int).tobytes() for x in data.images}) == 1797
+  assert not seen["train"] & seen["held_out"]
+
+
+def test_clips_show_a_whole_digit_that_moves_and_stays_inside():
+  clips = digits.Digits("train", 40, 32, seed=0)
+  for index in range(20):
+    video = clips[index]["video"]
+    assert video.shape == (40, 32, 32, 3) and video.dtype == np.uint8
+    np.testing.assert_array_equal(video[..., 0], video[..., 2])
+    mass = video.astype(float).sum((1, 2, 3))
+    np.testing.assert_allclose(mass, mass[0], rtol=0.02)  # nothing is cut off
+    # At most 1 / 24 of the frame per frame and axis; light moves with it.
+    centre = (video.astype(float).sum(-1) * np.arange(32)).sum((1, 2)) / mass
+    assert np.abs(np.diff(centre)).max() < 32 / 24 + 0.05
+
+
+def test_every_class_is_drawn():
+  clips = digits.Digits("held_out", 1, 16, seed=0)
+  assert {int(clips[i]["label"]) for i in range(200)} == set(range(10))
+
+
+def test_batches_are_consecutive_clips():
+  batch = next(pipeline.train_batches(_dataset(), 4))
+  clips = digits.Digits("train", 5, 16, seed=0)
+  np.testing.assert_array_equal(batch["video"][3], clips[3]["video"])
+  assert batch["label"].shape == (4,) and batch["label"].dtype == np.int32
+
+
+def test_processes_share_each_global_batch():
+  whole = _take(pipeline.train_batches(_dataset(), 4), 3)
+  parts = [
+    _take(pipeline.train_batches(_dataset(), 4, process, 2), 3)
+    for process in range(2)
+  ]
+  for n, batch in enumerate(whole):
+    together = np.concatenate([p[n]["video"] for p in parts])
+    expected = {v.tobytes() for v in batch["video"]}
+    assert {v.tobytes() for v in together} == expected
+
+
+def test_an_iterator_goes_on_where_its_state_was_taken():
+  data = pipeline.train_batches(_dataset(), 4)
+  _take(data, 3)
+  state = data.get_state()
+  expected = _take(data, 2)
+  resumed = pipeline.train_batches(_dataset(), 4)
+  resumed.set_state(state)
+  for a, b in zip(expected, _take(resumed, 2), strict=True):
+    np.testing.assert_array_equal(a["video"], b["video"])
+
+
+def test_evaluation_batches_have_one_shape_and_drop_nothing():
+  clips = digits.Digits("held_out", 5, 16, seed=0)
+  batches = list(pipeline.eval_batches(_dataset(), "held_out", 10, 4))
+  assert [n for _, n in batches] == [4, 4, 2]
+  assert all(b["video"].shape == (4, 5, 16, 16, 3) for b, _ in batches)
+  for i in range(10):
+    batch, place = batches[i // 4][0], i % 4
+    np.testing.assert_array_equal(batch["video"][place], clips[i]["video"])
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (dict(name="mnist"), r"dataset.name='mnist' must be one of \['digits'\]"),
+    (dict(size=20), "dataset.size=20 must be a multiple of 8"),
+    (dict(frames=0), "dataset.frames=0 must be at least 1"),
+  ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message):
+  dataset = _dataset()
+  dataset.update(changes)
+  with pytest.raises(ValueError, match=message):
+    pipeline.source(dataset, "train")
+
+
+def test_unknown_splits_and_uneven_batches_are_refused():
+  with pytest.raises(ValueError, match="split='test'"):
+    pipeline.source(_dataset(), "test")
+  with pytest.raises(ValueError, match="batch_size=5 .* 2 processes"):
+    pipeline.train_batches(_dataset(), 5, 0, 2)

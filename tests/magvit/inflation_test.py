@@ -1,0 +1,100 @@
+"""Tests of magvit/inflation.py: the two models agree where they must."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from magvit import inflation
+from models import network
+from models import tokenizer
+from tests import tiny
+
+
+def _define(temporal, temporal_downsample):
+  return network.define(
+    lambda rngs: tokenizer.Tokenizer(
+      base_channels=4,
+      channel_multipliers=(1, 2, 2, 4),
+      temporal_downsample=temporal_downsample,
+      num_res_blocks=1,
+      bits=6,
+      norm_groups=2,
+      temporal=temporal,
+      adaptive_norm=True,
+      entropy_temperature=0.01,
+      rngs=rngs,
+    )
+  )
+
+
+@pytest.fixture(scope="module")
+def models():
+  """(image network, its weights, video network, inflated weights)."""
+  image, video = (
+    _define(False, (False,) * 3),
+    _define(True, (False, True, True)),
+  )
+  params = jax.jit(image.init)(jax.random.key(0))
+  leaves, treedef = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  params = treedef.unflatten(
+    x + 0.1 * jax.random.normal(k, x.shape)
+    for x, k in zip(leaves, keys, strict=True)
+  )
+  target = jax.eval_shape(video.init, jax.random.key(0))
+  return image, params, video, inflation.inflate(params, target)
+
+
+def _outputs(net, params, clip):
+  """Latents, and the decoding of latents that the signs do not disturb."""
+  latents = jax.jit(lambda v: net(params, v, method="encode_latents"))(clip)
+  decode = jax.jit(lambda z: net(params, z, method="decode_latents"))
+  return latents, decode(latents)
+
+
+def test_one_frame_gives_what_the_image_model_gives(models):
+  image, image_params, video, video_params = models
+  frame = jax.random.uniform(jax.random.key(2), (2, 1, 16, 16, 3))
+  for a, b in zip(
+    _outputs(image, image_params, frame),
+    _outputs(video, video_params, frame),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_still_clip_gives_it_at_every_frame(models):
+  image, image_params, video, video_params = models
+  frame = jax.random.uniform(jax.random.key(2), (2, 1, 16, 16, 3))
+  still = jnp.repeat(frame, 9, axis=1)
+  for a, b in zip(
+    _outputs(image, image_params, frame),
+    _outputs(video, video_params, still),
+    strict=True,
+  ):
+    expected = jnp.broadcast_to(a, b.shape)
+    np.testing.assert_allclose(b, expected, atol=1e-5)
+
+
+def test_an_array_that_does_not_fit_is_named(models):
+  _, params, video, _ = models
+  target = jax.eval_shape(video.init, jax.random.key(0))
+  params = jax.tree.map(lambda x: x, params)
+  params["encoder"]["norm_out"]["scale"] = jnp.zeros(5)
+  with pytest.raises(ValueError, match="norm_out.*scale.*shape"):
+    inflation.inflate(params, target)
+  del params["encoder"]["norm_out"]["scale"]
+  with pytest.raises(ValueError, match="norm_out.*scale.*in one of them only"):
+    inflation.inflate(params, target)
+
+
+def test_models_that_differ_in_more_than_time_are_refused():
+  image, video = tiny.tokenizer(temporal=False), tiny.tokenizer()
+  video.inflate_from = "DIR"
+  inflation.check_compatible(image, video)
+  video.tokenizer.bits = 7
+  with pytest.raises(ValueError, match="tokenizer.bits=7 must equal 6"):
+    inflation.check_compatible(image, video)
+  with pytest.raises(ValueError, match="must be the workdir of an image"):
+    inflation.check_compatible(video, video)

@@ -1,0 +1,115 @@
+"""Tests of magvit/load.py: the Python interface."""
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline import pipeline
+import magvit
+from magvit import checkpoint
+from magvit import masked
+from magvit import mesh as mesh_lib
+from magvit import state as state_lib
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def generator_workdir(tiny_tokenizer_workdir, tmp_path_factory):
+  workdir = str(tmp_path_factory.mktemp("generator"))
+  config = tiny.masked(tiny_tokenizer_workdir)
+  mesh = mesh_lib.make_mesh(config.mesh)
+  algorithm = masked.build(config, mesh)
+  checkpoint.write_config(workdir, config)
+  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
+  checkpoints = checkpoint.Checkpoints(workdir, config)
+  data = pipeline.train_batches(config.dataset, config.batch_size)
+  state = state_lib.create(algorithm, mesh, jax.random.key(0))
+  checkpoints.save(1, state, data)
+  checkpoints.close()
+  return workdir
+
+
+def test_a_tokenizer_encodes_and_decodes(tiny_tokenizer_workdir):
+  tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
+  video = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
+  ids = tokenizer.encode(video)
+  assert ids.shape == (2, 3, 8, 8) and ids.dtype == np.int32
+  decoded = tokenizer.decode(ids)
+  assert decoded.shape == video.shape and decoded.dtype == np.float32
+  assert 0 <= decoded.min() and decoded.max() <= 1
+  same = tokenizer.encode((255 * video).round().astype(np.uint8))
+  assert (same == ids).mean() > 0.9  # rounding flips few bits
+  image_ids = tokenizer.encode(video[:, :1])
+  np.testing.assert_array_equal(image_ids, ids[:, :1])
+  assert tokenizer.config.tokenizer.bits == 6
+
+
+def test_a_generators_workdir_holds_the_same_tokenizer(
+  generator_workdir, tiny_tokenizer_workdir
+):
+  video = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
+  a, b = (
+    magvit.load_tokenizer(path).encode(video)
+    for path in (generator_workdir, tiny_tokenizer_workdir)
+  )
+  np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+  "video, message",
+  [
+    (np.zeros((5, 16, 16, 3)), "must be .batch, frames, height, width"),
+    (np.zeros((1, 5, 16, 16, 1)), "must be .batch, frames, height, width"),
+    (np.full((1, 5, 16, 16, 3), 128.0), r"give floats in .0, 1., or uint8"),
+    (np.full((1, 5, 16, 16, 3), -1.0), r"give floats in .0, 1., or uint8"),
+    (np.zeros((1, 4, 16, 16, 3)), "clip length 4"),
+  ],
+)
+def test_what_is_no_clip_is_refused(tiny_tokenizer_workdir, video, message):
+  with pytest.raises(ValueError, match=message):
+    magvit.load_tokenizer(tiny_tokenizer_workdir).encode(video)
+
+
+def test_ids_outside_the_vocabulary_are_refused(tiny_tokenizer_workdir):
+  tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
+  with pytest.raises(ValueError, match=r"must be in 0\.\.63"):
+    tokenizer.decode(np.full((1, 3, 8, 8), 64))
+  with pytest.raises(ValueError, match="must be integers"):
+    tokenizer.decode(np.zeros((1, 3, 8, 8)))
+
+
+def test_a_generator_samples_by_label_and_condition(generator_workdir):
+  generator = magvit.load_generator(generator_workdir)
+  key = jax.random.key(0)
+  video = generator.sample(key, 2, label=3)
+  assert video.shape == (2, 5, 16, 16, 3)
+  np.testing.assert_array_equal(video, generator.sample(key, 2, label=3))
+  clips = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
+  generator.sample(
+    key, 2, task="frame_prediction", condition=clips, steps=2, guidance=0.5
+  )
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (dict(task="outpainting"), "task='outpainting' must be one of"),
+    (dict(label=10), r"label=10 must be in 0\.\.9"),
+    (dict(task="frame_prediction"), "needs condition"),
+    (
+      dict(task="frame_prediction", condition=np.zeros((2, 4, 16, 16, 3))),
+      "condition of shape .* must be",
+    ),
+  ],
+)
+def test_what_cannot_be_sampled_is_refused(
+  generator_workdir, arguments, message
+):
+  generator = magvit.load_generator(generator_workdir)
+  with pytest.raises(ValueError, match=message):
+    generator.sample(jax.random.key(0), 2, **arguments)
+
+
+def test_a_tokenizer_is_no_generator(tiny_tokenizer_workdir):
+  with pytest.raises(ValueError, match="does not generate"):
+    magvit.load_generator(tiny_tokenizer_workdir)

@@ -1,0 +1,74 @@
+"""Tests of magvit/losses.py: closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from magvit import losses
+
+
+def test_r1_of_a_linear_discriminator_is_its_squared_norm():
+  """No 1/2 and a sum over the clip: 10 x R1 is what the papers weight."""
+  w = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  video = jax.random.uniform(jax.random.key(1), (5, 2, 4, 4, 3))
+  linear = lambda x: jnp.einsum("bthwc,thwc->b", x, w)
+  logits, r1 = losses.logits_and_r1(linear, video)
+  np.testing.assert_allclose(logits, linear(video), rtol=1e-5)
+  np.testing.assert_allclose(r1, jnp.square(w).sum(), rtol=1e-5)
+
+
+def test_adversarial_losses_of_an_undecided_discriminator():
+  zeros = jnp.zeros(4)
+  log2 = np.log(2.0)
+  np.testing.assert_allclose(losses.generator_adversarial(zeros), log2)
+  both = losses.discriminator_adversarial(zeros, zeros)
+  np.testing.assert_allclose(both, 2 * log2)
+
+
+def test_adversarial_losses_reward_their_sides():
+  good, bad = jnp.full(4, 5.0), jnp.full(4, -5.0)
+  assert losses.generator_adversarial(good) < 0.01
+  assert losses.discriminator_adversarial(good, bad) < 0.02
+
+
+def test_lecam_acts_beyond_the_anchors_only():
+  real, fake = jnp.array([1.0, -3.0]), jnp.array([-2.0, 4.0])
+  # relu(real - 0.5)^2 = 0.25, 0; relu(0.25 - fake)^2 = 2.25^2, 0
+  got = losses.lecam(real, fake, jnp.array(0.25), jnp.array(0.5))
+  np.testing.assert_allclose(got, 0.25 / 2 + 2.25**2 / 2)
+
+
+def test_entropy_weight_falls_from_three_times_to_once():
+  weight = lambda step: losses.entropy_weight(jnp.array(step), 0.1, 3.0, 2000)
+  np.testing.assert_allclose(weight(0), 0.3, rtol=1e-6)
+  np.testing.assert_allclose(weight(1000), 0.2, rtol=1e-6)
+  np.testing.assert_allclose(weight(2000), 0.1, rtol=1e-6)
+  np.testing.assert_allclose(weight(9999), 0.1, rtol=1e-6)
+
+
+def test_reconstruction_is_a_mean_over_everything():
+  a = jnp.zeros((2, 1, 2, 2, 3))
+  b = a.at[0, 0, 0, 0, 0].set(0.5)
+  np.testing.assert_allclose(losses.reconstruction(a, b), 0.25 / 24)
+
+
+def test_perceptual_loss_sees_every_frame_and_moves_only_the_output():
+  features = lambda x_BHWC: 2.0 * x_BHWC.mean((1, 2))
+  a = jnp.zeros((1, 2, 2, 2, 3))
+  b = a.at[:, 1].set(0.5)  # features of frame 1: 1.0
+  np.testing.assert_allclose(losses.perceptual(features, a, b), 0.5)
+  gradient = jax.grad(losses.perceptual, argnums=1)(features, a, b)
+  assert (gradient == 0).all()
+
+
+def test_cross_entropy_is_smoothed_and_weighted():
+  logits = jnp.log(jnp.array([[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]]))
+  targets = jnp.array([[0, 2]])
+  plain = lambda w, s: losses.masked_cross_entropy(
+    logits, targets, jnp.array([w]), s
+  )
+  np.testing.assert_allclose(plain([1.0, 0.0], 0.0), -np.log(0.7), rtol=1e-6)
+  both = -(np.log(0.7) + np.log(0.8)) / 2
+  np.testing.assert_allclose(plain([1.0, 1.0], 0.0), both, rtol=1e-6)
+  smooth = 0.7 * -np.log(0.7) + 0.1 * -np.log([0.7, 0.2, 0.1]).sum()
+  np.testing.assert_allclose(plain([1.0, 0.0], 0.3), smooth, rtol=1e-6)

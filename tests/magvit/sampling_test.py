@@ -1,0 +1,154 @@
+"""Tests of magvit/sampling.py against the algorithm in plain Python."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from magvit import masking
+from magvit import sampling
+
+_FACTORS = (4, 8)
+
+
+def _model(parts_BNF, decided_BN):
+  """Logits that depend on what is decided, different at every position."""
+  known = jnp.where(decided_BN[..., None], parts_BNF + 1, 0)
+  mixed = known.sum((1, 2))[:, None, None] + known.sum(-1)[..., None]
+  place = jnp.arange(parts_BNF.shape[1])[None, :, None]
+  return [
+    jnp.sin(1.0 + mixed * 0.37 + place * 1.3 + jnp.arange(v) * (f + 2.1))
+    for f, v in enumerate(_FACTORS)
+  ]
+
+
+def _reference(key, condition, fixed, steps, schedule, temperature):
+  """Loop by loop over steps, clips and tokens."""
+  condition, decided = np.asarray(condition), np.array(fixed)
+  parts = condition.copy()
+  batch, tokens = decided.shape
+  for k in range(steps):
+    sample_key, choice_key = jax.random.split(jax.random.fold_in(key, k))
+    current = np.where(decided[..., None], parts, condition)
+    logits = _model(jnp.asarray(current), jnp.asarray(decided))
+    log_p = [np.asarray(jax.nn.log_softmax(x)) for x in logits]
+    drawn = [
+      np.asarray(jax.random.categorical(jax.random.fold_in(sample_key, f), x))
+      for f, x in enumerate(logits)
+    ]
+    gumbel = np.asarray(jax.random.gumbel(choice_key, (batch, tokens)))
+    progress = (k + 1) / steps
+    share = float(masking.SCHEDULES[schedule](jnp.float32(progress)))
+    for b in range(batch):
+      confidence = np.full(tokens, np.inf)
+      for n in range(tokens):
+        if decided[b, n]:
+          continue
+        parts[b, n] = [d[b, n] for d in drawn]
+        chosen = zip(log_p, parts[b, n], strict=True)
+        confidence[n] = sum(p[b, n, i] for p, i in chosen)
+        confidence[n] += temperature * (1 - progress) * gumbel[b, n]
+      undecided = int((~decided[b]).sum())
+      remask = int(np.clip(np.floor(tokens * share), 1, undecided - 1))
+      order = np.argsort(confidence, kind="stable")
+      decided[b] = True
+      decided[b, order[:remask]] = False
+  return parts
+
+
+@pytest.mark.parametrize("schedule", sorted(masking.SCHEDULES))
+@pytest.mark.parametrize("fixed_tokens", [0, 4])
+def test_decoding_is_the_reference_token_by_token(schedule, fixed_tokens):
+  key = jax.random.key(3)
+  condition = jax.random.randint(jax.random.key(0), (3, 12, 2), 0, 4)
+  fixed = jnp.zeros((3, 12), bool).at[:, :fixed_tokens].set(True)
+  decode = jax.jit(
+    lambda key: sampling.decode(key, _model, condition, fixed, 5, schedule, 2.0)
+  )
+  expected = _reference(key, condition, fixed, 5, schedule, 2.0)
+  np.testing.assert_array_equal(decode(key), expected)
+  np.testing.assert_array_equal(
+    decode(key)[:, :fixed_tokens], condition[:, :fixed_tokens]
+  )
+
+
+def test_the_loop_is_one_program_with_one_prediction_per_step():
+  calls = []
+
+  def counting(parts_BNF, decided_BN):
+    jax.debug.callback(lambda: calls.append(1))
+    return _model(parts_BNF, decided_BN)
+
+  decode = jax.jit(
+    lambda key: sampling.decode(
+      key,
+      counting,
+      jnp.zeros((2, 10, 2), jnp.int32),
+      jnp.zeros((2, 10), bool),
+      7,
+      "cosine",
+      1.0,
+    )
+  )
+  first = decode(jax.random.key(0))
+  jax.effects_barrier()
+  assert len(calls) == 7
+  np.testing.assert_array_equal(decode(jax.random.key(0)), first)
+  assert (decode(jax.random.key(1)) != first).any()
+  assert decode._cache_size() == 1
+
+
+def test_decided_tokens_never_change_within_a_run():
+  """Seen from the model: a token once decided keeps its value."""
+  seen = []
+
+  def recording(parts_BNF, decided_BN):
+    jax.debug.callback(
+      lambda p, d: seen.append((np.array(p), np.array(d))),
+      parts_BNF,
+      decided_BN,
+      ordered=True,
+    )
+    return _model(parts_BNF, decided_BN)
+
+  sampling.decode(
+    jax.random.key(0),
+    recording,
+    jnp.zeros((2, 12, 2), jnp.int32),
+    jnp.zeros((2, 12), bool),
+    6,
+    "cosine",
+    3.0,
+  )
+  jax.effects_barrier()
+  assert len(seen) == 6
+  for (before, decided), (after, decided_after) in itertools.pairwise(seen):
+    assert (decided_after >= decided).all()
+    assert decided_after.sum() > decided.sum()
+    np.testing.assert_array_equal(after[decided], before[decided])
+
+
+def test_confidence_sums_the_log_probabilities_of_the_factors():
+  logits = _model(jnp.zeros((2, 3, 2), jnp.int32), jnp.zeros((2, 3), bool))
+  drawn, log_p = sampling.sample_factors(jax.random.key(0), logits)
+  joint = np.einsum("bni,bnj->bnij", *[jax.nn.softmax(x) for x in logits])
+  for b, n in np.ndindex(2, 3):
+    i, j = drawn[b, n]
+    np.testing.assert_allclose(
+      np.exp(log_p[b, n]), joint[b, n, i, j], rtol=1e-5
+    )
+
+
+def test_guidance_extrapolates_from_the_unconditional_logits():
+  c, u = [jnp.array([2.0, 0.0])], [jnp.array([1.0, 1.0])]
+  np.testing.assert_array_equal(sampling.guide(c, u, 0.0)[0], c[0])
+  np.testing.assert_array_equal(sampling.guide(c, u, 3.0)[0], [5.0, -3.0])
+
+
+def test_settings_that_cannot_work_are_refused():
+  with pytest.raises(ValueError, match="sampling.steps=0"):
+    sampling.check_settings(0, "cosine")
+  with pytest.raises(ValueError, match="sampling.schedule='linear'"):
+    sampling.check_settings(4, "linear")

@@ -1,0 +1,159 @@
+"""Tests of the loop: interruption, warm start, and what a run leaves."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from magvit import checkpoint
+from magvit import inflation
+from magvit import mesh as mesh_lib
+from magvit import metrics as metrics_lib
+from magvit import tokenizer
+from magvit import train
+from tests import tiny
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _history(workdir):
+  path = pathlib.Path(workdir) / "metrics.jsonl"
+  if not path.exists():
+    return []
+  lines = path.read_text().splitlines(keepends=True)
+  return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _start(workdir, steps):
+  command = [sys.executable, "main.py", "--config=tests/tiny.py:tokenizer"]
+  command += [f"--workdir={workdir}", f"--config.num_steps={steps}"]
+  command += ["--config.checkpoint_every=10"]
+  return subprocess.Popen(
+    command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+  )
+
+
+def _wait(process):
+  output = process.communicate(timeout=300)[0].decode()
+  assert process.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+  """kill -9 between checkpoints; then the same command again."""
+  killed, whole = tmp_path / "killed", tmp_path / "whole"
+  steps = 45
+  process = _start(killed, steps)
+  while len(_history(killed)) < 23:  # 20 is saved, or being saved
+    assert process.poll() is None, process.communicate()[0].decode()
+    time.sleep(0.005)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  done = len(_history(killed))
+  assert done < steps
+  # As a kill in the middle of a save would leave it.
+  torn = killed / "checkpoints" / "30.orbax-checkpoint-tmp"
+  (torn / "state").mkdir(parents=True, exist_ok=True)
+  both = [_start(killed, steps), _start(whole, steps)]
+  for process in both:
+    _wait(process)
+  assert _history(killed) == _history(whole)
+  assert [x["step"] for x in _history(killed)] == list(range(1, steps + 1))
+  for step in (40, 45):
+    assert (killed / "checkpoints" / str(step) / "state").is_dir()
+  assert not torn.exists()
+
+
+@pytest.mark.slow
+def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(tmp_path):
+  image_workdir = str(tmp_path / "image")
+  train.train(tiny.tokenizer(temporal=False), image_workdir)
+  config = tiny.tokenizer()
+  config.inflate_from = image_workdir
+  mesh = mesh_lib.make_mesh(config.mesh)
+  algorithm = tokenizer.build(config, mesh)
+  state = algorithm.init(jax.random.key(0))
+  warm = algorithm.warm_start(state)
+  _, image = tokenizer.restore_generator(image_workdir, mesh)
+  expected = inflation.inflate(image, state.params["generator"])
+  for tree in (warm.params["generator"], warm.ema["generator"]):
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)
+  jax.tree.map(  # the discriminator starts from scratch
+    np.testing.assert_array_equal,
+    warm.params["discriminator"],
+    state.params["discriminator"],
+  )
+  video_workdir = str(tmp_path / "video")
+  train.train(config, video_workdir)
+  assert checkpoint.latest_step(video_workdir) == config.num_steps
+
+
+@pytest.mark.slow
+def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
+  tiny_tokenizer_workdir, tmp_path
+):
+  workdir = tmp_path / "generator"
+  config = tiny.masked(tiny_tokenizer_workdir)
+  train.train(config, str(workdir))
+  assert [x["step"] for x in _history(workdir)] == [1, 2, 3, 4, 5, 6]
+  names = {p.stem for p in (workdir / "results").glob("*.json")}
+  assert names == {
+    "class_conditional",
+    "frechet",
+    "frame_prediction",
+    "central_inpainting",
+  }
+  for name in ("class_conditional", "frame_prediction", "central_inpainting"):
+    assert (workdir / "samples" / f"{name}.gif").stat().st_size > 0
+  assert "tiny generator" in (workdir / "report.html").read_text()
+  # Everything again from the workdir alone.
+  config.tokenizer_workdir = "gone"
+  before = (workdir / "results" / "frechet.json").read_text()
+  os.remove(workdir / "results" / "frechet.json")
+  train.run_offline("evaluate", config, str(workdir))
+  assert (workdir / "results" / "frechet.json").read_text() == before
+
+
+def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
+  tmp_path, monkeypatch
+):
+  build = train.ALGORITHMS["tokenizer"]
+
+  def build_broken(config, mesh):
+    algorithm = build(config, mesh)
+
+    def step(state, batch, key):
+      del batch, key
+      bad = jax.numpy.where(state.step == 3, jax.numpy.nan, 1.0)
+      return state.replace(step=state.step + 1), {"loss": bad, "fine": 1.0}
+
+    return type(algorithm)(algorithm.init, step, algorithm.predict)
+
+  monkeypatch.setitem(train.ALGORITHMS, "tokenizer", build_broken)
+  with pytest.raises(metrics_lib.NonFiniteError, match="step 4: loss=nan"):
+    train.train(tiny.tokenizer(), str(tmp_path / "run"))
+  assert checkpoint.latest_step(str(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("algorithm", "gan", r"must be one of \['masked', 'tokenizer'\]"),
+    ("num_steps", 0, "num_steps=0 must be at least 1"),
+    ("log_every", 0, "log_every=0 must be at least 1"),
+    ("batch_size", 12, "batch_size=12 must be a positive multiple of the 8"),
+  ],
+)
+def test_fields_of_the_loop_are_checked(field, value, message, tmp_path):
+  config = tiny.tokenizer()
+  config[field] = value
+  with pytest.raises(ValueError, match=message):
+    train.train(config, str(tmp_path / "run"))
+  assert not (tmp_path / "run").exists()

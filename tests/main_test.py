@@ -1,0 +1,130 @@
+"""Tests of the command line: one clear line for what a user can mend."""
+
+import pathlib
+import subprocess
+import sys
+
+from absl import flags
+import pytest
+
+import main
+from tests import tiny
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_TINY = "--config=tests/tiny.py:tokenizer"
+
+
+def _error(*arguments):
+  """The message that the program ends with, run in this process."""
+  flags.FLAGS.unparse_flags()
+  flags.FLAGS(["main.py", *arguments])
+  with pytest.raises(SystemExit) as end:
+    main.main(["main.py"])
+  message = end.value.code  # a string: printed, and exit code 1
+  assert isinstance(message, str) and message.startswith("error: ")
+  assert "\n" not in message
+  return message
+
+
+def test_unknown_variants_are_named():
+  for file in ("tokenizer_image", "tokenizer_video", "masked"):
+    result = subprocess.run(
+      [
+        sys.executable,
+        "main.py",
+        f"--config=configs/{file}.py:digitz",
+        "--workdir=/nowhere",
+      ],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert result.returncode != 0
+    assert "unknown variant 'digitz': expected 'digits'" in result.stderr
+    assert "Traceback" not in result.stderr
+    if file == "tokenizer_image":
+      continue
+
+
+def test_misspelt_fields_are_errors():
+  with pytest.raises((AttributeError, flags.Error), match="num_step"):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["main.py", "--workdir=x", _TINY, "--config.num_step=3"])
+    flags.FLAGS["config"].value  # noqa: B018
+
+
+def test_wrong_clip_length(tmp_path):
+  workdir = tmp_path / "run"
+  message = _error(_TINY, f"--workdir={workdir}", "--config.dataset.frames=16")
+  assert "clip length 16" in message and "15 and 17" in message
+  assert not workdir.exists() or not list(workdir.iterdir())
+
+
+def test_missing_perceptual_weights(tmp_path):
+  message = _error(
+    _TINY,
+    f"--workdir={tmp_path / 'run'}",
+    "--config.loss.perceptual_network=resnet50",
+  )
+  assert "loss.perceptual_weights" in message
+  assert "loss.perceptual_network=off" in message
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "sample", "reconstruct"])
+def test_empty_workdirs(tmp_path, mode):
+  message = _error(f"--workdir={tmp_path}", f"--mode={mode}")
+  assert "holds no config.json" in message
+  assert not list(tmp_path.iterdir())
+
+
+def test_foreign_and_unwritable_workdirs(tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  assert "not a workdir of this program" in _error(
+    _TINY, f"--workdir={tmp_path}"
+  )
+  assert "cannot write to workdir" in _error(
+    _TINY, f"--workdir={tmp_path / 'notes.txt' / 'run'}"
+  )
+  assert (tmp_path / "notes.txt").read_text() == "mine"
+  assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_workdirs_of_another_experiment(tmp_path, tiny_tokenizer_workdir):
+  message = _error(
+    _TINY, f"--workdir={tiny_tokenizer_workdir}", "--config.seed=5"
+  )
+  assert "seed is 0 there and 5 in --config" in message
+
+
+def test_modes_that_do_not_fit_the_workdir(tiny_tokenizer_workdir):
+  message = _error(f"--workdir={tiny_tokenizer_workdir}", "--mode=sample")
+  assert "needs the workdir of a generator" in message
+
+
+def test_training_needs_a_config_and_a_generator_its_tokenizer(tmp_path):
+  assert "--mode=train needs --config" in _error(f"--workdir={tmp_path}")
+  message = _error(
+    "--config=tests/tiny.py:masked", f"--workdir={tmp_path / 'run'}"
+  )
+  assert "--config.tokenizer_workdir=DIR" in message
+  message = _error(
+    "--config=tests/tiny.py:masked",
+    f"--workdir={tmp_path / 'run'}",
+    f"--config.tokenizer_workdir={tmp_path / 'none'}",
+  )
+  assert "is not a directory" in message
+
+
+def test_missing_image_tokenizers(tmp_path):
+  message = _error(
+    _TINY,
+    f"--workdir={tmp_path / 'run'}",
+    f"--config.inflate_from={tmp_path / 'none'}",
+  )
+  assert "is not a directory" in message
+
+
+def test_tiny_configs_are_the_variants_they_are_called():
+  assert tiny.get_config("image").dataset.frames == 1
+  assert tiny.get_config("masked").algorithm == "masked"

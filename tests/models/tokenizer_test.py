@@ -1,0 +1,185 @@
+"""Tests of the tokenizer: causality, first frames, sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import discriminators
+from models import network
+from models import tokenizer
+
+_FINAL = dict(
+  base_channels=128,
+  channel_multipliers=(1, 2, 2, 4),
+  temporal_downsample=(False, True, True),
+  num_res_blocks=4,
+  bits=18,
+  norm_groups=32,
+  temporal=True,
+  adaptive_norm=True,
+  entropy_temperature=0.01,
+)
+
+
+def _define(**changes):
+  settings = {**_FINAL, **changes}
+  return network.define(lambda rngs: tokenizer.Tokenizer(**settings, rngs=rngs))
+
+
+def _millions(net):
+  abstract = jax.eval_shape(net.init, jax.random.key(0))
+  return round(network.count(abstract) / 1e6, 1)
+
+
+@pytest.fixture(scope="module")
+def small():
+  """The final architecture, narrow: same levels, strides and norms."""
+  net = _define(base_channels=4, num_res_blocks=1, bits=6, norm_groups=2)
+  params = jax.jit(net.init)(jax.random.key(0))
+  # Biases and norms start at zero, where they would hide mistakes.
+  leaves, treedef = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  params = treedef.unflatten(
+    x + 0.1 * jax.random.normal(k, x.shape)
+    for x, k in zip(leaves, keys, strict=True)
+  )
+  return net, params
+
+
+@pytest.fixture(scope="module")
+def clip():
+  return jax.random.uniform(jax.random.key(2), (1, 9, 16, 16, 3))
+
+
+def _latents(net, params):
+  return jax.jit(lambda v: net(params, v, method="encode_latents"))
+
+
+def test_no_latent_depends_on_a_later_frame(small, clip):
+  net, params = small
+  latents = lambda v: net(params, v, method="encode_latents")
+  z = jax.eval_shape(latents, clip)
+  pullback = jax.jit(lambda cotangent: jax.vjp(latents, clip)[1](cotangent))
+  for j in range(z.shape[1]):
+    weights = jax.random.normal(jax.random.key(j), z.shape[:1] + z.shape[2:])
+    (gradient,) = pullback(jnp.zeros(z.shape).at[:, j].set(weights))
+    reach_T = np.abs(gradient).max((0, 2, 3, 4))
+    assert (reach_T[4 * j + 1 :] == 0).all()
+    assert (reach_T[: 4 * j + 1] > 0).all()
+
+
+def test_no_pixel_depends_on_a_later_latent(small):
+  net, params = small
+  z = jax.random.normal(jax.random.key(3), (1, 3, 2, 2, 6))
+  decode = lambda z: net(params, z, method="decode_latents")
+  video = jax.eval_shape(decode, z)
+  pullback = jax.jit(lambda cotangent: jax.vjp(decode, z)[1](cotangent))
+  for frame in range(video.shape[1]):
+    weights = jax.random.normal(jax.random.key(frame), (1, 16, 16, 3))
+    (gradient,) = pullback(jnp.zeros(video.shape).at[:, frame].set(weights))
+    reach_t = np.abs(gradient).max((0, 2, 3, 4))
+    newest = -(-frame // 4)  # frames 1-4 are latent 1, 5-8 latent 2
+    assert (reach_t[newest + 1 :] == 0).all()
+    assert (reach_t[: newest + 1] > 0).all()
+
+
+def test_an_image_is_encoded_as_the_first_frame_of_a_clip(small, clip):
+  latents = _latents(*small)
+  z_clip, z_image = latents(clip), latents(clip[:, :1])
+  np.testing.assert_allclose(z_image[:, 0], z_clip[:, 0], atol=1e-5)
+
+
+def test_an_image_is_decoded_as_the_first_frame_of_a_clip(small, clip):
+  net, params = small
+  reconstruct = jax.jit(lambda v: net(params, v)[0])
+  whole, image = reconstruct(clip), reconstruct(clip[:, :1])
+  np.testing.assert_allclose(image[:, 0], whole[:, 0], atol=1e-5)
+
+
+def test_a_still_clip_has_constant_latents_and_frames(small, clip):
+  net, params = small
+  still = jnp.repeat(clip[:, :1], 9, axis=1)
+  z = _latents(net, params)(still)
+  np.testing.assert_allclose(z, jnp.repeat(z[:, :1], 3, axis=1), atol=1e-5)
+  video = jax.jit(lambda v: net(params, v)[0])(still)
+  expected = jnp.repeat(video[:, :1], 9, axis=1)
+  np.testing.assert_allclose(video, expected, atol=1e-5)
+
+
+def test_ids_decode_to_the_reconstruction(small, clip):
+  net, params = small
+  output, quantized = jax.jit(lambda v: net(params, v))(clip)
+  decoded = jax.jit(lambda i: net(params, i, method="decode"))(quantized.ids)
+  np.testing.assert_allclose(decoded, output, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "millions, changes",
+  [
+    (376.0, {}),
+    (57.8, dict(base_channels=64, num_res_blocks=2)),
+    (57.8, dict(base_channels=64, num_res_blocks=2, adaptive_norm=False)),
+    (113.1, dict(temporal=False, temporal_downsample=(False,) * 3)),
+    (
+      116.3,
+      dict(
+        temporal=False,
+        channel_multipliers=(1, 1, 2, 2, 4),
+        temporal_downsample=(False,) * 4,
+      ),
+    ),
+  ],
+)
+def test_production_sizes(millions, changes):
+  assert _millions(_define(**changes)) == millions
+
+
+@pytest.mark.parametrize(
+  "millions, video_shape", [(61.3, (17, 128, 128)), (23.9, (1, 128, 128))]
+)
+def test_discriminator_sizes(millions, video_shape):
+  net = network.define(
+    lambda rngs: discriminators.Discriminator(
+      video_shape, 128, (2, 4, 4, 4, 4), rngs=rngs
+    )
+  )
+  assert _millions(net) == millions
+
+
+def test_production_shapes():
+  net = _define()
+  params = jax.eval_shape(net.init, jax.random.key(0))
+  clip = jax.ShapeDtypeStruct((2, 17, 128, 128, 3), jnp.float32)
+  output, quantized = jax.eval_shape(net, params, clip)
+  assert output.shape == (2, 17, 128, 128, 3)
+  assert quantized.ids.shape == (2, 5, 16, 16)
+  assert quantized.ids.dtype == jnp.int32
+
+
+def test_uint8_becomes_float_in_0_1():
+  x = tokenizer.to_float(jnp.array([0, 51, 255], jnp.uint8))
+  np.testing.assert_allclose(x, [0.0, 0.2, 1.0], rtol=1e-6)
+  assert x.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  "shape, message",
+  [
+    ((16, 16, 16), "clip length 16 .* nearest are 13 and 17"),
+    ((4, 16, 16), "clip length 4 .* nearest are 1 and 5"),
+    ((5, 20, 16), "frame height 20 .* nearest are 16 and 24"),
+    ((5, 16, 9), "frame width 9 .* nearest are 8 and 16"),
+  ],
+)
+def test_sizes_that_the_strides_reject_are_errors(small, shape, message):
+  net, params = small
+  with pytest.raises(ValueError, match=message):
+    net(params, jnp.zeros((1, *shape, 3)), method="encode")
+
+
+def test_contradictory_settings_are_refused():
+  with pytest.raises(ValueError, match="one entry per change of resolution"):
+    _define(temporal_downsample=(True, True))
+  with pytest.raises(ValueError, match="an image tokenizer keeps every frame"):
+    _define(temporal=False)
