@@ -4,7 +4,7 @@ MAGVIT (arXiv 2212.05199) with the factorised vocabulary of MAGVIT-v2 (arXiv
 2310.05737, section 3.3).
 
   arg       tokens                what
-  digits    5x6x6, two of 2^5     the embedded set; two CPU cores
+  digits    5x4x4, two of 2^5     the embedded set; two CPU cores
 
 digits: one model of three tasks. README.md has its measured cost and figures.
 
@@ -22,8 +22,8 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     raise ValueError(f"unknown variant {arg!r}: expected 'digits'")
   c = base.masked()
   c.name = "digits masked generator"
-  c.dataset.size = 24
-  c.num_steps = 600
+  c.dataset.size = 16
+  c.num_steps = 500
   c.batch_size = 16
   c.transformer.num_layers = 4
   c.transformer.width = 128

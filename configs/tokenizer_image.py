@@ -4,7 +4,7 @@ arXiv 2310.05737, sections 3.1-3.2. Its weights inflate into the video
 tokenizer's.
 
   arg       images    tokens           what
-  digits    24x24     6x6 of 10 bits   the embedded set; two CPU cores
+  digits    16x16     4x4 of 10 bits   the embedded set; two CPU cores
 
 README.md has the measured cost and figures.
 
@@ -27,6 +27,6 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
   c.dataset.frames = 1
   c.tokenizer.temporal = False
   c.tokenizer.temporal_downsample = (False, False)
-  c.num_steps = 300
+  c.num_steps = 800
   c.batch_size = 32
   return c

@@ -11,6 +11,7 @@ from scipy import ndimage
 from sklearn import neural_network
 
 _HIDDEN = 64
+_SIDE = 12  # of the centred mean frame, pixels
 
 
 class DigitJudge:
@@ -47,27 +48,27 @@ class DigitJudge:
 
 
 def _align(video_BTHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean centred frame at half size, flat (B, n); centres (B, T, 2) in [0, 1].
+  """Mean centred frame, flat (B, 144), in [0, 1]; centres (B, T, 2) in [0, 1].
 
-  The centred frame is cropped to the half of the frame that a digit fills.
+  Each frame is shifted so that its centre of mass is in the middle, cropped to
+  the middle three quarters, where the digit is, and resampled to 12 x 12.
   """
   gray = np.asarray(video_BTHWC, np.float64).mean(-1)
   if np.asarray(video_BTHWC).dtype == np.uint8:
     gray = gray / 255.0
-  batch, frames, height, width = gray.shape
-  ys, xs = np.arange(height), np.arange(width)
-  mass = gray.sum((2, 3)) + 1e-6
-  cy = ((gray.sum(3) * ys).sum(-1) + 1e-6 * height / 2) / mass
-  cx = ((gray.sum(2) * xs).sum(-1) + 1e-6 * width / 2) / mass
-  out = np.zeros((batch, height // 2, width // 2))
+  batch, frames, size, _ = gray.shape
+  at = np.arange(size)
+  mass = gray.sum((2, 3)) + 1e-6  # a black frame has its centre in the middle
+  middle = (size - 1) / 2
+  cy = ((gray.sum(3) * at).sum(-1) + 1e-6 * middle) / mass
+  cx = ((gray.sum(2) * at).sum(-1) + 1e-6 * middle) / mass
+  # Output pixel k samples the middle of its share of the crop.
+  grid = (np.arange(_SIDE) + 0.5) / _SIDE - 0.5
+  offsets = np.stack(np.meshgrid(grid, grid, indexing="ij")) * 0.75 * size
+  out = np.zeros((batch, _SIDE, _SIDE))
   for b in range(batch):
     for t in range(frames):
-      shift = (height / 4 - 0.5 - cy[b, t], width / 4 - 0.5 - cx[b, t])
-      # Bilinear shift, then the top-left half: the digit's box.
-      out[b] += ndimage.shift(gray[b, t], shift, order=1)[
-        : height // 2, : width // 2
-      ]
-  out /= frames
-  half = out.reshape(batch, height // 4, 2, width // 4, 2).mean((2, 4))
-  centres = np.stack([cy / height, cx / width], -1)
-  return half.reshape(batch, -1), centres
+      places = offsets + np.array([cy[b, t], cx[b, t]])[:, None, None]
+      out[b] += ndimage.map_coordinates(gray[b, t], places, order=1)
+  centres = np.stack([(cy + 0.5) / size, (cx + 0.5) / size], -1)
+  return (out / frames).reshape(batch, -1), centres

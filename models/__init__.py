@@ -1,10 +1,10 @@
 """Networks only. This package imports nothing else of the project.
 
 Importing it, before the first computation, also keeps XLA's CPU backend from
-handing convolutions to YNNPACK: in jaxlib 0.10.2 that path runs a 3x3
-convolution at 10-20 GFLOP/s where the default Eigen one reaches 60-160 on the
-same two cores (`benchmarks/convolution.py` measures both). Other platforms
-ignore the flag, and a value the user sets in XLA_FLAGS wins.
+handing convolutions to YNNPACK, as jaxlib 0.10.2 does: a training step spends
+most of its time in their gradients, which are several times slower there
+(`benchmarks/convolution.py` measures both). Other platforms ignore the flag,
+and a value the user sets in XLA_FLAGS wins.
 """
 
 import os

@@ -119,13 +119,20 @@ def mean_code_probabilities(logits_NK: jax.Array) -> jax.Array:
 
 
 def code_probabilities(logits_NK: jax.Array) -> jax.Array:
-  """p(code | token) of independent bits: (N, K) logits to (N, 2^K)."""
-  p_NV = jnp.ones((logits_NK.shape[0], 1), logits_NK.dtype)
-  for bit in range(logits_NK.shape[-1]):
-    one_N1 = jax.nn.sigmoid(logits_NK[:, bit : bit + 1])
-    zero_N1 = jax.nn.sigmoid(-logits_NK[:, bit : bit + 1])
-    p_NV = jnp.concatenate([p_NV * zero_N1, p_NV * one_N1], axis=-1)
-  return p_NV
+  """p(code | token) of independent bits: (N, K) logits to (N, 2^K).
+
+  Products of the two halves of the bits, halved again down to single bits:
+  the gradient then keeps fewer and smaller intermediates than bit by bit.
+  """
+  tokens, bits = logits_NK.shape
+  if bits == 0:
+    return jnp.ones((tokens, 1), logits_NK.dtype)
+  if bits == 1:
+    pair = [jax.nn.sigmoid(-logits_NK), jax.nn.sigmoid(logits_NK)]
+    return jnp.concatenate(pair, axis=-1)
+  low_NV = code_probabilities(logits_NK[:, : bits // 2])
+  high_NV = code_probabilities(logits_NK[:, bits // 2 :])
+  return (high_NV[:, :, None] * low_NV[:, None, :]).reshape(tokens, 2**bits)
 
 
 def factorize(ids: jax.Array, factor_bits: Sequence[int]) -> jax.Array:

@@ -28,9 +28,7 @@ def _imported_packages(path):
       yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize(
-  "path", _sources(), ids=lambda p: p.parent.name + p.stem
-)
+@pytest.mark.parametrize("path", list(_sources()), ids=str)
 def test_imports_run_one_way_and_files_stay_short(path):
   ours = set(_imported_packages(path)) & {*_MAY_IMPORT, "main", "tests"}
   assert ours <= _MAY_IMPORT[path.relative_to(_ROOT).parts[0]]

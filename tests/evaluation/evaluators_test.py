@@ -1,6 +1,7 @@
 """Tests of evaluation/evaluators.py and the digit judge."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -64,8 +65,8 @@ def test_motion_features_follow_the_centre(judge):
   for t in range(5):
     video[0, t, 4 + t, 8] = 1.0
   motion = judge.features(video)["motion"].reshape(5, 2)
-  np.testing.assert_allclose(motion[:, 0], (4 + np.arange(5)) / 16, atol=1e-4)
-  np.testing.assert_allclose(motion[:, 1], 0.5, atol=1e-4)
+  np.testing.assert_allclose(motion[:, 0], (4.5 + np.arange(5)) / 16, atol=1e-4)
+  np.testing.assert_allclose(motion[:, 1], 8.5 / 16, atol=1e-4)
 
 
 def test_real_clips_as_samples_score_like_real_clips(judge, held_out):
@@ -123,7 +124,7 @@ def test_trivial_completions_use_the_given_pixels_only():
 def test_results_are_json_with_their_protocol(tmp_path):
   result = evaluators.Result("psnr", {"psnr": 20.5}, {"split": "held_out"})
   path = result.write(str(tmp_path), 7)
-  assert json.loads(open(path).read()) == {
+  assert json.loads(pathlib.Path(path).read_text()) == {
     "step": 7,
     "evaluator": "psnr",
     "metrics": {"psnr": 20.5},

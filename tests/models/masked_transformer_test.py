@@ -154,5 +154,5 @@ def test_rematerialised_gradients_are_the_same(small, inputs):
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused():
-  with pytest.raises(ValueError, match="width=8 .* num_heads=3"):
+  with pytest.raises(ValueError, match="width=8 .*num_heads=3"):
     _define(**{**_SMALL, "num_heads": 3})
