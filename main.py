@@ -19,19 +19,14 @@ from magvit import checkpoint
 from magvit import metrics
 from magvit import train
 
-MODES = ("train", "evaluate", "sample", "reconstruct")
-
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "FILE:ARG, e.g. configs/tokenizer_video.py:digits"
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of checkpoints, metrics, results and report."
-)
-_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_MODES = ("train", "evaluate", "sample", "reconstruct")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Join the other processes of a TPU pod or Slurm job."
 )
-flags.mark_flag_as_required("workdir")
+flags.mark_flag_as_required(_WORKDIR.name)
 
 
 def run(argv: list[str]) -> None:
@@ -39,8 +34,15 @@ def run(argv: list[str]) -> None:
     raise ValueError(f"unknown arguments {argv[1:]}: flags start with --")
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  _configure_logging()
   config, workdir = _CONFIG.value, _WORKDIR.value
+  if not flags.FLAGS["verbosity"].present:
+    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
+  if jax.process_index() == 0:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%X"))
+    logging.getLogger("magvit").addHandler(handler)
+  logging.getLogger("magvit").setLevel(logging.INFO)
+  logging.getLogger("magvit").propagate = False
   if _MODE.value == "train":
     if config is None:
       raise ValueError("--mode=train needs --config=FILE:ARG")
@@ -64,16 +66,15 @@ def main(argv: list[str]) -> None:
     sys.exit("interrupted: run the same command again to continue")
 
 
-def _configure_logging() -> None:
-  if not flags.FLAGS["verbosity"].present:
-    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax is talkative
-  handler = logging.StreamHandler(sys.stdout)
-  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-  logger = logging.getLogger("magvit")
-  logger.addHandler(handler)
-  logger.propagate = False
-  logger.setLevel(logging.INFO if jax.process_index() == 0 else logging.WARNING)
+def parse_flags(argv: list[str]) -> list[str]:
+  """As absl does; a mistake in a config is one line, too."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, OSError) as error:
+    while "Traceback" in str(error) and error.__context__ is not None:
+      error = error.__context__
+    sys.exit("error: " + " ".join(str(error).split()))
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

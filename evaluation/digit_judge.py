@@ -63,12 +63,16 @@ def _align(video_BTHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   cy = ((gray.sum(3) * at).sum(-1) + 1e-6 * middle) / mass
   cx = ((gray.sum(2) * at).sum(-1) + 1e-6 * middle) / mass
   # Output pixel k samples the middle of its share of the crop.
-  grid = (np.arange(_SIDE) + 0.5) / _SIDE - 0.5
-  offsets = np.stack(np.meshgrid(grid, grid, indexing="ij")) * 0.75 * size
-  out = np.zeros((batch, _SIDE, _SIDE))
-  for b in range(batch):
-    for t in range(frames):
-      places = offsets + np.array([cy[b, t], cx[b, t]])[:, None, None]
-      out[b] += ndimage.map_coordinates(gray[b, t], places, order=1)
+  grid = 0.75 * size * ((np.arange(_SIDE) + 0.5) / _SIDE - 0.5)
+  total = batch * frames
+  places = np.empty((3, total, _SIDE, _SIDE))
+  places[0] = np.arange(total)[:, None, None]  # no mixing of frames
+  places[1] = cy.reshape(-1, 1, 1) + grid[:, None]
+  places[2] = cx.reshape(-1, 1, 1) + grid[None, :]
+  stack = gray.reshape(total, size, size)
+  centred = ndimage.map_coordinates(
+    stack, places, order=1, mode="grid-constant"
+  )
+  mean = centred.reshape(batch, frames, -1).mean(1)
   centres = np.stack([(cy + 0.5) / size, (cx + 0.5) / size], -1)
-  return (out / frames).reshape(batch, -1), centres
+  return mean, centres

@@ -232,24 +232,41 @@ def _checkpoint_directory(workdir: str) -> str:
 def restore_part(workdir: str, part: Any, mesh: Mesh) -> Any:
   """Some arrays of the newest checkpoint, e.g. {"ema": {"generator": ...}}.
 
-  `part` gives their shapes (`jax.ShapeDtypeStruct`). An array that is absent
-  or has another shape is an error.
+  `part` gives their shapes, in nested dicts of `jax.ShapeDtypeStruct`.
+
+  Raises:
+    ValueError: no checkpoint, or an array that it lacks or holds in another
+      shape; it is named.
   """
-  shardings = mesh_lib.state_shardings(part, mesh)
+  step = latest_step(workdir)
+  path = os.path.join(_checkpoint_directory(workdir), str(step), "state")
   restore_args = jax.tree.map(
     lambda leaf, sharding: ocp.ArrayRestoreArgs(
       sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
     ),
     part,
-    shardings,
-  )
-  path = os.path.join(
-    _checkpoint_directory(workdir), str(latest_step(workdir)), "state"
+    mesh_lib.state_shardings(part, mesh),
   )
   with ocp.PyTreeCheckpointer() as checkpointer:
+    stored = _named(checkpointer.metadata(path).item_metadata.tree)
+    for name, leaf in _named(part).items():
+      if name not in stored:
+        raise ValueError(f"the checkpoint {path} lacks the array {name}")
+      if tuple(stored[name].shape) != leaf.shape:
+        raise ValueError(
+          f"the checkpoint {path} holds {name} of shape"
+          f" {tuple(stored[name].shape)}, expected {leaf.shape}"
+        )
     return checkpointer.restore(
       path,
       ocp.args.PyTreeRestore(
         part, restore_args=restore_args, partial_restore=True
       ),
     )
+
+
+def _named(tree: Any) -> dict[str, Any]:
+  """Leaves by their path, e.g. "ema/generator/encoder/conv_in/kernel"."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  keystr = jax.tree_util.keystr
+  return {keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}

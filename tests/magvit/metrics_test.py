@@ -9,9 +9,8 @@ from magvit import metrics
 
 
 def _lines(workdir):
-  return [
-    json.loads(line) for line in (workdir / "metrics.jsonl").open().readlines()
-  ]
+  text = (workdir / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
 
 
 def test_values_survive_the_file_exactly(tmp_path):
