@@ -6,7 +6,6 @@
 --config may be left out once a workdir was trained: it keeps its own.
 """
 
-import logging
 import sys
 
 from absl import app
@@ -37,12 +36,7 @@ def run(argv: list[str]) -> None:
   config, workdir = _CONFIG.value, _WORKDIR.value
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
-  if jax.process_index() == 0:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%X"))
-    logging.getLogger("magvit").addHandler(handler)
-  logging.getLogger("magvit").setLevel(logging.INFO)
-  logging.getLogger("magvit").propagate = False
+  metrics.log_progress_to_stdout()
   if _MODE.value == "train":
     if config is None:
       raise ValueError("--mode=train needs --config=FILE:ARG")
@@ -61,7 +55,7 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError, metrics.NonFiniteError) as error:
     if flags.FLAGS.verbosity >= 1:
       raise
-    sys.exit(f"error: {error}")
+    sys.exit(one_line(error))
   except KeyboardInterrupt:
     sys.exit("interrupted: run the same command again to continue")
 
@@ -73,7 +67,11 @@ def parse_flags(argv: list[str]) -> list[str]:
   except (flags.Error, AttributeError, OSError) as error:
     while "Traceback" in str(error) and error.__context__ is not None:
       error = error.__context__
-    sys.exit("error: " + " ".join(str(error).split()))
+    sys.exit(one_line(error))
+
+
+def one_line(error: Exception) -> str:
+  return "error: " + " ".join(str(error).split())
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import datetime
 import json
+import logging
 import math
 import os
+import sys
 import time
 
 import jax
@@ -83,6 +85,17 @@ def check_finite(step: int, metrics: dict[str, float]) -> None:
       " before. Lower optimizer.peak_learning_rate, or look at the metrics"
       " of the steps before in metrics.jsonl"
     )
+
+
+def log_progress_to_stdout() -> None:
+  """Shows what this package logs, from process 0, with the time of day."""
+  logger = logging.getLogger("magvit")
+  logger.propagate = False
+  logger.setLevel(logging.INFO)
+  if jax.process_index() == 0:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%X"))
+    logger.addHandler(handler)
 
 
 class Progress:
