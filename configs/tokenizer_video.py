@@ -41,6 +41,7 @@ def digits(c: ml_collections.ConfigDict) -> None:
   c.discriminator.channel_multipliers = (2, 4, 8)
   c.loss.perceptual_network = "off"  # no weights are shipped, so that
   c.loss.reconstruction = 50.0  # the pixels have to carry its share
+  c.loss.entropy = 0.005
   c.loss.entropy_annealing_steps = 100
   c.optimizer.peak_learning_rate = 2e-3
   c.optimizer.warmup_steps = 20
