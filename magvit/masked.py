@@ -160,7 +160,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     gradient, metrics = jax.grad(loss_fn, has_aux=True)(
       state.params["transformer"]
     )
-    metrics["gradient_norm"] = optax.global_norm(gradient)
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
     updates, opt_state = adam.update(
       gradient,
       state.opt_state["transformer"],

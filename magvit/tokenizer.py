@@ -142,7 +142,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     }
     params, opt_state = {}, {}
     for name, gradient in gradients.items():
-      metrics[f"{name}/gradient_norm"] = optax.global_norm(gradient)
+      metrics[f"{name}/gradient_norm"] = optax.tree.norm(gradient)
       updates, opt_state[name] = optimizers[name].update(
         gradient, state.opt_state[name], state.params[name]
       )
