@@ -15,7 +15,7 @@ from sklearn import datasets
 
 CLASSES = 10
 _HELD_OUT = 297  # of 1,797 scans
-_MAX_SPEED = 1.0 / 32.0  # frame sizes per frame and axis
+_MAX_SPEED = 1.0 / 64.0  # frame sizes per frame and axis
 ENDLESS = 2**40  # clips; far more than any run reads
 
 _SPLITS = ("train", "held_out")

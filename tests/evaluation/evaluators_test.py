@@ -27,7 +27,7 @@ def held_out():
 
 @pytest.fixture(scope="module")
 def judge():
-  return digit_judge.DigitJudge(*_clips("train", 0, 1200))
+  return digit_judge.DigitJudge(*_clips("train", 0, 3000))
 
 
 def test_reconstruction_counts_the_real_clips_of_a_batch(held_out):

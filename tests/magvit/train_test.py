@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     assert process.poll() is None, process.communicate()[0].decode()
     time.sleep(0.005)
   process.send_signal(signal.SIGKILL)
-  process.wait()
+  process.communicate()
   done = len(_history(killed))
   assert done < steps
   # As a kill in the middle of a save would leave it.
