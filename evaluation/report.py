@@ -31,9 +31,28 @@ HEADLINES = (
   ("*", "ssim", "SSIM", "{:.3f}", "examples"),
   ("*", "lpips", "LPIPS", "{:.3f}", "examples"),
   ("codebook", "usage", "Codebook use", "{:.1%}", "tokens"),
-  ("*", "codebook_usage", "Codebook use", "{:.1%}", "tokens"),
   ("*", "class_accuracy", "Class accuracy", "{:.1%}", "examples"),
-  ("*", "frechet*distance", "Fréchet distance", "{:.4g}", "examples"),
+  (
+    "frechet",
+    "frechet_appearance_distance",
+    "Fréchet distance",
+    "{:.4g}",
+    "examples",
+  ),
+  (
+    "frame_prediction",
+    "hidden_psnr",
+    "Prediction PSNR",
+    "{:.2f} dB",
+    "examples",
+  ),
+  (
+    "central_inpainting",
+    "hidden_psnr",
+    "Inpainting PSNR",
+    "{:.2f} dB",
+    "examples",
+  ),
 )
 
 _ABOUT = (
