@@ -44,7 +44,7 @@ def evaluate(
   """
   results = []
   if "reconstruct" in algorithm.predict:
-    results += _score_reconstruction(config, mesh, algorithm, params, workdir)
+    results += _score_reconstruction(config, mesh, algorithm, params)
   if "sample" in algorithm.predict:
     results += _score_samples(config, mesh, algorithm, params)
   if jax.process_index() == 0:
@@ -128,8 +128,7 @@ def flat(results: list[evaluators.Result]) -> dict[str, float]:
   }
 
 
-def _score_reconstruction(config, mesh, algorithm, params, workdir):
-  del workdir
+def _score_reconstruction(config, mesh, algorithm, params):
   predict = _predictor(algorithm, "reconstruct", mesh, params)
   batches = (
     (batch["video"], real)

@@ -260,7 +260,7 @@ def define_transformer(
 
 def task_names(config: ml_collections.ConfigDict) -> list[str]:
   """The tasks a config trains, in the order of their task tokens."""
-  return [name for name in masking.TASKS if config.tasks.get(name, 0.0) > 0]
+  return [name for name in masking.TASKS if config.tasks[name] > 0]
 
 
 def _check(config, time_factor: int, bits: int) -> list[str]:

@@ -5,7 +5,6 @@ significant bit: id = sum_k 2^k [z_k >= 0], int32.
 """
 
 from collections.abc import Sequence
-import math
 
 from flax import nnx
 from flax import struct
@@ -153,8 +152,3 @@ def defactorize(parts: jax.Array, factor_bits: Sequence[int]) -> jax.Array:
     [sum(factor_bits[:k]) for k in range(len(factor_bits))], jnp.int32
   )
   return jnp.sum(parts.astype(jnp.int32) << shifts, axis=-1)
-
-
-def max_entropy(bits: int) -> float:
-  """Entropy in nats of uniform use of all 2^bits codes."""
-  return bits * math.log(2.0)
