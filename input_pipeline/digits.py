@@ -2,8 +2,8 @@
 
 The digits are real: the 1,797 8x8 scans of the UCI set that scikit-learn
 bundles (`load_digits`), split once by sample into training and held-out ones.
-Each is scaled to half the frame and moves on a straight line, bouncing off
-the borders. Clip i is a pure function of (seed, split, i), so the set is
+Each is enlarged to three quarters of the frame and moves on a straight line,
+bouncing off the borders. Clip i is a pure function of (seed, split, i), so the set is
 endless, deterministic, and can be resumed anywhere.
 """
 
@@ -37,7 +37,7 @@ class Digits:
     if size % 8 or size < 16:
       raise ValueError(
         f"dataset.size={size} must be a multiple of 8, at least 16: digits"
-        " are 8x8 scans scaled to half the frame"
+        " are 8x8 scans enlarged to three quarters of the frame"
       )
     if frames < 1:
       raise ValueError(f"dataset.frames={frames} must be at least 1")
@@ -49,7 +49,7 @@ class Digits:
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     """{"video": uint8 (T, H, W, 3), "label": int32 ()}."""
-    images, labels = _enlarged(self._split, self._size // 2)
+    images, labels = _enlarged(self._split, self._size * 3 // 4)
     rng = np.random.default_rng(
       (self._seed, _SPLITS.index(self._split), int(index))
     )

@@ -73,6 +73,7 @@ def reconstruct(config, workdir, mesh, algorithm, params, step) -> None:
   title = "Reconstructions of held-out clips"
   caption = f"Original left, reconstruction right; step {step}."
   _publish(workdir, "reconstruction", pairs, 4, title, caption)
+  _write_report(workdir)
 
 
 def sample(config, workdir, mesh, algorithm, params, step) -> None:
@@ -110,6 +111,7 @@ def sample(config, workdir, mesh, algorithm, params, step) -> None:
         f" completion; step {step}."
       )
     _publish(workdir, name, shown, columns, title, caption)
+  _write_report(workdir)
 
 
 MODES: dict[str, Callable] = {
@@ -236,7 +238,7 @@ def _require(algorithm, name, config, what) -> None:
 
 
 def _publish(workdir, name, videos, columns, title, caption) -> None:
-  """Writes samples/NAME.gif and .png, their caption, and the report."""
+  """Writes samples/NAME.gif and .png, and their captions for the report."""
   if jax.process_index() != 0:
     return
   folder = os.path.join(workdir, "samples")
@@ -256,5 +258,10 @@ def _publish(workdir, name, videos, columns, title, caption) -> None:
     "caption": "The first of them; every second frame from left to right.",
   }
   files.write_atomically(captions_path, json.dumps(captions, indent=2))
-  page = report.write_report([workdir], os.path.join(workdir, "report.html"))
-  log.info("wrote %s, %s and %s", gif, strip, page)
+  log.info("wrote %s and %s", gif, strip)
+
+
+def _write_report(workdir) -> None:
+  if jax.process_index() == 0:
+    path = os.path.join(workdir, "report.html")
+    log.info("wrote %s", report.write_report([workdir], path))

@@ -1,8 +1,12 @@
 """The smallest experiments that still have every part; for tests."""
 
+from typing import Any
+
+import jax
 import ml_collections
 
 from configs import base
+from models import network
 
 
 def get_config(arg: str) -> ml_collections.ConfigDict:
@@ -66,3 +70,14 @@ def masked(tokenizer_workdir: str) -> ml_collections.ConfigDict:
   c.sampling.samples_per_class = 1
   c.optimizer.warmup_steps = 2
   return c
+
+
+def trained_like(net: network.Network) -> Any:
+  """Parameters without the zeros of a fresh network, which hide mistakes."""
+  params = jax.jit(net.init)(jax.random.key(0))
+  leaves, treedef = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  return treedef.unflatten(
+    x + 0.1 * jax.random.normal(k, x.shape)
+    for x, k in zip(leaves, keys, strict=True)
+  )

@@ -35,13 +35,7 @@ def models():
     _define(False, (False,) * 3),
     _define(True, (False, True, True)),
   )
-  params = jax.jit(image.init)(jax.random.key(0))
-  leaves, treedef = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(1), len(leaves))
-  params = treedef.unflatten(
-    x + 0.1 * jax.random.normal(k, x.shape)
-    for x, k in zip(leaves, keys, strict=True)
-  )
+  params = tiny.trained_like(image)
   target = jax.eval_shape(video.init, jax.random.key(0))
   return image, params, video, inflation.inflate(params, target)
 
