@@ -42,9 +42,9 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       video_shape, **c.discriminator, rngs=rngs
     )
   )
-  frozen, features = {}, None
+  frozen, distance = {}, None
   if c.loss.perceptual_network != "off":
-    features, frozen["perceptual"] = perceptual.load(
+    distance, frozen["perceptual"] = perceptual.load(
       c.loss.perceptual_network, c.loss.perceptual_weights
     )
   optimizers = {
@@ -104,9 +104,9 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
         "commitment": c.loss.commitment,
         "entropy": entropy_weight,
       }
-      if features is not None:
+      if distance is not None:
         terms["perceptual"] = losses.perceptual(
-          lambda x: features(state.frozen["perceptual"], x), video, output
+          lambda x, y: distance(state.frozen["perceptual"], x, y), video, output
         )
         weights["perceptual"] = c.loss.perceptual
       g_loss = sum(weights[k] * terms[k] for k in terms)
