@@ -22,6 +22,7 @@ from magvit import masked
 from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
+from magvit import tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def _score_reconstruction(config, mesh, algorithm, params):
   return evaluators.evaluate_reconstruction(
     lambda video: predict({"video": video}),
     batches,
-    config.tokenizer.bits,
+    tokenizer.vocabulary(config),
     _protocol(config),
   )
 
