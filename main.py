@@ -2,6 +2,7 @@
 
   python main.py --config=configs/tokenizer_video.py:digits --workdir=DIR
   python main.py --workdir=DIR --mode=evaluate
+  python main.py --workdir=DIR --mode=import --source=open_magvit2 --input=FILE
 
 --config may be left out once a workdir was trained: it keeps its own.
 """
@@ -14,14 +15,21 @@ from absl import logging as absl_logging
 import jax
 from ml_collections import config_flags
 
+from configs import tokenizer_image
+from configs import tokenizer_video
 from magvit import checkpoint
+from magvit import importer
 from magvit import metrics
 from magvit import train
 
-_MODES = ("train", "evaluate", "sample", "reconstruct")
+_MODES = ("train", "evaluate", "sample", "reconstruct", "import")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
+_SOURCE = flags.DEFINE_enum(
+  "source", None, importer.SOURCES, "Whose weights --mode=import reads."
+)
+_INPUT = flags.DEFINE_string("input", None, "The file to read.")
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Join the other processes of a TPU pod or Slurm job."
 )
@@ -41,6 +49,13 @@ def run(argv: list[str]) -> None:
     if config is None:
       raise ValueError("--mode=train needs --config=FILE:ARG")
     train.train(config, workdir)
+    return
+  if _MODE.value == "import":
+    configs = {
+      "image": tokenizer_image.get_config("open_magvit2"),
+      "video": tokenizer_video.get_config("open_magvit2"),
+    }
+    importer.import_weights(_SOURCE.value, _INPUT.value, configs, workdir)
     return
   stored = checkpoint.read_config(workdir)
   if config is not None:

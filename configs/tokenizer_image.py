@@ -14,9 +14,9 @@ of reconstructions of 128 x 128 ImageNet. None but `digits` was trained by us.
   v1_l               128x128    16x16        53.1  MAGVIT's 2-D VQ
   ablation_vq        128x128    16x16        53.1  MAGVIT (2-D)      2.65
   ablation_lfq10     128x128    16x16        51.6  + LFQ, 2^10       2.48
-  ablation_lfq18     128x128    16x16        51.7  + 2^18            1.34
+  ablation_lfq18     128x128    16x16        51.6  + 2^18            1.34
   ablation_updown    128x128    16x16        64.6  + resampling      1.21
-  ablation_deeper    128x128    16x16       113.1  + 4 blocks        1.20
+  ablation_deeper    128x128    16x16       113.0  + 4 blocks        1.20
   ablation_adaptive  128x128    16x16       113.1  + adaptive norm   1.15
   open_magvit2       256x256    16x16       115.1  for its weights
 

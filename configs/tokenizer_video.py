@@ -5,7 +5,7 @@ arXiv 2212.05199. Parameters are the generator's, in millions; FVD is the
 papers'. None but `digits` was trained by us.
 
   arg              clips         tokens of     size   what            rFVD
-  digits           17x16x16      5x4x4         0.1    two CPU cores
+  digits           17x16x16      5x4x4         0.6    two CPU cores
   ucf101           17x128x128    5x16x16       376.0  final model     8.62
   kinetics600      17x128x128    5x16x16       376.0  final model
   v1_b             16x128x128    4x16x16        40.6  MAGVIT-B
@@ -14,9 +14,9 @@ papers'. None but `digits` was trained by us.
   v1_bair_b        16x64x64      4x16x16        36.6
   v1_bair_l        16x64x64      4x16x16       141.9
   ablation_vq      16x128x128    4x16x16       157.8  MAGVIT          24.55
-  ablation_lfq     16x128x128    4x16x16       155.5  + LFQ, 2^18     16.12
+  ablation_lfq     16x128x128    4x16x16       154.1  + LFQ, 2^18     16.12
   ablation_updown  17x128x128    5x16x16       209.6  + resampling    15.37
-  ablation_late    17x128x128    5x16x16       231.2  + late in time  11.11
+  ablation_late    17x128x128    5x16x16       230.9  + late in time  11.11
   ablation_deeper  17x128x128    5x16x16       376.0  + 4 blocks      8.90
   ablation_blur    17x128x128    5x16x16       376.0  + blur pool     8.62
   joint_magvit     16x128x128    4x16x16        38.6  UCF, short run  107.15

@@ -14,7 +14,7 @@ from evaluation import files
 from magvit import checkpoint
 from magvit import tokenizer
 from models import open_magvit2
-from models import pretrained
+from models import tensor_files
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def import_weights(
     raise ValueError(
       f"workdir={workdir} is not empty: import into a new directory"
     )
-  tensors = pretrained.read_tensors(path)
+  tensors = tensor_files.read(path)
   try:
     kind = "video" if open_magvit2.is_video(tensors) else "image"
     found = open_magvit2.settings(tensors)

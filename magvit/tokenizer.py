@@ -40,6 +40,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   generator = define_tokenizer(c)
   video_shape = clip_shape(c)
   latent_shape = sizes(c).latent(video_shape)
+  codes = quantizers.describe(**c.quantizer)
   joint = c.dataset.joint_images > 0
   shapes = {"discriminator": video_shape}
   if joint:
@@ -50,9 +51,9 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   discriminators_of = {
     name: define_discriminator(c, shape) for name, shape in shapes.items()
   }
-  frozen, features = {}, None
+  frozen, distance = {}, None
   if c.loss.perceptual_network != "off":
-    features, frozen["perceptual"] = perceptual.load(
+    distance, frozen["perceptual"] = perceptual.load(
       c.loss.perceptual_network, c.loss.perceptual_weights
     )
   adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
@@ -65,7 +66,6 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       name: net.init(k) for name, net, k in zip(names, nets, keys, strict=True)
     }
     anchors = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
-    channels = latent_channels(generator)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
@@ -74,7 +74,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       extras={
         "lecam": {name: state_lib.copy(anchors) for name in discriminators_of},
         "health": health.init(
-          video_shape, latent_shape, channels, vocabulary(c)
+          video_shape, latent_shape, codes.latent_channels, codes.vocabulary
         ),
       },
       frozen={},
@@ -117,9 +117,9 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       "codebook": c.loss.codebook,
       "entropy": entropy_weight,
     }
-    if features is not None:
+    if distance is not None:
       terms["perceptual"] = losses.perceptual(
-        lambda x: features(state.frozen["perceptual"], x), video, output
+        lambda x, y: distance(state.frozen["perceptual"], x, y), video, output
       )
       weights["perceptual"] = c.loss.perceptual
     g_loss = sum(weights[k] * terms[k] for k in terms)
@@ -157,7 +157,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       streams["image_discriminator"] = ("image/", c.loss.joint_images, image)
 
     def both_losses(g_params, d_params):
-      g_total, d_total, lecam, metrics, codes = 0.0, 0.0, {}, {}, None
+      g_total, d_total, lecam, metrics, encoded = 0.0, 0.0, {}, {}, None
       for name, (prefix, weight, video) in streams.items():
         g_loss, d_loss, lecam[name], own, *found = losses_of(
           g_params,
@@ -170,8 +170,8 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
         g_total += weight * g_loss
         d_total += d_loss
         metrics.update({f"{prefix}{k}": v for k, v in own.items()})
-        codes = codes or found  # those of the clips
-      return (g_total, d_total), (lecam, metrics, codes)
+        encoded = encoded or found  # that of the clips
+      return (g_total, d_total), (lecam, metrics, encoded)
 
     g_params = state.params["generator"]
     d_params = {name: state.params[name] for name in discriminators_of}
@@ -255,13 +255,7 @@ def define_tokenizer(config: ml_collections.ConfigDict) -> network.Network:
 
 def vocabulary(config: ml_collections.ConfigDict) -> int:
   """Number of codes of the config's tokenizer."""
-  return quantizers.vocabulary_size(**config.quantizer)
-
-
-def latent_channels(generator: network.Network) -> int:
-  """Channels of a latent."""
-  params = jax.eval_shape(generator.init, jax.random.key(0))
-  return params["encoder"]["conv_out"]["bias"].size
+  return quantizers.describe(**config.quantizer).vocabulary
 
 
 def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:

@@ -89,10 +89,11 @@ class Tokenizer(nnx.Module):
 
   def __call__(
     self, video_BTHWC: jax.Array
-  ) -> tuple[jax.Array, quantizers.Quantized]:
-    """Reconstruction (same shape, linear output) and the quantized latents."""
-    quantized = self.quantize(video_BTHWC)
-    return self.decode_latents(quantized.z), quantized
+  ) -> tuple[jax.Array, quantizers.Quantized, jax.Array]:
+    """Reconstruction (same shape, linear output), latents quantized and not."""
+    latents = self.encode_latents(video_BTHWC)
+    quantized = self.quantizer(latents)
+    return self.decode_latents(quantized.z), quantized, latents
 
   def encode_latents(self, video_BTHWC: jax.Array) -> jax.Array:
     """Latents (B, t, h, w, K) before quantization, float32.
@@ -109,13 +110,9 @@ class Tokenizer(nnx.Module):
     y = self.decoder(z_BthwK.astype(self.dtype)).astype(jnp.float32)
     return 0.5 * (y + 1.0) if self.centred_pixels else y
 
-  def quantize(self, video_BTHWC: jax.Array) -> quantizers.Quantized:
-    """Latents of a clip, quantized."""
-    return self.quantizer(self.encode_latents(video_BTHWC))
-
   def encode(self, video_BTHWC: jax.Array) -> jax.Array:
     """Clip to ids, int32 (B, t, h, w)."""
-    return self.quantize(video_BTHWC).ids
+    return self.quantizer(self.encode_latents(video_BTHWC)).ids
 
   def decode(self, ids_Bthw: jax.Array) -> jax.Array:
     """Ids to pixels, linear output: clip to [0, 1] to show or score it."""
