@@ -165,8 +165,8 @@ class HybridEncoder(nnx.Module):
       temporal_downsample=temporal_downsample,
       num_res_blocks=num_res_blocks,
       latent_channels=width,
-      norm_groups=norm_groups,
-      temporal=True,
+      downsample="conv4",
+      convention=layers.Convention(norm_groups=norm_groups),
       rngs=rngs,
     )
     self.time = TemporalTransformer(
@@ -234,9 +234,10 @@ class HybridDecoder(nnx.Module):
       temporal_downsample=temporal_downsample,
       num_res_blocks=num_res_blocks,
       latent_channels=width,
-      norm_groups=norm_groups,
-      temporal=True,
-      adaptive_norm=False,  # MAGVIT has none
+      upsample="depth_to_space",
+      adaptive_norm="off",  # MAGVIT has none
+      kept_frame="last",
+      convention=layers.Convention(norm_groups=norm_groups),
       rngs=rngs,
     )
 
@@ -248,7 +249,7 @@ class HybridDecoder(nnx.Module):
     # As in the encoder: the block is behind one frame of the CNN's own.
     x = self.cnn(layers.repeat(x, (2, 1, 1)))[:, 1:]
     video_BTHWC = x.reshape(batch, -1, *x.shape[2:])
-    return layers.drop_leading_frames(video_BTHWC, self.block_frames)
+    return layers.drop_frames(video_BTHWC, self.block_frames, "last")
 
 
 class PatchEmbedding(nnx.Module):
