@@ -61,6 +61,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.inflate_from = "none"  # workdir of an image tokenizer to start from
 
   c.tokenizer = ml_collections.ConfigDict()
+  c.tokenizer.architecture = "cnn"  # spec; "vivit" or "hybrid": baselines
   c.tokenizer.base_channels = 128  # width of level 0 (spec)
   c.tokenizer.channel_multipliers = (1, 2, 2, 4)  # per level (spec)
   c.tokenizer.temporal_downsample = (False, True, True)  # per transition (spec)
@@ -77,6 +78,15 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.tokenizer.centred_pixels = False  # spec; True: networks see [-1, 1] (OM2)
   c.tokenizer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
   # quantizer and losses stay in float32. (OM2: Open-MAGVIT2.)
+  c.tokenizer.transformer = ml_collections.ConfigDict()  # of the baselines
+  c.tokenizer.transformer.width = 512
+  c.tokenizer.transformer.mlp_width = 2048
+  c.tokenizer.transformer.num_heads = 8
+  c.tokenizer.transformer.spatial_layers = 7  # of vivit, on each side
+  c.tokenizer.transformer.temporal_layers = 7  # on each side
+  c.tokenizer.transformer.latent_size = (16, 16)  # of vivit: its positions
+  c.tokenizer.transformer.max_latent_frames = 5  # positions in time
+  c.tokenizer.transformer.remat = False  # recompute each layer backwards
 
   c.quantizer = ml_collections.ConfigDict()
   c.quantizer.name = "lfq"  # spec; "vq" (v1), "fsq" or "bsq"

@@ -20,9 +20,13 @@ papers'. None but `digits` was trained by us.
   ablation_deeper  17x128x128    5x16x16       376.0  + 4 blocks      8.90
   ablation_blur    17x128x128    5x16x16       376.0  + blur pool     8.62
   joint_magvit     16x128x128    4x16x16        38.6  UCF, short run  107.15
+  joint_cvivit     17x128x128    5x16x16        89.5  UCF, short run  437.54
+  joint_hybrid     17x128x128    5x16x16        66.8  UCF, short run  316.70
   joint_causal     17x128x128    5x16x16        57.8  UCF, short run  96.33
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
 
+joint_cvivit and joint_hybrid are approximations: the paper gives their sizes
+(90M, 67M) and the kinds of their blocks, and models/vivit.py fills in the rest.
 The papers do not say when the network became causal, with what padding, and
 when adaptive norm came: here all three come with the row `updown`. The rows
 that halve time early and late differ in size because the halving convolutions
@@ -197,6 +201,20 @@ def _joint_causal(c: ml_collections.ConfigDict) -> None:
   _joint(c)
 
 
+def _joint_cvivit(c: ml_collections.ConfigDict) -> None:
+  _joint_causal(c)
+  c.tokenizer.architecture = "vivit"
+
+
+def _joint_hybrid(c: ml_collections.ConfigDict) -> None:
+  _joint_causal(c)
+  c.tokenizer.architecture = "hybrid"
+  c.tokenizer.temporal_downsample = (True, True, False)
+  c.tokenizer.transformer.width = 256
+  c.tokenizer.transformer.mlp_width = 1024
+  c.tokenizer.transformer.temporal_layers = 8
+
+
 def open_magvit2(c: ml_collections.ConfigDict) -> None:
   """The network of Open-MAGVIT2, whose public weights --mode=import reads."""
   c.inflate_from = "none"
@@ -224,6 +242,8 @@ VARIANTS = {
   "ablation_deeper": _ablation_deeper,
   "ablation_blur": _ablation_blur,
   "joint_magvit": _joint_magvit,
+  "joint_cvivit": _joint_cvivit,
+  "joint_hybrid": _joint_hybrid,
   "joint_causal": _joint_causal,
   "open_magvit2": open_magvit2,
 }

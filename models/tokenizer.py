@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from models import cnn
 from models import layers
 from models import quantizers
+from models import vivit
 
+ARCHITECTURES = ("cnn", "vivit", "hybrid")
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -21,6 +23,7 @@ class Tokenizer(nnx.Module):
 
   def __init__(
     self,
+    architecture: str,
     base_channels: int,
     channel_multipliers: Sequence[int],
     temporal_downsample: Sequence[bool],
@@ -36,6 +39,7 @@ class Tokenizer(nnx.Module):
     norm_statistics: str,
     centred_pixels: bool,
     dtype: str,
+    transformer: Mapping[str, Any],
     quantizer: Mapping[str, Any],
     *,
     rngs: nnx.Rngs,
@@ -61,31 +65,44 @@ class Tokenizer(nnx.Module):
         "downsample='average' mixes the frames of a block, so it cannot halve"
         " time with causal=True: use 'conv4', or causal=False"
       )
+    layers.check_choice("architecture", architecture, ARCHITECTURES)
     layers.check_choice("dtype", dtype, tuple(_DTYPES))
     self.dtype = _DTYPES[dtype]
     self.centred_pixels = centred_pixels
     self.quantizer = quantizers.build(**quantizer, rngs=rngs)
-    shared = dict(
+    self.sizes = Sizes(
+      2 ** sum(temporal_downsample), 2 ** len(temporal_downsample), causal
+    )
+    cnn_settings = dict(
       base_channels=base_channels,
       channel_multipliers=channel_multipliers,
       temporal_downsample=temporal_downsample,
       num_res_blocks=num_res_blocks,
-      latent_channels=self.quantizer.latent_channels,
-      convention=layers.Convention(
+    )
+    shared = dict(latent_channels=self.quantizer.latent_channels, rngs=rngs)
+    if architecture == "cnn":
+      shared["convention"] = layers.Convention(
         temporal, causal, padding, norm_groups, norm_statistics
-      ),
-      rngs=rngs,
-    )
-    self.encoder = cnn.Encoder(**shared, downsample=downsample)
-    self.decoder = cnn.Decoder(
-      **shared,
-      upsample=upsample,
-      adaptive_norm=adaptive_norm,
-      kept_frame=kept_frame,
-    )
-    self.sizes = Sizes(
-      2 ** sum(temporal_downsample), 2 ** len(temporal_downsample), causal
-    )
+      )
+      shared.update(cnn_settings)
+      self.encoder = cnn.Encoder(**shared, downsample=downsample)
+      self.decoder = cnn.Decoder(
+        **shared,
+        upsample=upsample,
+        adaptive_norm=adaptive_norm,
+        kept_frame=kept_frame,
+      )
+    elif architecture == "hybrid":
+      shared.update(cnn_settings, norm_groups=norm_groups, **transformer)
+      del shared["spatial_layers"], shared["latent_size"]
+      self.encoder = vivit.HybridEncoder(**shared)
+      self.decoder = vivit.HybridDecoder(**shared)
+    else:
+      shared.update(
+        patch_size=self.sizes.space, block_frames=self.sizes.time, **transformer
+      )
+      self.encoder = vivit.VivitEncoder(**shared)
+      self.decoder = vivit.VivitDecoder(**shared)
 
   def __call__(
     self, video_BTHWC: jax.Array
