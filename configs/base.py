@@ -105,9 +105,11 @@ def tokenizer() -> ml_collections.ConfigDict:
 
   c.loss = ml_collections.ConfigDict()  # weights; pixels are in [0, 1]
   c.loss.reconstruction = 5.0  # mean squared error (spec)
-  c.loss.perceptual = 0.1  # mean squared error of ResNet-50 logits (spec)
-  c.loss.perceptual_network = "resnet50"  # or "off": the term is left out
-  c.loss.perceptual_weights = REQUIRED  # its .safetensors file
+  c.loss.perceptual = 0.1  # of every frame (spec, for Google's own ResNet-50)
+  # "resnet50": mean squared error of the logits (spec); "lpips_vgg": LPIPS
+  # v0.1, which others weight with 1; "off": the term is left out.
+  c.loss.perceptual_network = "resnet50"
+  c.loss.perceptual_weights = REQUIRED  # written by models/convert.py
   c.loss.adversarial = 0.1  # spec
   c.loss.gan = "non_saturating"  # spec; or "hinge"
   c.loss.r1 = 10.0  # no 1/2, sum over the clip (spec)

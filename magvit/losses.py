@@ -20,14 +20,18 @@ def reconstruction(
 
 
 def perceptual(
-  features: Callable[[jax.Array], jax.Array],
+  distance: Callable[[jax.Array, jax.Array], jax.Array],
   video_BTHWC: jax.Array,
   output_BTHWC: jax.Array,
 ) -> jax.Array:
-  """Mean squared error of `features` of every frame, (B * T, H, W, 3) in."""
+  """Mean over every frame of its distance from the target, which is fixed.
+
+  `distance` takes frames (B * T, H, W, 3), the target's and the output's, and
+  gives (B * T,).
+  """
   frames = lambda x: x.reshape(-1, *x.shape[2:])
-  target = lax.stop_gradient(features(frames(video_BTHWC)))
-  return jnp.square(features(frames(output_BTHWC)) - target).mean()
+  target = lax.stop_gradient(frames(video_BTHWC))
+  return distance(target, frames(output_BTHWC)).mean()
 
 
 def non_saturating_generator(fake_logits_B: jax.Array) -> jax.Array:

@@ -1,178 +1,70 @@
-"""The perceptual network of the papers: ResNet-50, by its 1000 logits.
+"""Perceptual distances of frames: a network by name, and its weights.
 
-He et al. 2015 in the layout of torchvision's `resnet50` (v1.5: the stride is
-on the 3x3 convolution). MAGVIT feeds frames in [0, 1], resized bilinearly to
-224 x 224, without subtracting a mean (google-research/magvit
-`pretrained_model_utils.py`).
+`resnet50` is the papers' network, `lpips_vgg` the one that most tokenizers
+since have used. Neither is shipped: the user supplies the weights.
 """
 
 from collections.abc import Callable
+import functools
 import os
 from typing import Any
 
-from flax import nnx
 import jax
-from jax import lax
-import jax.numpy as jnp
-import safetensors.numpy
 
+from models import lpips
 from models import network
+from models import pretrained
+from models import resnet
 
-_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, inner width
-_BATCH_NORM_EPSILON = 1e-5
+Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+_NETWORKS = {"resnet50": resnet.ResNet50, "lpips_vgg": lpips.LpipsVgg}
+_WHERE_TO_GET = {
+  "resnet50": (
+    "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1, from"
+    " https://download.pytorch.org/models/), converted once by python -m"
+    " models.convert --network=resnet50 --input=resnet50-0676ba61.pth"
+    " --output=resnet50.safetensors"
+  ),
+  "lpips_vgg": (
+    "vgg16-397923af.pth (torchvision, IMAGENET1K_V1, from"
+    " https://download.pytorch.org/models/) and the v0.1 heads vgg.pth (in the"
+    " lpips package and https://github.com/richzhang/PerceptualSimilarity,"
+    " lpips/weights/v0.1), converted once by python -m models.convert"
+    " --network=lpips_vgg --input=vgg16-397923af.pth --lin=vgg.pth"
+    " --output=lpips_vgg.safetensors"
+  ),
+}
 
 
-def load(
-  name: str, path: str
-) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
-  """(features(params, frames_BHWC) -> (B, 1000), params) of a named network.
+def load(name: str, path: str) -> tuple[Distance, Any]:
+  """(distance, params) of a network, its weights read from a file.
 
-  `path` is a .safetensors file whose tensors are named like our parameters,
-  joined by dots (`stages.0.0.conv1.kernel`).
+  `distance(params, target_BHWC, output_BHWC)` takes frames (B, H, W, 3) in
+  [0, 1] and gives one number for each, (B,). `path` is a file that
+  `models.convert` wrote.
 
   Raises:
-    ValueError: an unknown name, no file, or tensors that are not the network's.
+    ValueError: an unknown name, no file, or another network's weights.
   """
-  if name != "resnet50":
+  if name not in _NETWORKS:
     raise ValueError(
-      f"loss.perceptual_network={name!r} must be 'resnet50' or 'off'"
+      f"loss.perceptual_network={name!r} must be one of {sorted(_NETWORKS)} or"
+      " 'off'"
     )
   if not path or not os.path.isfile(path):
     raise ValueError(
-      f"loss.perceptual_weights={path!r} must be the .safetensors file of a"
-      " ResNet-50 trained on ImageNet: give its path, or switch the term off"
-      " with loss.perceptual_network=off"
+      f"loss.perceptual_weights={path!r} is no file, and"
+      f" loss.perceptual_network={name!r} needs its weights:"
+      f" {_WHERE_TO_GET[name]}; or switch the term off with"
+      " loss.perceptual_network=off"
     )
-  resnet = network.define(lambda rngs: ResNet50(rngs=rngs))
-  abstract = jax.eval_shape(resnet.init, jax.random.key(0))
-  return resnet, read_weights(path, abstract)
+  net, abstract = define(name)
+  params = pretrained.load(path, name, abstract)
+  return functools.partial(net, method="distance"), params
 
 
-def read_weights(path: str, abstract: Any) -> Any:
-  """Reads a .safetensors file into a tree with exactly these arrays.
-
-  Raises:
-    ValueError: a tensor is missing, extra or of another shape; it is named.
-  """
-  try:
-    tensors = safetensors.numpy.load_file(path)
-  except Exception as error:
-    raise ValueError(f"{path} is not a .safetensors file: {error}") from error
-  leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-  wanted = {".".join(str(k.key) for k in p): leaf for p, leaf in leaves}
-  for label, names in (
-    ("lacks", wanted.keys() - tensors.keys()),
-    ("has an unknown", tensors.keys() - wanted.keys()),
-  ):
-    if names:
-      raise ValueError(
-        f"{path} {label} tensor {min(names)!r} (and {len(names) - 1} more):"
-        " it must hold exactly the network's own"
-      )
-  for name, leaf in wanted.items():
-    if tensors[name].shape != leaf.shape:
-      raise ValueError(
-        f"{path}: tensor {name!r} has shape {tensors[name].shape}, expected"
-        f" {leaf.shape}"
-      )
-  return treedef.unflatten(
-    jnp.asarray(tensors[name], jnp.float32) for name in wanted
-  )
-
-
-class ResNet50(nnx.Module):
-  """Frames (B, H, W, 3) in [0, 1] of any size to logits (B, 1000)."""
-
-  def __init__(self, *, rngs: nnx.Rngs):
-    self.conv_in = _Conv(3, 64, 7, 2, rngs=rngs)
-    self.norm_in = _FrozenBatchNorm(64)
-    stages, channels = [], 64
-    for stage, (num_blocks, width) in enumerate(_STAGES):
-      blocks = []
-      for block in range(num_blocks):
-        stride = 2 if stage > 0 and block == 0 else 1
-        blocks.append(_Bottleneck(channels, width, stride, rngs=rngs))
-        channels = 4 * width
-      stages.append(nnx.List(blocks))
-    self.stages = nnx.List(stages)
-    self.head = nnx.Linear(channels, 1000, rngs=rngs)
-
-  def __call__(self, frames_BHWC: jax.Array) -> jax.Array:
-    x = jax.image.resize(
-      frames_BHWC,
-      (frames_BHWC.shape[0], 224, 224, 3),
-      "bilinear",
-      antialias=False,
-    )
-    x = jax.nn.relu(self.norm_in(self.conv_in(x)))
-    x = lax.reduce_window(
-      x,
-      -jnp.inf,
-      lax.max,
-      (1, 3, 3, 1),
-      (1, 2, 2, 1),
-      ((0, 0), (1, 1), (1, 1), (0, 0)),
-    )
-    for blocks in self.stages:
-      for block in blocks:
-        x = block(x)
-    return self.head(x.mean((1, 2)))
-
-
-class _Bottleneck(nnx.Module):
-  def __init__(self, channels: int, width: int, stride: int, *, rngs):
-    out = 4 * width
-    self.conv1 = _Conv(channels, width, 1, 1, rngs=rngs)
-    self.norm1 = _FrozenBatchNorm(width)
-    self.conv2 = _Conv(width, width, 3, stride, rngs=rngs)
-    self.norm2 = _FrozenBatchNorm(width)
-    self.conv3 = _Conv(width, out, 1, 1, rngs=rngs)
-    self.norm3 = _FrozenBatchNorm(out)
-    project = channels != out or stride != 1
-    self.shortcut = (
-      _Conv(channels, out, 1, stride, rngs=rngs) if project else None
-    )
-    self.shortcut_norm = _FrozenBatchNorm(out) if project else None
-
-  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    h = jax.nn.relu(self.norm1(self.conv1(x_BHWC)))
-    h = jax.nn.relu(self.norm2(self.conv2(h)))
-    h = self.norm3(self.conv3(h))
-    if self.shortcut is not None:
-      x_BHWC = self.shortcut_norm(self.shortcut(x_BHWC))
-    return jax.nn.relu(h + x_BHWC)
-
-
-class _Conv(nnx.Module):
-  def __init__(
-    self, cin: int, cout: int, size: int, stride: int, *, rngs: nnx.Rngs
-  ):
-    self.size, self.stride = size, stride
-    init = jax.nn.initializers.he_normal()
-    self.kernel = nnx.Param(
-      init(rngs.params(), (size, size, cin, cout), jnp.float32)
-    )
-
-  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    half = self.size // 2
-    return lax.conv_general_dilated(
-      x_BHWC,
-      self.kernel[...],
-      (self.stride, self.stride),
-      ((half, half), (half, half)),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-class _FrozenBatchNorm(nnx.Module):
-  """Batch norm with its training statistics, which are never updated."""
-
-  def __init__(self, channels: int):
-    self.scale = nnx.Param(jnp.ones(channels))
-    self.bias = nnx.Param(jnp.zeros(channels))
-    self.mean = nnx.Param(jnp.zeros(channels))
-    self.variance = nnx.Param(jnp.ones(channels))
-
-  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain = self.scale[...] * lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
-    return (x_BHWC - self.mean[...]) * gain + self.bias[...]
+def define(name: str) -> tuple[network.Network, Any]:
+  """A network and the shapes of its parameters; uses no device."""
+  net = network.define(lambda rngs: _NETWORKS[name](rngs=rngs))
+  return net, jax.eval_shape(lambda: net.init(jax.random.key(0)))

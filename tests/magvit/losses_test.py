@@ -1,5 +1,7 @@
 """Tests of magvit/losses.py: closed forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,12 +73,18 @@ def test_reconstruction_is_a_mean_over_everything():
 
 
 def test_perceptual_loss_sees_every_frame_and_moves_only_the_output():
-  features = lambda x_BHWC: 2.0 * x_BHWC.mean((1, 2))
-  a = jnp.zeros((1, 2, 2, 2, 3))
-  b = a.at[:, 1].set(0.5)  # features of frame 1: 1.0
-  np.testing.assert_allclose(losses.perceptual(features, a, b), 0.5)
-  gradient = jax.grad(losses.perceptual, argnums=1)(features, a, b)
-  assert (gradient == 0).all()
+  def distance(target_BHWC, output_BHWC):
+    return jnp.square(target_BHWC - 3.0 * output_BHWC).mean((1, 2, 3))
+
+  target = jnp.full((1, 2, 2, 2, 3), 0.5)
+  output = jnp.zeros_like(target).at[:, 1].set(0.5)
+  value, (to_target, to_output) = jax.value_and_grad(
+    functools.partial(losses.perceptual, distance), argnums=(0, 1)
+  )(target, output)
+  # 0.5^2 in frame 0 and (0.5 - 1.5)^2 in frame 1.
+  np.testing.assert_allclose(value, (0.25 + 1.0) / 2)
+  assert (to_target == 0).all()
+  assert (to_output != 0).all()
 
 
 def test_cross_entropy_is_smoothed_and_weighted():

@@ -1,70 +1,159 @@
-"""Tests of models/perceptual.py."""
+"""Tests of models/perceptual.py, models/resnet.py and models/lpips.py."""
+
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from models import convert
 from models import network
 from models import perceptual
+from tests.models import perceptual_reference as reference
+
+# Both sides compute in float32 (the recorded side in float64) through some 50
+# layers, which measured 1e-6 to 5e-6; a wrong epsilon or resize makes 1e-3.
+_RTOL = 1e-4
+
+
+def _relative_error(got, expected):
+  expected = np.asarray(expected)
+  return np.abs(np.asarray(got) - expected).max() / np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
-def abstract():
-  resnet = network.define(lambda rngs: perceptual.ResNet50(rngs=rngs))
-  return jax.eval_shape(resnet.init, jax.random.key(0))
+def resnet50(tmp_path_factory):
+  """(distance, params), converted from .npz."""
+  folder = tmp_path_factory.mktemp("resnet50")
+  np.savez(folder / "source.npz", **reference.resnet50())
+  path = str(folder / "resnet50.safetensors")
+  convert.convert("resnet50", str(folder / "source.npz"), path)
+  loaded = perceptual.load("resnet50", path)
+  for file in folder.iterdir():
+    file.unlink()  # 100 MB each
+  return loaded
 
 
 @pytest.fixture(scope="module")
-def tensors(abstract):
-  leaves, _ = jax.tree_util.tree_flatten_with_path(abstract)
-  rng = np.random.default_rng(0)
-  return {
-    ".".join(str(k.key) for k in path): rng.random(leaf.shape, np.float32)
-    for path, leaf in leaves
-  }
+def lpips_vgg(tmp_path_factory):
+  """(distance, params), converted from two .safetensors files."""
+  folder = tmp_path_factory.mktemp("lpips_vgg")
+  trunk, heads = folder / "vgg16.safetensors", folder / "lin.safetensors"
+  safetensors.numpy.save_file(reference.vgg16_features(), trunk)
+  safetensors.numpy.save_file(reference.lpips_heads(), heads)
+  path = str(folder / "lpips_vgg.safetensors")
+  convert.convert("lpips_vgg", str(trunk), path, str(heads))
+  loaded = perceptual.load("lpips_vgg", path)
+  for file in folder.iterdir():
+    file.unlink()
+  return loaded
 
 
-def test_size_of_resnet50(abstract):
-  """25,557,032 parameters (He et al.) and the statistics of its batch norms."""
-  assert network.count(abstract) == 25_557_032 + 2 * 26_560
+def test_sizes_of_the_networks():
+  """Published counts of parameters, statistics of batch norms beside them."""
+  _, resnet = perceptual.define("resnet50")
+  assert network.count(resnet) == 25_557_032 + 2 * 26_560
+  _, lpips = perceptual.define("lpips_vgg")
+  assert network.count(lpips) == 14_714_688 + 1_472
 
 
-def test_weights_are_read_by_name(tensors, tmp_path):
-  path = str(tmp_path / "resnet50.safetensors")
-  safetensors.numpy.save_file(tensors, path)
-  _, params = perceptual.load("resnet50", path)
-  np.testing.assert_array_equal(
-    params["stages"][3][0]["shortcut"]["kernel"],
-    tensors["stages.3.0.shortcut.kernel"],
-  )
+def test_resnet50_computes_what_torchvision_does(resnet50):
+  distance, params = resnet50
+  net, _ = perceptual.define("resnet50")
+  frames = reference.resnet50_frames()
+
+  @jax.jit
+  def logits_and_distance(params, target, output):
+    logits = [net(params, target)[0], net(params, output)[0]]
+    return jnp.stack(logits), distance(params, target, output)
+
+  logits, got = logits_and_distance(params, *frames)
+  assert logits.shape == (2, 1000)
+  assert _relative_error(logits[:, :6], reference.RESNET50_LOGITS) < _RTOL
+  assert got.shape == (1,)
+  assert _relative_error(got, reference.RESNET50_DISTANCE) < _RTOL
 
 
-def test_missing_extra_and_misshapen_tensors_are_named(
-  tensors, abstract, tmp_path
+@pytest.fixture(scope="module")
+def compiled_lpips(lpips_vgg):
+  distance, params = lpips_vgg
+  return functools.partial(jax.jit(distance), params)
+
+
+def test_lpips_is_the_packages(compiled_lpips):
+  value = compiled_lpips(*reference.lpips_frames())
+  assert value.shape == (2,)
+  assert _relative_error(value[0], reference.LPIPS_DISTANCES[0]) < _RTOL
+  assert _relative_error(value[1], reference.LPIPS_DISTANCES[1]) < _RTOL
+
+
+def test_lpips_of_equal_images_is_zero(compiled_lpips):
+  """But for rounding, squared: XLA may fuse the two sides differently."""
+  target, _ = reference.lpips_frames()
+  assert (compiled_lpips(target, target) < 1e-11).all()
+
+
+@pytest.fixture(scope="module")
+def lpips_gradient(lpips_vgg):
+  """Of the sum of distances by the output, in the dtype of the arguments."""
+  distance, _ = lpips_vgg
+  return jax.jit(jax.grad(lambda *x: distance(*x).sum(), argnums=2))
+
+
+def test_lpips_has_the_gradient_of_the_packages(lpips_vgg, lpips_gradient):
+  """In float64: in float32 an activation near 0 may fall on its other side."""
+  _, params = lpips_vgg
+  with jax.enable_x64(True):
+    arguments = jax.tree.map(
+      lambda x: jnp.asarray(x, jnp.float64),
+      (params, *reference.small_frames()),
+    )
+    gradient = np.asarray(lpips_gradient(*arguments))
+  norm = np.sqrt(np.square(gradient).sum())
+  # The package's constants are float32.
+  assert _relative_error(norm, reference.LPIPS_GRADIENT_NORM) < 1e-6
+  assert _relative_error(gradient[0, 8, 8], reference.LPIPS_GRADIENT) < 1e-6
+
+
+def test_lpips_has_a_gradient_where_no_channel_is_active(
+  lpips_vgg, lpips_gradient
 ):
-  path = str(tmp_path / "weights.safetensors")
+  """Without care it is nan: the norm of the channels has no slope at 0."""
+  _, params = lpips_vgg
+  dead = jax.tree.map(jnp.zeros_like, params)
+  gradient = lpips_gradient(dead, *reference.small_frames())
+  np.testing.assert_array_equal(gradient, jnp.zeros_like(gradient))
 
-  def message(changed):
-    safetensors.numpy.save_file(changed, path)
+
+def test_lpips_refuses_images_that_its_pools_would_empty(lpips_vgg):
+  distance, params = lpips_vgg
+  image = reference.frames(1, 16, 15, seed=0)
+  with pytest.raises(ValueError, match=r"\(16, 15\) pixels are too small"):
+    distance(params, image, image)
+
+
+@pytest.mark.parametrize(
+  ("name", "files"),
+  [
+    ("resnet50", ("resnet50-0676ba61.pth",)),
+    ("lpips_vgg", ("vgg16-397923af.pth", "lpips/weights/v0.1")),
+  ],
+)
+def test_absent_weights_are_an_error_that_says_what_to_do(
+  name, files, tmp_path
+):
+  for path in ("", str(tmp_path / "nothing.safetensors")):
     with pytest.raises(ValueError) as error:
-      perceptual.read_weights(path, abstract)
-    return str(error.value)
-
-  without = {k: v for k, v in tensors.items() if k != "head.bias"}
-  assert "lacks tensor 'head.bias'" in message(without)
-  extra = {**tensors, "fc.bias": np.zeros(3, np.float32)}
-  assert "unknown tensor 'fc.bias'" in message(extra)
-  wrong = {**tensors, "head.bias": np.zeros(3, np.float32)}
-  assert "'head.bias' has shape (3,), expected (1000,)" in message(wrong)
+      perceptual.load(name, path)
+    message = str(error.value)
+    assert f"loss.perceptual_weights={path!r}" in message
+    assert f"python -m models.convert --network={name}" in message
+    assert "loss.perceptual_network=off" in message
+    assert all(file in message for file in files)
 
 
-def test_absent_weights_are_an_error_that_says_what_to_do(tmp_path):
-  with pytest.raises(ValueError, match="perceptual_network=off"):
-    perceptual.load("resnet50", "")
-  with pytest.raises(ValueError, match="must be 'resnet50' or 'off'"):
+def test_an_unknown_network_is_refused():
+  with pytest.raises(ValueError, match=r"'vgg' must be one of .* or 'off'"):
     perceptual.load("vgg", "")
-  path = tmp_path / "broken.safetensors"
-  path.write_bytes(b"not a file of tensors")
-  with pytest.raises(ValueError, match="is not a .safetensors file"):
-    perceptual.load("resnet50", str(path))

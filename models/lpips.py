@@ -1,0 +1,81 @@
+"""LPIPS v0.1 with VGG-16: a distance of images that was fitted to people's.
+
+Zhang et al. 2018 (arXiv 1801.03924, eq. 1), with the constants of the authors'
+`lpips` package, release 0.1.4.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+# Convolutions and their width, before each pool of VGG-16; the last activation
+# of every stage is compared.
+STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+_MIN_SIZE = 2 ** (len(STAGES) - 1)  # pixels that the pools reduce to one
+# Of ImageNet's mean and deviation, rounded, for pixels in [-1, 1].
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+_EPSILON = 1e-10
+
+
+class LpipsVgg(nnx.Module):
+  """Distance of two images, at least 16 x 16, with pixels in [0, 1]."""
+
+  def __init__(self, *, rngs: nnx.Rngs):
+    stages, heads, channels = [], [], 3
+    for num_convs, width in STAGES:
+      convs = []
+      for _ in range(num_convs):
+        convs.append(nnx.Conv(channels, width, (3, 3), rngs=rngs))
+        channels = width
+      stages.append(nnx.List(convs))
+      heads.append(nnx.Conv(width, 1, (1, 1), use_bias=False, rngs=rngs))
+    self.stages = nnx.List(stages)
+    self.heads = nnx.List(heads)
+
+  def distance(
+    self, target_BHWC: jax.Array, output_BHWC: jax.Array
+  ) -> jax.Array:
+    """LPIPS of each pair of images (B, H, W, 3) in [0, 1]: (B,), 0 if equal.
+
+    Raises:
+      ValueError: images smaller than 16 x 16.
+    """
+    total_B = jnp.zeros(len(target_BHWC))
+    for head, target, output in zip(
+      self.heads,
+      self._features(target_BHWC),
+      self._features(output_BHWC),
+      strict=True,
+    ):
+      difference = jnp.square(_unit_length(target) - _unit_length(output))
+      total_B += head(difference).mean((1, 2, 3))
+    return total_B
+
+  def _features(self, images_BHWC: jax.Array) -> list[jax.Array]:
+    """Activations (B, h, w, C) after relu1_2, 2_2, 3_3, 4_3 and 5_3."""
+    if min(images_BHWC.shape[1:3]) < _MIN_SIZE:
+      raise ValueError(
+        f"images of {images_BHWC.shape[1:3]} pixels are too small for LPIPS,"
+        f" which needs {_MIN_SIZE} x {_MIN_SIZE}: use larger clips, or"
+        " loss.perceptual_network=resnet50 or off"
+      )
+    x = (2.0 * images_BHWC - 1.0 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    features = []
+    for convs in self.stages:
+      if features:
+        x = nnx.max_pool(x, (2, 2), (2, 2))
+      for conv in convs:
+        x = jax.nn.relu(conv(x))
+      features.append(x)
+    return features
+
+
+def _unit_length(x_BHWC: jax.Array) -> jax.Array:
+  """Divides by the norm over the channels plus 1e-10, as the original does."""
+  square_BHW1 = jnp.square(x_BHWC).sum(-1, keepdims=True)
+  # Where no channel is active, the slope of the root is infinite and would
+  # turn the gradient into nan; its value there is 0 all the same.
+  active = square_BHW1 > 0.0
+  norm_BHW1 = jnp.where(active, jnp.sqrt(jnp.where(active, square_BHW1, 1)), 0)
+  return x_BHWC / (norm_BHW1 + _EPSILON)
