@@ -124,3 +124,19 @@ def latent_shape(
     height // space_factor,
     width // space_factor,
   )
+
+
+def padded_shape(
+  video_shape: Sequence[int], time_factor: int, space_factor: int
+) -> tuple[int, int, int]:
+  """The smallest (T, H, W) that holds `video_shape` and fits the strides.
+
+  That is, which `latent_shape` takes.
+  """
+  frames, height, width = video_shape
+  up = lambda size, factor: -(-size // factor) * factor
+  return (
+    1 + up(frames - 1, time_factor),
+    up(height, space_factor),
+    up(width, space_factor),
+  )

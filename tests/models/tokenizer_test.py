@@ -172,3 +172,22 @@ def test_contradictory_settings_are_refused():
     _define(temporal_downsample=(True, True))
   with pytest.raises(ValueError, match="an image tokenizer keeps every frame"):
     _define(temporal=False)
+
+
+@pytest.mark.parametrize("strides", [(4, 8), (2, 2), (1, 16)])
+def test_the_padded_shape_is_the_smallest_that_fits(strides):
+  def fits(shape):
+    try:
+      return bool(tokenizer.latent_shape(shape, *strides))
+    except ValueError:
+      return False
+
+  space = strides[1]
+  for size in range(1, 35):
+    shape = (size, size, size + 1)
+    sizes = range(size, 60)
+    assert tokenizer.padded_shape(shape, *strides) == (
+      next(n for n in sizes if fits((n, space, space))),
+      next(n for n in sizes if fits((1, n, space))),
+      next(n for n in sizes[1:] if fits((1, space, n))),
+    )
