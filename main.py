@@ -15,17 +15,16 @@ import jax
 from ml_collections import config_flags
 
 from magvit import checkpoint
+from magvit import media
 from magvit import metrics
 from magvit import train
 
 _MODES = ("train", "evaluate", "sample", "reconstruct")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
-_DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Join the other processes of a TPU pod or Slurm job."
-)
-flags.mark_flag_as_required(_WORKDIR.name)
+_INPUT = flags.DEFINE_string("input", None, "File or folder to reconstruct.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
 
 
 def run(argv: list[str]) -> None:
@@ -33,19 +32,21 @@ def run(argv: list[str]) -> None:
     raise ValueError(f"unknown arguments {argv[1:]}: flags start with --")
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  config, workdir = _CONFIG.value, _WORKDIR.value
+  config, workdir, mode = _CONFIG.value, _WORKDIR.value, _MODE.value
+  if _INPUT.value is not None and mode != "reconstruct":
+    raise ValueError(f"--input needs --mode=reconstruct, not --mode={mode}")
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
   metrics.log_progress_to_stdout()
-  if _MODE.value == "train":
+  if mode == "train":
     if config is None:
       raise ValueError("--mode=train needs --config=FILE:ARG")
-    train.train(config, workdir)
-    return
+    return train.train(config, workdir)
   stored = checkpoint.read_config(workdir)
-  if config is not None:
-    checkpoint.check_same_experiment(stored, config, workdir)
-  train.run_offline(_MODE.value, config or stored, workdir)
+  checkpoint.check_same_experiment(stored, config or stored, workdir)
+  if _INPUT.value is not None:
+    return media.reconstruct(workdir, _INPUT.value)
+  return train.run_offline(mode, config or stored, workdir)
 
 
 def main(argv: list[str]) -> None:
