@@ -19,21 +19,18 @@ from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit import checkpoint
 from magvit import importer
+from magvit import media
 from magvit import metrics
 from magvit import train
 
 _MODES = ("train", "evaluate", "sample", "reconstruct", "import")
+_TOKENIZERS = (tokenizer_image, tokenizer_video)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
-_SOURCE = flags.DEFINE_enum(
-  "source", None, importer.SOURCES, "Whose weights --mode=import reads."
-)
-_INPUT = flags.DEFINE_string("input", None, "The file to read.")
-_DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Join the other processes of a TPU pod or Slurm job."
-)
-flags.mark_flag_as_required(_WORKDIR.name)
+_SOURCE = flags.DEFINE_enum("source", None, importer.SOURCES, "Whose weights.")
+_INPUT = flags.DEFINE_string("input", None, "What to import or reconstruct.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
 
 
 def run(argv: list[str]) -> None:
@@ -41,26 +38,25 @@ def run(argv: list[str]) -> None:
     raise ValueError(f"unknown arguments {argv[1:]}: flags start with --")
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  config, workdir = _CONFIG.value, _WORKDIR.value
+  config, workdir, mode = _CONFIG.value, _WORKDIR.value, _MODE.value
+  if _INPUT.value is not None and mode not in ("import", "reconstruct"):
+    raise ValueError(f"--input needs --mode=reconstruct, not --mode={mode}")
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
   metrics.log_progress_to_stdout()
-  if _MODE.value == "train":
+  if mode == "train":
     if config is None:
       raise ValueError("--mode=train needs --config=FILE:ARG")
-    train.train(config, workdir)
-    return
-  if _MODE.value == "import":
-    configs = {
-      "image": tokenizer_image.get_config("open_magvit2"),
-      "video": tokenizer_video.get_config("open_magvit2"),
-    }
-    importer.import_weights(_SOURCE.value, _INPUT.value, configs, workdir)
-    return
+    return train.train(config, workdir)
+  if mode == "import":
+    configs = [m.get_config("open_magvit2") for m in _TOKENIZERS]
+    source, path = _SOURCE.value, _INPUT.value
+    return importer.import_weights(source, path, *configs, workdir)
   stored = checkpoint.read_config(workdir)
-  if config is not None:
-    checkpoint.check_same_experiment(stored, config, workdir)
-  train.run_offline(_MODE.value, config or stored, workdir)
+  checkpoint.check_same_experiment(stored, config or stored, workdir)
+  if _INPUT.value is not None:
+    return media.reconstruct(workdir, _INPUT.value)
+  return train.run_offline(mode, config or stored, workdir)
 
 
 def main(argv: list[str]) -> None:

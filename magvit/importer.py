@@ -1,6 +1,5 @@
 """--mode=import: public weights into a workdir that other modes read."""
 
-from collections.abc import Mapping
 import hashlib
 import json
 import logging
@@ -24,7 +23,8 @@ SOURCES = ("open_magvit2",)
 def import_weights(
   source: str | None,
   path: str | None,
-  configs: Mapping[str, ml_collections.ConfigDict],
+  image_config: ml_collections.ConfigDict,
+  video_config: ml_collections.ConfigDict,
   workdir: str,
 ) -> None:
   """Writes config.json, a checkpoint of step 0 and imported.json.
@@ -32,8 +32,9 @@ def import_weights(
   Args:
     source: whose weights, one of SOURCES.
     path: a .ckpt or .pth file (needs torch), .safetensors or .npz.
-    configs: "image" and "video" config of that source's networks; what the
-      file's shapes tell is set in them.
+    image_config: of that source's image tokenizers; what the file's shapes
+      tell is set in it.
+    video_config: likewise of its video tokenizers.
     workdir: a new or empty directory.
 
   Raises:
@@ -54,7 +55,7 @@ def import_weights(
     found = open_magvit2.settings(tensors)
   except (KeyError, ValueError) as error:
     raise ValueError(f"{path}: {error}") from error
-  config = configs[kind]
+  config = video_config if kind == "video" else image_config
   for section, fields in found.items():
     config[section].update(fields)
   config.name = f"{kind} tokenizer of {os.path.basename(path)}"

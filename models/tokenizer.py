@@ -183,3 +183,14 @@ class Sizes:
       height // self.space,
       width // self.space,
     )
+
+  def padded(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
+    """The smallest (T, H, W) that holds `video_shape` and that is taken."""
+    frames, height, width = video_shape
+    first = 1 if self.causal else 0
+    up = lambda size, factor: -(-size // factor) * factor
+    return (
+      first + up(frames - first, self.time),
+      up(height, self.space),
+      up(width, self.space),
+    )

@@ -239,3 +239,26 @@ def test_contradictory_settings_are_refused():
   for field in ("downsample", "upsample", "adaptive_norm", "padding", "dtype"):
     with pytest.raises(ValueError, match=f"tokenizer.{field}='x' must be one"):
       _define(**{field: "x"})
+
+
+@pytest.mark.parametrize(
+  "strides", [(4, 8), (2, 2), (1, 16), (4, 8, False)], ids=str
+)
+def test_the_padded_shape_is_the_smallest_that_fits(strides):
+  rule = tokenizer.Sizes(*strides)
+
+  def fits(shape):
+    try:
+      return bool(rule.latent(shape))
+    except ValueError:
+      return False
+
+  space, least = rule.space, 1 if rule.causal else rule.time
+  for size in range(1, 35):
+    shape = (size, size, size + 1)
+    sizes = range(size, 60)
+    assert rule.padded(shape) == (
+      next(n for n in sizes if fits((n, space, space))),
+      next(n for n in sizes if fits((least, n, space))),
+      next(n for n in sizes[1:] if fits((least, space, n))),
+    )
