@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit import checkpoint
+from magvit import errors
 from magvit import importer
 from magvit import media
 from magvit import metrics
@@ -66,24 +67,10 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError, metrics.NonFiniteError) as error:
     if flags.FLAGS.verbosity >= 1:
       raise
-    sys.exit(one_line(error))
+    sys.exit(errors.one_line(error))
   except KeyboardInterrupt:
     sys.exit("interrupted: run the same command again to continue")
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """As absl does; a mistake in a config is one line, too."""
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, OSError) as error:
-    while "Traceback" in str(error) and error.__context__ is not None:
-      error = error.__context__
-    sys.exit(one_line(error))
-
-
-def one_line(error: Exception) -> str:
-  return "error: " + " ".join(str(error).split())
-
-
 if __name__ == "__main__":
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=errors.parse_flags)

@@ -24,7 +24,6 @@ from magvit.state import TrainState
 from models import discriminators
 from models import network
 from models import perceptual
-from models import quantizers
 from models import tokenizer
 
 
@@ -40,7 +39,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   generator = define_tokenizer(c)
   video_shape = clip_shape(c)
   latent_shape = sizes(c).latent(video_shape)
-  codes = quantizers.describe(**c.quantizer)
+  codes = tokenizer.describe_quantizer(**c.quantizer)
   joint = c.dataset.joint_images > 0
   shapes = {"discriminator": video_shape}
   if joint:
@@ -255,7 +254,7 @@ def define_tokenizer(config: ml_collections.ConfigDict) -> network.Network:
 
 def vocabulary(config: ml_collections.ConfigDict) -> int:
   """Number of codes of the config's tokenizer."""
-  return quantizers.describe(**config.quantizer).vocabulary
+  return tokenizer.describe_quantizer(**config.quantizer).vocabulary
 
 
 def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:

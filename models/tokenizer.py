@@ -136,6 +136,11 @@ class Tokenizer(nnx.Module):
     return self.decode_latents(self.quantizer.codes(ids_Bthw))
 
 
+def describe_quantizer(**settings: Any) -> nnx.Module:
+  """`quantizers.build` without arrays: its vocabulary and latent channels."""
+  return nnx.eval_shape(lambda: quantizers.build(**settings, rngs=nnx.Rngs(0)))
+
+
 def to_float(video: jax.Array) -> jax.Array:
   """uint8 pixels to float32 in [0, 1]; floating point passes through."""
   if video.dtype == jnp.uint8:
