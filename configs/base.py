@@ -26,6 +26,8 @@ def _common() -> ml_collections.ConfigDict:
   c.dataset.size = 32  # height and width, pixels
   c.dataset.seed = 0  # of the random clips
   c.dataset.eval_examples = 256  # held-out clips of an evaluation
+  c.dataset.joint_images = 0  # images per step that train beside the clips
+  c.dataset.joint_name = "digits"  # the set they are from
 
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = -1  # devices along the batch; -1: all that are left
@@ -56,22 +58,50 @@ def tokenizer() -> ml_collections.ConfigDict:
   c = _common()
   c.algorithm = "tokenizer"
   c.dataset.size = 128
-  c.inflate_from = ""  # workdir of an image tokenizer to start from; "": none
+  c.inflate_from = "none"  # workdir of an image tokenizer to start from
 
   c.tokenizer = ml_collections.ConfigDict()
+  c.tokenizer.architecture = "cnn"  # spec; "vivit" or "hybrid": baselines
   c.tokenizer.base_channels = 128  # width of level 0 (spec)
   c.tokenizer.channel_multipliers = (1, 2, 2, 4)  # per level (spec)
   c.tokenizer.temporal_downsample = (False, True, True)  # per transition (spec)
   c.tokenizer.num_res_blocks = 4  # per level and at the bottom (spec)
-  c.tokenizer.bits = 18  # vocabulary 2^18 (spec)
-  c.tokenizer.norm_groups = 32  # spec
+  c.tokenizer.downsample = "conv4"  # spec; "conv3", or v1's "average"
+  c.tokenizer.upsample = "depth_to_space"  # spec; or v1's "nearest"
+  c.tokenizer.adaptive_norm = "position"  # spec; "global" (OM2), or "off"
+  c.tokenizer.kept_frame = "last"  # of latent 0's (spec); "first" (OM2)
   c.tokenizer.temporal = True  # kernels of 3 frames; False: image tokenizer
-  c.tokenizer.adaptive_norm = True  # spec
-  c.tokenizer.entropy_temperature = 0.01  # spec
+  c.tokenizer.causal = True  # spec; False (v1): T a multiple of the stride
+  c.tokenizer.padding = "edge"  # spec; "zero" (v1, OM2)
+  c.tokenizer.norm_groups = 32  # spec
+  c.tokenizer.norm_statistics = "frame"  # spec; "clip" (v1, OM2): not causal
+  c.tokenizer.centred_pixels = False  # spec; True: networks see [-1, 1] (OM2)
+  c.tokenizer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
+  # quantizer and losses stay in float32. (OM2: Open-MAGVIT2.)
+  c.tokenizer.transformer = ml_collections.ConfigDict()  # of the baselines
+  c.tokenizer.transformer.width = 512
+  c.tokenizer.transformer.mlp_width = 2048
+  c.tokenizer.transformer.num_heads = 8
+  c.tokenizer.transformer.spatial_layers = 7  # of vivit, on each side
+  c.tokenizer.transformer.temporal_layers = 7  # on each side
+  c.tokenizer.transformer.latent_size = (16, 16)  # of vivit: its positions
+  c.tokenizer.transformer.max_latent_frames = 5  # positions in time
+  c.tokenizer.transformer.remat = False  # recompute each layer backwards
+
+  c.quantizer = ml_collections.ConfigDict()
+  c.quantizer.name = "lfq"  # spec; "vq" (v1), "fsq" or "bsq"
+  c.quantizer.bits = 18  # of lfq and bsq: vocabulary 2^18 (spec)
+  c.quantizer.entropy_temperature = 0.01  # all but fsq (spec)
+  c.quantizer.entropy_groups = 0  # of lfq, bsq; 0: exact up to 18 bits
+  c.quantizer.codebook_size = 1024  # of vq (spec, v1)
+  c.quantizer.embedding_dim = 256  # of vq (spec, v1)
+  c.quantizer.normalize = False  # of vq: to unit length before comparing
+  c.quantizer.levels = (8, 8, 8, 5, 5, 5)  # of fsq: 64,000 codes
 
   c.discriminator = ml_collections.ConfigDict()
   c.discriminator.base_channels = 128  # spec
   c.discriminator.channel_multipliers = (2, 4, 4, 4, 4)  # per halving (spec)
+  c.discriminator.pool = "blur"  # spec; "average" (v1)
 
   c.loss = ml_collections.ConfigDict()  # weights; pixels are in [0, 1]
   c.loss.reconstruction = 5.0  # mean squared error (spec)
@@ -80,15 +110,20 @@ def tokenizer() -> ml_collections.ConfigDict:
   # v0.1, which others weight with 1; "off": the term is left out.
   c.loss.perceptual_network = "resnet50"
   c.loss.perceptual_weights = REQUIRED  # written by models/convert.py
-  c.loss.adversarial = 0.1  # non-saturating (spec)
-  c.loss.r1 = 10.0  # no 1/2, sum over the clip, every step (spec)
+  c.loss.adversarial = 0.1  # spec
+  c.loss.gan = "non_saturating"  # spec; or "hinge"
+  c.loss.r1 = 10.0  # no 1/2, sum over the clip (spec)
+  c.loss.r1_interval = 1  # steps (spec); the penalty is scaled by it
   c.loss.lecam = 0.001  # spec
   c.loss.lecam_decay = 0.999  # spec
   c.loss.commitment = 0.25  # spec
+  c.loss.codebook = 1.0  # of vq (spec, v1)
+  c.loss.joint_images = 1.0  # of all the losses of dataset.joint_images
   c.loss.entropy = 0.1  # spec, after annealing
   c.loss.entropy_start_factor = 3.0  # spec: 3x at step 0, linear down to 1x
   c.loss.entropy_annealing_steps = 2000  # spec
 
+  c.health_every = 100  # steps; see magvit/health.py
   c.optimizer = _optimizer(b1=0.0, b2=0.99, warmup_steps=1000)  # spec; warm-up
   # of v2 is not published, v1's is one epoch
   c.ema_decay = 0.999  # of the generator, from step 0 (spec)

@@ -1,15 +1,32 @@
-"""MAGVIT-v2 image tokenizer: the video tokenizer with one-frame kernels.
+"""Image tokenizers of the MAGVIT papers, and the one of the embedded set.
 
-arXiv 2310.05737, sections 3.1-3.2. Its weights inflate into the video
-tokenizer's.
+MAGVIT-v2: arXiv 2310.05737, sections 3.1-3.2, table 4. An image tokenizer is
+the video tokenizer with one-frame kernels; its weights inflate into the video
+tokenizer's. Parameters are the generator's, in millions; FID is the paper's,
+of reconstructions of 128 x 128 ImageNet. None but `digits` was trained by us.
 
-  arg       images    tokens           what
-  digits    16x16     4x4 of 10 bits   the embedded set; two CPU cores
+  arg                images     tokens of   size   what              rFID
+  digits             16x16      4x4         0.1    two CPU cores
+  imagenet128        128x128    16x16       113.1  final, 8x         1.15
+  imagenet256        256x256    16x16       116.3  final, 16x
+  imagenet512        512x512    16x16       167.7  final, 32x; trained on 256
+  v1_b               128x128    16x16        13.8  MAGVIT's 2-D VQ
+  v1_l               128x128    16x16        53.1  MAGVIT's 2-D VQ
+  ablation_vq        128x128    16x16        53.1  MAGVIT (2-D)      2.65
+  ablation_lfq10     128x128    16x16        51.6  + LFQ, 2^10       2.48
+  ablation_lfq18     128x128    16x16        51.6  + 2^18            1.34
+  ablation_updown    128x128    16x16        64.6  + resampling      1.21
+  ablation_deeper    128x128    16x16       113.0  + 4 blocks        1.20
+  ablation_adaptive  128x128    16x16       113.1  + adaptive norm   1.15
+  open_magvit2       256x256    16x16       115.1  for its weights
 
-README.md has the measured cost and figures.
+The multipliers of the 32x model are not published; these are a guess. The
+ablation's discriminator pools by means: the blur pool is no row of its table.
 
-  python main.py --config=configs/tokenizer_image.py:digits \
-    --workdir=demo/image_tokenizer
+  python main.py --config=configs/tokenizer_image.py:imagenet128 \
+    --workdir=DIR --config.loss.perceptual_weights=FILE
+
+README.md has the measured cost and figures of `digits`.
 """
 
 import ml_collections
@@ -19,14 +36,107 @@ from configs import tokenizer_video
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
-  if arg != "digits":
-    raise ValueError(f"unknown variant {arg!r}: expected 'digits'")
+  if arg not in VARIANTS:
+    raise ValueError(f"unknown variant {arg!r}: expected {sorted(VARIANTS)}")
   c = base.tokenizer()
-  c.name = "digits image tokenizer"
-  tokenizer_video.digits(c)
+  c.name = f"image tokenizer {arg}"
+  VARIANTS[arg](c)
   c.dataset.frames = 1
   c.tokenizer.temporal = False
-  c.tokenizer.temporal_downsample = (False, False)
+  halvings = len(c.tokenizer.channel_multipliers) - 1
+  c.tokenizer.temporal_downsample = (False,) * halvings
+  return c
+
+
+def _digits(c: ml_collections.ConfigDict) -> None:
+  tokenizer_video.digits(c)
+  c.name = "digits image tokenizer"
   c.num_steps = 800
   c.batch_size = 32
-  return c
+
+
+def _imagenet128(c: ml_collections.ConfigDict) -> None:
+  c.dataset.name = "imagenet2012"
+  c.num_steps = 1_351_000  # 270 epochs of 1,281,167 images
+  c.batch_size = 256
+  c.optimizer.warmup_steps = 5_000  # one epoch, as v1
+
+
+def _imagenet256(c: ml_collections.ConfigDict) -> None:
+  _imagenet128(c)
+  c.dataset.size = 256
+  c.tokenizer.channel_multipliers = (1, 1, 2, 2, 4)
+  c.discriminator.channel_multipliers = (2, 4, 4, 4, 4, 4)
+
+
+def _imagenet512(c: ml_collections.ConfigDict) -> None:
+  _imagenet256(c)
+  c.tokenizer.channel_multipliers = (1, 1, 2, 2, 4, 4)
+
+
+def _v1(base_channels: int):
+  def fill(c: ml_collections.ConfigDict) -> None:
+    _imagenet128(c)
+    tokenizer_video.magvit1(c)
+    tokenizer_video.magvit1_recipe(c)
+    c.tokenizer.base_channels = base_channels
+    c.discriminator.base_channels = base_channels
+
+  return fill
+
+
+def _ablation_vq(c: ml_collections.ConfigDict) -> None:
+  _imagenet128(c)
+  tokenizer_video.magvit1(c)
+
+
+def _ablation_lfq10(c: ml_collections.ConfigDict) -> None:
+  _ablation_vq(c)
+  c.quantizer.name = "lfq"
+  c.quantizer.bits = 10
+
+
+def _ablation_lfq18(c: ml_collections.ConfigDict) -> None:
+  _ablation_lfq10(c)
+  c.quantizer.bits = 18
+
+
+def _ablation_updown(c: ml_collections.ConfigDict) -> None:
+  _imagenet128(c)
+  c.tokenizer.num_res_blocks = 2
+  c.tokenizer.adaptive_norm = "off"
+  c.discriminator.pool = "average"
+
+
+def _ablation_deeper(c: ml_collections.ConfigDict) -> None:
+  _ablation_updown(c)
+  c.tokenizer.num_res_blocks = 4
+
+
+def _ablation_adaptive(c: ml_collections.ConfigDict) -> None:
+  _ablation_deeper(c)
+  c.tokenizer.adaptive_norm = "position"
+
+
+def _open_magvit2(c: ml_collections.ConfigDict) -> None:
+  tokenizer_video.open_magvit2(c)
+  c.dataset.size = 256
+  c.tokenizer.channel_multipliers = (1, 1, 2, 2, 4)
+  c.tokenizer.norm_statistics = "frame"
+
+
+VARIANTS = {
+  "digits": _digits,
+  "imagenet128": _imagenet128,
+  "imagenet256": _imagenet256,
+  "imagenet512": _imagenet512,
+  "v1_b": _v1(64),
+  "v1_l": _v1(128),
+  "ablation_vq": _ablation_vq,
+  "ablation_lfq10": _ablation_lfq10,
+  "ablation_lfq18": _ablation_lfq18,
+  "ablation_updown": _ablation_updown,
+  "ablation_deeper": _ablation_deeper,
+  "ablation_adaptive": _ablation_adaptive,
+  "open_magvit2": _open_magvit2,
+}

@@ -1,15 +1,44 @@
-"""MAGVIT-v2 video tokenizer: causal 3-D CNN with lookup-free quantization.
+"""Video tokenizers of the MAGVIT papers, and the one of the embedded set.
 
-arXiv 2310.05737, sections 3.1-3.2.
+MAGVIT-v2: arXiv 2310.05737, sections 3.1-3.2, tables 4 and 5. MAGVIT (v1):
+arXiv 2212.05199. Parameters are the generator's, in millions; FVD is the
+papers'. None but `digits` was trained by us.
 
-  arg       clips       tokens              what
-  digits    17x16x16    5x4x4 of 10 bits    the embedded set; two CPU cores
+  arg              clips         tokens of     size   what            rFVD
+  digits           17x16x16      5x4x4         0.6    two CPU cores
+  ucf101           17x128x128    5x16x16       376.0  final model     8.62
+  kinetics600      17x128x128    5x16x16       376.0  final model
+  v1_b             16x128x128    4x16x16        40.6  MAGVIT-B
+  v1_l             16x128x128    4x16x16       157.8  MAGVIT-L        25
+  v1_h             16x128x128    4x16x16       308.4  MAGVIT-H
+  v1_bair_b        16x64x64      4x16x16        36.6
+  v1_bair_l        16x64x64      4x16x16       141.9
+  ablation_vq      16x128x128    4x16x16       157.8  MAGVIT          24.55
+  ablation_lfq     16x128x128    4x16x16       154.1  + LFQ, 2^18     16.12
+  ablation_updown  17x128x128    5x16x16       209.6  + resampling    15.37
+  ablation_late    17x128x128    5x16x16       230.9  + late in time  11.11
+  ablation_deeper  17x128x128    5x16x16       376.0  + 4 blocks      8.90
+  ablation_blur    17x128x128    5x16x16       376.0  + blur pool     8.62
+  joint_magvit     16x128x128    4x16x16        38.6  UCF, short run  107.15
+  joint_cvivit     17x128x128    5x16x16        89.5  UCF, short run  437.54
+  joint_hybrid     17x128x128    5x16x16        66.8  UCF, short run  316.70
+  joint_causal     17x128x128    5x16x16        57.8  UCF, short run  96.33
+  open_magvit2     17x128x128    5x16x16       370.5  for its weights
 
-digits: starts from the image tokenizer (`configs/tokenizer_image.py:digits`),
-inflated to three-frame kernels. README.md has its measured cost and figures.
+joint_cvivit and joint_hybrid are approximations: the paper gives their sizes
+(90M, 67M) and the kinds of their blocks, and models/vivit.py fills in the rest.
+The papers do not say when the network became causal, with what padding, and
+when adaptive norm came: here all three come with the row `updown`. The rows
+that halve time early and late differ in size because the halving convolutions
+sit at other widths.
 
-  python main.py --config=configs/tokenizer_video.py:digits \
-    --workdir=demo/video_tokenizer --config.inflate_from=demo/image_tokenizer
+ucf101 and kinetics600 start from `configs/tokenizer_image.py:imagenet128`:
+
+  python main.py --config=configs/tokenizer_video.py:ucf101 --workdir=DIR \
+    --config.inflate_from=IMAGE_DIR --config.loss.perceptual_weights=FILE
+
+or from scratch with --config.inflate_from=none. digits likewise starts from
+`configs/tokenizer_image.py:digits`. README.md has its measured cost.
 """
 
 import ml_collections
@@ -18,14 +47,20 @@ from configs import base
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
-  if arg != "digits":
-    raise ValueError(f"unknown variant {arg!r}: expected 'digits'")
+  if arg not in VARIANTS:
+    raise ValueError(f"unknown variant {arg!r}: expected {sorted(VARIANTS)}")
   c = base.tokenizer()
-  c.name = "digits video tokenizer"
+  c.name = f"video tokenizer {arg}"
+  c.inflate_from = base.REQUIRED
+  VARIANTS[arg](c)
+  return c
+
+
+def _digits(c: ml_collections.ConfigDict) -> None:
   digits(c)
+  c.name = "digits video tokenizer"
   c.num_steps = 300
   c.batch_size = 8
-  return c
 
 
 def digits(c: ml_collections.ConfigDict) -> None:
@@ -35,8 +70,8 @@ def digits(c: ml_collections.ConfigDict) -> None:
   c.tokenizer.channel_multipliers = (1, 2, 4)
   c.tokenizer.temporal_downsample = (True, True)
   c.tokenizer.num_res_blocks = 1
-  c.tokenizer.bits = 10
   c.tokenizer.norm_groups = 4
+  c.quantizer.bits = 10
   c.discriminator.base_channels = 4
   c.discriminator.channel_multipliers = (2, 4, 8)
   c.loss.perceptual_network = "off"  # no weights are shipped, so that
@@ -46,3 +81,169 @@ def digits(c: ml_collections.ConfigDict) -> None:
   c.optimizer.peak_learning_rate = 2e-3
   c.optimizer.warmup_steps = 20
   c.ema_decay = 0.97
+
+
+def _ucf101(c: ml_collections.ConfigDict) -> None:
+  c.dataset.name = "ucf101"
+  c.num_steps = 74_000  # 2000 epochs of 9,537 clips
+  c.batch_size = 256
+  c.optimizer.warmup_steps = 37  # one epoch, as v1
+
+
+def _kinetics600(c: ml_collections.ConfigDict) -> None:
+  c.dataset.name = "kinetics600"
+  c.num_steps = 285_000  # 190 epochs of 384,000 clips
+  c.batch_size = 256
+  c.optimizer.warmup_steps = 1_500
+
+
+def magvit1(c: ml_collections.ConfigDict) -> None:
+  """The network of MAGVIT v1: 3-D, or 2-D with temporal=False."""
+  c.tokenizer.temporal_downsample = (True, True, False)
+  c.tokenizer.num_res_blocks = 2
+  c.tokenizer.downsample = "average"
+  c.tokenizer.upsample = "nearest"
+  c.tokenizer.adaptive_norm = "off"
+  c.tokenizer.causal = False
+  c.tokenizer.padding = "zero"
+  c.tokenizer.norm_statistics = "clip"
+  c.quantizer.name = "vq"
+  c.discriminator.pool = "average"
+  c.dataset.frames = 16
+
+
+def magvit1_recipe(c: ml_collections.ConfigDict) -> None:
+  """The losses of v1's released configs."""
+  c.loss.reconstruction = 1.0
+  c.loss.lecam = 0.0  # off as released; the paper uses it, at no stated weight
+  c.loss.entropy_start_factor = 1.0
+
+
+def _v1(base_channels: int, num_res_blocks: int, batch_size: int, steps: int):
+  def fill(c: ml_collections.ConfigDict) -> None:
+    _ucf101(c)
+    magvit1(c)
+    magvit1_recipe(c)
+    c.tokenizer.base_channels = base_channels
+    c.discriminator.base_channels = base_channels
+    c.tokenizer.num_res_blocks = num_res_blocks
+    c.batch_size = batch_size
+    c.num_steps = steps
+
+  return fill
+
+
+def _v1_h(c: ml_collections.ConfigDict) -> None:
+  _v1(128, 4, 256, 74_000)(c)
+  c.quantizer.codebook_size = 4096
+  c.quantizer.embedding_dim = 512
+
+
+def _v1_bair(base_channels: int, batch_size: int, steps: int):
+  def fill(c: ml_collections.ConfigDict) -> None:
+    _v1(base_channels, 2, batch_size, steps)(c)
+    c.dataset.name = "bair"
+    c.dataset.size = 64
+    c.tokenizer.channel_multipliers = (1, 2, 4)
+    c.tokenizer.temporal_downsample = (True, True)
+    c.discriminator.channel_multipliers = (2, 4, 4, 4)
+
+  return fill
+
+
+def _ablation_vq(c: ml_collections.ConfigDict) -> None:
+  _ucf101(c)
+  magvit1(c)
+
+
+def _ablation_lfq(c: ml_collections.ConfigDict) -> None:
+  _ablation_vq(c)
+  c.quantizer.name = "lfq"
+
+
+def _ablation_updown(c: ml_collections.ConfigDict) -> None:
+  _ucf101(c)
+  c.tokenizer.temporal_downsample = (True, True, False)
+  c.tokenizer.num_res_blocks = 2
+  c.discriminator.pool = "average"
+
+
+def _ablation_late(c: ml_collections.ConfigDict) -> None:
+  _ablation_updown(c)
+  c.tokenizer.temporal_downsample = (False, True, True)
+
+
+def _ablation_deeper(c: ml_collections.ConfigDict) -> None:
+  _ablation_late(c)
+  c.tokenizer.num_res_blocks = 4
+
+
+def _ablation_blur(c: ml_collections.ConfigDict) -> None:
+  _ablation_deeper(c)
+  c.discriminator.pool = "blur"
+
+
+def _joint(c: ml_collections.ConfigDict) -> None:
+  """Table of joint image-video architectures; its recipe is not published."""
+  c.inflate_from = "none"
+  c.tokenizer.base_channels = 64
+  c.discriminator.base_channels = 64
+  c.tokenizer.num_res_blocks = 2
+
+
+def _joint_magvit(c: ml_collections.ConfigDict) -> None:
+  _ablation_lfq(c)
+  _joint(c)
+
+
+def _joint_causal(c: ml_collections.ConfigDict) -> None:
+  _ucf101(c)
+  _joint(c)
+
+
+def _joint_cvivit(c: ml_collections.ConfigDict) -> None:
+  _joint_causal(c)
+  c.tokenizer.architecture = "vivit"
+
+
+def _joint_hybrid(c: ml_collections.ConfigDict) -> None:
+  _joint_causal(c)
+  c.tokenizer.architecture = "hybrid"
+  c.tokenizer.temporal_downsample = (True, True, False)
+  c.tokenizer.transformer.width = 256
+  c.tokenizer.transformer.mlp_width = 1024
+  c.tokenizer.transformer.temporal_layers = 8
+
+
+def open_magvit2(c: ml_collections.ConfigDict) -> None:
+  """The network of Open-MAGVIT2, whose public weights --mode=import reads."""
+  c.inflate_from = "none"
+  c.tokenizer.downsample = "conv3"
+  c.tokenizer.adaptive_norm = "global"
+  c.tokenizer.kept_frame = "first"
+  c.tokenizer.padding = "zero"
+  c.tokenizer.norm_statistics = "clip"
+  c.tokenizer.centred_pixels = True
+
+
+VARIANTS = {
+  "digits": _digits,
+  "ucf101": _ucf101,
+  "kinetics600": _kinetics600,
+  "v1_b": _v1(64, 2, 128, 37_000),
+  "v1_l": _v1(128, 2, 256, 74_000),
+  "v1_h": _v1_h,
+  "v1_bair_b": _v1_bair(64, 128, 135_200),
+  "v1_bair_l": _v1_bair(128, 256, 134_400),
+  "ablation_vq": _ablation_vq,
+  "ablation_lfq": _ablation_lfq,
+  "ablation_updown": _ablation_updown,
+  "ablation_late": _ablation_late,
+  "ablation_deeper": _ablation_deeper,
+  "ablation_blur": _ablation_blur,
+  "joint_magvit": _joint_magvit,
+  "joint_cvivit": _joint_cvivit,
+  "joint_hybrid": _joint_hybrid,
+  "joint_causal": _joint_causal,
+  "open_magvit2": open_magvit2,
+}

@@ -48,7 +48,7 @@ class Result:
 def evaluate_reconstruction(
   reconstruct: Reconstruct,
   batches: Iterable[tuple[np.ndarray, int]],
-  bits: int,
+  vocabulary: int,
   protocol: dict[str, Any],
 ) -> list[Result]:
   """PSNR and SSIM of reconstructed clips, and the use of the codebook.
@@ -80,7 +80,7 @@ def evaluate_reconstruction(
       "ssim": "rgb, Gaussian 11, sigma 1.5, valid",
     },
   )
-  use = metrics_lib.codebook(ids, bits)
+  use = metrics_lib.codebook(ids, vocabulary)
   return [scores, Result("codebook", use, {**protocol, "examples": len(ids)})]
 
 

@@ -104,6 +104,39 @@ def filmstrip(videos_BTHWC, every=1, padding=2):
   return tile(frame_of_its_own, columns=frames, padding=padding)[0]
 
 
+def stack(images, max_width=1200, padding=4):
+  """One picture of several, one below the other, on neutral grey.
+
+  Args:
+    images: list of HWC arrays, uint8 or floats in [0, 1], of any sizes.
+    max_width: pixels; a wider picture is reduced to that.
+    padding: pixels of grey between them.
+
+  Returns:
+    HWC uint8, H and W now of the whole.
+  """
+  if not images:
+    raise ValueError("images=[] must hold at least one picture.")
+  rows = []
+  for index, image_HWC in enumerate(images):
+    image_HWC = _check_rgb(f"images[{index}]", to_uint8(image_HWC), "HWC")
+    row = Image.fromarray(np.ascontiguousarray(image_HWC))
+    if row.width > max_width:
+      row = row.resize(
+        (max_width, max(1, round(row.height * max_width / row.width)))
+      )
+    rows.append(row)
+  height = sum(row.height + padding for row in rows) - padding
+  canvas = Image.new(
+    "RGB", (max(row.width for row in rows), height), (SEPARATOR,) * 3
+  )
+  top = 0
+  for row in rows:
+    canvas.paste(row, (0, top))
+    top += row.height + padding
+  return np.asarray(canvas)
+
+
 def to_uint8(video):
   """Floats in [0, 1], of any shape, to uint8: clipped, scaled by 255, rounded.
 

@@ -73,8 +73,8 @@ def ssim(
   return value.mean((2, 3, 4))
 
 
-def codebook(ids: np.ndarray, bits: int) -> dict[str, float]:
-  """Use of a codebook of 2^bits by ids of any shape.
+def codebook(ids: np.ndarray, vocabulary: int) -> dict[str, float]:
+  """Use of a codebook of `vocabulary` codes by ids of any shape.
 
   `usage` is the share of codes hit at least once; read it beside `tokens`,
   because n tokens can hit n codes at the most. `entropy_bits` is of the
@@ -84,9 +84,9 @@ def codebook(ids: np.ndarray, bits: int) -> dict[str, float]:
   p = counts / counts.sum()
   entropy = float(-(p * np.log2(p)).sum())
   return {
-    "usage": len(counts) / 2**bits,
+    "usage": len(counts) / vocabulary,
     "codes_used": len(counts),
-    "codes": 2**bits,
+    "codes": vocabulary,
     "tokens": int(counts.sum()),
     "entropy_bits": entropy,
     "perplexity": 2.0**entropy,

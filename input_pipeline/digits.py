@@ -3,8 +3,8 @@
 The digits are real: the 1,797 8x8 scans of the UCI set that scikit-learn
 bundles (`load_digits`), split once by sample into training and held-out ones.
 Each is enlarged to three quarters of the frame and moves on a straight line,
-bouncing off the borders. Clip i is a pure function of (seed, split, i), so the set is
-endless, deterministic, and can be resumed anywhere.
+bouncing off the borders. Clip i is a pure function of (seed, split, i), so the
+set is endless, deterministic, and can be resumed anywhere.
 """
 
 import functools

@@ -8,7 +8,9 @@ import numpy as np
 
 from input_pipeline import digits
 
-Batch = dict[str, np.ndarray]  # "video": uint8 (B, T, H, W, 3), "label": (B,)
+# "video": uint8 (B, T, H, W, 3), "label": (B,), and in joint training "image":
+# uint8 (B', 1, H, W, 3)
+Batch = dict[str, np.ndarray]
 
 _SOURCES = {"digits": digits.Digits}
 
@@ -28,6 +30,14 @@ def source(dataset: ml_collections.ConfigDict, split: str, **kwargs):
   )
 
 
+def image_source(dataset: ml_collections.ConfigDict):
+  """The images of joint training: clips of one frame, (1, H, W, 3) each."""
+  images = ml_collections.ConfigDict(dataset.to_dict())
+  images.name, images.frames = dataset.joint_name, 1
+  images.seed = dataset.seed + 1  # else they are the clips' first frames
+  return source(images, "train")
+
+
 def train_batches(
   dataset: ml_collections.ConfigDict,
   batch_size: int,
@@ -40,14 +50,23 @@ def train_batches(
   processes; each takes every process_count-th. The iterator's state is its
   position, saved with each checkpoint.
   """
-  if batch_size % process_count:
-    raise ValueError(
-      f"batch_size={batch_size} must be a multiple of the {process_count}"
-      " processes"
+  for field, size in (
+    ("batch_size", batch_size),
+    ("dataset.joint_images", dataset.joint_images),
+  ):
+    if size % process_count:
+      raise ValueError(
+        f"{field}={size} must be a multiple of the {process_count} processes"
+      )
+  share = lambda source, size: grain.MapDataset.source(source)[
+    process_index::process_count
+  ].batch(size // process_count)
+  batches = share(source(dataset, "train"), batch_size)
+  if dataset.joint_images:
+    images = share(image_source(dataset), dataset.joint_images)
+    batches = grain.experimental.ZipMapDataset([batches, images]).map(
+      lambda pair: {**pair[0], "image": pair[1]["video"]}
     )
-  clips = grain.MapDataset.source(source(dataset, "train"))
-  clips = clips[process_index::process_count]
-  batches = clips.batch(batch_size // process_count)
   # Two threads make clips while the devices compute; clips are cheap.
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   return iter(batches.to_iter_dataset(options))

@@ -20,6 +20,8 @@ from evaluation import files
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
 
+IMPORTED = "imported.json"  # where the weights of an imported model are from
+
 # Fields that say how to run, not what is trained: they may change between two
 # runs in the same workdir.
 _FREE_FIELDS = (
@@ -52,6 +54,11 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
       f"cannot write to workdir={workdir} ({error.strerror}): choose a"
       " directory you may write to"
     ) from error
+  if os.path.exists(os.path.join(workdir, IMPORTED)):
+    raise ValueError(
+      f"workdir={workdir} holds imported weights without a training state:"
+      " train in another directory"
+    )
   if os.path.exists(os.path.join(workdir, "config.json")):
     check_same_experiment(read_config(workdir), config, workdir)
   elif os.listdir(workdir):
@@ -85,14 +92,20 @@ def keep_tokenizer(
     return
   path = os.path.abspath(os.path.join(workdir, "tokenizer"))
   step = latest_step(config.tokenizer_workdir)
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(
-      os.path.join(path, "checkpoints", str(step), "state"),
-      {"ema": {"generator": frozen["generator"]}},
-      force=True,  # over what a killed copy left
-    )
+  save_average(path, step, frozen["generator"])
   # Last: a tokenizer with a config is a complete one.
   write_config(path, read_config(config.tokenizer_workdir))
+
+
+def save_average(workdir: str, step: int, params: Any) -> None:
+  """A checkpoint of a tokenizer's averaged weights alone: no training state."""
+  path = os.path.join(workdir, "checkpoints", str(step), "state")
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(
+      os.path.abspath(path),
+      {"ema": {"generator": params}},
+      force=True,  # over what a killed copy left
+    )
 
 
 def check_same_experiment(

@@ -22,6 +22,7 @@ from magvit import masked
 from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
+from magvit import tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def reconstruct(config, workdir, mesh, algorithm, params, step) -> None:
   title = "Reconstructions of held-out clips"
   caption = f"Original left, reconstruction right; step {step}."
   _publish(workdir, "reconstruction", pairs, 4, title, caption)
-  _write_report(workdir)
+  write_report(workdir)
 
 
 def sample(config, workdir, mesh, algorithm, params, step) -> None:
@@ -111,7 +112,7 @@ def sample(config, workdir, mesh, algorithm, params, step) -> None:
         f" completion; step {step}."
       )
     _publish(workdir, name, shown, columns, title, caption)
-  _write_report(workdir)
+  write_report(workdir)
 
 
 MODES: dict[str, Callable] = {
@@ -139,7 +140,7 @@ def _score_reconstruction(config, mesh, algorithm, params):
   return evaluators.evaluate_reconstruction(
     lambda video: predict({"video": video}),
     batches,
-    config.tokenizer.bits,
+    tokenizer.vocabulary(config),
     _protocol(config),
   )
 
@@ -247,21 +248,29 @@ def _publish(workdir, name, videos, columns, title, caption) -> None:
   pictures.write_gif(gif, pictures.tile(videos, columns))
   strip = os.path.join(folder, f"{name}.png")
   pictures.write_png(strip, pictures.filmstrip(videos[:4], every=2))
-  captions_path = os.path.join(folder, "captions.json")
-  captions = {}
-  if os.path.exists(captions_path):
-    with open(captions_path) as f:
-      captions = json.load(f)
-  captions[f"{name}.gif"] = {"title": title, "caption": caption}
-  captions[f"{name}.png"] = {
-    "title": f"{title}, frame by frame",
-    "caption": "The first of them; every second frame from left to right.",
-  }
-  files.write_atomically(captions_path, json.dumps(captions, indent=2))
+  add_caption(workdir, f"{name}.gif", title, caption)
+  add_caption(
+    workdir,
+    f"{name}.png",
+    f"{title}, frame by frame",
+    "The first of them; every second frame from left to right.",
+  )
   log.info("wrote %s and %s", gif, strip)
 
 
-def _write_report(workdir) -> None:
+def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
+  """Says in the report what samples/PICTURE shows."""
+  path = os.path.join(workdir, "samples", "captions.json")
+  captions = {}
+  if os.path.exists(path):
+    with open(path) as f:
+      captions = json.load(f)
+  captions[picture] = {"title": title, "caption": caption}
+  files.write_atomically(path, json.dumps(captions, indent=2))
+
+
+def write_report(workdir: str) -> None:
+  """Writes WORKDIR/report.html, from process 0."""
   if jax.process_index() == 0:
     path = os.path.join(workdir, "report.html")
     log.info("wrote %s", report.write_report([workdir], path))

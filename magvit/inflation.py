@@ -1,9 +1,11 @@
 """Image tokenizer to video tokenizer: weights, leaf by leaf.
 
 MAGVIT-v2 fills the temporally last slice of each causal kernel and leaves the
-others zero (arXiv 2310.05737, appendix), so that at the start a frame is coded
-from itself alone: a single frame gives what the image model gives, and a still
-clip gives it at every frame. The discriminator starts from scratch.
+others zero (arXiv 2310.05737, appendix), MAGVIT the central slice of kernels
+that see both ways (arXiv 2212.05199, section 3.1). So at the start a frame is
+coded from itself alone: if statistics are of frames, a single frame gives what
+the image model gives, and a still clip gives it at every frame. The
+discriminator starts from scratch.
 """
 
 from typing import Any
@@ -18,9 +20,12 @@ _SHARED = (
   "base_channels",
   "channel_multipliers",
   "num_res_blocks",
-  "bits",
   "norm_groups",
+  "downsample",
+  "upsample",
   "adaptive_norm",
+  "padding",
+  "centred_pixels",
 )
 
 
@@ -38,11 +43,13 @@ def check_compatible(
       "inflate_from needs a video tokenizer to inflate into: set"
       " tokenizer.temporal=True or leave inflate_from empty"
     )
-  for field in _SHARED:
-    if _plain(image.tokenizer[field]) != _plain(video.tokenizer[field]):
+  fields = [("tokenizer", field) for field in _SHARED]
+  fields += [("quantizer", field) for field in video.quantizer]
+  for section, field in fields:
+    if _plain(image[section][field]) != _plain(video[section][field]):
       raise ValueError(
-        f"tokenizer.{field}={video.tokenizer[field]} must equal"
-        f" {image.tokenizer[field]} of the image tokenizer in"
+        f"{section}.{field}={video[section][field]} must equal"
+        f" {image[section][field]} of the image tokenizer in"
         f" inflate_from={video.inflate_from}"
       )
 
@@ -51,7 +58,7 @@ def _plain(value):
   return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def inflate(image_params: Any, video_params: Any) -> Any:
+def inflate(image_params: Any, video_params: Any, causal: bool = True) -> Any:
   """Image weights laid out as `video_params` (which give only the shapes).
 
   Raises:
@@ -68,18 +75,22 @@ def inflate(image_params: Any, video_params: Any) -> Any:
       f" {len(names) - 1} more) is in one of them only"
     )
   return treedef.unflatten(
-    _inflate_leaf(jax.tree_util.keystr(path), image[path], leaf.shape)
+    _inflate_leaf(jax.tree_util.keystr(path), image[path], leaf.shape, causal)
     for path, leaf in video
   )
 
 
-def _inflate_leaf(name: str, array: jax.Array, shape: tuple) -> jax.Array:
+def _inflate_leaf(
+  name: str, array: jax.Array, shape: tuple, causal: bool
+) -> jax.Array:
   # Convolutions ahead of depth-to-space have (ft, fh, fw, C') output channels
   # with ft slowest, and 1 -> ft of them in time: every new frame is a copy.
   tiles = shape[-1] // array.shape[-1] if shape else 1
   array = jnp.concatenate([array] * tiles, axis=-1) if tiles > 1 else array
   if array.ndim == 5 and shape[0] > array.shape[0]:
-    array = jnp.pad(array, [(shape[0] - array.shape[0], 0)] + [(0, 0)] * 4)
+    after = 0 if causal else shape[0] - 1 - shape[0] // 2
+    before = shape[0] - array.shape[0] - after
+    array = jnp.pad(array, [(before, after)] + [(0, 0)] * 4)
   if array.shape != shape:
     raise ValueError(
       f"cannot inflate {name}: shape {array.shape} does not lead to {shape}"

@@ -59,7 +59,7 @@ class LoadedTokenizer:
     Raises:
       ValueError: another rank, or ids outside the vocabulary.
     """
-    vocabulary = 2**self.config.tokenizer.bits
+    vocabulary = tokenizer_lib.vocabulary(self.config)
     if ids.ndim != 4 or not jnp.issubdtype(ids.dtype, jnp.integer):
       raise ValueError(
         f"ids of shape {ids.shape} and type {ids.dtype} must be integers"

@@ -34,17 +34,63 @@ def perceptual(
   return distance(target, frames(output_BTHWC)).mean()
 
 
-def generator_adversarial(fake_logits_B: jax.Array) -> jax.Array:
-  """Non-saturating loss of the generator: softplus(-D(fake))."""
+def non_saturating_generator(fake_logits_B: jax.Array) -> jax.Array:
+  """softplus(-D(fake))."""
   return jax.nn.softplus(-fake_logits_B).mean()
 
 
-def discriminator_adversarial(
+def non_saturating_discriminator(
   real_logits_B: jax.Array, fake_logits_B: jax.Array
 ) -> jax.Array:
   """softplus(-D(real)) + softplus(D(fake)); the two means are added."""
   real_loss = jax.nn.softplus(-real_logits_B).mean()
   return real_loss + jax.nn.softplus(fake_logits_B).mean()
+
+
+def hinge_generator(fake_logits_B: jax.Array) -> jax.Array:
+  """-D(fake)."""
+  return -fake_logits_B.mean()
+
+
+def hinge_discriminator(
+  real_logits_B: jax.Array, fake_logits_B: jax.Array
+) -> jax.Array:
+  """relu(1 - D(real)) + relu(1 + D(fake)); the two means are added."""
+  real_loss = jax.nn.relu(1.0 - real_logits_B).mean()
+  return real_loss + jax.nn.relu(1.0 + fake_logits_B).mean()
+
+
+# By the config's field loss.gan.
+GENERATOR_ADVERSARIAL = {
+  "non_saturating": non_saturating_generator,
+  "hinge": hinge_generator,
+}
+DISCRIMINATOR_ADVERSARIAL = {
+  "non_saturating": non_saturating_discriminator,
+  "hinge": hinge_discriminator,
+}
+
+
+def logits_and_lazy_r1(
+  discriminator: Callable[[jax.Array], jax.Array],
+  video_BTHWC: jax.Array,
+  step: jax.Array,
+  interval: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Logits of real clips, and R1 times `interval` every `interval` steps.
+
+  Between those steps R1 is 0, so that its mean over the steps is the same
+  (StyleGAN2, arXiv 1912.04958, appendix B).
+  """
+  if interval == 1:
+    return logits_and_r1(discriminator, video_BTHWC)
+
+  def with_r1(video):
+    logits_B, r1 = logits_and_r1(discriminator, video)
+    return logits_B, interval * r1
+
+  without_r1 = lambda video: (discriminator(video), jnp.zeros(()))
+  return lax.cond(step % interval == 0, with_r1, without_r1, video_BTHWC)
 
 
 def logits_and_r1(

@@ -49,11 +49,9 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       f"tokenizer_workdir={c.tokenizer_workdir} holds {made_by.name!r}, not a"
       " tokenizer"
     )
-  time_factor, space_factor = tokenizer_lib.strides(made_by)
-  names = _check(c, time_factor, made_by.tokenizer.bits)
-  latent_shape = tokenizer.latent_shape(
-    tokenizer_lib.clip_shape(c), time_factor, space_factor
-  )
+  sizes = tokenizer_lib.sizes(made_by)
+  names = _check(c, sizes, tokenizer_lib.vocabulary(made_by))
+  latent_shape = sizes.latent(tokenizer_lib.clip_shape(c))
   tokens = math.prod(latent_shape)
   transformer = define_transformer(c, tokens)
   generator, generator_params = tokenizer_lib.restore_generator(
@@ -62,7 +60,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   given_SN = np.stack(  # S: tasks
     [
       masking.given_latents(
-        name, latent_shape, c.condition_frames, time_factor
+        name, latent_shape, c.condition_frames, sizes.time
       ).reshape(-1)
       for name in names
     ]
@@ -239,6 +237,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     init=init,
     step=step,
     predict={"sample": sample},
+    predict_networks=("transformer",),
     frozen={"generator": generator_params},
   )
 
@@ -263,7 +262,7 @@ def task_names(config: ml_collections.ConfigDict) -> list[str]:
   return [name for name in masking.TASKS if config.tasks[name] > 0]
 
 
-def _check(config, time_factor: int, bits: int) -> list[str]:
+def _check(config, sizes: tokenizer.Sizes, vocabulary: int) -> list[str]:
   unknown = set(config.tasks) - set(masking.TASKS)
   names = task_names(config)
   if unknown or not names:
@@ -271,15 +270,25 @@ def _check(config, time_factor: int, bits: int) -> list[str]:
       f"tasks={dict(config.tasks)} must give a positive weight to one or more"
       f" of {sorted(masking.TASKS)}"
     )
-  if sum(config.transformer.factor_bits) != bits:
+  if 2 ** sum(config.transformer.factor_bits) != vocabulary:
     raise ValueError(
       f"transformer.factor_bits={tuple(config.transformer.factor_bits)} must"
-      f" add up to the {bits} bits of the tokenizer in"
-      f" {config.tokenizer_workdir}"
+      f" add up to log2 of the {vocabulary} codes of the tokenizer in"
+      f" {config.tokenizer_workdir}, {math.log2(vocabulary):g}"
     )
   if "frame_prediction" in names:
+    if not sizes.causal:
+      raise ValueError(
+        "tasks.frame_prediction needs a causal tokenizer, and that in"
+        f" {config.tokenizer_workdir} is not: set it to 0"
+      )
     masking.check_condition_frames(
-      config.condition_frames, config.dataset.frames, time_factor
+      config.condition_frames, config.dataset.frames, sizes.time
+    )
+  if config.dataset.joint_images:
+    raise ValueError(
+      f"dataset.joint_images={config.dataset.joint_images} is for tokenizers:"
+      " set it to 0"
     )
   sampling.check_settings(config.sampling.steps, config.sampling.schedule)
   return names

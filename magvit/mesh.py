@@ -75,13 +75,15 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
   return jax.tree.map(sharding, state)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(
+  batch_size: int, mesh: Mesh, field: str = "batch_size"
+) -> None:
   """Raises ValueError unless the devices divide the batch."""
   if batch_size < 1 or batch_size % mesh.size:
     below = batch_size // mesh.size * mesh.size
     nearest = " and ".join(str(n) for n in (below, below + mesh.size) if n > 0)
     raise ValueError(
-      f"batch_size={batch_size} must be a positive multiple of the"
+      f"{field}={batch_size} must be a positive multiple of the"
       f" {mesh.size} devices of the mesh; the nearest: {nearest}"
     )
 

@@ -3,12 +3,12 @@
 import datetime
 import json
 import logging
-import math
 import os
 import sys
 import time
 
 import jax
+import numpy as np
 import tensorboardX
 
 from evaluation import files
@@ -19,6 +19,8 @@ _SHOWN = (  # in progress lines, where an algorithm has them
   "generator/reconstruction",
   "generator/codebook_entropy",
   "discriminator/loss",
+  "discriminator/accuracy",
+  "health/dead_bits",
 )
 
 
@@ -42,14 +44,17 @@ class Writer:
       os.path.join(workdir, "tensorboard"), purge_step=start_step + 1
     )
 
-  def write(self, step: int, metrics: dict[str, float]) -> None:
+  def write(self, step: int, metrics: dict[str, float | list[float]]) -> None:
     """One line; flushed, so that a kill loses nothing written."""
     if self._file is None:
       return
     self._file.write(json.dumps({"step": step, **metrics}) + "\n")
     self._file.flush()
     for name, value in metrics.items():
-      self._board.add_scalar(name, value, step)
+      if isinstance(value, list):
+        self._board.add_histogram(name, np.asarray(value), step)
+      else:
+        self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
     if self._file is not None:
@@ -75,9 +80,9 @@ class NonFiniteError(ArithmeticError):
   """A metric became NaN or infinite."""
 
 
-def check_finite(step: int, metrics: dict[str, float]) -> None:
+def check_finite(step: int, metrics: dict[str, float | list[float]]) -> None:
   """Raises NonFiniteError naming the step and the offending metrics."""
-  bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
+  bad = {k: v for k, v in metrics.items() if not np.isfinite(v).all()}
   if bad:
     names = ", ".join(f"{k}={v}" for k, v in bad.items())
     raise NonFiniteError(

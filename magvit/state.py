@@ -38,6 +38,7 @@ class Algorithm:
   step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
   # name -> fn(params, batch, key), with params from TrainState.predict_params
   predict: dict[str, Callable[[Any, Any, jax.Array], Any]]
+  predict_networks: tuple[str, ...]  # the trained networks that those read
   # Arrays for TrainState.frozen; `init` leaves that field empty.
   frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
   # Applied to the initial state of a new run, never on resuming.

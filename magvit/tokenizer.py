@@ -15,6 +15,7 @@ import ml_collections
 import optax
 
 from magvit import checkpoint
+from magvit import health
 from magvit import inflation
 from magvit import losses
 from magvit import optimizer
@@ -34,116 +35,166 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       image tokenizer that cannot be inflated into this one.
   """
   c = config
+  check_losses(c)
   generator = define_tokenizer(c)
   video_shape = clip_shape(c)
-  tokenizer.latent_shape(video_shape, *strides(c))
-  discriminator = network.define(
-    lambda rngs: discriminators.Discriminator(
-      video_shape, **c.discriminator, rngs=rngs
-    )
-  )
+  latent_shape = sizes(c).latent(video_shape)
+  codes = tokenizer.describe_quantizer(**c.quantizer)
+  joint = c.dataset.joint_images > 0
+  shapes = {"discriminator": video_shape}
+  if joint:
+    image_shape = (1, *video_shape[1:])
+    sizes(c).latent(image_shape)
+    # Its head depends on the clip's size, so images have their own.
+    shapes["image_discriminator"] = image_shape
+  discriminators_of = {
+    name: define_discriminator(c, shape) for name, shape in shapes.items()
+  }
   frozen, distance = {}, None
   if c.loss.perceptual_network != "off":
     distance, frozen["perceptual"] = perceptual.load(
       c.loss.perceptual_network, c.loss.perceptual_weights
     )
-  optimizers = {
-    name: optimizer.make_optimizer(c.optimizer, c.num_steps)
-    for name in ("generator", "discriminator")
-  }
+  adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
   def init(key: jax.Array) -> TrainState:
-    keys = jax.random.split(key)
+    names = ("generator", *discriminators_of)
+    nets = (generator, *discriminators_of.values())
+    keys = jax.random.split(key, len(names))
     params = {
-      "generator": generator.init(keys[0]),
-      "discriminator": discriminator.init(keys[1]),
+      name: net.init(k) for name, net, k in zip(names, nets, keys, strict=True)
     }
+    anchors = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      opt_state={k: optimizers[k].init(p) for k, p in params.items()},
+      opt_state={k: adam.init(p) for k, p in params.items()},
       ema={"generator": state_lib.copy(params["generator"])},
-      extras={"lecam_real": jnp.zeros(()), "lecam_fake": jnp.zeros(())},
+      extras={
+        "lecam": {name: state_lib.copy(anchors) for name in discriminators_of},
+        "health": health.init(
+          video_shape, latent_shape, codes.latent_channels, codes.vocabulary
+        ),
+      },
       frozen={},
     )
 
-  def step(state: TrainState, batch, key: jax.Array):
-    del key  # nothing in this step is random
-    video = tokenizer.to_float(batch["video"])
+  def losses_of(g_params, d_params, discriminator, video, anchors, state):
+    """(generator's loss, discriminator's, anchors, metrics, latents, ids)."""
+    output, quantized, latents = generator(g_params, video)
+    discriminate = lambda x: discriminator(d_params, x)
+    real_logits, r1 = losses.logits_and_lazy_r1(
+      discriminate, video, state.step, c.loss.r1_interval
+    )
+    fake_logits = discriminate(output)
+    # The anchors are updated before they are used (praxis).
+    average = lambda old, logits: (
+      c.loss.lecam_decay * old
+      + (1.0 - c.loss.lecam_decay) * lax.stop_gradient(logits.mean())
+    )
+    anchors = {
+      "real": average(anchors["real"], real_logits),
+      "fake": average(anchors["fake"], fake_logits),
+    }
     entropy_weight = losses.entropy_weight(
       state.step,
       c.loss.entropy,
       c.loss.entropy_start_factor,
       c.loss.entropy_annealing_steps,
     )
+    terms = {
+      "reconstruction": losses.reconstruction(video, output),
+      "adversarial": losses.GENERATOR_ADVERSARIAL[c.loss.gan](fake_logits),
+      "commitment": quantized.commitment,
+      "codebook": quantized.codebook,
+      "entropy": quantized.sample_entropy - quantized.batch_entropy,
+    }
+    weights = {
+      "reconstruction": c.loss.reconstruction,
+      "adversarial": c.loss.adversarial,
+      "commitment": c.loss.commitment,
+      "codebook": c.loss.codebook,
+      "entropy": entropy_weight,
+    }
+    if distance is not None:
+      terms["perceptual"] = losses.perceptual(
+        lambda x, y: distance(state.frozen["perceptual"], x, y), video, output
+      )
+      weights["perceptual"] = c.loss.perceptual
+    g_loss = sum(weights[k] * terms[k] for k in terms)
+    d_adversarial = losses.DISCRIMINATOR_ADVERSARIAL[c.loss.gan](
+      real_logits, fake_logits
+    )
+    lecam = losses.lecam(
+      real_logits, fake_logits, anchors["real"], anchors["fake"]
+    )
+    d_loss = d_adversarial + c.loss.r1 * r1 + c.loss.lecam * lecam
+    right = (real_logits > 0).mean() + (fake_logits < 0).mean()
+    metrics = {
+      "generator/loss": g_loss,
+      **{f"generator/{k}": v for k, v in terms.items()},
+      "generator/entropy_weight": entropy_weight,
+      "generator/sample_entropy": quantized.sample_entropy,
+      "generator/codebook_entropy": quantized.codebook_entropy,
+      "discriminator/loss": d_loss,
+      "discriminator/adversarial": d_adversarial,
+      "discriminator/r1": r1,
+      "discriminator/lecam": lecam,
+      "discriminator/lecam_real": anchors["real"],
+      "discriminator/lecam_fake": anchors["fake"],
+      "discriminator/accuracy": 0.5 * right,
+      "discriminator/real_logit": real_logits.mean(),
+      "discriminator/fake_logit": fake_logits.mean(),
+    }
+    return g_loss, d_loss, anchors, metrics, latents, quantized.ids
+
+  def step(state: TrainState, batch, key: jax.Array):
+    del key  # nothing in this step is random
+    streams = {"discriminator": ("", 1.0, tokenizer.to_float(batch["video"]))}
+    if joint:
+      image = tokenizer.to_float(batch["image"])
+      streams["image_discriminator"] = ("image/", c.loss.joint_images, image)
 
     def both_losses(g_params, d_params):
-      output, quantized = generator(g_params, video)
-      real_logits, r1 = losses.logits_and_r1(
-        lambda x: discriminator(d_params, x), video
-      )
-      fake_logits = discriminator(d_params, output)
-      # The anchors are updated before they are used (praxis).
-      anchor = lambda old, logits: (
-        c.loss.lecam_decay * old
-        + (1.0 - c.loss.lecam_decay) * lax.stop_gradient(logits.mean())
-      )
-      extras = {
-        "lecam_real": anchor(state.extras["lecam_real"], real_logits),
-        "lecam_fake": anchor(state.extras["lecam_fake"], fake_logits),
-      }
-      terms = {
-        "reconstruction": losses.reconstruction(video, output),
-        "adversarial": losses.generator_adversarial(fake_logits),
-        "commitment": quantized.commitment,
-        "entropy": quantized.sample_entropy - quantized.batch_entropy,
-      }
-      weights = {
-        "reconstruction": c.loss.reconstruction,
-        "adversarial": c.loss.adversarial,
-        "commitment": c.loss.commitment,
-        "entropy": entropy_weight,
-      }
-      if distance is not None:
-        terms["perceptual"] = losses.perceptual(
-          lambda x, y: distance(state.frozen["perceptual"], x, y), video, output
+      g_total, d_total, lecam, metrics, encoded = 0.0, 0.0, {}, {}, None
+      for name, (prefix, weight, video) in streams.items():
+        g_loss, d_loss, lecam[name], own, *found = losses_of(
+          g_params,
+          d_params[name],
+          discriminators_of[name],
+          video,
+          state.extras["lecam"][name],
+          state,
         )
-        weights["perceptual"] = c.loss.perceptual
-      g_loss = sum(weights[k] * terms[k] for k in terms)
-      d_adversarial = losses.discriminator_adversarial(real_logits, fake_logits)
-      lecam = losses.lecam(
-        real_logits, fake_logits, extras["lecam_real"], extras["lecam_fake"]
-      )
-      d_loss = d_adversarial + c.loss.r1 * r1 + c.loss.lecam * lecam
-      metrics = {
-        "generator/loss": g_loss,
-        **{f"generator/{k}": v for k, v in terms.items()},
-        "generator/entropy_weight": entropy_weight,
-        "generator/sample_entropy": quantized.sample_entropy,
-        "generator/codebook_entropy": quantized.codebook_entropy,
-        "discriminator/loss": d_loss,
-        "discriminator/adversarial": d_adversarial,
-        "discriminator/r1": r1,
-        "discriminator/lecam": lecam,
-        "discriminator/real_logit": real_logits.mean(),
-        "discriminator/fake_logit": fake_logits.mean(),
-      }
-      return (g_loss, d_loss), (extras, metrics)
+        g_total += weight * g_loss
+        d_total += d_loss
+        metrics.update({f"{prefix}{k}": v for k, v in own.items()})
+        encoded = encoded or found  # that of the clips
+      return (g_total, d_total), (lecam, metrics, encoded)
 
-    _, pullback, (extras, metrics) = jax.vjp(
-      both_losses,
-      state.params["generator"],
-      state.params["discriminator"],
-      has_aux=True,
+    g_params = state.params["generator"]
+    d_params = {name: state.params[name] for name in discriminators_of}
+    _, pullback, (lecam, metrics, (latents, ids)) = jax.vjp(
+      both_losses, g_params, d_params, has_aux=True
     )
     gradients = {
       "generator": pullback((1.0, 0.0))[0],
-      "discriminator": pullback((0.0, 1.0))[1],
+      **pullback((0.0, 1.0))[1],
     }
+    signs, own = health.update(
+      state.extras["health"],
+      state.step,
+      c.health_every,
+      streams["discriminator"][2],
+      latents,
+      ids,
+      lambda x: generator(g_params, x, method="encode_latents"),
+    )
+    metrics.update({f"health/{k}": v for k, v in own.items()})
     params, opt_state = {}, {}
     for name, gradient in gradients.items():
       metrics[f"{name}/gradient_norm"] = optax.tree.norm(gradient)
-      updates, opt_state[name] = optimizers[name].update(
+      updates, opt_state[name] = adam.update(
         gradient, state.opt_state[name], state.params[name]
       )
       params[name] = optax.apply_updates(state.params[name], updates)
@@ -155,7 +206,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       params=params,
       opt_state=opt_state,
       ema={"generator": ema},
-      extras=extras,
+      extras={"lecam": lecam, "health": signs},
     )
     return state, metrics
 
@@ -163,15 +214,47 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     init=init,
     step=step,
     predict=predict_functions(generator),
+    predict_networks=("generator",),
     frozen=frozen,
     warm_start=_warm_start(c, mesh),
   )
 
 
+def check_losses(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for loss settings that cannot work."""
+  c = config.loss
+  if c.gan not in losses.GENERATOR_ADVERSARIAL:
+    raise ValueError(
+      f"loss.gan={c.gan!r} must be one of"
+      f" {sorted(losses.GENERATOR_ADVERSARIAL)}"
+    )
+  if c.r1_interval < 1:
+    raise ValueError(f"loss.r1_interval={c.r1_interval} must be at least 1")
+  if config.health_every < 1:
+    raise ValueError(f"health_every={config.health_every} must be at least 1")
+
+
+def define_discriminator(
+  config: ml_collections.ConfigDict, video_shape: tuple[int, int, int]
+) -> network.Network:
+  return network.define(
+    lambda rngs: discriminators.Discriminator(
+      video_shape, **config.discriminator, rngs=rngs
+    )
+  )
+
+
 def define_tokenizer(config: ml_collections.ConfigDict) -> network.Network:
   return network.define(
-    lambda rngs: tokenizer.Tokenizer(**config.tokenizer, rngs=rngs)
+    lambda rngs: tokenizer.Tokenizer(
+      **config.tokenizer, quantizer=config.quantizer, rngs=rngs
+    )
   )
+
+
+def vocabulary(config: ml_collections.ConfigDict) -> int:
+  """Number of codes of the config's tokenizer."""
+  return tokenizer.describe_quantizer(**config.quantizer).vocabulary
 
 
 def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
@@ -179,10 +262,11 @@ def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
   return (config.dataset.frames, config.dataset.size, config.dataset.size)
 
 
-def strides(config: ml_collections.ConfigDict) -> tuple[int, int]:
-  """(time, space): pixels per latent along each axis."""
+def sizes(config: ml_collections.ConfigDict) -> tokenizer.Sizes:
+  """Strides of the config's tokenizer, and the clip lengths it takes."""
   halvings = config.tokenizer.temporal_downsample
-  return 2 ** sum(halvings), 2 ** len(halvings)
+  causal = config.tokenizer.causal
+  return tokenizer.Sizes(2 ** sum(halvings), 2 ** len(halvings), causal)
 
 
 def predict_functions(generator: network.Network) -> dict[str, Callable]:
@@ -192,7 +276,7 @@ def predict_functions(generator: network.Network) -> dict[str, Callable]:
     """{"video"} -> {"video": float32 (B, T, H, W, 3), "ids", entropies}."""
     del key
     video = tokenizer.to_float(batch["video"])
-    output, quantized = generator(params["generator"], video)
+    output, quantized, _ = generator(params["generator"], video)
     return {
       "video": jnp.clip(output, 0.0, 1.0),
       "ids": quantized.ids,
@@ -225,8 +309,13 @@ def restore_generator(workdir: str, mesh: Mesh):
 
 
 def _warm_start(config, mesh):
-  """Inflation of an image tokenizer, where the config asks for it."""
+  """Inflation of an image tokenizer, or a codebook from data, if asked for."""
   if not config.inflate_from:
+    raise ValueError(
+      "inflate_from is empty: give the workdir of the image tokenizer to start"
+      " from (--config.inflate_from=DIR), or 'none' to start from scratch"
+    )
+  if config.inflate_from == "none":
     return None
   source = checkpoint.read_config(config.inflate_from)
   inflation.check_compatible(source, config)
@@ -234,7 +323,9 @@ def _warm_start(config, mesh):
 
   def warm_start(state: TrainState) -> TrainState:
     _, image = restore_generator(config.inflate_from, mesh)
-    video = inflation.inflate(image, state.params["generator"])
+    video = inflation.inflate(
+      image, state.params["generator"], config.tokenizer.causal
+    )
     return state.replace(
       params={**state.params, "generator": video},
       ema={"generator": state_lib.copy(video)},

@@ -86,7 +86,7 @@ def run_steps(
 
   def finish(step: int, metrics) -> None:
     """Waits for a step; stops the run there if a metric is not finite."""
-    metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    metrics = {k: v.tolist() for k, v in jax.device_get(metrics).items()}
     metrics_lib.check_finite(step, metrics)
     if step % config.log_every == 0 or step == config.num_steps:
       writer.write(step, metrics)
@@ -129,7 +129,10 @@ def run_offline(
   step = checkpoint.latest_step(workdir)
   algorithm = build(config, workdir, mesh)
   abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
-  part = {"params": abstract.params, "ema": abstract.ema}
+  part = {"params": {}, "ema": {}}  # the average, of a network that keeps one
+  for name in algorithm.predict_networks:
+    kind = "ema" if name in abstract.ema else "params"
+    part[kind][name] = getattr(abstract, kind)[name]
   restored = checkpoint.restore_part(workdir, part, mesh)
   params = {**restored["params"], **restored["ema"], **algorithm.frozen}
   evaluate.MODES[mode](config, workdir, mesh, algorithm, params, step)
@@ -156,6 +159,10 @@ def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
     if config[field] < 1:
       raise ValueError(f"{field}={config[field]} must be at least 1")
   mesh_lib.check_batch_size(config.batch_size, mesh)
+  if config.dataset.joint_images:
+    mesh_lib.check_batch_size(
+      config.dataset.joint_images, mesh, "dataset.joint_images"
+    )
   pipeline.source(config.dataset, "train")
 
 

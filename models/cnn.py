@@ -1,18 +1,26 @@
-"""Encoder and decoder of the MAGVIT-v2 tokenizers, image and video.
+"""Encoder and decoder of the convolutional tokenizers, image and video.
 
 One parameterised network (arXiv 2310.05737, section 3.2 and appendix figure;
 praxis `layers/video/vqvae.py`). The video tokenizer has causal kernels of
 three frames; the image tokenizer is the same network with kernels of one
 frame and no change of the clip length, with the same parameter names, so that
-its weights inflate into the video tokenizer's leaf by leaf.
+its weights inflate into the video tokenizer's leaf by leaf. MAGVIT v1
+(`enc_dec_3dcnn.py`) and Open-MAGVIT2 differ in how they resize and in the
+`layers.Convention`, not in the order of layers.
 """
 
 from collections.abc import Sequence
+import functools
+import math
 
 from flax import nnx
 import jax
 
 from models import layers
+
+DOWNSAMPLE = ("conv4", "conv3", "average")
+UPSAMPLE = ("depth_to_space", "nearest")
+ADAPTIVE_NORM = ("off", "position", "global")
 
 
 class Encoder(nnx.Module):
@@ -25,18 +33,21 @@ class Encoder(nnx.Module):
     temporal_downsample: Sequence[bool],
     num_res_blocks: int,
     latent_channels: int,
-    norm_groups: int,
-    temporal: bool,
+    downsample: str,
+    convention: layers.Convention,
     *,
     rngs: nnx.Rngs,
   ):
     """See configs/base.py, section `tokenizer`, for the arguments."""
+    layers.check_choice("downsample", downsample, DOWNSAMPLE)
     widths = [base_channels * m for m in channel_multipliers]
     res = lambda cin, cout: layers.ResidualBlock(
-      cin, cout, _kernel(3, temporal), norm_groups, rngs=rngs
+      cin, cout, convention, rngs=rngs
     )
-    self.conv_in = layers.CausalConv(
-      3, base_channels, _kernel(3, temporal), use_bias=False, rngs=rngs
+    conv = functools.partial(layers.Conv, convention=convention, rngs=rngs)
+    self.conv_in = conv(3, base_channels, convention.kernel(3), use_bias=False)
+    self.down_factors = tuple(
+      (2 if halved else 1, 2, 2) for halved in temporal_downsample
     )
     levels, downs, channels = [], [], base_channels
     for level, width in enumerate(widths):
@@ -44,26 +55,18 @@ class Encoder(nnx.Module):
       blocks += [res(width, width) for _ in range(num_res_blocks - 1)]
       levels.append(nnx.List(blocks))
       channels = width
-      if level < len(widths) - 1:
-        stride = 2 if temporal_downsample[level] else 1
-        downs.append(
-          layers.CausalConv(
-            width,
-            width,
-            _kernel(4, temporal),  # the paper's figure prints 3; praxis 4
-            (stride, 2, 2),
-            use_bias=True,
-            rngs=rngs,
-          )
-        )
-    self.levels, self.downs = nnx.List(levels), nnx.List(downs)
+      if level < len(self.down_factors) and downsample != "average":
+        # The paper's figure prints 3; praxis, and the paper's sizes, say 4.
+        kernel = convention.kernel(4 if downsample == "conv4" else 3)
+        strides = self.down_factors[level]
+        downs.append(conv(width, width, kernel, strides, use_bias=True))
+    self.levels = nnx.List(levels)
+    self.downs = nnx.List(downs) if downs else None
     self.mid = nnx.List(
       [res(channels, channels) for _ in range(num_res_blocks)]
     )
-    self.norm_out = layers.GroupNorm(channels, norm_groups, rngs=rngs)
-    self.conv_out = layers.CausalConv(
-      channels, latent_channels, (1, 1, 1), use_bias=True, rngs=rngs
-    )
+    self.norm_out = layers.GroupNorm(channels, convention, rngs=rngs)
+    self.conv_out = conv(channels, latent_channels, (1, 1, 1), use_bias=True)
 
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
     x = self.conv_in(video_BTHWC)
@@ -71,7 +74,11 @@ class Encoder(nnx.Module):
       with jax.named_scope(f"encoder_level_{level}"):
         for block in blocks:
           x = block(x)
-        if level < len(self.downs):
+        if level == len(self.down_factors):
+          break
+        if self.downs is None:
+          x = layers.average_pool(x, self.down_factors[level])
+        else:
           x = self.downs[level](x)
     for block in self.mid:
       x = block(x)
@@ -91,22 +98,30 @@ class Decoder(nnx.Module):
     temporal_downsample: Sequence[bool],
     num_res_blocks: int,
     latent_channels: int,
-    norm_groups: int,
-    temporal: bool,
-    adaptive_norm: bool,
+    upsample: str,
+    adaptive_norm: str,
+    kept_frame: str,
+    convention: layers.Convention,
     *,
     rngs: nnx.Rngs,
   ):
     """See configs/base.py, section `tokenizer`, for the arguments."""
+    layers.check_choice("upsample", upsample, UPSAMPLE)
+    layers.check_choice("adaptive_norm", adaptive_norm, ADAPTIVE_NORM)
+    layers.check_choice("kept_frame", kept_frame, ("last", "first"))
+    self.upsample, self.adaptive_norm = upsample, adaptive_norm
+    self.kept_frame = kept_frame
+    self.causal = convention.causal
     widths = [base_channels * m for m in channel_multipliers]
-    kernel = _kernel(3, temporal)
+    kernel = convention.kernel(3)
     res = lambda cin, cout: layers.ResidualBlock(
-      cin, cout, kernel, norm_groups, rngs=rngs
+      cin, cout, convention, rngs=rngs
+    )
+    conv = functools.partial(
+      layers.Conv, convention=convention, use_bias=True, rngs=rngs
     )
     channels = widths[-1]
-    self.conv_in = layers.CausalConv(
-      latent_channels, channels, kernel, use_bias=True, rngs=rngs
-    )
+    self.conv_in = conv(latent_channels, channels, kernel)
     self.mid = nnx.List(
       [res(channels, channels) for _ in range(num_res_blocks)]
     )
@@ -115,10 +130,10 @@ class Decoder(nnx.Module):
     )
     levels, norms, ups = [], [], []
     for step, width in enumerate(widths[::-1]):  # coarse to fine
-      if adaptive_norm:
+      if adaptive_norm != "off":
         norms.append(
           layers.AdaptiveGroupNorm(
-            channels, latent_channels, norm_groups, rngs=rngs
+            channels, latent_channels, adaptive_norm, convention, rngs=rngs
           )
         )
       blocks = [res(channels, width)]
@@ -126,18 +141,13 @@ class Decoder(nnx.Module):
       levels.append(nnx.List(blocks))
       channels = width
       if step < len(self.up_factors):
-        ft, fh, fw = self.up_factors[step]
-        ups.append(
-          layers.CausalConv(
-            width, ft * fh * fw * width, kernel, use_bias=True, rngs=rngs
-          )
-        )
+        pixels = math.prod(self.up_factors[step])
+        enlarged = pixels * width if upsample == "depth_to_space" else width
+        ups.append(conv(width, enlarged, kernel))
     self.levels, self.ups = nnx.List(levels), nnx.List(ups)
-    self.adaptive_norms = nnx.List(norms) if adaptive_norm else None
-    self.norm_out = layers.GroupNorm(channels, norm_groups, rngs=rngs)
-    self.conv_out = layers.CausalConv(
-      channels, 3, kernel, use_bias=True, rngs=rngs
-    )
+    self.adaptive_norms = nnx.List(norms) if norms else None
+    self.norm_out = layers.GroupNorm(channels, convention, rngs=rngs)
+    self.conv_out = conv(channels, 3, kernel)
 
   def __call__(self, z_BthwK: jax.Array) -> jax.Array:
     x, condition = self.conv_in(z_BthwK), z_BthwK
@@ -151,12 +161,18 @@ class Decoder(nnx.Module):
           x = block(x)
         if step < len(self.ups):
           factors = self.up_factors[step]
-          x = layers.depth_to_space(self.ups[step](x), factors)
-          x = layers.drop_leading_frames(x, factors[0])
-          condition = layers.repeat(condition, factors)
-          condition = layers.drop_leading_frames(condition, factors[0])
+          if self.upsample == "depth_to_space":
+            x = layers.depth_to_space(self.ups[step](x), factors)
+          else:
+            x = self.ups[step](layers.repeat(x, factors))
+          x = self._drop(x, factors[0])
+          if self.adaptive_norm == "position":
+            condition = self._drop(
+              layers.repeat(condition, factors), factors[0]
+            )
     return self.conv_out(jax.nn.silu(self.norm_out(x)))
 
-
-def _kernel(size: int, temporal: bool) -> tuple[int, int, int]:
-  return (size if temporal else 1, size, size)
+  def _drop(self, x_BTHWC: jax.Array, factor: int) -> jax.Array:
+    if not self.causal:
+      return x_BTHWC
+    return layers.drop_frames(x_BTHWC, factor, self.kept_frame)

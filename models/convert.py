@@ -17,16 +17,15 @@ from collections.abc import Collection
 from collections.abc import Mapping
 import hashlib
 import os
-import pathlib
 import re
 import sys
 
 import numpy as np
-import safetensors.numpy
 
 from models import lpips
 from models import perceptual
 from models import pretrained
+from models import tensor_files
 
 _IGNORED = {
   "resnet50": (
@@ -78,7 +77,7 @@ def convert(
   paths = {"input": input_path} | ({"lin": lin_path} if lin_path else {})
   given, hashes = {}, {}
   for option, path in paths.items():
-    tensors = _read(path)
+    tensors = tensor_files.read(path)
     if given.keys() & tensors.keys():
       name = min(given.keys() & tensors.keys())
       raise ValueError(f"tensor {name!r} is in --input and in --lin")
@@ -161,66 +160,6 @@ def _to_our_layout(tensor: np.ndarray) -> np.ndarray:
   if tensor.ndim < 2:
     return tensor
   return np.ascontiguousarray(np.moveaxis(tensor, (1, 0), (-2, -1)))
-
-
-def _read(path: str) -> dict[str, np.ndarray]:
-  """Tensors of a .pth, .safetensors or .npz file by name."""
-  suffix = pathlib.Path(path).suffix
-  if suffix not in _READERS:
-    raise ValueError(f"{path} must end in one of {', '.join(_READERS)}")
-  if not os.path.isfile(path):
-    raise ValueError(f"{path} is no file")
-  return _READERS[suffix](path)
-
-
-def _read_torch(path: str) -> dict[str, np.ndarray]:
-  try:
-    import torch  # needed for these files only, hence not a requirement
-  except ImportError as error:
-    raise ValueError(
-      f"reading {path} needs torch: pip install torch, or save its tensors as"
-      " .safetensors or .npz where torch is installed"
-    ) from error
-  try:
-    # weights_only: a pickle may run any code. On the CPU: LPIPS's heads were
-    # saved from a GPU.
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-  except Exception as error:
-    raise ValueError(
-      f"{path} is not a file of torch tensors: {error}"
-    ) from error
-  if not isinstance(tensors, dict) or not all(
-    isinstance(x, torch.Tensor) for x in tensors.values()
-  ):
-    raise ValueError(f"{path} must hold a state dict: tensors by name")
-  return {
-    # bfloat16, which numpy does not know, is exact in float32.
-    name: (x.float() if x.is_floating_point() else x).detach().numpy()
-    for name, x in tensors.items()
-  }
-
-
-def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-  try:
-    return safetensors.numpy.load_file(path)
-  except Exception as error:
-    raise ValueError(f"{path} is not a .safetensors file: {error}") from error
-
-
-def _read_npz(path: str) -> dict[str, np.ndarray]:
-  try:
-    with open(path, "rb") as f, np.load(f, allow_pickle=False) as tensors:
-      return dict(tensors)
-  except Exception as error:
-    raise ValueError(f"{path} is not an .npz file: {error}") from error
-
-
-_READERS = {
-  ".pth": _read_torch,
-  ".pt": _read_torch,
-  ".safetensors": _read_safetensors,
-  ".npz": _read_npz,
-}
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """StyleGAN-style residual discriminator for clips and images.
 
 MAGVIT's 3-D discriminator (google-research/magvit
-`stylegan_discriminator_3d.py`) with every pooling replaced by a blur pool, as
-MAGVIT-v2 does (praxis `layers/video`). It sees the whole clip: unlike the
-tokenizer it is not causal.
+`stylegan_discriminator_3d.py`), which pools by means, or with every pooling
+replaced by a blur pool, as MAGVIT-v2 does (praxis `layers/video`). It sees the
+whole clip: unlike the tokenizer it is not causal.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from models import layers
+
+_POOLS = {"blur": layers.blur_pool, "average": layers.mean_pool}
 
 
 class Discriminator(nnx.Module):
@@ -26,16 +28,25 @@ class Discriminator(nnx.Module):
     video_shape: Sequence[int],
     base_channels: int,
     channel_multipliers: Sequence[int],
+    pool: str = "blur",
     *,
     rngs: nnx.Rngs,
   ):
-    """`video_shape` is (T, H, W): the head is dense, so it fixes the size."""
+    """`video_shape` is (T, H, W): the head is dense, so it fixes the size.
+
+    Raises:
+      ValueError: a pool other than "blur" and "average".
+    """
+    if pool not in _POOLS:
+      raise ValueError(
+        f"discriminator.pool={pool!r} must be one of {sorted(_POOLS)}"
+      )
     size = 1 if video_shape[0] == 1 else 3
     widths = [base_channels * m for m in channel_multipliers]
     self.conv_in = SameConv(3, base_channels, (size, 3, 3), rngs=rngs)
     blocks, channels = [], base_channels
     for width in widths:
-      blocks.append(DiscriminatorBlock(channels, width, size, rngs=rngs))
+      blocks.append(DiscriminatorBlock(channels, width, size, pool, rngs=rngs))
       channels = width
     self.blocks = nnx.List(blocks)
     self.conv_out = SameConv(channels, channels, (size, 3, 3), rngs=rngs)
@@ -64,12 +75,19 @@ class Discriminator(nnx.Module):
 
 
 class DiscriminatorBlock(nnx.Module):
-  """Two convolutions around a blur pool, beside a pooled linear shortcut."""
+  """Two convolutions around a pool, beside a pooled linear shortcut."""
 
   def __init__(
-    self, in_channels: int, out_channels: int, size: int, *, rngs: nnx.Rngs
+    self,
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    pool: str,
+    *,
+    rngs: nnx.Rngs,
   ):
     kernel = (size, 3, 3)
+    self.pool = pool
     self.conv1 = SameConv(in_channels, in_channels, kernel, rngs=rngs)
     self.conv2 = SameConv(in_channels, out_channels, kernel, rngs=rngs)
     self.shortcut = SameConv(
@@ -77,9 +95,10 @@ class DiscriminatorBlock(nnx.Module):
     )
 
   def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
-    h_BTHWC = layers.blur_pool(_leaky_relu(self.conv1(x_BTHWC)))
+    pool = _POOLS[self.pool]
+    h_BTHWC = pool(_leaky_relu(self.conv1(x_BTHWC)))
     h_BTHWC = _leaky_relu(self.conv2(h_BTHWC))
-    residual_BTHWC = self.shortcut(layers.blur_pool(x_BTHWC))
+    residual_BTHWC = self.shortcut(pool(x_BTHWC))
     return (h_BTHWC + residual_BTHWC) / jnp.sqrt(2.0)
 
 
@@ -102,8 +121,9 @@ class SameConv(nnx.Module):
 
   def __call__(self, x_BTHWI: jax.Array) -> jax.Array:
     kernel = self.kernel[...]
-    half = [(0, 0), *((k // 2, k // 2) for k in kernel.shape[:3]), (0, 0)]
-    y_BTHWO = layers.valid_conv(jnp.pad(x_BTHWI, half), kernel, (1, 1, 1))
+    half = [(k // 2, k // 2) for k in kernel.shape[:3]]
+    x_BTHWI = layers.pad_with_zeros(x_BTHWI, half)
+    y_BTHWO = layers.valid_conv(x_BTHWI, kernel, (1, 1, 1))
     return y_BTHWO if self.bias is None else y_BTHWO + self.bias[...]
 
 

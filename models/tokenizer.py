@@ -1,13 +1,21 @@
 """The tokenizer: encoder, quantizer, decoder."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
+from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from models import cnn
+from models import layers
 from models import quantizers
+from models import vivit
+
+ARCHITECTURES = ("cnn", "vivit", "hybrid")
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Tokenizer(nnx.Module):
@@ -15,19 +23,32 @@ class Tokenizer(nnx.Module):
 
   def __init__(
     self,
+    architecture: str,
     base_channels: int,
     channel_multipliers: Sequence[int],
     temporal_downsample: Sequence[bool],
     num_res_blocks: int,
-    bits: int,
-    norm_groups: int,
+    downsample: str,
+    upsample: str,
+    adaptive_norm: str,
+    kept_frame: str,
     temporal: bool,
-    adaptive_norm: bool,
-    entropy_temperature: float,
+    causal: bool,
+    padding: str,
+    norm_groups: int,
+    norm_statistics: str,
+    centred_pixels: bool,
+    dtype: str,
+    transformer: Mapping[str, Any],
+    quantizer: Mapping[str, Any],
     *,
     rngs: nnx.Rngs,
   ):
-    """See configs/base.py, section `tokenizer`, for the arguments."""
+    """See configs/base.py, section `tokenizer`, for the arguments.
+
+    Raises:
+      ValueError: settings that contradict each other, or unknown choices.
+    """
     if len(temporal_downsample) != len(channel_multipliers) - 1:
       raise ValueError(
         f"temporal_downsample={tuple(temporal_downsample)} needs one entry"
@@ -39,53 +60,85 @@ class Tokenizer(nnx.Module):
         f"temporal_downsample={tuple(temporal_downsample)} must be all False"
         " with temporal=False: an image tokenizer keeps every frame"
       )
-    shared = dict(
+    if causal and downsample == "average" and any(temporal_downsample):
+      raise ValueError(
+        "downsample='average' mixes the frames of a block, so it cannot halve"
+        " time with causal=True: use 'conv4', or causal=False"
+      )
+    layers.check_choice("architecture", architecture, ARCHITECTURES)
+    layers.check_choice("dtype", dtype, tuple(_DTYPES))
+    self.dtype = _DTYPES[dtype]
+    self.centred_pixels = centred_pixels
+    self.quantizer = quantizers.build(**quantizer, rngs=rngs)
+    self.sizes = Sizes(
+      2 ** sum(temporal_downsample), 2 ** len(temporal_downsample), causal
+    )
+    cnn_settings = dict(
       base_channels=base_channels,
       channel_multipliers=channel_multipliers,
       temporal_downsample=temporal_downsample,
       num_res_blocks=num_res_blocks,
-      latent_channels=bits,
-      norm_groups=norm_groups,
-      temporal=temporal,
-      rngs=rngs,
     )
-    self.encoder = cnn.Encoder(**shared)
-    self.quantizer = quantizers.LookupFreeQuantizer(bits, entropy_temperature)
-    self.decoder = cnn.Decoder(**shared, adaptive_norm=adaptive_norm)
-    self.time_factor = 2 ** sum(temporal_downsample)
-    self.space_factor = 2 ** len(temporal_downsample)
+    shared = dict(latent_channels=self.quantizer.latent_channels, rngs=rngs)
+    if architecture == "cnn":
+      shared["convention"] = layers.Convention(
+        temporal, causal, padding, norm_groups, norm_statistics
+      )
+      shared.update(cnn_settings)
+      self.encoder = cnn.Encoder(**shared, downsample=downsample)
+      self.decoder = cnn.Decoder(
+        **shared,
+        upsample=upsample,
+        adaptive_norm=adaptive_norm,
+        kept_frame=kept_frame,
+      )
+    elif architecture == "hybrid":
+      shared.update(cnn_settings, norm_groups=norm_groups, **transformer)
+      del shared["spatial_layers"], shared["latent_size"]
+      self.encoder = vivit.HybridEncoder(**shared)
+      self.decoder = vivit.HybridDecoder(**shared)
+    else:
+      shared.update(
+        patch_size=self.sizes.space, block_frames=self.sizes.time, **transformer
+      )
+      self.encoder = vivit.VivitEncoder(**shared)
+      self.decoder = vivit.VivitDecoder(**shared)
 
   def __call__(
     self, video_BTHWC: jax.Array
-  ) -> tuple[jax.Array, quantizers.Quantized]:
-    """Reconstruction (same shape, linear output) and the quantized latents."""
-    quantized = self.quantize(video_BTHWC)
-    return self.decoder(quantized.z), quantized
+  ) -> tuple[jax.Array, quantizers.Quantized, jax.Array]:
+    """Reconstruction (same shape, linear output), latents quantized and not."""
+    latents = self.encode_latents(video_BTHWC)
+    quantized = self.quantizer(latents)
+    return self.decode_latents(quantized.z), quantized, latents
 
   def encode_latents(self, video_BTHWC: jax.Array) -> jax.Array:
-    """Latents (B, t, h, w, bits) before quantization.
+    """Latents (B, t, h, w, K) before quantization, float32.
 
     Raises:
       ValueError: a clip whose size the strides do not divide.
     """
-    latent_shape(video_BTHWC.shape[1:4], self.time_factor, self.space_factor)
-    return self.encoder(video_BTHWC)
+    self.sizes.latent(video_BTHWC.shape[1:4])
+    x = 2.0 * video_BTHWC - 1.0 if self.centred_pixels else video_BTHWC
+    return self.encoder(x.astype(self.dtype)).astype(jnp.float32)
 
   def decode_latents(self, z_BthwK: jax.Array) -> jax.Array:
-    """Quantized latents to pixels, linear output."""
-    return self.decoder(z_BthwK)
-
-  def quantize(self, video_BTHWC: jax.Array) -> quantizers.Quantized:
-    """Latents of a clip, quantized."""
-    return self.quantizer(self.encode_latents(video_BTHWC))
+    """Quantized latents to pixels, linear output in float32."""
+    y = self.decoder(z_BthwK.astype(self.dtype)).astype(jnp.float32)
+    return 0.5 * (y + 1.0) if self.centred_pixels else y
 
   def encode(self, video_BTHWC: jax.Array) -> jax.Array:
     """Clip to ids, int32 (B, t, h, w)."""
-    return self.quantize(video_BTHWC).ids
+    return self.quantizer(self.encode_latents(video_BTHWC)).ids
 
   def decode(self, ids_Bthw: jax.Array) -> jax.Array:
     """Ids to pixels, linear output: clip to [0, 1] to show or score it."""
-    return self.decoder(self.quantizer.codes(ids_Bthw))
+    return self.decode_latents(self.quantizer.codes(ids_Bthw))
+
+
+def describe_quantizer(**settings: Any) -> nnx.Module:
+  """`quantizers.build` without arrays: its vocabulary and latent channels."""
+  return nnx.eval_shape(lambda: quantizers.build(**settings, rngs=nnx.Rngs(0)))
 
 
 def to_float(video: jax.Array) -> jax.Array:
@@ -95,32 +148,54 @@ def to_float(video: jax.Array) -> jax.Array:
   return video.astype(jnp.float32)
 
 
-def latent_shape(
-  video_shape: Sequence[int], time_factor: int, space_factor: int
-) -> tuple[int, int, int]:
-  """(T, H, W) to (t, h, w): (1 + (T - 1) / time, H / space, W / space).
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Clip sizes a tokenizer takes: strides, and the rule for the first frame.
 
-  Raises:
-    ValueError: a size that the strides do not divide. Shortening the clip
-      instead, as others do, would drop frames silently.
+  A causal tokenizer takes 1 + n * time frames to 1 + n latents, any other
+  n * time to n; height and width are multiples of `space`.
   """
-  frames, height, width = video_shape
-  if (frames - 1) % time_factor:
-    below = (frames - 1) // time_factor * time_factor + 1
-    raise ValueError(
-      f"clip length {frames} must be 1 + a multiple of the temporal stride"
-      f" {time_factor}; the nearest are {below} and {below + time_factor}"
-    )
-  for name, size in (("height", height), ("width", width)):
-    if size % space_factor:
-      below = size // space_factor * space_factor
+
+  time: int
+  space: int
+  causal: bool = True
+
+  def latent(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
+    """(T, H, W) to (t, h, w).
+
+    Raises:
+      ValueError: a size that the strides do not divide. Shortening the clip
+        instead, as others do, would drop frames silently.
+    """
+    frames, height, width = video_shape
+    first = 1 if self.causal else 0
+    if (frames - first) % self.time:
+      below = (frames - first) // self.time * self.time + first
+      rule = "1 + a multiple" if self.causal else "a multiple"
       raise ValueError(
-        f"frame {name} {size} must be a multiple of the spatial stride"
-        f" {space_factor}; the nearest are {below} and"
-        f" {below + space_factor}"
+        f"clip length {frames} must be {rule} of the temporal stride"
+        f" {self.time}; the nearest are {below} and {below + self.time}"
       )
-  return (
-    1 + (frames - 1) // time_factor,
-    height // space_factor,
-    width // space_factor,
-  )
+    for name, size in (("height", height), ("width", width)):
+      if size % self.space:
+        below = size // self.space * self.space
+        raise ValueError(
+          f"frame {name} {size} must be a multiple of the spatial stride"
+          f" {self.space}; the nearest are {below} and {below + self.space}"
+        )
+    return (
+      first + (frames - first) // self.time,
+      height // self.space,
+      width // self.space,
+    )
+
+  def padded(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
+    """The smallest (T, H, W) that holds `video_shape` and that is taken."""
+    frames, height, width = video_shape
+    first = 1 if self.causal else 0
+    up = lambda size, factor: -(-size // factor) * factor
+    return (
+      first + up(frames - first, self.time),
+      up(height, self.space),
+      up(width, self.space),
+    )

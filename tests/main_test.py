@@ -116,6 +116,23 @@ def test_modes_that_do_not_fit_the_workdir(tiny_tokenizer_workdir):
   assert "needs the workdir of a generator" in message
 
 
+def test_media_need_the_mode_that_reads_them_and_a_path(
+  tmp_path, tiny_tokenizer_workdir
+):
+  workdir = f"--workdir={tiny_tokenizer_workdir}"
+  for mode in ("train", "evaluate", "sample"):
+    message = _error(_TINY, workdir, f"--mode={mode}", "--input=a.png")
+    assert "--input needs --mode=reconstruct" in message and mode in message
+  missing = f"--input={tmp_path / 'none.png'}"
+  message = _error(workdir, "--mode=reconstruct", missing)
+  assert f"{missing} is neither a file nor a folder" in message
+  message = _error(workdir, "--mode=reconstruct", f"--input={tmp_path}")
+  assert f"--input={tmp_path} is a folder with 0 files" in message
+  (tmp_path / "a.png").write_bytes(b"no picture")
+  message = _error(workdir, "--mode=reconstruct", f"--input={tmp_path}/a.png")
+  assert "neither an image" in message
+
+
 def test_training_needs_a_config_and_a_generator_its_tokenizer(tmp_path):
   assert "--mode=train needs --config" in _error(f"--workdir={tmp_path}")
   message = _error(

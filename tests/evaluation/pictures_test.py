@@ -92,6 +92,15 @@ def test_filmstrip_has_clips_as_rows_and_every_second_frame_as_columns():
   assert strip_HWC[:, :, 0].tolist() == [[0, 2, 4], [5, 7, 9]]
 
 
+def test_stack_places_pictures_of_any_size_below_each_other():
+  small = np.full((2, 3, 3), 10, np.uint8)
+  wide = np.full((40, 100, 3), 20, np.uint8)
+  stacked = pictures.stack([small, wide], max_width=50, padding=4)
+  assert stacked.shape == (2 + 4 + 20, 50, 3)  # the wide one is halved
+  assert (stacked[:2, :3] == 10).all() and (stacked[6:] == 20).all()
+  assert (stacked[2:6] == 128).all() and (stacked[:2, 3:] == 128).all()
+
+
 def test_grey_gif_is_exact_and_loops_for_ever(tmp_path):
   rng = np.random.default_rng(0)
   grey = rng.integers(0, 256, (5, 16, 16, 1), np.uint8)

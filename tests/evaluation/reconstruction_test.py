@@ -63,11 +63,11 @@ def test_identical_clips_are_perfect():
 
 def test_codebook_use_stands_beside_its_token_count():
   ids = np.array([[0, 0, 1, 1], [2, 2, 3, 3]])
-  use = reconstruction.codebook(ids, bits=4)
+  use = reconstruction.codebook(ids, vocabulary=16)
   assert use["usage"] == 4 / 16 and use["tokens"] == 8
   np.testing.assert_allclose(use["entropy_bits"], 2.0)
   np.testing.assert_allclose(use["perplexity"], 4.0)
-  collapsed = reconstruction.codebook(np.zeros(100, int), bits=4)
+  collapsed = reconstruction.codebook(np.zeros(100, int), vocabulary=16)
   assert collapsed["entropy_bits"] == 0.0 and collapsed["codes_used"] == 1
 
 

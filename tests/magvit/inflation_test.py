@@ -6,26 +6,17 @@ import numpy as np
 import pytest
 
 from magvit import inflation
-from models import network
-from models import tokenizer
+from magvit import tokenizer
 from tests import tiny
 
 
-def _define(temporal, temporal_downsample):
-  return network.define(
-    lambda rngs: tokenizer.Tokenizer(
-      base_channels=4,
-      channel_multipliers=(1, 2, 2, 4),
-      temporal_downsample=temporal_downsample,
-      num_res_blocks=1,
-      bits=6,
-      norm_groups=2,
-      temporal=temporal,
-      adaptive_norm=True,
-      entropy_temperature=0.01,
-      rngs=rngs,
-    )
-  )
+def _define(temporal, temporal_downsample, **changes):
+  c = tiny.tokenizer()
+  c.tokenizer.channel_multipliers = (1, 2, 2, 4)
+  c.tokenizer.temporal = temporal
+  c.tokenizer.temporal_downsample = temporal_downsample
+  c.tokenizer.update(changes)
+  return tokenizer.define_tokenizer(c)
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +74,28 @@ def test_an_array_that_does_not_fit_is_named(models):
     inflation.inflate(params, target)
 
 
+def test_kernels_that_see_both_ways_get_the_central_slice():
+  """MAGVIT v1: each frame of a still clip has the image model's latents."""
+  changes = dict(
+    downsample="average", upsample="nearest", causal=False, adaptive_norm="off"
+  )
+  image = _define(False, (False,) * 3, **changes)
+  video = _define(True, (False,) * 3, **changes)
+  params = tiny.trained_like(image)
+  target = jax.eval_shape(video.init, jax.random.key(0))
+  inflated = inflation.inflate(params, target, causal=False)
+  frame = jax.random.uniform(jax.random.key(2), (1, 1, 16, 16, 3))
+  z, _ = _outputs(image, params, frame)
+  z_clip, _ = _outputs(video, inflated, jnp.repeat(frame, 3, axis=1))
+  np.testing.assert_allclose(z_clip, jnp.repeat(z, 3, axis=1), atol=1e-5)
+
+
 def test_models_that_differ_in_more_than_time_are_refused():
   image, video = tiny.tokenizer(temporal=False), tiny.tokenizer()
   video.inflate_from = "DIR"
   inflation.check_compatible(image, video)
-  video.tokenizer.bits = 7
-  with pytest.raises(ValueError, match="tokenizer.bits=7 must equal 6"):
+  video.quantizer.bits = 7
+  with pytest.raises(ValueError, match="quantizer.bits=7 must equal 6"):
     inflation.check_compatible(image, video)
   with pytest.raises(ValueError, match="must be the workdir of an image"):
     inflation.check_compatible(video, video)

@@ -41,7 +41,7 @@ def test_a_tokenizer_encodes_and_decodes(tiny_tokenizer_workdir):
   assert (same == ids).mean() > 0.9  # rounding flips few bits
   image_ids = tokenizer.encode(video[:, :1])
   np.testing.assert_array_equal(image_ids, ids[:, :1])
-  assert tokenizer.config.tokenizer.bits == 6
+  assert tokenizer.config.quantizer.bits == 6
 
 
 def test_a_generators_workdir_holds_the_same_tokenizer(

@@ -19,18 +19,36 @@ def test_r1_of_a_linear_discriminator_is_its_squared_norm():
   np.testing.assert_allclose(r1, jnp.square(w).sum(), rtol=1e-5)
 
 
+def test_lazy_r1_is_scaled_and_costs_nothing_between():
+  w = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  video = jax.random.uniform(jax.random.key(1), (5, 2, 4, 4, 3))
+  linear = lambda x: jnp.einsum("bthwc,thwc->b", x, w)
+  lazy = jax.jit(lambda step: losses.logits_and_lazy_r1(linear, video, step, 4))
+  every = losses.logits_and_r1(linear, video)[1]
+  for step, expected in enumerate([4 * every, 0, 0, 0, 4 * every]):
+    logits, r1 = lazy(step)
+    np.testing.assert_allclose(logits, linear(video), rtol=1e-5)
+    np.testing.assert_allclose(r1, expected, rtol=1e-5)
+
+
 def test_adversarial_losses_of_an_undecided_discriminator():
   zeros = jnp.zeros(4)
-  log2 = np.log(2.0)
-  np.testing.assert_allclose(losses.generator_adversarial(zeros), log2)
-  both = losses.discriminator_adversarial(zeros, zeros)
-  np.testing.assert_allclose(both, 2 * log2)
+  for gan, generator, both in (
+    ("non_saturating", np.log(2.0), 2 * np.log(2.0)),
+    ("hinge", 0.0, 2.0),
+  ):
+    got = losses.GENERATOR_ADVERSARIAL[gan](zeros)
+    np.testing.assert_allclose(got, generator)
+    got = losses.DISCRIMINATOR_ADVERSARIAL[gan](zeros, zeros)
+    np.testing.assert_allclose(got, both)
 
 
 def test_adversarial_losses_reward_their_sides():
   good, bad = jnp.full(4, 5.0), jnp.full(4, -5.0)
-  assert losses.generator_adversarial(good) < 0.01
-  assert losses.discriminator_adversarial(good, bad) < 0.02
+  for gan in losses.GENERATOR_ADVERSARIAL:
+    assert losses.GENERATOR_ADVERSARIAL[gan](good) < 0.01
+    assert losses.DISCRIMINATOR_ADVERSARIAL[gan](good, bad) < 0.02
+    assert losses.DISCRIMINATOR_ADVERSARIAL[gan](bad, good) > 1.0
 
 
 def test_lecam_acts_beyond_the_anchors_only():

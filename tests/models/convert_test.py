@@ -117,7 +117,7 @@ def test_torch_is_needed_for_pth_files_only(tmp_path, no_torch):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (("resnet50", "a.ckpt", "x.safetensors"), "a.ckpt must end in one of"),
+    (("resnet50", "a.bin", "x.safetensors"), "a.bin must end in one of"),
     (("resnet50", "a.npz", "x.safetensors"), "a.npz is no file"),
     (("resnet50", "a.npz", "x.npz"), "x.npz must end in .safetensors"),
     (("resnet50", "a.npz", "x.safetensors", "b.npz"), "--lin=b.npz is for"),

@@ -8,6 +8,8 @@ import pytest
 
 from models import layers
 
+_TWO_GROUPS = layers.Convention(norm_groups=2)
+
 
 def _random(seed, *shape):
   return jax.random.normal(jax.random.key(seed), shape)
@@ -45,11 +47,26 @@ def _brute_force_causal_conv(x, kernel, strides):
 )
 def test_causal_conv_is_its_definition(kernel_size, strides):
   x, kernel = _random(0, 2, 5, 6, 6, 3), _random(1, *kernel_size, 3, 4)
-  y = layers.causal_conv(x, kernel, strides)
+  y = layers.conv(x, kernel, strides)
   # float32 sums of up to 192 products of size 1
   np.testing.assert_allclose(
     y, _brute_force_causal_conv(x, kernel, strides), atol=1e-4
   )
+
+
+def test_zero_padding_on_both_sides_in_time_is_that_of_xla():
+  """MAGVIT v1's convolution; for odd kernels XLA's SAME is the same."""
+  x, kernel = _random(0, 2, 5, 6, 6, 3), _random(1, 3, 3, 3, 3, 4)
+  convention = layers.Convention(causal=False, padding="zero")
+  expected = jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (1, 1, 1),
+    "SAME",
+    dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+  )
+  y = layers.conv(x, kernel, (1, 1, 1), convention)
+  np.testing.assert_allclose(y, expected, atol=1e-4)  # sums of 81 products
 
 
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2), (1, 2, 2)])
@@ -71,37 +88,59 @@ def test_a_temporal_stride_of_two_takes_1_plus_2n_frames_to_1_plus_n(
   frames, latents
 ):
   x, kernel = jnp.ones((1, frames, 4, 4, 1)), jnp.ones((4, 4, 4, 1, 1))
-  y = layers.causal_conv(x, kernel, (2, 2, 2))
+  y = layers.conv(x, kernel, (2, 2, 2))
   assert y.shape == (1, latents, 2, 2, 1)
 
 
 def test_a_still_clip_has_a_constant_response():
   still = jnp.repeat(_random(0, 1, 1, 6, 6, 2), 5, axis=1)
-  y = layers.causal_conv(still, _random(1, 3, 3, 3, 2, 2), (1, 1, 1))
+  y = layers.conv(still, _random(1, 3, 3, 3, 2, 2), (1, 1, 1))
   np.testing.assert_array_equal(y, jnp.repeat(y[:, :1], 5, axis=1))
 
 
 def test_normalization_is_per_frame_and_group():
   x = 3.0 + 2.0 * _random(0, 2, 3, 8, 8, 4)
-  y = layers.normalize_frames(x, 2).reshape(2, 3, 8, 8, 2, 2)
+  y = layers.normalize(x, 2).reshape(2, 3, 8, 8, 2, 2)
   np.testing.assert_allclose(y.mean((2, 3, 5)), 0.0, atol=1e-5)
   np.testing.assert_allclose(y.var((2, 3, 5)), 1.0, atol=1e-4)
-  changed = layers.normalize_frames(x.at[:, 1].set(100.0), 2)
+  changed = layers.normalize(x.at[:, 1].set(100.0), 2)
   kept = changed.reshape(y.shape)[:, ::2]
   np.testing.assert_array_equal(kept, y[:, ::2])
 
 
 def test_adaptive_norm_scales_and_shifts_each_position_by_its_latent():
-  norm = layers.AdaptiveGroupNorm(4, 3, 2, rngs=nnx.Rngs(0))
+  norm = layers.AdaptiveGroupNorm(
+    4, 3, "position", _TWO_GROUPS, rngs=nnx.Rngs(0)
+  )
   x, z = _random(0, 1, 2, 4, 4, 4), _random(1, 1, 2, 4, 4, 3)
   scale = z @ norm.scale.kernel[...] + norm.scale.bias[...]
   bias = z @ norm.bias.kernel[...] + norm.bias.bias[...]
-  expected = layers.normalize_frames(x, 2) * (1.0 + scale) + bias
+  expected = layers.normalize(x, 2) * (1.0 + scale) + bias
+  np.testing.assert_allclose(norm(x, z), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_over_the_clip_are_those_of_all_its_frames():
+  x = 3.0 + 2.0 * _random(0, 2, 3, 8, 8, 4)
+  y = layers.normalize(x, 2, "clip").reshape(2, 3 * 64, 2, 2)
+  np.testing.assert_allclose(y.mean((1, 3)), 0.0, atol=1e-5)
+  np.testing.assert_allclose(y.std((1, 3)), 1.0, atol=1e-4)
+
+
+def test_global_adaptive_norm_reads_the_moments_of_the_latent():
+  """Open-MAGVIT2: any order of the positions gives the same output."""
+  convention = layers.Convention(norm_groups=2, norm_statistics="clip")
+  norm = layers.AdaptiveGroupNorm(4, 3, "global", convention, rngs=nnx.Rngs(0))
+  x, z = _random(0, 1, 2, 4, 4, 4), _random(1, 1, 2, 2, 2, 3)
+  std = np.asarray(z).reshape(8, 3).std(0, ddof=1)
+  scale = std @ norm.scale.kernel[...] + norm.scale.bias[...]
+  mean = np.asarray(z).reshape(8, 3).mean(0)
+  bias = mean @ norm.bias.kernel[...] + norm.bias.bias[...]
+  expected = layers.normalize(x, 2, "clip") * (1.0 + scale) + bias
   np.testing.assert_allclose(norm(x, z), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_shortcut_acts_on_the_input_of_a_block():
-  block = layers.ResidualBlock(2, 4, (3, 3, 3), 2, rngs=nnx.Rngs(0))
+  block = layers.ResidualBlock(2, 4, _TWO_GROUPS, rngs=nnx.Rngs(0))
   block.conv2.kernel[...] = jnp.zeros_like(block.conv2.kernel[...])
   x = _random(0, 1, 2, 4, 4, 2)
   expected = jnp.einsum(
@@ -122,8 +161,27 @@ def test_depth_to_space_has_time_slowest_and_channels_fastest():
 
 def test_enlarging_time_keeps_the_second_half_of_the_first_latent():
   x = jnp.arange(3.0).reshape(1, 3, 1, 1, 1)
-  y = layers.drop_leading_frames(layers.repeat(x, (2, 1, 1)), 2)
+  y = layers.drop_frames(layers.repeat(x, (2, 1, 1)), 2, "last")
   np.testing.assert_array_equal(y[0, :, 0, 0, 0], [0, 1, 1, 2, 2])
+
+
+def test_the_other_first_frame_rule_keeps_the_first_half():
+  x = jnp.arange(6.0).reshape(1, 6, 1, 1, 1)
+  y = layers.drop_frames(x, 2, "first")
+  np.testing.assert_array_equal(y[0, :, 0, 0, 0], [0, 2, 3, 4, 5])
+
+
+def test_average_pool_is_the_mean_of_blocks():
+  x = jnp.arange(16.0).reshape(1, 2, 2, 4, 1)
+  y = layers.average_pool(x, (2, 2, 2))
+  # 0 1 4 5 and 8 9 12 13; 2 3 6 7 and 10 11 14 15
+  np.testing.assert_array_equal(y[0, 0, 0, :, 0], [6.5, 8.5])
+
+
+def test_mean_pool_averages_the_points_it_has():
+  x = jnp.arange(3.0).reshape(1, 3, 1, 1, 1)
+  np.testing.assert_array_equal(layers.mean_pool(x)[0, :, 0, 0, 0], [0.5, 2.0])
+  assert layers.mean_pool(jnp.ones((1, 1, 4, 4, 1))).shape == (1, 1, 2, 2, 1)
 
 
 def _brute_force_blur(x, axis):
@@ -160,4 +218,5 @@ def test_blur_pool_takes_17_frames_to_1_and_leaves_one_frame_alone():
 
 def test_groups_that_do_not_divide_the_width_are_refused():
   with pytest.raises(ValueError, match="norm_groups=3 .* 4 is one"):
-    layers.GroupNorm(4, 3, rngs=nnx.Rngs(0))
+    convention = layers.Convention(norm_groups=3)
+    layers.GroupNorm(4, convention, rngs=nnx.Rngs(0))

@@ -5,27 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import base
 from models import discriminators
 from models import network
 from models import tokenizer
 from tests import tiny
 
-_FINAL = dict(
-  base_channels=128,
-  channel_multipliers=(1, 2, 2, 4),
-  temporal_downsample=(False, True, True),
-  num_res_blocks=4,
-  bits=18,
-  norm_groups=32,
-  temporal=True,
-  adaptive_norm=True,
-  entropy_temperature=0.01,
-)
 
-
-def _define(**changes):
-  settings = {**_FINAL, **changes}
-  return network.define(lambda rngs: tokenizer.Tokenizer(**settings, rngs=rngs))
+def _define(bits=18, **changes):
+  """The final architecture, changed."""
+  c = base.tokenizer()
+  c.tokenizer.update(changes)
+  c.quantizer.bits = bits
+  return network.define(
+    lambda rngs: tokenizer.Tokenizer(
+      **c.tokenizer, quantizer=c.quantizer, rngs=rngs
+    )
+  )
 
 
 def _millions(net):
@@ -98,7 +94,7 @@ def test_a_still_clip_has_constant_latents(small, clip):
 
 def test_ids_decode_to_the_reconstruction(small, clip):
   net, params = small
-  output, quantized = jax.jit(lambda v: net(params, v))(clip)
+  output, quantized, _ = jax.jit(lambda v: net(params, v))(clip)
   decoded = jax.jit(lambda i: net(params, i, method="decode"))(quantized.ids)
   np.testing.assert_allclose(decoded, output, atol=1e-5)
 
@@ -108,7 +104,7 @@ def test_ids_decode_to_the_reconstruction(small, clip):
   [
     (376.0, {}),
     (57.8, dict(base_channels=64, num_res_blocks=2)),
-    (57.8, dict(base_channels=64, num_res_blocks=2, adaptive_norm=False)),
+    (57.8, dict(base_channels=64, num_res_blocks=2, adaptive_norm="off")),
     (113.1, dict(temporal=False, temporal_downsample=(False,) * 3)),
     (
       116.3,
@@ -140,10 +136,11 @@ def test_production_shapes():
   net = _define()
   params = jax.eval_shape(net.init, jax.random.key(0))
   clip = jax.ShapeDtypeStruct((2, 17, 128, 128, 3), jnp.float32)
-  output, quantized = jax.eval_shape(net, params, clip)
+  output, quantized, latents = jax.eval_shape(net, params, clip)
   assert output.shape == (2, 17, 128, 128, 3)
   assert quantized.ids.shape == (2, 5, 16, 16)
   assert quantized.ids.dtype == jnp.int32
+  assert latents.shape == (2, 5, 16, 16, 18)
 
 
 def test_uint8_becomes_float_in_0_1():
@@ -167,8 +164,101 @@ def test_sizes_that_the_strides_reject_are_errors(small, shape, message):
     net(params, jnp.zeros((1, *shape, 3)), method="encode")
 
 
+def test_other_conventions_reach_every_layer(clip):
+  """MAGVIT v1's network mixes frames both ways; the final one does not."""
+  net = _define(
+    base_channels=4,
+    num_res_blocks=1,
+    bits=6,
+    norm_groups=2,
+    temporal_downsample=(True, True, False),
+    downsample="average",
+    upsample="nearest",
+    adaptive_norm="off",
+    causal=False,
+    padding="zero",
+    norm_statistics="clip",
+  )
+  params = tiny.trained_like(net)
+  clip = clip[:, :8]
+  latents = lambda v: net(params, v, method="encode_latents")
+  first = lambda v: latents(v)[:, 0].sum()
+  reach_T = np.abs(jax.jit(jax.grad(first))(clip)).max((0, 2, 3, 4))
+  assert (reach_T > 0).all()
+  output, quantized, _ = jax.jit(lambda v: net(params, v))(clip)
+  assert quantized.ids.shape == (1, 2, 2, 2) and output.shape == clip.shape
+  with pytest.raises(ValueError, match="9 must be a multiple of .* 8 and 12"):
+    net(params, jnp.zeros((1, 9, 16, 16, 3)), method="encode")
+
+
+def test_centred_pixels_are_the_same_network_on_another_range(small, clip):
+  net, params = small
+  centred = _define(
+    base_channels=4,
+    num_res_blocks=1,
+    bits=6,
+    norm_groups=2,
+    centred_pixels=True,
+  )
+  z = centred(params, 0.5 * (clip + 1.0), method="encode_latents")
+  expected = net(params, clip, method="encode_latents")
+  np.testing.assert_allclose(z, expected, atol=1e-4)
+  np.testing.assert_allclose(
+    2.0 * centred(params, z, method="decode_latents") - 1.0,
+    net(params, z, method="decode_latents"),
+    atol=1e-4,
+  )
+
+
+def test_bfloat16_computes_in_bfloat16_and_quantizes_in_float32(small, clip):
+  net, params = small
+  low = _define(
+    base_channels=4, num_res_blocks=1, bits=6, norm_groups=2, dtype="bfloat16"
+  )
+  jaxpr = str(jax.make_jaxpr(lambda v: low(params, v))(clip))
+  convolutions = [x for x in jaxpr.splitlines() if "conv_general" in x]
+  assert convolutions and all("bf16" in x.split("=")[0] for x in convolutions)
+  output, quantized, latents = low(params, clip)
+  assert {output.dtype, latents.dtype, quantized.commitment.dtype} == {
+    jnp.dtype("float32")
+  }
+  expected = net(params, clip, method="encode_latents")
+  # 8 bits of mantissa through 20 layers of outputs of size 1
+  np.testing.assert_allclose(latents, expected, atol=0.3)
+  gradient = jax.grad(lambda p: jnp.square(low(p, clip)[0]).sum())(params)
+  assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+
+
 def test_contradictory_settings_are_refused():
   with pytest.raises(ValueError, match="one entry per change of resolution"):
     _define(temporal_downsample=(True, True))
   with pytest.raises(ValueError, match="an image tokenizer keeps every frame"):
     _define(temporal=False)
+  with pytest.raises(ValueError, match="cannot halve time with causal=True"):
+    _define(downsample="average")
+  for field in ("downsample", "upsample", "adaptive_norm", "padding", "dtype"):
+    with pytest.raises(ValueError, match=f"tokenizer.{field}='x' must be one"):
+      _define(**{field: "x"})
+
+
+@pytest.mark.parametrize(
+  "strides", [(4, 8), (2, 2), (1, 16), (4, 8, False)], ids=str
+)
+def test_the_padded_shape_is_the_smallest_that_fits(strides):
+  rule = tokenizer.Sizes(*strides)
+
+  def fits(shape):
+    try:
+      return bool(rule.latent(shape))
+    except ValueError:
+      return False
+
+  space, least = rule.space, 1 if rule.causal else rule.time
+  for size in range(1, 35):
+    shape = (size, size, size + 1)
+    sizes = range(size, 60)
+    assert rule.padded(shape) == (
+      next(n for n in sizes if fits((n, space, space))),
+      next(n for n in sizes if fits((least, n, space))),
+      next(n for n in sizes[1:] if fits((least, space, n))),
+    )

@@ -1,0 +1,169 @@
+"""Our network against Open-MAGVIT2's own, with the same random weights.
+
+  python -m benchmarks.open_magvit2 --peer=SEED-VOKEN_FOLDER [--kind=video]
+    [--width=128] [--size=128] [--frames=17] [--repeats=3] [--output=FILE]
+
+Builds the encoder and decoder of a checkout of TencentARC/SEED-Voken, draws all
+of their weights (norms and biases too), imports their state dict as
+`--mode=import` would, and compares latents, ids and pixels. Then both encode
+and decode the same clip in turn, on the same number of threads. Needs torch and
+einops beside requirements.txt. Read ratios.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from configs import tokenizer_image
+from configs import tokenizer_video
+from magvit import tokenizer
+from models import open_magvit2
+
+_MODULES = {"video": "improved_video_model.py", "image": "improved_model.py"}
+_CONFIGS = {"video": tokenizer_video, "image": tokenizer_image}
+
+
+def main():
+  parser = argparse.ArgumentParser()
+  parser.add_argument("--peer", type=pathlib.Path, required=True)
+  parser.add_argument("--kind", choices=sorted(_MODULES), default="video")
+  parser.add_argument("--width", type=int, default=128, help="multiple of 32")
+  parser.add_argument(
+    "--multipliers", type=int, nargs="+", default=[1, 2, 2, 4]
+  )
+  parser.add_argument("--blocks", type=int, default=4)
+  parser.add_argument("--bits", type=int, default=18)
+  parser.add_argument("--size", type=int, default=128)
+  parser.add_argument("--frames", type=int, default=17)
+  parser.add_argument("--repeats", type=int, default=3)
+  parser.add_argument("--threads", type=int, default=2)
+  parser.add_argument("--checkpoint", help="also save the peer's state dict")
+  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  args = parser.parse_args()
+  torch.set_num_threads(args.threads)
+  encoder, decoder = peer(args)
+  state = {
+    f"{part}.{name}": tensor
+    for part, module in (("encoder", encoder), ("decoder", decoder))
+    for name, tensor in module.state_dict().items()
+  }
+  if args.checkpoint:
+    torch.save({"state_dict": state}, args.checkpoint)
+  frames = args.frames if args.kind == "video" else 1
+  video = np.random.default_rng(0).uniform(
+    size=(1, frames, args.size, args.size, 3)
+  )
+  video = video.astype(np.float32)
+
+  ours, params = imported({k: v.numpy() for k, v in state.items()})
+  encode = jax.jit(lambda p, v: ours(p, v, method="encode_latents"))
+  decode = jax.jit(lambda p, z: ours(p, z, method="decode_latents"))
+
+  def run_ours():
+    z = encode(params, video)
+    return z, decode(params, jnp.where(z >= 0, 1.0, -1.0))
+
+  x = torch.from_numpy(np.moveaxis(2 * video - 1, -1, 1).copy())
+  x = x if args.kind == "video" else x[:, :, 0]
+
+  def run_peer():
+    with torch.no_grad():
+      z = encoder(x)
+      return z, decoder(torch.where(z > 0, 1.0, -1.0))
+
+  result = {
+    "kind": args.kind,
+    "width": args.width,
+    "frames": frames,
+    "size": args.size,
+    "threads": args.threads,
+    "cores": os.cpu_count(),
+    **errors(run_ours(), run_peer()),
+  }
+  times = {"ours": [], "peer": []}
+  for _ in range(args.repeats):  # in turn: both see the same neighbours
+    for name, run in (("ours", run_ours), ("peer", run_peer)):
+      start = time.perf_counter()
+      jax.block_until_ready(run())
+      times[name].append(time.perf_counter() - start)
+  if args.repeats:
+    medians = {k: statistics.median(v) for k, v in times.items()}
+    result["seconds"] = times
+    result["ratio"] = medians["ours"] / medians["peer"]
+  text = json.dumps(result, indent=2)
+  print(text)
+  if args.output:
+    args.output.write_text(text + "\n")
+
+
+def peer(args):
+  """The peer's encoder and decoder, every weight drawn anew."""
+  folder = args.peer / "src/Open_MAGVIT2/modules/diffusionmodules"
+  spec = importlib.util.spec_from_file_location(
+    "peer", folder / _MODULES[args.kind]
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  torch.manual_seed(0)
+  settings = dict(
+    ch=args.width,
+    out_ch=3,
+    in_channels=3,
+    num_res_blocks=args.blocks,
+    z_channels=args.bits,
+    ch_mult=tuple(args.multipliers),
+    resolution=args.size,
+  )
+  pair = module.Encoder(**settings).eval(), module.Decoder(**settings).eval()
+  for network in pair:
+    for parameter in network.parameters():
+      parameter.data += (
+        0.1
+        * parameter.std().nan_to_num(1.0).clamp(min=0.1)
+        * torch.randn_like(parameter)
+      )
+      parameter.requires_grad_(False)
+  return pair
+
+
+def imported(tensors):
+  """(our network, its weights) of a state dict, as --mode=import makes it."""
+  kind = "video" if open_magvit2.is_video(tensors) else "image"
+  config = _CONFIGS[kind].get_config("open_magvit2")
+  for section, fields in open_magvit2.settings(tensors).items():
+    config[section].update(fields)
+  network = tokenizer.define_tokenizer(config)
+  abstract = jax.eval_shape(network.init, jax.random.key(0))
+  arrays, _ = open_magvit2.to_ours(tensors, abstract, "the peer")
+  leaves = map(jnp.asarray, arrays.values())
+  return network, jax.tree.structure(abstract).unflatten(leaves)
+
+
+def errors(ours, theirs):
+  """Largest differences, relative to the largest value, and ids that differ."""
+  z, video = (np.asarray(a) for a in ours)
+  z_peer, video_peer = (np.asarray(b) for b in theirs)
+  if z_peer.ndim == 4:
+    z_peer, video_peer = z_peer[:, :, None], video_peer[:, :, None]
+  z_peer = np.moveaxis(z_peer, 1, -1)
+  video_peer = 0.5 * (np.moveaxis(video_peer, 1, -1) + 1.0)
+  relative = lambda a, b: float(np.abs(a - b).max() / np.abs(b).max())
+  return {
+    "latent_error": relative(z, z_peer),
+    "differing_bits": int(((z >= 0) != (z_peer > 0)).sum()),
+    "bits": z.size,
+    "pixel_error": relative(video, video_peer),
+  }
+
+
+if __name__ == "__main__":
+  main()

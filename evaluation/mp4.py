@@ -1,0 +1,95 @@
+"""MP4 files that any player shows (H.264, through PyAV's FFmpeg)."""
+
+import fractions
+import os
+import pathlib
+
+import av
+import numpy as np
+
+_QUALITY = "12"  # x264's constant rate factor: no visible loss; 0 is lossless
+_BT709 = 1  # in FFmpeg's tables of matrices, primaries and transfer curves
+_LIMITED_RANGE = 1
+
+
+class Writer:
+  """Writes frames one by one; the file appears when the `with` block ends.
+
+    with Writer(path, frame_rate) as writer:
+      writer.add(frame_HWC)
+
+  An exception inside leaves no file. Missing folders are made. yuv420p, which
+  every player shows, halves the resolution of colour and thereby needs even
+  sizes; a frame of an odd size is written as yuv444p, in its own size, which
+  some browsers do not play.
+  """
+
+  def __init__(
+    self, path: str | os.PathLike, frame_rate: fractions.Fraction
+  ) -> None:
+    self._path = pathlib.Path(path)
+    self._temporary = self._path.with_name(
+      f".{self._path.name}.{os.getpid()}.tmp"
+    )
+    self._rate = fractions.Fraction(frame_rate)
+    self._container = self._stream = None
+
+  def __enter__(self) -> "Writer":
+    return self
+
+  def add(self, frame_HWC: np.ndarray) -> None:
+    """Appends a frame, uint8 (H, W, 3) RGB; all have the size of the first.
+
+    Raises:
+      ValueError: another type or shape.
+    """
+    if frame_HWC.dtype != np.uint8 or frame_HWC.shape[2:] != (3,):
+      raise ValueError(
+        f"frame of shape {frame_HWC.shape} and type {frame_HWC.dtype} must be"
+        " uint8 (height, width, 3)"
+      )
+    if self._stream is None:
+      self._start(*frame_HWC.shape[:2])
+    size = (self._stream.height, self._stream.width)
+    if frame_HWC.shape[:2] != size:
+      raise ValueError(
+        f"frame of {frame_HWC.shape[:2]} must have the size of the first,"
+        f" {size}"
+      )
+    frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24").reformat(
+      format=self._stream.pix_fmt,
+      dst_colorspace=_BT709,
+      dst_color_range=_LIMITED_RANGE,
+    )
+    self._container.mux(self._stream.encode(frame))
+
+  def _start(self, height: int, width: int) -> None:
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    self._container = av.open(
+      str(self._temporary),
+      "w",
+      format="mp4",
+      options={"movflags": "+faststart"},
+    )
+    self._stream = self._container.add_stream(
+      "libx264", rate=self._rate, options={"crf": _QUALITY}
+    )
+    self._stream.height, self._stream.width = height, width
+    even = height % 2 == 0 and width % 2 == 0
+    self._stream.pix_fmt = "yuv420p" if even else "yuv444p"
+    # Said in the file: players guess the colours of files that do not say.
+    context = self._stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED_RANGE
+
+  def __exit__(self, error_type, error, traceback) -> None:
+    if self._container is None:
+      return
+    try:
+      if error_type is None:
+        self._container.mux(self._stream.encode(None))
+      self._container.close()
+      if error_type is None:
+        os.replace(self._temporary, self._path)
+    finally:
+      self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,201 @@
+"""Images and videos of any common format, frame by frame: Pillow and FFmpeg.
+
+What comes out is uint8 RGB, one frame after the other, as a viewer shows it:
+
+- Transparency is laid on white; 16 bits a channel become 8. A video's
+  transparency is dropped.
+- EXIF orientation and a video's quarter turns are applied.
+- Files that Pillow reads and that hold several pictures (GIF, animated PNG and
+  WebP, TIFF) are videos; at 10 frames per second where they name no rate.
+- A variable frame rate counts as its average: every frame is kept.
+
+A file that breaks off is an error where its format tells (MP4, MOV, FLV, PNG,
+JPEG); others, like Matroska and most AVI, end sooner without a word.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import fractions
+import os
+
+import av
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+from PIL import ImageSequence
+
+IMAGE_SUFFIXES = (
+  *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif"),
+  *(".tiff", ".webp"),
+)
+VIDEO_SUFFIXES = (
+  *(".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+  *(".ogv", ".ts", ".webm", ".wmv"),
+)
+
+# Both libraries read more than images and videos (FFmpeg makes a film of any
+# text file, and follows play lists to other files), so they are held to these.
+_IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SEQUENCES = ("GIF", "PNG", "TIFF", "WEBP")  # others' extras are previews
+_VIDEO_FORMATS = "asf,avi,flv,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
+_DEFAULT_RATE = fractions.Fraction(10)
+
+
+@dataclasses.dataclass(frozen=True)
+class Media:
+  """A file that can be opened; made by `probe`."""
+
+  path: str
+  kind: str  # "image" or "video"
+  coding: str  # for people, e.g. "PNG RGBA" or "h264 yuv420p"
+  frame_rate: fractions.Fraction | None  # frames per second; None: an image
+
+  def frames(self) -> Iterator[np.ndarray]:
+    """Decodes one frame after the other, uint8 (H, W, 3), all of one size.
+
+    Raises:
+      ValueError: the file is damaged, at this frame or altogether; no frames;
+        frames of several sizes.
+    """
+    with _readable(self.path):
+      decode = _video_frames if _is_ffmpegs(self.path) else _pillow_frames
+      shape = None
+      for index, frame_HWC in enumerate(decode(self.path)):
+        shape = shape or frame_HWC.shape
+        if frame_HWC.shape != shape:
+          raise ValueError(
+            f"frame {index} is {_size(frame_HWC.shape)}, the first is"
+            f" {_size(shape)}; scale all to one size"
+          )
+        yield frame_HWC
+      if shape is None:
+        raise ValueError("it holds no frames")
+
+
+def probe(path: str) -> Media:
+  """Opens a file without decoding it; what it holds counts, not its name.
+
+  Raises:
+    ValueError: neither an image nor a video, or one that cannot be opened.
+  """
+  with _readable(path):
+    return _probe_video(path) if _is_ffmpegs(path) else _probe_pillow(path)
+
+
+def find(folder: str) -> tuple[list[str], list[str]]:
+  """(images and videos, other files) in a folder and below, by their suffix.
+
+  Paths are relative to the folder and sorted; hidden files are left out.
+  """
+  media, others = [], []
+  for root, folders, names in os.walk(folder):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    for name in names:
+      if not name.startswith("."):
+        known = name.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+        path = os.path.relpath(os.path.join(root, name), folder)
+        (media if known else others).append(path)
+  return sorted(media), sorted(others)
+
+
+@contextlib.contextmanager
+def _readable(path: str):
+  """Every failure inside becomes a ValueError of one kind."""
+  try:
+    yield
+  except Exception as error:  # decoders raise nearly anything on damaged files
+    reason = getattr(error, "strerror", None) or error
+    raise ValueError(f"cannot read {path}: {reason}") from error
+
+
+def _is_ffmpegs(path: str) -> bool:
+  try:
+    with Image.open(path, formats=_IMAGE_FORMATS):
+      return False
+  except Image.UnidentifiedImageError:
+    return True
+
+
+def _probe_pillow(path: str) -> Media:
+  with Image.open(path, formats=_IMAGE_FORMATS) as image:
+    coding = f"{image.format} {image.mode}"
+    if not _is_sequence(image):
+      return Media(path, "image", coding, None)
+    milliseconds = []
+    for page in ImageSequence.Iterator(image):
+      page.load()  # WebP says how long a page is shown only then
+      milliseconds.append(page.info.get("duration", 0))
+    rate = _DEFAULT_RATE
+    if sum(milliseconds) > 0:
+      mean = fractions.Fraction(sum(milliseconds)) / len(milliseconds)
+      rate = (1000 / mean).limit_denominator(1001)
+    return Media(path, "video", coding, rate)
+
+
+def _pillow_frames(path: str) -> Iterator[np.ndarray]:
+  with Image.open(path, formats=_IMAGE_FORMATS) as image:
+    pages = ImageSequence.Iterator(image) if _is_sequence(image) else [image]
+    for page in pages:
+      yield _rgb(ImageOps.exif_transpose(page))
+
+
+def _is_sequence(image: Image.Image) -> bool:
+  return image.format in _SEQUENCES and image.n_frames > 1
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+  """Any image to uint8 (H, W, 3)."""
+  if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255
+    grey_HW = np.rint(np.asarray(image) / 257).astype(np.uint8)
+    return np.repeat(grey_HW[..., None], 3, axis=2)
+  if image.mode in ("I", "F"):
+    raise ValueError(
+      f"pixels of mode {image.mode!r} (32 bits) have no known range; save it"
+      " with 8 or 16 bits"
+    )
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    paper = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(paper, image)
+  return np.asarray(image.convert("RGB"))
+
+
+def _open_video(path: str) -> av.container.InputContainer:
+  options = {"format_whitelist": _VIDEO_FORMATS, "protocol_whitelist": "file"}
+  try:
+    # Absolute: FFmpeg takes "name:" at the start for a protocol.
+    container = av.open(os.path.abspath(path), options=options)
+  except av.FFmpegError as error:
+    raise ValueError(
+      "it is neither an image that Pillow reads nor a video that FFmpeg"
+      f" reads ({error.strerror}); give a whole file of a common format"
+    ) from error
+  if not container.streams.video:
+    container.close()
+    raise ValueError("it holds no video stream")
+  return container
+
+
+def _probe_video(path: str) -> Media:
+  with _open_video(path) as container:
+    stream = container.streams.video[0]
+    codec = stream.codec_context
+    rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
+    coding = f"{codec.name} {codec.pix_fmt}"
+    return Media(path, "video", coding, fractions.Fraction(rate))
+
+
+def _video_frames(path: str) -> Iterator[np.ndarray]:
+  with _open_video(path) as container:
+    stream = container.streams.video[0]
+    # One thread a frame would be faster, and hides where a file breaks off.
+    stream.thread_type = "SLICE"
+    for frame in container.decode(stream):
+      frame_HWC = frame.to_ndarray(format="rgb24")
+      # Degrees counter-clockwise, and so are the quarter turns of rot90.
+      yield np.rot90(frame_HWC, round(frame.rotation / 90))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+  return f"{shape[0]} x {shape[1]}"

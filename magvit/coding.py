@@ -1,0 +1,95 @@
+"""Frames of any size and number through a tokenizer.
+
+They are padded to what the strides allow (the edge pixels repeated at the
+bottom and on the right, the last frame repeated at the end) and the output is
+cropped back: as many frames of the same size come out as went in. The padding
+is the smallest that fits, because frames are normalised as a whole.
+
+A tokenizer of images codes each frame as an image, in groups, so that any
+number of frames takes the same memory. A tokenizer of videos codes the whole
+clip at once, because windows of it would leave seams: each would start without
+a past. Memory grows with the clip, and more than MAX_FRAMES frames are refused.
+"""
+
+from collections.abc import Iterator
+import itertools
+
+import jax
+import ml_collections
+import numpy as np
+
+from evaluation import pictures
+from magvit import load
+from magvit import tokenizer as tokenizer_lib
+
+MAX_FRAMES = 1024  # of a clip that is coded at once
+_PIXELS_AT_ONCE = 2**20  # of frames that are coded as images
+
+
+def reconstruct_frames(
+  tokenizer: load.LoadedTokenizer, frames: Iterator[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """(original, reconstruction) of each frame, all uint8 (H, W, 3).
+
+  Raises:
+    ValueError: more than MAX_FRAMES frames for a tokenizer of videos, or too
+      much for the memory of the device.
+  """
+  if codes_images(tokenizer.config):
+    first_HWC = next(frames)
+    frames = itertools.chain([first_HWC], frames)
+    height, width = first_HWC.shape[:2]
+    group_size = max(1, _PIXELS_AT_ONCE // (height * width))
+    while group := list(itertools.islice(frames, group_size)):
+      outputs_BTHWC = reconstruct(tokenizer, np.stack(group)[:, None])
+      yield from zip(group, outputs_BTHWC[:, 0], strict=True)
+    return
+  clip = list(itertools.islice(frames, MAX_FRAMES + 1))
+  if len(clip) > MAX_FRAMES:
+    raise ValueError(
+      f"more than the {MAX_FRAMES} frames that a tokenizer of videos codes at"
+      " once: cut it into shorter videos, best at changes of scene, or use a"
+      " tokenizer of images"
+    )
+  outputs_BTHWC = reconstruct(tokenizer, np.stack(clip)[None])
+  yield from zip(clip, outputs_BTHWC[0], strict=True)
+
+
+def codes_images(config: ml_collections.ConfigDict) -> bool:
+  """Whether a tokenizer is of images and so codes frame by frame."""
+  return not config.tokenizer.temporal
+
+
+def padded_shape(
+  config: ml_collections.ConfigDict, shape: tuple[int, int, int]
+) -> tuple[int, int, int]:
+  """(T, H, W) of all that is encoded for a video of this (T, H, W)."""
+  sizes = tokenizer_lib.sizes(config)
+  if codes_images(config):
+    return (shape[0], *sizes.padded((1, *shape[1:]))[1:])
+  return sizes.padded(shape)
+
+
+def reconstruct(
+  tokenizer: load.LoadedTokenizer, video_BTHWC: np.ndarray
+) -> np.ndarray:
+  """Pads, encodes, decodes and crops: uint8 (B, T, H, W, 3) to the same.
+
+  Raises:
+    ValueError: too large for the memory of the device.
+  """
+  shape = video_BTHWC.shape[1:4]
+  padded = tokenizer_lib.sizes(tokenizer.config).padded(shape)
+  after = [(0, p - s) for p, s in zip(padded, shape, strict=True)]
+  padded_BTHWC = np.pad(video_BTHWC, [(0, 0), *after, (0, 0)], mode="edge")
+  try:
+    output_BTHWC = np.asarray(tokenizer.decode(tokenizer.encode(padded_BTHWC)))
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise ValueError(
+      f"{shape[0]} frames of {shape[1]} x {shape[2]} pixels do not fit into"
+      " the memory of the device: make them fewer or smaller"
+    ) from error
+  frames, height, width = shape
+  return pictures.to_uint8(output_BTHWC[:, :frames, :height, :width])

@@ -1,0 +1,79 @@
+"""Signs of life of a tokenizer in training: bits, codes, discriminator.
+
+"It does not train and I cannot see why" has few causes, and these numbers tell
+them apart: bits that never change (dead), bits that change all the time (flip
+rate), latents that drift away from their codes (magnitude), a codebook that is
+used in part, a discriminator that always or never wins.
+"""
+
+from jax import lax
+import jax.numpy as jnp
+
+# A bit is dead when it has one value for all but this share of the tokens.
+_DEAD_SHARE = 0.01
+_MAX_TRACKED_CODES = 2**20
+
+
+def init(video_shape, latent_shape, channels: int, vocabulary: int):
+  """Running statistics for TrainState.extras.
+
+  Args:
+    video_shape: (T, H, W) of a clip.
+    latent_shape: (t, h, w) of its tokens.
+    channels: of a latent.
+    vocabulary: number of codes; above 2^20 their use is not tracked.
+  """
+  tracked = vocabulary if vocabulary <= _MAX_TRACKED_CODES else 0
+  return {
+    # One clip of the first batch, encoded again and again.
+    "probe": jnp.zeros((1, *video_shape, 3)),
+    "probe_signs": jnp.zeros((1, *latent_shape, channels), bool),
+    "flip_rate": jnp.zeros(channels),
+    "last_seen": jnp.full(tracked, jnp.iinfo(jnp.int32).min // 2, jnp.int32),
+  }
+
+
+def update(health, step, interval: int, video_BTHWC, z_BthwK, ids_Bthw, encode):
+  """(new running statistics, metrics) of one step.
+
+  Args:
+    health: from `init` or the step before.
+    step: int32 (), steps done before this one.
+    interval: steps between two encodings of the probe, and the window in which
+      a code counts as used.
+    video_BTHWC: this step's clips.
+    z_BthwK: their latents before quantization.
+    ids_Bthw: their tokens.
+    encode: clips (1, T, H, W, 3) to latents.
+
+  Returns:
+    Metrics: per-channel vectors `mean_magnitude`, `positive_share` and
+    `flip_rate` (share of the probe's signs that changed within the last whole
+    interval), `dead_bits`, and `codes_used` in the window, a share of all.
+  """
+
+  def probe_again(health):
+    first = step == 0
+    probe = jnp.where(first, video_BTHWC[:1], health["probe"])
+    signs = encode(probe) >= 0
+    flips_K = (signs != health["probe_signs"]).mean((0, 1, 2, 3))
+    return {
+      **health,
+      "probe": probe,
+      "probe_signs": signs,
+      "flip_rate": jnp.where(first, 0.0, flips_K),
+    }
+
+  health = lax.cond(step % interval == 0, probe_again, lambda h: h, health)
+  share_K = (z_BthwK >= 0).mean((0, 1, 2, 3))
+  metrics = {
+    "mean_magnitude": jnp.abs(z_BthwK).mean((0, 1, 2, 3)),
+    "positive_share": share_K,
+    "flip_rate": health["flip_rate"],
+    "dead_bits": (jnp.minimum(share_K, 1.0 - share_K) < _DEAD_SHARE).sum(),
+  }
+  if health["last_seen"].size:
+    seen = health["last_seen"].at[ids_Bthw.reshape(-1)].set(step)
+    health = {**health, "last_seen": seen}
+    metrics["codes_used"] = (seen > step - interval).mean()
+  return health, metrics

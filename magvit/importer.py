@@ -1,0 +1,89 @@
+"""--mode=import: public weights into a workdir that other modes read."""
+
+import hashlib
+import json
+import logging
+import os
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from evaluation import files
+from magvit import checkpoint
+from magvit import tokenizer
+from models import open_magvit2
+from models import tensor_files
+
+log = logging.getLogger(__name__)
+
+SOURCES = ("open_magvit2",)
+
+
+def import_weights(
+  source: str | None,
+  path: str | None,
+  image_config: ml_collections.ConfigDict,
+  video_config: ml_collections.ConfigDict,
+  workdir: str,
+) -> None:
+  """Writes config.json, a checkpoint of step 0 and imported.json.
+
+  Args:
+    source: whose weights, one of SOURCES.
+    path: a .ckpt or .pth file (needs torch), .safetensors or .npz.
+    image_config: of that source's image tokenizers; what the file's shapes
+      tell is set in it.
+    video_config: likewise of its video tokenizers.
+    workdir: a new or empty directory.
+
+  Raises:
+    ValueError: an unknown source, a file that cannot be read, a tensor that is
+      missing, unknown or mis-shaped, or a workdir in use.
+  """
+  if source not in SOURCES:
+    raise ValueError(f"--source={source} must be one of {list(SOURCES)}")
+  if path is None:
+    raise ValueError("--mode=import needs --input=FILE")
+  if os.path.isdir(workdir) and os.listdir(workdir):
+    raise ValueError(
+      f"workdir={workdir} is not empty: import into a new directory"
+    )
+  tensors = tensor_files.read(path)
+  try:
+    kind = "video" if open_magvit2.is_video(tensors) else "image"
+    found = open_magvit2.settings(tensors)
+  except (KeyError, ValueError) as error:
+    raise ValueError(f"{path}: {error}") from error
+  config = video_config if kind == "video" else image_config
+  for section, fields in found.items():
+    config[section].update(fields)
+  config.name = f"{kind} tokenizer of {os.path.basename(path)}"
+  generator = tokenizer.define_tokenizer(config)
+  abstract = jax.eval_shape(generator.init, jax.random.key(0))
+  arrays, which = open_magvit2.to_ours(tensors, abstract, path)
+  params = jax.tree.structure(abstract).unflatten(
+    jnp.asarray(x, jnp.float32) for x in arrays.values()
+  )
+  checkpoint.check_workdir(workdir, config)
+  checkpoint.save_average(workdir, 0, params)
+  with open(path, "rb") as f:
+    digest = hashlib.file_digest(f, "sha256").hexdigest()
+  origin = {
+    "source": source,
+    "file": os.path.basename(path),
+    "sha256": digest,
+    "weights": which,
+    "ids": "channel 0 is the least significant bit",
+  }
+  text = json.dumps(origin, indent=2) + "\n"
+  files.write_atomically(os.path.join(workdir, checkpoint.IMPORTED), text)
+  # Last: a workdir with a config is a complete one.
+  checkpoint.write_config(workdir, config)
+  log.info(
+    "imported %d tensors (%s weights) of %s into %s",
+    len(arrays),
+    which,
+    path,
+    workdir,
+  )

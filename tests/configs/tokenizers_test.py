@@ -1,0 +1,106 @@
+"""Tests of every row of configs/tokenizer_*.py: sizes, and a step of each."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import tokenizer_image
+from configs import tokenizer_video
+from magvit import mesh as mesh_lib
+from magvit import state as state_lib
+from magvit import tokenizer
+from models import network
+
+_ROWS = [
+  (module, arg)
+  for module in (tokenizer_image, tokenizer_video)
+  for arg in module.VARIANTS
+]
+# Millions of parameters of generator and discriminator, from the papers, from
+# Google's code, or counted in the authors' published state dicts.
+_PUBLISHED = {
+  "image imagenet128": (113.1, 23.9),
+  "image imagenet256": (116.3, 28.9),
+  "image imagenet512": (167.7, 28.9),
+  "image v1_b": (13.8, 6.0),
+  "image v1_l": (53.1, 23.9),
+  "image ablation_adaptive": (113.1, 23.9),
+  "image open_magvit2": (115.1, None),
+  "video ucf101": (376.0, 61.3),
+  "video kinetics600": (376.0, 61.3),
+  "video v1_b": (40.6, 15.3),
+  "video v1_l": (157.8, 61.3),
+  "video v1_h": (308.4, 61.3),
+  "video v1_bair_b": (36.6, None),
+  "video v1_bair_l": (141.9, None),
+  "video joint_magvit": (38.6, None),
+  "video joint_cvivit": (89.5, None),  # the paper prints 90
+  "video joint_hybrid": (66.8, None),  # the paper prints 67
+  "video joint_causal": (57.8, None),
+  "video open_magvit2": (370.5, None),
+}
+
+
+def _name(row):
+  module, arg = row
+  return f"{module.__name__.rsplit('_', 1)[1]} {arg}"
+
+
+def _millions(net):
+  params = jax.eval_shape(net.init, jax.random.key(0))
+  return round(network.count(params) / 1e6, 1)
+
+
+@pytest.mark.parametrize("row", _ROWS, ids=_name)
+def test_sizes(row):
+  module, arg = row
+  c = module.get_config(arg)
+  generator = _millions(tokenizer.define_tokenizer(c))
+  shape = tokenizer.clip_shape(c)
+  discriminator = _millions(tokenizer.define_discriminator(c, shape))
+  published = _PUBLISHED.get(_name(row), (None, None))
+  assert published[0] in (generator, None)
+  assert published[1] in (discriminator, None)
+  documented = next(
+    line.split() for line in module.__doc__.splitlines() if f" {arg} " in line
+  )
+  assert str(generator) in documented
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", _ROWS, ids=_name)
+def test_one_step(row):
+  """Each row, narrow, shallow and at the smallest frame that it takes."""
+  module, arg = row
+  c = module.get_config(arg)
+  c.batch_size = 1
+  c.dataset.name = "digits"
+  c.dataset.frames = min(c.dataset.frames, 5 if c.tokenizer.causal else 4)
+  c.dataset.size = 2 ** len(c.tokenizer.temporal_downsample)
+  c.tokenizer.base_channels = 4
+  c.tokenizer.num_res_blocks = 1
+  c.tokenizer.norm_groups = 2
+  c.tokenizer.transformer.width = 8
+  c.tokenizer.transformer.mlp_width = 16
+  c.tokenizer.transformer.num_heads = 2
+  c.tokenizer.transformer.latent_size = (1, 1)
+  c.discriminator.base_channels = 4
+  c.discriminator.channel_multipliers = (1, 2)
+  c.loss.perceptual_network = "off"
+  c.inflate_from = "none"
+  mesh = mesh_lib.make_mesh(c.mesh, jax.devices()[:1])
+  algorithm = tokenizer.build(c, mesh)
+  state = state_lib.create(algorithm, mesh, jax.random.key(0))
+  shape = (1, *tokenizer.clip_shape(c), 3)
+  batch = {"video": jax.random.uniform(jax.random.key(1), shape)}
+  state, metrics = jax.jit(algorithm.step)(state, batch, jax.random.key(2))
+  assert state.step == 1
+  assert all(np.isfinite(v).all() for v in metrics.values())
+  for name in ("generator", "discriminator"):
+    assert metrics[f"{name}/gradient_norm"] > 0
+
+
+def test_an_unknown_row_is_refused():
+  for module in (tokenizer_image, tokenizer_video):
+    with pytest.raises(ValueError, match="unknown variant 'x': expected"):
+      module.get_config("x")

@@ -1,0 +1,93 @@
+"""Tests of magvit/coding.py: what goes in comes out in number and size."""
+
+from jax.errors import JaxRuntimeError
+import numpy as np
+import pytest
+
+from magvit import coding
+from tests import tiny
+
+
+class Exact:
+  """A tokenizer that loses nothing; it remembers the shapes it was given."""
+
+  def __init__(self, config):
+    self.config = config
+    self.shapes = []
+
+  def encode(self, video_BTHWC):
+    self.shapes.append(video_BTHWC.shape)
+    self.last_BTHWC = video_BTHWC
+    return video_BTHWC
+
+  def decode(self, video_BTHWC):
+    return video_BTHWC / np.float32(255.0)
+
+
+def _clip(frames, height, width):
+  rng = np.random.default_rng(0)
+  return rng.integers(0, 256, (frames, height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("temporal", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 5, 6), (5, 6, 8), (2, 7, 3)])
+def test_every_frame_comes_out_in_its_size(temporal, shape):
+  tokenizer = Exact(tiny.tokenizer(temporal))
+  clip = _clip(*shape)
+  pairs = list(coding.reconstruct_frames(tokenizer, iter(clip)))
+  originals, outputs = (np.stack(x) for x in zip(*pairs, strict=True))
+  np.testing.assert_array_equal(originals, clip)
+  np.testing.assert_array_equal(outputs, clip)
+
+
+def test_padding_repeats_the_edge_and_the_last_frame():
+  tokenizer = Exact(tiny.tokenizer())
+  clip = _clip(2, 3, 5)
+  list(coding.reconstruct_frames(tokenizer, iter(clip)))
+  padded = tokenizer.last_BTHWC[0]
+  assert padded.shape == (3, 4, 6, 3)
+  np.testing.assert_array_equal(padded[:2, :3, :5], clip)
+  np.testing.assert_array_equal(padded[2], padded[1])
+  np.testing.assert_array_equal(padded[:, 3], padded[:, 2])
+  np.testing.assert_array_equal(padded[:, :, 5], padded[:, :, 4])
+  assert coding.padded_shape(tokenizer.config, (2, 3, 5)) == (3, 4, 6)
+
+
+def test_a_tokenizer_of_images_codes_groups_of_single_frames(monkeypatch):
+  monkeypatch.setattr(coding, "_PIXELS_AT_ONCE", 60)
+  tokenizer = Exact(tiny.tokenizer(temporal=False))
+  clip = _clip(7, 4, 5)
+  stream = iter(clip)
+  pairs = coding.reconstruct_frames(tokenizer, stream)
+  next(pairs)
+  assert len(list(stream)) == 4  # only one group was read
+  outputs = coding.reconstruct_frames(tokenizer, iter(clip))
+  assert len(list(outputs)) == 7
+  assert tokenizer.shapes[1:] == [
+    *[(3, 1, 4, 6, 3), (3, 1, 4, 6, 3), (1, 1, 4, 6, 3)]
+  ]
+  assert coding.padded_shape(tokenizer.config, (7, 4, 5)) == (7, 4, 6)
+
+
+def test_a_tokenizer_of_videos_is_never_given_a_part(monkeypatch):
+  monkeypatch.setattr(coding, "MAX_FRAMES", 6)
+  tokenizer = Exact(tiny.tokenizer())
+  assert len(list(coding.reconstruct_frames(tokenizer, iter(_clip(6, 2, 2)))))
+  assert tokenizer.shapes == [(1, 7, 2, 2, 3)]
+  with pytest.raises(ValueError, match="more than the 6 frames"):
+    next(coding.reconstruct_frames(tokenizer, iter(_clip(7, 2, 2))))
+
+
+@pytest.mark.parametrize(
+  "text, error",
+  [("RESOURCE_EXHAUSTED: 9 GB", ValueError), ("INTERNAL", JaxRuntimeError)],
+)
+def test_only_too_little_memory_is_the_users_error(text, error):
+  tokenizer = Exact(tiny.tokenizer())
+
+  def decode(ids):
+    raise JaxRuntimeError(text)
+
+  tokenizer.decode = decode
+  with pytest.raises(error, match="fewer or smaller|INTERNAL"):
+    coding.reconstruct(tokenizer, _clip(3, 4, 4)[None])

@@ -1,0 +1,126 @@
+"""Tests of magvit/tokenizer.py: the step, its settings, joint training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from magvit import mesh as mesh_lib
+from magvit import optimizer
+from magvit import state as state_lib
+from magvit import tokenizer
+from tests import tiny
+
+
+def _build(config):
+  mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+  algorithm = tokenizer.build(config, mesh)
+  return algorithm, state_lib.create(algorithm, mesh, jax.random.key(0))
+
+
+@pytest.fixture
+def gradients(monkeypatch):
+  """A step whose parameters become the gradients that it computed."""
+  keep = optax.GradientTransformation(
+    lambda params: (), lambda g, s, p: (jax.tree.map(jnp.subtract, g, p), s)
+  )
+  monkeypatch.setattr(optimizer, "make_optimizer", lambda *args: keep)
+
+  def run(config, state, batch):
+    algorithm, _ = _build(config)
+    state, _ = jax.jit(algorithm.step)(state, batch, jax.random.key(0))
+    return jax.device_get(state.params)
+
+  return run
+
+
+def test_joint_gradients_are_those_of_images_and_clips_added(gradients):
+  joint = tiny.tokenizer()
+  joint.dataset.joint_images = 2
+  joint.loss.joint_images = 0.5
+  joint.loss.entropy_start_factor = 1.0
+  _, state = _build(joint)
+  video = jax.random.uniform(jax.random.key(1), (2, 5, 16, 16, 3))
+  image = jax.random.uniform(jax.random.key(2), (2, 1, 16, 16, 3))
+  both = gradients(joint, state, {"video": video, "image": image})
+
+  clips = tiny.tokenizer()
+  clips.loss.entropy_start_factor = 1.0
+  images = tiny.tokenizer()
+  images.loss.entropy_start_factor = 1.0
+  images.dataset.frames = 1  # the same causal tokenizer, on clips of one frame
+  alone = {}
+  for name, config, data, discriminator in (
+    ("clips", clips, video, "discriminator"),
+    ("images", images, image, "image_discriminator"),
+  ):
+    _, own = _build(config)
+    params = {
+      "generator": state.params["generator"],
+      "discriminator": state.params[discriminator],
+    }
+    own = own.replace(params=jax.tree.map(jnp.copy, params))
+    alone[name] = gradients(config, own, {"video": data})
+  added = jax.tree.map(
+    lambda a, b: a + 0.5 * b,
+    alone["clips"]["generator"],
+    alone["images"]["generator"],
+  )
+  close = lambda a, b: np.testing.assert_allclose(
+    a, b, atol=1e-5 * max(1.0, np.abs(b).max())
+  )
+  jax.tree.map(close, both["generator"], added)
+  for name in ("clips", "images"):
+    own = "discriminator" if name == "clips" else "image_discriminator"
+    jax.tree.map(close, both[own], alone[name]["discriminator"])
+
+
+def test_both_kinds_of_metrics_are_told_apart():
+  config = tiny.tokenizer()
+  config.dataset.joint_images = 2
+  algorithm, state = _build(config)
+  batch = {
+    "video": jnp.zeros((2, 5, 16, 16, 3)),
+    "image": jnp.ones((2, 1, 16, 16, 3)),
+  }
+  _, metrics = jax.eval_shape(algorithm.step, state, batch, jax.random.key(0))
+  for name in ("generator/loss", "discriminator/accuracy"):
+    assert name in metrics and f"image/{name}" in metrics
+  for name in ("generator", "discriminator", "image_discriminator"):
+    assert f"{name}/gradient_norm" in metrics
+  assert metrics["health/flip_rate"].shape == (6,)
+
+
+@pytest.mark.parametrize("name", ["vq", "fsq", "bsq"])
+def test_a_step_with_each_quantizer(name):
+  config = tiny.tokenizer()
+  config.quantizer.name = name
+  config.quantizer.codebook_size, config.quantizer.embedding_dim = 16, 8
+  config.quantizer.levels = (5, 4)
+  algorithm, state = _build(config)
+  batch = {"video": jax.random.uniform(jax.random.key(1), (2, 5, 16, 16, 3))}
+  step = jax.jit(algorithm.step)
+  for _ in range(2):
+    state, metrics = step(state, batch, jax.random.key(0))
+  assert all(np.isfinite(v).all() for v in metrics.values())
+  assert metrics["generator/gradient_norm"] > 0
+  assert 0 < metrics["health/codes_used"] <= 1
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("loss.gan", "wasserstein", "loss.gan='wasserstein' must be one of"),
+    ("loss.r1_interval", 0, "loss.r1_interval=0 must be at least 1"),
+    ("health_every", 0, "health_every=0 must be at least 1"),
+    ("inflate_from", "", "inflate_from is empty: .* or 'none'"),
+    ("discriminator.pool", "max", "discriminator.pool='max' must be one of"),
+    ("quantizer.name", "rvq", "quantizer.name='rvq'"),
+  ],
+)
+def test_settings_that_cannot_work_are_refused(field, value, message):
+  config = tiny.tokenizer()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=message):
+    _build(config)
