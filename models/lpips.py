@@ -74,8 +74,10 @@ class LpipsVgg(nnx.Module):
 def _unit_length(x_BHWC: jax.Array) -> jax.Array:
   """Divides by the norm over the channels plus 1e-10, as the original does."""
   square_BHW1 = jnp.square(x_BHWC).sum(-1, keepdims=True)
-  # Where no channel is active, the slope of the root is infinite and would
-  # turn the gradient into nan; its value there is 0 all the same.
-  active = square_BHW1 > 0.0
-  norm_BHW1 = jnp.where(active, jnp.sqrt(jnp.where(active, square_BHW1, 1)), 0)
+  # The slope of the root is infinite at 0 and would turn the gradient into nan
+  # where no channel is active or all squares underflow.
+  positive = square_BHW1 > 0.0
+  norm_BHW1 = jnp.where(
+    positive, jnp.sqrt(jnp.where(positive, square_BHW1, 1.0)), 0.0
+  )
   return x_BHWC / (norm_BHW1 + _EPSILON)

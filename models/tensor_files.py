@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 import safetensors.numpy
@@ -62,9 +61,9 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
   try:
-    with np.load(path, allow_pickle=False) as tensors:
+    with open(path, "rb") as f, np.load(f, allow_pickle=False) as tensors:
       return dict(tensors)
-  except (ValueError, zipfile.BadZipFile) as error:
+  except Exception as error:
     raise ValueError(f"{path} is not an .npz file: {error}") from error
 
 

@@ -117,13 +117,19 @@ def test_lpips_has_the_gradient_of_the_packages(lpips_vgg, lpips_gradient):
   assert _relative_error(gradient[0, 8, 8], reference.LPIPS_GRADIENT) < 1e-6
 
 
-def test_lpips_has_a_gradient_where_no_channel_is_active(
+def test_lpips_has_a_gradient_where_squares_underflow(
   lpips_vgg, lpips_gradient
 ):
   """Without care it is nan: the norm of the channels has no slope at 0."""
   _, params = lpips_vgg
-  dead = jax.tree.map(jnp.zeros_like, params)
-  gradient = lpips_gradient(dead, *reference.small_frames())
+  faint = {  # every activation is 1e-30
+    "heads": params["heads"],
+    "stages": jax.tree_util.tree_map_with_path(
+      lambda path, x: jnp.full_like(x, 1e-30 * (path[-1].key == "bias")),
+      params["stages"],
+    ),
+  }
+  gradient = lpips_gradient(faint, *reference.small_frames())
   np.testing.assert_array_equal(gradient, jnp.zeros_like(gradient))
 
 
