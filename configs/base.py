@@ -58,6 +58,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   c = _common()
   c.algorithm = "tokenizer"
   c.dataset.size = 128
+  c.codebook_from_data = False  # of vq: rows from latents, not drawn (spec, v1)
   c.inflate_from = "none"  # workdir of an image tokenizer to start from
 
   c.tokenizer = ml_collections.ConfigDict()

@@ -218,6 +218,8 @@ def _joint_hybrid(c: ml_collections.ConfigDict) -> None:
 def open_magvit2(c: ml_collections.ConfigDict) -> None:
   """The network of Open-MAGVIT2, whose public weights --mode=import reads."""
   c.inflate_from = "none"
+  c.num_steps = 74_000
+  c.batch_size = 8
   c.tokenizer.downsample = "conv3"
   c.tokenizer.adaptive_norm = "global"
   c.tokenizer.kept_frame = "first"

@@ -53,11 +53,12 @@ def import_weights(
   try:
     kind = "video" if open_magvit2.is_video(tensors) else "image"
     found = open_magvit2.settings(tensors)
-  except (KeyError, ValueError) as error:
+  except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   config = video_config if kind == "video" else image_config
   for section, fields in found.items():
     config[section].update(fields)
+  config.loss.perceptual_network = "off"  # nothing is trained
   config.name = f"{kind} tokenizer of {os.path.basename(path)}"
   generator = tokenizer.define_tokenizer(config)
   abstract = jax.eval_shape(generator.init, jax.random.key(0))

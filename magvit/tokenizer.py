@@ -6,14 +6,17 @@ generator's gradient, one with (0, 1) the discriminator's.
 """
 
 from collections.abc import Callable
+import math
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
+import numpy as np
 import optax
 
+from input_pipeline import pipeline
 from magvit import checkpoint
 from magvit import health
 from magvit import inflation
@@ -24,7 +27,10 @@ from magvit.state import TrainState
 from models import discriminators
 from models import network
 from models import perceptual
+from models import quantizers
 from models import tokenizer
+
+_LATENTS_PER_CODE = 4  # to choose a codebook's rows from
 
 
 def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
@@ -315,20 +321,50 @@ def _warm_start(config, mesh):
       "inflate_from is empty: give the workdir of the image tokenizer to start"
       " from (--config.inflate_from=DIR), or 'none' to start from scratch"
     )
-  if config.inflate_from == "none":
-    return None
-  source = checkpoint.read_config(config.inflate_from)
-  inflation.check_compatible(source, config)
-  checkpoint.latest_step(config.inflate_from)
+  if config.codebook_from_data and config.quantizer.name != "vq":
+    raise ValueError(
+      "codebook_from_data=True needs quantizer.name='vq', and it is"
+      f" {config.quantizer.name!r}: the others have no codebook"
+    )
+  inflates = config.inflate_from != "none"
+  if inflates:
+    source = checkpoint.read_config(config.inflate_from)
+    inflation.check_compatible(source, config)
+    checkpoint.latest_step(config.inflate_from)
 
   def warm_start(state: TrainState) -> TrainState:
-    _, image = restore_generator(config.inflate_from, mesh)
-    video = inflation.inflate(
-      image, state.params["generator"], config.tokenizer.causal
-    )
+    params = state.params["generator"]
+    if inflates:
+      _, image = restore_generator(config.inflate_from, mesh)
+      params = inflation.inflate(image, params, config.tokenizer.causal)
+    if config.codebook_from_data:
+      params = _with_codebook_from_data(config, params)
     return state.replace(
-      params={**state.params, "generator": video},
-      ema={"generator": state_lib.copy(video)},
+      params={**state.params, "generator": params},
+      ema={"generator": state_lib.copy(params)},
     )
 
-  return warm_start
+  return warm_start if inflates or config.codebook_from_data else None
+
+
+def _with_codebook_from_data(config, params):
+  """The codebook's rows become latents of training clips."""
+  generator = define_tokenizer(config)
+  encode = jax.jit(
+    lambda video: generator(
+      params, tokenizer.to_float(video), method="encode_latents"
+    )
+  )
+  rows, channels = params["quantizer"]["codebook"].shape
+  tokens = math.prod(sizes(config).latent(clip_shape(config)))
+  clips = -(-_LATENTS_PER_CODE * rows // tokens)
+  batches = pipeline.eval_batches(
+    config.dataset, "train", clips, config.batch_size
+  )
+  latents = [np.asarray(encode(b["video"]))[:real] for b, real in batches]
+  codebook = quantizers.initialize_codebook(
+    np.concatenate(latents).reshape(-1, channels),
+    jax.random.key(config.seed),
+    rows,
+  )
+  return {**params, "quantizer": {"codebook": codebook}}

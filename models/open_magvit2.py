@@ -34,7 +34,7 @@ _RENAMES = (  # ours to theirs, applied in this order
 
 def is_video(tensors: Mapping[str, np.ndarray]) -> bool:
   """Whether a checkpoint's convolutions are 3-D."""
-  return _conv_in(tensors).ndim == 5
+  return any("conv_inconv_1" in _raw_name(name) for name in tensors)
 
 
 def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -43,38 +43,24 @@ def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
   Raises:
     ValueError: it is no checkpoint of these tokenizers.
   """
-  conv_in = _conv_in(tensors)
-  names = [_raw_name(name) for name in tensors]
-  count = lambda pattern: len(
-    {m[0] for m in map(re.compile(pattern).match, names) if m}
-  )
-  width = conv_in.shape[0]
-  num_levels = count(r"encoderdown\d(?=block)")
-  if not num_levels:
-    raise ValueError("the checkpoint has no tensors encoder.down.*")
-  by_name = {_raw_name(k): v for k, v in tensors.items()}
-  conv = "conv_1weight" if conv_in.ndim == 5 else "weight"
+  video = is_video(tensors)
+  conv = ".conv_1" if video else ""
+  width = _find(tensors, f"encoder.conv_in{conv}.weight").shape[0]
+  levels = _count(tensors, r"encoderdown\d(?=block0)")
   multipliers = tuple(
-    by_name[f"encoderdown{i}block0conv1{conv}"].shape[0] // width
-    for i in range(num_levels)
+    _find(tensors, f"encoder.down.{i}.block.0.conv1{conv}.weight").shape[0]
+    // width
+    for i in range(levels)
   )
   return {
     "tokenizer": {
       "base_channels": width,
       "channel_multipliers": multipliers,
       # Their rule: levels of the base width keep time.
-      "temporal_downsample": tuple(
-        conv_in.ndim == 5 and m != 1 for m in multipliers[:-1]
-      ),
-      "num_res_blocks": count(r"encoderdown0block\d(?=conv1)"),
+      "temporal_downsample": tuple(video and m != 1 for m in multipliers[:-1]),
+      "num_res_blocks": _count(tensors, r"encoderdown0block\d(?=conv1)"),
     },
-    "quantizer": {
-      "bits": by_name[
-        "encoderconv_outconv_1bias"
-        if conv_in.ndim == 5
-        else "encoderconv_outbias"
-      ].size
-    },
+    "quantizer": {"bits": _find(tensors, f"encoder.conv_out{conv}.bias").size},
   }
 
 
@@ -112,17 +98,18 @@ def to_ours(
   return converted, "ema" if average else "raw"
 
 
-def _conv_in(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-  for name, tensor in tensors.items():
-    if _raw_name(name) in (
-      "encoderconv_inweight",
-      "encoderconv_inconv_1weight",
-    ):
-      return tensor
+def _find(tensors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+  for key in (name, _AVERAGE + name.replace(".", "")):
+    if key in tensors:
+      return tensors[key]
   raise ValueError(
-    "the checkpoint has no tensor encoder.conv_in: it is none of"
-    " Open-MAGVIT2's tokenizers"
+    f"no tensor {name}: it is no checkpoint of Open-MAGVIT2's tokenizers"
   )
+
+
+def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
+  matches = (re.match(pattern, _raw_name(name)) for name in tensors)
+  return len({m[0] for m in matches if m})
 
 
 def _raw_name(name: str) -> str:

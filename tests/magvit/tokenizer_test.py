@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from input_pipeline import pipeline
 from magvit import mesh as mesh_lib
 from magvit import optimizer
 from magvit import state as state_lib
@@ -108,6 +109,29 @@ def test_a_step_with_each_quantizer(name):
   assert 0 < metrics["health/codes_used"] <= 1
 
 
+def test_a_codebook_from_data_is_made_of_latents():
+  config = tiny.tokenizer()
+  config.quantizer.name = "vq"
+  config.quantizer.codebook_size, config.quantizer.embedding_dim = 16, 8
+  config.codebook_from_data = True
+  algorithm, state = _build(config)
+  before = np.asarray(state.params["generator"]["quantizer"]["codebook"])
+  state = algorithm.warm_start(state)
+  after = np.asarray(state.params["generator"]["quantizer"]["codebook"])
+  assert after.shape == before.shape and (after != before).all()
+  np.testing.assert_array_equal(
+    after, state.ema["generator"]["quantizer"]["codebook"]
+  )
+  video = next(pipeline.eval_batches(config.dataset, "train", 8, 8))[0]["video"]
+  latents = tokenizer.define_tokenizer(config)(
+    state.params["generator"], video / np.float32(255), method="encode_latents"
+  )
+  distance = np.abs(after[:, None] - np.asarray(latents).reshape(1, -1, 8)).max(
+    -1
+  )
+  assert distance.min(-1).max() < 1e-4  # every row is some token's latent
+
+
 @pytest.mark.parametrize(
   "field, value, message",
   [
@@ -116,6 +140,7 @@ def test_a_step_with_each_quantizer(name):
     ("health_every", 0, "health_every=0 must be at least 1"),
     ("inflate_from", "", "inflate_from is empty: .* or 'none'"),
     ("discriminator.pool", "max", "discriminator.pool='max' must be one of"),
+    ("codebook_from_data", True, "needs quantizer.name='vq'"),
     ("quantizer.name", "rvq", "quantizer.name='rvq'"),
   ],
 )

@@ -1,0 +1,136 @@
+"""Tests of --mode=import: the peer's outputs, and nothing taken on trust."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from configs import base
+from configs import tokenizer_image
+from configs import tokenizer_video
+import magvit
+from magvit import importer
+from magvit import mesh as mesh_lib
+from magvit import tokenizer as tokenizer_lib
+from magvit import train
+from tests.models import open_magvit2_reference as reference
+
+
+def _import(folder, tensors):
+  path = folder / "weights.npz"
+  np.savez(path, **tensors)
+  configs = [
+    c.get_config("open_magvit2") for c in (tokenizer_image, tokenizer_video)
+  ]
+  workdir = str(folder / "imported")
+  importer.import_weights("open_magvit2", str(path), *configs, workdir)
+  return workdir
+
+
+@pytest.fixture(scope="module", params=["video", "image"])
+def imported(request, tmp_path_factory):
+  """(workdir, what the peer answers) of weights under their average's names."""
+  tensors, expected = reference.load(request.param)
+  average = {"model_ema." + k.replace(".", ""): v for k, v in tensors.items()}
+  others = {
+    **{k: np.zeros_like(v) for k, v in tensors.items()},  # raw weights
+    "loss.discriminator.main.0.weight": np.zeros(3, np.float32),
+    "model_ema.lossdiscriminatormain0weight": np.zeros(3, np.float32),
+    "model_ema.decay": np.float32(0.999),
+    "model_ema.num_updates": np.int32(-1),
+  }
+  folder = tmp_path_factory.mktemp(request.param)
+  return _import(folder, {**others, **average}), expected
+
+
+def test_latents_ids_and_pixels_are_those_of_the_peer(imported):
+  workdir, expected = imported
+  tokenizer = magvit.load_tokenizer(workdir)
+  ids = tokenizer.encode(expected["video"])
+  bits = expected["latents"] > 0
+  np.testing.assert_array_equal(ids, (bits * 2 ** np.arange(6)).sum(-1))
+  scale = np.abs(expected["latents"]).max()
+  mesh = mesh_lib.make_mesh(base.tokenizer().mesh)
+  network, params = tokenizer_lib.restore_generator(workdir, mesh)
+  latents = network(params, expected["video"], method="encode_latents")
+  # float32 sums in another order; also of the decoder
+  np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * scale)
+  pixels = np.clip(expected["pixels"], 0.0, 1.0)
+  np.testing.assert_allclose(tokenizer.decode(ids), pixels, atol=1e-5)
+
+
+def test_where_the_weights_are_from_is_kept(imported):
+  with open(os.path.join(imported[0], "imported.json")) as f:
+    origin = json.load(f)
+  assert origin["source"] == "open_magvit2" and origin["weights"] == "ema"
+  assert origin["file"] == "weights.npz" and len(origin["sha256"]) == 64
+
+
+def test_an_imported_model_is_evaluated_but_not_trained_on(imported):
+  config = magvit.load_tokenizer(imported[0]).config
+  config.dataset.size, config.dataset.eval_examples = 16, 2
+  config.dataset.frames = imported[1]["video"].shape[1]
+  config.mesh.data = -1
+  with pytest.raises(ValueError, match="holds imported weights without"):
+    train.train(config, imported[0])
+  train.run_offline("evaluate", config, imported[0])
+  assert os.path.exists(os.path.join(imported[0], "report.html"))
+
+
+def test_raw_weights_are_taken_where_there_is_no_average(tmp_path):
+  tensors, expected = reference.load("image")
+  tokenizer = magvit.load_tokenizer(_import(tmp_path, tensors))
+  bits = expected["latents"] > 0
+  np.testing.assert_array_equal(
+    tokenizer.encode(expected["video"]), (bits * 2 ** np.arange(6)).sum(-1)
+  )
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (
+      lambda t: t.pop("decoder.adaptive.1.gamma.bias"),
+      "lacks tensor 'decoder.adaptive.1.gamma.bias'",
+    ),
+    (
+      lambda t: t.update({"encoder.new.weight": np.zeros(1, np.float32)}),
+      "unknown tensor 'encoder.new.weight'",
+    ),
+    (
+      lambda t: t.update({"encoder.norm_out.bias": np.zeros(5, np.float32)}),
+      "'encoder.norm_out.bias' has shape .5,., expected .64,.",
+    ),
+    (
+      lambda t: t.pop("encoder.conv_in.weight"),
+      "no tensor encoder.conv_in.weight",
+    ),
+    (
+      lambda t: t.pop("encoder.conv_out.bias"),
+      "no tensor encoder.conv_out.bias",
+    ),
+    (
+      lambda t: t.update(
+        {"model_ema.encoderconv_inweight": t["encoder.conv_in.weight"]}
+      ),
+      "lacks tensor 'model_ema.",
+    ),
+  ],
+)
+def test_a_checkpoint_that_is_not_exactly_theirs_is_refused(
+  tmp_path, change, message
+):
+  tensors, _ = reference.load("image")
+  change(tensors)
+  with pytest.raises(ValueError, match=message):
+    _import(tmp_path, tensors)
+  assert not os.path.exists(tmp_path / "imported")
+
+
+def test_a_directory_in_use_is_not_overwritten(tmp_path):
+  tensors, _ = reference.load("image")
+  (tmp_path / "imported").mkdir()
+  (tmp_path / "imported" / "notes").write_text("mine")
+  with pytest.raises(ValueError, match="is not empty"):
+    _import(tmp_path, tensors)
