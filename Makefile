@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-rows lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python main.py --config=configs/tokenizer_image.py:digits \
@@ -22,6 +22,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2
+
+test-rows: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 -m "rows or not rows" tests/configs
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ Array names end in their dimensions, everywhere in the project:
 
 from collections.abc import Sequence
 import dataclasses
+import math
 
 from flax import nnx
 import jax
@@ -262,8 +263,10 @@ class AdaptiveGroupNorm(nnx.Module):
       scale, bias = self.scale(z), self.bias(z)
     else:
       axes = (1, 2, 3) if c.norm_statistics == "clip" else (2, 3)
-      # Unbiased, and epsilon under the root: as the peer's weights expect.
-      variance = z.var(axes, keepdims=True, ddof=1)
+      # Unbiased, and epsilon under the root: as the peer's weights expect. A
+      # single position, of which the peer makes NaN, has no variance.
+      single = math.prod(z.shape[a] for a in axes) == 1
+      variance = z.var(axes, keepdims=True, ddof=0 if single else 1)
       scale = self.scale(jnp.sqrt(variance + _GROUP_NORM_EPSILON))
       bias = self.bias(z.mean(axes, keepdims=True))
     return (y * (1.0 + scale) + bias).astype(x_BTHWC.dtype)
