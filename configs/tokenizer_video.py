@@ -6,6 +6,7 @@ papers'. None but `digits` was trained by us.
 
   arg              clips         tokens of     size   what            rFVD
   digits           17x16x16      5x4x4         0.6    two CPU cores
+  overfit          17x64x64      5x8x8           2.4  one clip by heart
   ucf101           17x128x128    5x16x16       376.0  final model     8.62
   kinetics600      17x128x128    5x16x16       376.0  final model
   v1_b             16x128x128    4x16x16        40.6  MAGVIT-B
@@ -79,6 +80,27 @@ def digits(c: ml_collections.ConfigDict) -> None:
   c.loss.entropy = 0.005
   c.loss.entropy_annealing_steps = 100
   c.optimizer.peak_learning_rate = 2e-3
+  c.optimizer.warmup_steps = 20
+  c.ema_decay = 0.97
+
+
+def _overfit(c: ml_collections.ConfigDict) -> None:
+  """Every part of the final model, narrow and shallow, on one natural clip."""
+  c.dataset.name = "photo"
+  c.dataset.size = 64
+  c.dataset.eval_examples = 1
+  c.inflate_from = "none"
+  c.num_steps = 600
+  c.batch_size = 1
+  c.tokenizer.base_channels = 16
+  c.tokenizer.num_res_blocks = 1
+  c.tokenizer.norm_groups = 8
+  c.discriminator.base_channels = 4
+  c.loss.perceptual_network = "off"  # no weights are shipped, so that
+  c.loss.reconstruction = 50.0  # the pixels have to carry its share
+  c.loss.entropy = 0.01
+  c.loss.entropy_annealing_steps = 100
+  c.optimizer.peak_learning_rate = 1e-3
   c.optimizer.warmup_steps = 20
   c.ema_decay = 0.97
 
@@ -230,6 +252,7 @@ def open_magvit2(c: ml_collections.ConfigDict) -> None:
 
 VARIANTS = {
   "digits": _digits,
+  "overfit": _overfit,
   "ucf101": _ucf101,
   "kinetics600": _kinetics600,
   "v1_b": _v1(64, 2, 128, 37_000),

@@ -13,6 +13,7 @@ from evaluation import markup
 
 _VISIBLE_PLOTS = 9
 _BINS_PER_CURVE = 300
+_ROUND = [1, 2, 5, 10]  # steps between ticks, times a power of ten
 
 # Matplotlib draws in these otherwise unused colours; they are then replaced by
 # variables of the style sheet, so that one plot serves light and dark mode.
@@ -29,7 +30,8 @@ def draw(metrics, salt, damaged_lines):
   """Small multiples: training metrics as lines, evaluations as dots.
 
   Args:
-    metrics: name -> {step: value}; "eval/NAME" shares the panel of NAME.
+    metrics: name -> {step: value}; "eval/NAME" shares the panel of NAME. A
+      value may be a list, of one number per channel: a line each.
     salt: text that tells the plots of this run from others on the page.
     damaged_lines: of the metrics file; mentioned if there are any.
   """
@@ -41,7 +43,12 @@ def draw(metrics, salt, damaged_lines):
   # Evaluated metrics first: they must not hide behind "more curves".
   names = sorted(names, key=lambda name: f"eval/{name}" not in metrics)
   last_step = max(max(curve) for curve in metrics.values())
-  plots = [_plot(metrics, name, last_step, salt) for name in names]
+  plots = [
+    (_plot_channels if _is_vector(metrics, name) else _plot)(
+      metrics, name, last_step, salt
+    )
+    for name in names
+  ]
   parts = [
     '<p class="legend"><i class="raw"></i>logged <i></i>smoothed '
     '<i class="dot"></i>evaluation, all by training step</p>'
@@ -75,24 +82,14 @@ def _plot(metrics, name, last_step, salt):
     axes.plot(steps, values, ".", color=_CURVE)
   axes.plot(eval_steps, eval_values, color=_DOT, lw=1, alpha=0.4)
   axes.plot(eval_steps, eval_values, "o", color=_DOT, ms=5, mew=0)
-  round_steps = [1, 2, 5, 10]
   if _spans_decades(both):
     axes.set_yscale("log")
     subs = (1, 2, 5) if both.max() / both.min() < 300 else (1,)
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=6))
     axes.yaxis.set_minor_locator(ticker.NullLocator())
   else:
-    axes.yaxis.set_major_locator(ticker.MaxNLocator(4, steps=round_steps))
-  axes.xaxis.set_major_locator(
-    ticker.MaxNLocator(4, steps=round_steps, integer=True)
-  )
-  axes.xaxis.set_major_formatter(lambda value, _: markup.compact(value))
-  axes.yaxis.set_major_formatter(lambda value, _: markup.compact(value))
-  axes.set_xlim(-0.02 * last_step, max(1, last_step) * 1.02)
-  axes.tick_params(colors=_INK, labelsize=11, length=0, pad=5)
-  axes.grid(axis="y", color=_GRID, lw=1)
-  axes.set_axisbelow(True)
-  axes.spines[:].set_visible(False)
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(4, steps=_ROUND))
+  _dress(axes, last_step)
   last = values[-1:] if len(values) else eval_values[-1:]
   summary = markup.number(float(last[0])) if len(last) else "no finite value"
   note = f" ({lost + eval_lost} not finite)" if lost + eval_lost else ""
@@ -104,6 +101,48 @@ def _plot(metrics, name, last_step, salt):
     )
     + "</figure>"
   )
+
+
+def _is_vector(metrics, name):
+  return any(isinstance(v, list) for v in metrics.get(name, {}).values())
+
+
+def _plot_channels(metrics, name, last_step, salt):
+  """One figure of a metric with a value per channel: a thin line each."""
+  curve = sorted(metrics[name].items())
+  values = np.array([value for _, value in curve], float)
+  fig = figure.Figure(figsize=(340 / 72, 180 / 72))
+  axes = fig.add_axes((0.14, 0.13, 0.82, 0.82))
+  steps = [step for step, _ in curve]
+  marker = "." if len(steps) == 1 else None
+  axes.plot(steps, values, color=_CURVE, lw=1, alpha=0.5, marker=marker)
+  axes.yaxis.set_major_locator(ticker.MaxNLocator(4, steps=_ROUND))
+  _dress(axes, last_step)
+  low, high = (markup.number(float(f(values[-1]))) for f in (np.min, np.max))
+  return (
+    f'<figure class="plot"><figcaption>{markup.escape(name)}, by channel '
+    f"<b>{low} to {high}</b></figcaption>"
+    + _svg(
+      fig,
+      f"{name} of each channel by training step, last {low} to {high}",
+      f"{salt} {name}",
+    )
+    + "</figure>"
+  )
+
+
+def _dress(axes, last_step):
+  """Ticks, grid and limits that all plots share."""
+  axes.xaxis.set_major_locator(
+    ticker.MaxNLocator(4, steps=_ROUND, integer=True)
+  )
+  axes.xaxis.set_major_formatter(lambda value, _: markup.compact(value))
+  axes.yaxis.set_major_formatter(lambda value, _: markup.compact(value))
+  axes.set_xlim(-0.02 * last_step, max(1, last_step) * 1.02)
+  axes.tick_params(colors=_INK, labelsize=11, length=0, pad=5)
+  axes.grid(axis="y", color=_GRID, lw=1)
+  axes.set_axisbelow(True)
+  axes.spines[:].set_visible(False)
 
 
 def _svg(fig, label, salt):

@@ -167,8 +167,8 @@ def _read_metrics(path):
       continue
     record.pop("time", None)
     for name, value in record.items():
-      if isinstance(value, int | float):
-        metrics.setdefault(name, {})[step] = float(value)
+      if isinstance(value, int | float | list):
+        metrics.setdefault(name, {})[step] = value
   return metrics, len([row for row in damaged if row + 1 < len(lines)])
 
 

@@ -7,12 +7,13 @@ import ml_collections
 import numpy as np
 
 from input_pipeline import digits
+from input_pipeline import photo
 
 # "video": uint8 (B, T, H, W, 3), "label": (B,), and in joint training "image":
 # uint8 (B', 1, H, W, 3)
 Batch = dict[str, np.ndarray]
 
-_SOURCES = {"digits": digits.Digits}
+_SOURCES = {"digits": digits.Digits, "photo": photo.Photo}
 
 
 def source(dataset: ml_collections.ConfigDict, split: str, **kwargs):

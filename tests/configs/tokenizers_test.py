@@ -117,7 +117,7 @@ _BY_DEFAULT = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", _groups())
+@pytest.mark.parametrize("row", list(_groups()))
 def test_one_step(row):
   c = _shrunk(row)
   mesh = mesh_lib.make_mesh(c.mesh, jax.devices()[:1])

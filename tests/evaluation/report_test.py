@@ -216,6 +216,19 @@ def test_evaluations_share_the_panel_of_the_metric_they_repeat(finished):
   assert names == ["reconstruction", "psnr"]
 
 
+def test_a_metric_of_channels_is_one_panel_with_a_line_each(fresh):
+  _write_lines(
+    fresh,
+    {"step": 1, "health/flip_rate": [0.5, 0.25, 0.125]},
+    {"step": 2, "health/flip_rate": [0.5, 0.75, 0.25]},
+  )
+  page = _page(fresh)
+  assert "health/flip_rate, by channel <b>0.25 to 0.75</b>" in page
+  plot = page[page.index("health/flip_rate of each") :]
+  line = r'style="fill: none; stroke: var\(--curve\)'
+  assert len(re.findall(line, plot)) == 3
+
+
 def test_cards_take_the_latest_step_and_show_the_count_beside(finished):
   _write_result(finished, "old", "second", 9, {"psnr": 11.0})
   cards = re.findall(r'<div class="card">(.*?)</div>', _page(finished))

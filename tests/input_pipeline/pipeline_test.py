@@ -6,14 +6,21 @@ import pytest
 from sklearn import datasets
 
 from input_pipeline import digits
+from input_pipeline import photo
 from input_pipeline import pipeline
 
 
 def _dataset(**changes):
   fields = dict(
-    name="digits", frames=5, size=16, seed=0, eval_examples=10, **changes
+    name="digits",
+    frames=5,
+    size=16,
+    seed=0,
+    eval_examples=10,
+    joint_images=0,
+    joint_name="digits",
   )
-  return ml_collections.ConfigDict(fields)
+  return ml_collections.ConfigDict({**fields, **changes})
 
 
 def _take(iterator, n):
@@ -121,3 +128,39 @@ def test_unknown_splits_and_uneven_batches_are_refused():
     pipeline.source(_dataset(), "test")
   with pytest.raises(ValueError, match="batch_size=5 .* 2 processes"):
     pipeline.train_batches(_dataset(), 5, 0, 2)
+
+
+def test_images_of_joint_training_come_beside_the_clips():
+  dataset = _dataset(joint_images=6)
+  batches = _take(pipeline.train_batches(dataset, 4), 2)
+  alone = _take(pipeline.train_batches(_dataset(), 4), 2)
+  for batch, clips in zip(batches, alone, strict=True):
+    assert batch["image"].shape == (6, 1, 16, 16, 3)
+    np.testing.assert_array_equal(batch["video"], clips["video"])
+  # Not the clips' own first frames, and the next batch has others.
+  first = batches[0]["video"][:, :1]
+  assert not (batches[0]["image"][:4] == first).all((1, 2, 3, 4)).any()
+  assert (batches[0]["image"] != batches[1]["image"]).any()
+
+
+def test_processes_share_the_images_of_joint_training():
+  dataset = _dataset(joint_images=2)
+  whole = next(pipeline.train_batches(dataset, 4))["image"]
+  parts = [
+    next(pipeline.train_batches(dataset, 4, index, 2))["image"]
+    for index in range(2)
+  ]
+  np.testing.assert_array_equal(np.concatenate(parts), whole)
+  with pytest.raises(ValueError, match="dataset.joint_images=2 must be a"):
+    pipeline.train_batches(dataset, 6, 0, 3)
+
+
+def test_the_photo_is_one_moving_clip():
+  clip = photo.Photo("train", 5, 32, seed=0)[0]["video"]
+  assert clip.shape == (5, 32, 32, 3) and clip.dtype == np.uint8
+  assert clip.std() > 50  # a picture, not a plain
+  again = photo.Photo("held_out", 5, 32, seed=1)[7]["video"]
+  np.testing.assert_array_equal(clip, again)
+  assert all(
+    (a != b).mean() > 0.5 for a, b in zip(clip, clip[1:], strict=False)
+  )

@@ -15,9 +15,10 @@ def _lines(workdir):
 
 def test_values_survive_the_file_exactly(tmp_path):
   writer = metrics.Writer(str(tmp_path), 0)
-  writer.write(1, {"loss": 0.1 + 0.2})
+  writer.write(1, {"loss": 0.1 + 0.2, "flip_rate": [0.5, 0.25]})
   writer.close()
-  assert _lines(tmp_path) == [{"step": 1, "loss": 0.1 + 0.2}]
+  expected = {"step": 1, "loss": 0.1 + 0.2, "flip_rate": [0.5, 0.25]}
+  assert _lines(tmp_path) == [expected]
 
 
 def test_a_resumed_run_replaces_the_steps_it_repeats(tmp_path):
@@ -42,6 +43,8 @@ def test_the_guard_names_the_step_and_the_metric(value):
   metrics.check_finite(6, {"loss": 1.0})
   with pytest.raises(metrics.NonFiniteError, match=f"step 7: r1={value}"):
     metrics.check_finite(7, {"loss": 1.0, "r1": value})
+  with pytest.raises(metrics.NonFiniteError, match="step 7: flip_rate="):
+    metrics.check_finite(7, {"loss": 1.0, "flip_rate": [0.5, value]})
 
 
 def test_progress_has_rate_and_time_left(monkeypatch):

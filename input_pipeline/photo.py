@@ -1,0 +1,61 @@
+"""`photo`: one clip of a natural scene, to overfit.
+
+A slow pan over the photograph of a flower that scikit-learn bundles
+(`load_sample_images`). Every index, of either split, is this clip: a tokenizer
+that cannot learn it by heart will learn nothing.
+"""
+
+import numpy as np
+from PIL import Image
+from sklearn import datasets
+
+ENDLESS = 2**40
+
+_SHARE = 0.6  # of the photograph's height that a frame shows
+
+
+class Photo:
+  """Random-access source of clips, in the form grain reads."""
+
+  def __init__(
+    self, split: str, frames: int, size: int, seed: int, length: int = ENDLESS
+  ):
+    """One clip of `frames` frames of `size` x `size` pixels.
+
+    `split` and `seed` change nothing: there is one clip.
+
+    Raises:
+      ValueError: frames or size below 1.
+    """
+    del split, seed
+    if frames < 1 or size < 1:
+      raise ValueError(
+        f"dataset.frames={frames} and dataset.size={size} must be at least 1"
+      )
+    self._length = length
+    self._clip = _pan(datasets.load_sample_images().images[1], frames, size)
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    """{"video": uint8 (T, H, W, 3), "label": int32 ()}."""
+    del index
+    return {"video": self._clip, "label": np.int32(0)}
+
+
+def _pan(photo_HWC: np.ndarray, frames: int, size: int) -> np.ndarray:
+  """uint8 (T, size, size, 3): the window moves from left to right."""
+  image = Image.fromarray(photo_HWC)
+  side = _SHARE * image.height
+  top = (image.height - side) / 2
+  left = np.linspace(0.3, 0.5, frames) * (image.width - side)
+  resized = [
+    image.resize(
+      (size, size),
+      Image.Resampling.BOX,
+      box=(x, top, x + side, top + side),
+    )
+    for x in left
+  ]
+  return np.stack([np.asarray(frame) for frame in resized])
