@@ -65,9 +65,9 @@ def train_batches(
   batches = share(source(dataset, "train"), batch_size)
   if dataset.joint_images:
     images = share(image_source(dataset), dataset.joint_images)
-    batches = grain.experimental.ZipMapDataset([batches, images]).map(
-      lambda pair: {**pair[0], "image": pair[1]["video"]}
-    )
+    count = min(len(batches), len(images))
+    pairs = grain.experimental.ZipMapDataset([batches[:count], images[:count]])
+    batches = pairs.map(lambda pair: {**pair[0], "image": pair[1]["video"]})
   # Two threads make clips while the devices compute; clips are cheap.
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   return iter(batches.to_iter_dataset(options))

@@ -129,12 +129,13 @@ def run_offline(
   step = checkpoint.latest_step(workdir)
   algorithm = build(config, workdir, mesh)
   abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
-  part = {"params": {}, "ema": {}}  # the average, of a network that keeps one
+  part = {}  # the average, of a network that keeps one
   for name in algorithm.predict_networks:
     kind = "ema" if name in abstract.ema else "params"
-    part[kind][name] = getattr(abstract, kind)[name]
+    part.setdefault(kind, {})[name] = getattr(abstract, kind)[name]
   restored = checkpoint.restore_part(workdir, part, mesh)
-  params = {**restored["params"], **restored["ema"], **algorithm.frozen}
+  params = {k: v for kind in restored.values() for k, v in kind.items()}
+  params.update(algorithm.frozen)
   evaluate.MODES[mode](config, workdir, mesh, algorithm, params, step)
 
 

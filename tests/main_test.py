@@ -38,7 +38,8 @@ def _error(*arguments):
 )
 def test_unknown_variants_are_one_line(file):
   message = _error(f"--config=configs/{file}.py:digitz", "--workdir=x")
-  assert message == "error: unknown variant 'digitz': expected 'digits'"
+  assert message.startswith("error: unknown variant 'digitz': expected ")
+  assert "'digits'" in message
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,11 @@ def test_the_frozen_tokenizer_is_not_trained(built):
     ("tokenizer_workdir", "/nowhere", "is not a directory"),
     ("condition_frames", 4, r"condition_frames=4 .* e\.g\. \[1, 3\]"),
     ("dataset.frames", 6, "clip length 6 .* nearest are 5 and 7"),
-    ("transformer.factor_bits", (3, 4), "add up to the 6 bits"),
+    (
+      "transformer.factor_bits",
+      (3, 4),
+      "add up to log2 of the 64 codes .*, 6$",
+    ),
     ("sampling.steps", 0, "sampling.steps=0"),
     ("tasks.central_inpainting", 0.0, None),
   ],

@@ -43,12 +43,15 @@ def _run(build, config, mesh, steps=3):
 
 def _assert_same(one, eight, check_params=True):
   # float32 sums in another order: 1e-4 of a metric. Adam turns a gradient
-  # near 0 into a step of the learning rate (1e-3) of either sign.
-  for a, b in zip(one[0], eight[0], strict=True):
+  # near 0 into a step of the learning rate (1e-3) of either sign, which the
+  # entropy's temperature of 0.01 enlarges in the gradients of later steps.
+  for step, (a, b) in enumerate(zip(one[0], eight[0], strict=True)):
     assert a.keys() == b.keys()
     for name in a:
+      late_gradient = step > 1 and name.endswith("gradient_norm")
+      rtol = 1e-3 if late_gradient else 1e-4
       np.testing.assert_allclose(
-        a[name], b[name], rtol=1e-4, atol=1e-4, err_msg=name
+        a[name], b[name], rtol=rtol, atol=1e-4, err_msg=name
       )
   for a, b in zip(
     jax.tree.leaves(one[1]), jax.tree.leaves(eight[1]), strict=True

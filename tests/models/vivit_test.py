@@ -201,7 +201,7 @@ def test_space_to_depth_inverts_depth_to_space():
 
 
 @pytest.mark.slow  # compiles
-@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize("frames", [pytest.param(1, marks=pytest.mark.rows), 5])
 def test_gradients_are_finite(small, frames):
   net, params = small
   video = jax.random.uniform(jax.random.key(7), (1, frames, 8, 12, 3))
