@@ -6,7 +6,7 @@ papers'. None but `digits` was trained by us.
 
   arg              clips         tokens of     size   what            rFVD
   digits           17x16x16      5x4x4         0.6    two CPU cores
-  overfit          17x64x64      5x8x8           2.5  one clip by heart
+  overfit          17x64x64      5x8x8           2.5  one clip; unproven
   ucf101           17x128x128    5x16x16       376.0  final model     8.62
   kinetics600      17x128x128    5x16x16       376.0  final model
   v1_b             16x128x128    4x16x16        40.6  MAGVIT-B
