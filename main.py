@@ -54,7 +54,8 @@ def run(argv: list[str]) -> None:
     source, path = _SOURCE.value, _INPUT.value
     return importer.import_weights(source, path, *configs, workdir)
   stored = checkpoint.read_config(workdir)
-  checkpoint.check_same_experiment(stored, config or stored, workdir)
+  if config is not None:
+    checkpoint.check_same_experiment(stored, config, workdir)
   if _INPUT.value is not None:
     return media.reconstruct(workdir, _INPUT.value)
   return train.run_offline(mode, config or stored, workdir)

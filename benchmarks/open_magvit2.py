@@ -25,8 +25,7 @@ import torch
 
 from configs import tokenizer_image
 from configs import tokenizer_video
-from magvit import tokenizer
-from models import open_magvit2
+from magvit import importer
 
 _MODULES = {"video": "improved_video_model.py", "image": "improved_model.py"}
 _CONFIGS = {"video": tokenizer_video, "image": tokenizer_image}
@@ -64,7 +63,9 @@ def main():
   )
   video = video.astype(np.float32)
 
-  ours, params = imported({k: v.numpy() for k, v in state.items()})
+  config = _CONFIGS[args.kind].get_config("open_magvit2")
+  tensors = {k: v.numpy() for k, v in state.items()}
+  ours, params, _ = importer.convert(tensors, config, "the peer")
   encode = jax.jit(lambda p, v: ours(p, v, method="encode_latents"))
   decode = jax.jit(lambda p, z: ours(p, z, method="decode_latents"))
 
@@ -133,19 +134,6 @@ def peer(args):
       )
       parameter.requires_grad_(False)
   return pair
-
-
-def imported(tensors):
-  """(our network, its weights) of a state dict, as --mode=import makes it."""
-  kind = "video" if open_magvit2.is_video(tensors) else "image"
-  config = _CONFIGS[kind].get_config("open_magvit2")
-  for section, fields in open_magvit2.settings(tensors).items():
-    config[section].update(fields)
-  network = tokenizer.define_tokenizer(config)
-  abstract = jax.eval_shape(network.init, jax.random.key(0))
-  arrays, _ = open_magvit2.to_ours(tensors, abstract, "the peer")
-  leaves = map(jnp.asarray, arrays.values())
-  return network, jax.tree.structure(abstract).unflatten(leaves)
 
 
 def errors(ours, theirs):

@@ -64,10 +64,7 @@ def padded_shape(
   config: ml_collections.ConfigDict, shape: tuple[int, int, int]
 ) -> tuple[int, int, int]:
   """(T, H, W) of all that is encoded for a video of this (T, H, W)."""
-  sizes = tokenizer_lib.sizes(config)
-  if codes_images(config):
-    return (shape[0], *sizes.padded((1, *shape[1:]))[1:])
-  return sizes.padded(shape)
+  return tokenizer_lib.sizes(config).padded(shape)
 
 
 def reconstruct(
@@ -79,7 +76,7 @@ def reconstruct(
     ValueError: too large for the memory of the device.
   """
   shape = video_BTHWC.shape[1:4]
-  padded = tokenizer_lib.sizes(tokenizer.config).padded(shape)
+  padded = padded_shape(tokenizer.config, shape)
   after = [(0, p - s) for p, s in zip(padded, shape, strict=True)]
   padded_BTHWC = np.pad(video_BTHWC, [(0, 0), *after, (0, 0)], mode="edge")
   try:

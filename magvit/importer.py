@@ -1,18 +1,21 @@
 """--mode=import: public weights into a workdir that other modes read."""
 
-import hashlib
+from collections.abc import Mapping
 import json
 import logging
 import os
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from evaluation import files
 from magvit import checkpoint
 from magvit import tokenizer
+from models import network
 from models import open_magvit2
+from models import pretrained
 from models import tensor_files
 
 log = logging.getLogger(__name__)
@@ -50,30 +53,17 @@ def import_weights(
       f"workdir={workdir} is not empty: import into a new directory"
     )
   tensors = tensor_files.read(path)
-  try:
-    kind = "video" if open_magvit2.is_video(tensors) else "image"
-    found = open_magvit2.settings(tensors)
-  except ValueError as error:
-    raise ValueError(f"{path}: {error}") from error
-  config = video_config if kind == "video" else image_config
-  for section, fields in found.items():
-    config[section].update(fields)
+  config = video_config if open_magvit2.is_video(tensors) else image_config
+  _, params, which = convert(tensors, config, path)
   config.loss.perceptual_network = "off"  # nothing is trained
+  kind = "video" if config is video_config else "image"
   config.name = f"{kind} tokenizer of {os.path.basename(path)}"
-  generator = tokenizer.define_tokenizer(config)
-  abstract = jax.eval_shape(generator.init, jax.random.key(0))
-  arrays, which = open_magvit2.to_ours(tensors, abstract, path)
-  params = jax.tree.structure(abstract).unflatten(
-    jnp.asarray(x, jnp.float32) for x in arrays.values()
-  )
   checkpoint.check_workdir(workdir, config)
   checkpoint.save_average(workdir, 0, params)
-  with open(path, "rb") as f:
-    digest = hashlib.file_digest(f, "sha256").hexdigest()
   origin = {
     "source": source,
     "file": os.path.basename(path),
-    "sha256": digest,
+    "sha256": tensor_files.sha256(path),
     "weights": which,
     "ids": "channel 0 is the least significant bit",
   }
@@ -83,8 +73,32 @@ def import_weights(
   checkpoint.write_config(workdir, config)
   log.info(
     "imported %d tensors (%s weights) of %s into %s",
-    len(arrays),
+    len(jax.tree.leaves(params)),
     which,
     path,
     workdir,
   )
+
+
+def convert(
+  tensors: Mapping[str, np.ndarray],
+  config: ml_collections.ConfigDict,
+  path: str,
+) -> tuple[network.Network, Any, str]:
+  """(network, weights, "ema" or "raw") of a state dict.
+
+  Sets in `config` what the shapes tell; `path` names the file in errors.
+
+  Raises:
+    ValueError: a tensor is missing, unknown or mis-shaped; it is named.
+  """
+  try:
+    found = open_magvit2.settings(tensors)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+  for section, fields in found.items():
+    config[section].update(fields)
+  generator = tokenizer.define_tokenizer(config)
+  abstract = jax.eval_shape(generator.init, jax.random.key(0))
+  arrays, which = open_magvit2.to_ours(tensors, abstract, path)
+  return generator, pretrained.as_tree(arrays, abstract), which

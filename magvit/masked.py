@@ -25,6 +25,7 @@ from magvit import sampling
 from magvit import state as state_lib
 from magvit import tokenizer as tokenizer_lib
 from magvit.state import TrainState
+from models import clip_sizes
 from models import masked_transformer
 from models import network
 from models import quantizers
@@ -262,7 +263,7 @@ def task_names(config: ml_collections.ConfigDict) -> list[str]:
   return [name for name in masking.TASKS if config.tasks[name] > 0]
 
 
-def _check(config, sizes: tokenizer.Sizes, vocabulary: int) -> list[str]:
+def _check(config, sizes: clip_sizes.Sizes, vocabulary: int) -> list[str]:
   unknown = set(config.tasks) - set(masking.TASKS)
   names = task_names(config)
   if unknown or not names:

@@ -18,7 +18,6 @@ how frames are coded, and how many of them. Every new size is compiled first.
 import collections
 import contextlib
 import dataclasses
-import datetime
 import itertools
 import json
 import logging
@@ -39,6 +38,7 @@ from magvit import checkpoint
 from magvit import coding
 from magvit import evaluate
 from magvit import load
+from magvit import metrics
 from magvit import tokenizer as tokenizer_lib
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,8 @@ def reconstruct(workdir: str, path: str) -> None:
       rows.append({"file": name, **row})
       shown = (shown + [(name, pair_HWC)])[:_SHOWN]
       outcome = _scores_text(row)
-    progress = _progress(run, done, len(names), time.monotonic() - start)
+    rate = done / max(time.monotonic() - start, 1e-9)
+    progress = metrics.progress(run, done, len(names), rate, "files")
     log.info("%s | %s: %s", progress, name, outcome)
 
   result = evaluators.Result(
@@ -269,16 +270,6 @@ def _protocol(config) -> dict[str, Any]:
     "frames": "each coded as an image" if images else "whole clip at once",
     **_PROTOCOL,
   }
-
-
-def _progress(run: str, done: int, total: int, seconds: float) -> str:
-  """E.g. "NAME 3/12 (25%), 0.8 files/s, 0:00:11 left"."""
-  left = datetime.timedelta(seconds=round(seconds / done * (total - done)))
-  rate = done / max(seconds, 1e-9)
-  return (
-    f"{run} {done}/{total} ({100 * done // total}%), {rate:.3g} files/s,"
-    f" {left} left"
-  )
 
 
 def _scores_text(row: dict[str, Any]) -> str:

@@ -103,6 +103,13 @@ def log_progress_to_stdout() -> None:
     logger.addHandler(handler)
 
 
+def progress(name: str, done: int, total: int, rate: float, unit: str) -> str:
+  """E.g. "NAME 120/600 (20%), 1.9 steps/s, 4:12 left"; `rate` a second."""
+  left = datetime.timedelta(seconds=round((total - done) / max(rate, 1e-9)))
+  share = 100 * done // total
+  return f"{name} {done}/{total} ({share}%), {rate:.3g} {unit}/s, {left} left"
+
+
 class Progress:
   """Progress, rate and time left, for a log line."""
 
@@ -116,15 +123,9 @@ class Progress:
     last_step, last_time = self._last
     rate = (step - last_step) / max(now - last_time, 1e-9)
     self._last = (step, now)
-    left = datetime.timedelta(
-      seconds=round((self._num_steps - step) / max(rate, 1e-9))
-    )
+    done = progress(self._name, step, self._num_steps, rate, "steps")
     shown = ", ".join(f"{k} {metrics[k]:.4g}" for k in _SHOWN if k in metrics)
-    return (
-      f"{self._name} {step}/{self._num_steps}"
-      f" ({100 * step // self._num_steps}%), {rate:.3g} steps/s,"
-      f" {left} left | {shown}"
-    )
+    return f"{done} | {shown}"
 
   def restart_clock(self, step: int) -> None:
     """After work that is not training, so that the rate leaves it out."""

@@ -24,6 +24,7 @@ from magvit import losses
 from magvit import optimizer
 from magvit import state as state_lib
 from magvit.state import TrainState
+from models import clip_sizes
 from models import discriminators
 from models import network
 from models import perceptual
@@ -187,7 +188,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       "generator": pullback((1.0, 0.0))[0],
       **pullback((0.0, 1.0))[1],
     }
-    signs, own = health.update(
+    running, own = health.update(
       state.extras["health"],
       state.step,
       c.health_every,
@@ -212,7 +213,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       params=params,
       opt_state=opt_state,
       ema={"generator": ema},
-      extras={"lecam": lecam, "health": signs},
+      extras={"lecam": lecam, "health": running},
     )
     return state, metrics
 
@@ -268,11 +269,11 @@ def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
   return (config.dataset.frames, config.dataset.size, config.dataset.size)
 
 
-def sizes(config: ml_collections.ConfigDict) -> tokenizer.Sizes:
+def sizes(config: ml_collections.ConfigDict) -> clip_sizes.Sizes:
   """Strides of the config's tokenizer, and the clip lengths it takes."""
   halvings = config.tokenizer.temporal_downsample
   causal = config.tokenizer.causal
-  return tokenizer.Sizes(2 ** sum(halvings), 2 ** len(halvings), causal)
+  return clip_sizes.Sizes(2 ** sum(halvings), 2 ** len(halvings), causal)
 
 
 def predict_functions(generator: network.Network) -> dict[str, Callable]:

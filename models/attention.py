@@ -4,6 +4,8 @@ The transformer of ViT (arXiv 2010.11929, section 3.1), without positions: the
 network that owns a token grid owns its positions as well.
 """
 
+from collections.abc import Callable
+
 from flax import nnx
 import jax
 from jax import lax
@@ -77,18 +79,36 @@ class Block(nnx.Module):
     return x_BND + self.mlp_out(h_BND)
 
   def _attend(self, x_BND, mask_NN):
-    batch, tokens, width = x_BND.shape
-    depth = width // self.num_heads
-    qkv = self.qkv(x_BND).reshape(batch, tokens, 3, self.num_heads, depth)
-    q_BNAd, k_BNAd, v_BNAd = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    scores_BANN = jnp.einsum("bqad,bkad->baqk", q_BNAd, k_BNAd)
-    scores_BANN = scores_BANN.astype(jnp.float32) / depth**0.5
-    if mask_NN is not None:
-      # Minus infinity, so that a hidden token weighs exactly 0.
-      scores_BANN = jnp.where(mask_NN, scores_BANN, -jnp.inf)
-    p_BANN = jax.nn.softmax(scores_BANN).astype(x_BND.dtype)
-    y_BNAd = jnp.einsum("baqk,bkad->bqad", p_BANN, v_BNAd)
-    return self.out(y_BNAd.reshape(batch, tokens, width))
+    qkv_BNE = self.qkv(x_BND)
+    return self.out(attend(qkv_BNE, self.num_heads, mask_NN))
+
+
+def attend(
+  qkv_BNE: jax.Array,
+  num_heads: int,
+  mask_NN: jax.Array | None = None,
+  drop: Callable[[jax.Array], jax.Array] = lambda p_BANN: p_BANN,
+) -> jax.Array:
+  """Multi-head attention without its projections: (B, N, D).
+
+  Args:
+    qkv_BNE: queries, keys and values, D channels each, E = 3 D.
+    num_heads: divides D.
+    mask_NN: as in `Block`.
+    drop: dropout of the attention weights (B, A, N, N), float32.
+  """
+  batch, tokens, channels = qkv_BNE.shape
+  depth = channels // 3 // num_heads
+  qkv = qkv_BNE.reshape(batch, tokens, 3, num_heads, depth)
+  q_BNAd, k_BNAd, v_BNAd = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+  scores_BANN = jnp.einsum("bqad,bkad->baqk", q_BNAd, k_BNAd)
+  scores_BANN = scores_BANN.astype(jnp.float32) / depth**0.5
+  if mask_NN is not None:
+    # Minus infinity, so that a hidden token weighs exactly 0.
+    scores_BANN = jnp.where(mask_NN, scores_BANN, -jnp.inf)
+  p_BANN = drop(jax.nn.softmax(scores_BANN)).astype(qkv_BNE.dtype)
+  y_BNAd = jnp.einsum("baqk,bkad->bqad", p_BANN, v_BNAd)
+  return y_BNAd.reshape(batch, tokens, num_heads * depth)
 
 
 def causal_mask(tokens: int) -> jax.Array:

@@ -15,7 +15,6 @@ has trunk and heads.
 import argparse
 from collections.abc import Collection
 from collections.abc import Mapping
-import hashlib
 import os
 import re
 import sys
@@ -82,8 +81,7 @@ def convert(
       name = min(given.keys() & tensors.keys())
       raise ValueError(f"tensor {name!r} is in --input and in --lin")
     given |= tensors
-    with open(path, "rb") as f:
-      hashes[option] = hashlib.file_digest(f, "sha256").hexdigest()
+    hashes[option] = tensor_files.sha256(path)
   source = " and ".join(paths.values())
   converted = from_torch(network, given, source)
   pretrained.save(output_path, network, converted, hashes)

@@ -13,6 +13,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from models import attention
+
 _LAYER_NORM_EPSILON = 1e-12
 
 
@@ -150,15 +152,9 @@ class Block(nnx.Module):
     return self.mlp_norm(x_BND + _dropout(h_BND, self.dropout, keys[2]))
 
   def _attend(self, x_BND, dropout_key):
-    batch, tokens, width = x_BND.shape
-    depth = width // self.num_heads
-    qkv = self.qkv(x_BND).reshape(batch, tokens, 3, self.num_heads, depth)
-    q_BNAd, k_BNAd, v_BNAd = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    scores_BANN = jnp.einsum("bqad,bkad->baqk", q_BNAd, k_BNAd)
-    scores_BANN = scores_BANN.astype(jnp.float32) / depth**0.5
-    p_BANN = _dropout(jax.nn.softmax(scores_BANN), self.dropout, dropout_key)
-    y_BNAd = jnp.einsum("baqk,bkad->bqad", p_BANN.astype(x_BND.dtype), v_BNAd)
-    return self.out(y_BNAd.reshape(batch, tokens, width))
+    drop = lambda p_BANN: _dropout(p_BANN, self.dropout, dropout_key)
+    qkv_BNE = self.qkv(x_BND)
+    return self.out(attention.attend(qkv_BNE, self.num_heads, drop=drop))
 
 
 class Head(nnx.Module):

@@ -47,9 +47,7 @@ def load(path: str, name: str, abstract: Any) -> Any:
     )
   wanted = by_name(abstract)
   check_tensors(path, tensors, {k: leaf.shape for k, leaf in wanted.items()})
-  return jax.tree.structure(abstract).unflatten(
-    jnp.asarray(tensors[key], jnp.float32) for key in wanted
-  )
+  return as_tree(tensors, abstract)
 
 
 def save(
@@ -84,6 +82,13 @@ def save(
     raise ValueError(f"{path} exists: remove it or name another") from error
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def as_tree(tensors: Mapping[str, np.ndarray], abstract: Any) -> Any:
+  """Named tensors in the tree whose names they have; float32."""
+  return jax.tree.structure(abstract).unflatten(
+    jnp.asarray(tensors[name], jnp.float32) for name in by_name(abstract)
+  )
 
 
 def by_name(tree: Any) -> dict[str, Any]:

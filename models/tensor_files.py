@@ -1,5 +1,6 @@
 """Files of named tensors that others publish, as numpy arrays."""
 
+import hashlib
 import os
 import pathlib
 
@@ -21,6 +22,12 @@ def read(path: str) -> dict[str, np.ndarray]:
   if not os.path.isfile(path):
     raise ValueError(f"{path} is no file")
   return _READERS[suffix](path)
+
+
+def sha256(path: str) -> str:
+  """Of a file's bytes, in hexadecimal."""
+  with open(path, "rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:

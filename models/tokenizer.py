@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from models import clip_sizes
 from models import cnn
 from models import layers
 from models import quantizers
@@ -70,7 +70,7 @@ class Tokenizer(nnx.Module):
     self.dtype = _DTYPES[dtype]
     self.centred_pixels = centred_pixels
     self.quantizer = quantizers.build(**quantizer, rngs=rngs)
-    self.sizes = Sizes(
+    self.sizes = clip_sizes.Sizes(
       2 ** sum(temporal_downsample), 2 ** len(temporal_downsample), causal
     )
     cnn_settings = dict(
@@ -146,56 +146,3 @@ def to_float(video: jax.Array) -> jax.Array:
   if video.dtype == jnp.uint8:
     return video.astype(jnp.float32) / 255.0
   return video.astype(jnp.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-  """Clip sizes a tokenizer takes: strides, and the rule for the first frame.
-
-  A causal tokenizer takes 1 + n * time frames to 1 + n latents, any other
-  n * time to n; height and width are multiples of `space`.
-  """
-
-  time: int
-  space: int
-  causal: bool = True
-
-  def latent(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
-    """(T, H, W) to (t, h, w).
-
-    Raises:
-      ValueError: a size that the strides do not divide. Shortening the clip
-        instead, as others do, would drop frames silently.
-    """
-    frames, height, width = video_shape
-    first = 1 if self.causal else 0
-    if (frames - first) % self.time:
-      below = (frames - first) // self.time * self.time + first
-      rule = "1 + a multiple" if self.causal else "a multiple"
-      raise ValueError(
-        f"clip length {frames} must be {rule} of the temporal stride"
-        f" {self.time}; the nearest are {below} and {below + self.time}"
-      )
-    for name, size in (("height", height), ("width", width)):
-      if size % self.space:
-        below = size // self.space * self.space
-        raise ValueError(
-          f"frame {name} {size} must be a multiple of the spatial stride"
-          f" {self.space}; the nearest are {below} and {below + self.space}"
-        )
-    return (
-      first + (frames - first) // self.time,
-      height // self.space,
-      width // self.space,
-    )
-
-  def padded(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
-    """The smallest (T, H, W) that holds `video_shape` and that is taken."""
-    frames, height, width = video_shape
-    first = 1 if self.causal else 0
-    up = lambda size, factor: -(-size // factor) * factor
-    return (
-      first + up(frames - first, self.time),
-      up(height, self.space),
-      up(width, self.space),
-    )

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from models import attention
+from models import clip_sizes
 from models import cnn
 from models import layers
 
@@ -61,16 +62,17 @@ class VivitEncoder(nnx.Module):
       rngs=rngs,
     )
     image_patch = (1, patch_size, patch_size)
-    self.block_patch = (block_frames, patch_size, patch_size)
+    block_patch = (block_frames, patch_size, patch_size)
+    self.sizes = clip_sizes.Sizes(block_frames, patch_size)
     self.embed_first = PatchEmbedding(image_patch, width, rngs=rngs)
-    self.embed_later = PatchEmbedding(self.block_patch, width, rngs=rngs)
+    self.embed_later = PatchEmbedding(block_patch, width, rngs=rngs)
     self.space = SpatialTransformer(latent_size, spatial_layers, **stack)
     self.time = TemporalTransformer(max_latent_frames, temporal_layers, **stack)
     self.out = nnx.Linear(width, latent_channels, rngs=rngs)
 
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
     """Raises ValueError for a clip that the patches or positions do not fit."""
-    _check_clip(video_BTHWC.shape, self.block_patch)
+    self.sizes.latent(video_BTHWC.shape[1:4])
     # An image has no later frames: an array of none takes it from there.
     x_BthwD = jnp.concatenate(
       [
@@ -157,8 +159,9 @@ class HybridEncoder(nnx.Module):
 
     Every True in `temporal_downsample` doubles the frames of a block.
     """
-    space_factor = 2 ** len(temporal_downsample)
-    self.block = (2 ** sum(temporal_downsample), space_factor, space_factor)
+    self.sizes = clip_sizes.Sizes(
+      2 ** sum(temporal_downsample), 2 ** len(temporal_downsample)
+    )
     self.cnn = cnn.Encoder(
       base_channels=base_channels,
       channel_multipliers=channel_multipliers,
@@ -182,8 +185,8 @@ class HybridEncoder(nnx.Module):
 
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
     """Raises ValueError for a clip that blocks or positions do not fit."""
-    _check_clip(video_BTHWC.shape, self.block)
-    batch, block_frames = video_BTHWC.shape[0], self.block[0]
+    self.sizes.latent(video_BTHWC.shape[1:4])
+    batch, block_frames = video_BTHWC.shape[0], self.sizes.time
     first_BTHWC = layers.repeat(video_BTHWC[:, :1], (block_frames, 1, 1))
     x = jnp.concatenate([first_BTHWC, video_BTHWC[:, 1:]], axis=1)
     x = x.reshape(-1, block_frames, *x.shape[2:])  # each block by itself
@@ -345,31 +348,6 @@ def space_to_depth(x_BTHWC: jax.Array, factors: Sequence[int]) -> jax.Array:
   x = x_BTHWC.reshape(batch, t, ft, h, fh, w, fw, channels)
   x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
   return x.reshape(batch, t, h, w, ft * fh * fw * channels)
-
-
-def _check_clip(video_shape: Sequence[int], block: Sequence[int]) -> None:
-  """Raises ValueError unless frame 0 and then whole blocks make up the clip.
-
-  Args:
-    video_shape: (B, T, H, W, C).
-    block: frames, height and width in pixels of what one latent stands for.
-  """
-  frames, *size = video_shape[1:4]
-  if (frames - 1) % block[0]:
-    below = (frames - 1) // block[0] * block[0] + 1
-    raise ValueError(
-      f"clip length {frames} must be 1 + a multiple of the {block[0]} frames of"
-      f" a block; the nearest are {below} and {below + block[0]}"
-    )
-  for name, pixels, factor in zip(
-    ("height", "width"), size, block[1:], strict=True
-  ):
-    if pixels % factor:
-      below = pixels // factor * factor
-      raise ValueError(
-        f"frame {name} {pixels} must be a multiple of the {factor} pixels of a"
-        f" patch; the nearest are {below} and {below + factor}"
-      )
 
 
 def _positions(shape: Sequence[int], rngs: nnx.Rngs) -> nnx.Param:

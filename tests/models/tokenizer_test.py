@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from models import clip_sizes
 from models import discriminators
 from models import network
 from models import tokenizer
@@ -249,7 +250,7 @@ def test_contradictory_settings_are_refused():
   "strides", [(4, 8), (2, 2), (1, 16), (4, 8, False)], ids=str
 )
 def test_the_padded_shape_is_the_smallest_that_fits(strides):
-  rule = tokenizer.Sizes(*strides)
+  rule = clip_sizes.Sizes(*strides)
 
   def fits(shape):
     try:
