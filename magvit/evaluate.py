@@ -18,7 +18,6 @@ from evaluation import files
 from evaluation import pictures
 from evaluation import report
 from input_pipeline import pipeline
-from magvit import masked
 from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
@@ -80,7 +79,7 @@ def reconstruct(config, workdir, mesh, algorithm, params, step) -> None:
 def sample(config, workdir, mesh, algorithm, params, step) -> None:
   """Pictures of generated clips, one for each task of the model."""
   _require(algorithm, "sample", config, "a generator")
-  names = masked.task_names(config)
+  names = masking.task_names(config)
   predict = _sampler(config, mesh, algorithm, params)
   seed = config.seed
   for name in names:
@@ -156,7 +155,7 @@ def _score_samples(config, mesh, algorithm, params):
     protocol={**_protocol(config), **config.sampling.to_dict()},
   )
   results = []
-  for name in masked.task_names(config):
+  for name in masking.task_names(config):
     if masking.TASKS[name].class_conditional:
       results += evaluators.evaluate_class_samples(
         judge=_digit_judge(config.dataset.to_json()),
@@ -217,7 +216,7 @@ def _predictor(algorithm, name, mesh, params):
 
 def _sampler(config, mesh, algorithm, params) -> evaluators.Sample:
   predict = _predictor(algorithm, "sample", mesh, params)
-  names = masked.task_names(config)
+  names = masking.task_names(config)
 
   def run(task, label, video, seed):
     batch = {

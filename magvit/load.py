@@ -107,7 +107,7 @@ class LoadedGenerator:
     Raises:
       ValueError: an unknown task or label, or a condition that does not fit.
     """
-    names = masked.task_names(self.config)
+    names = masking.task_names(self.config)
     if task not in names:
       raise ValueError(f"task={task!r} must be one of {names}")
     classes = self.config.transformer.num_classes

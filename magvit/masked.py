@@ -17,15 +17,13 @@ import ml_collections
 import numpy as np
 import optax
 
-from magvit import checkpoint
 from magvit import losses
 from magvit import masking
 from magvit import optimizer
 from magvit import sampling
 from magvit import state as state_lib
-from magvit import tokenizer as tokenizer_lib
+from magvit import tokens as tokens_lib
 from magvit.state import TrainState
-from models import clip_sizes
 from models import masked_transformer
 from models import network
 from models import quantizers
@@ -39,29 +37,13 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
   """
   c = config
-  if not c.tokenizer_workdir:
-    raise ValueError(
-      "tokenizer_workdir is empty: give the workdir of a trained tokenizer"
-      " (--config.tokenizer_workdir=DIR)"
-    )
-  made_by = checkpoint.read_config(c.tokenizer_workdir)
-  if made_by.algorithm != "tokenizer":
-    raise ValueError(
-      f"tokenizer_workdir={c.tokenizer_workdir} holds {made_by.name!r}, not a"
-      " tokenizer"
-    )
-  sizes = tokenizer_lib.sizes(made_by)
-  names = _check(c, sizes, tokenizer_lib.vocabulary(made_by))
-  latent_shape = sizes.latent(tokenizer_lib.clip_shape(c))
-  tokens = math.prod(latent_shape)
-  transformer = define_transformer(c, tokens)
-  generator, generator_params = tokenizer_lib.restore_generator(
-    c.tokenizer_workdir, mesh
-  )
+  tokens = tokens_lib.open_tokenizer(c, mesh)
+  names = _check(c, tokens)
+  transformer = define_transformer(c, tokens.num)
   given_SN = np.stack(  # S: tasks
     [
       masking.given_latents(
-        name, latent_shape, c.condition_frames, sizes.time
+        name, tokens.latent_shape, c.condition_frames, tokens.sizes.time
       ).reshape(-1)
       for name in names
     ]
@@ -83,10 +65,8 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       frozen={},
     )
 
-  def encode(params, video_BTHWC) -> jax.Array:
+  def factorize(ids_BN) -> jax.Array:
     """Sub-tokens (B, N, F)."""
-    ids = generator(params, video_BTHWC, method="encode")
-    ids_BN = ids.reshape(ids.shape[0], tokens)
     return quantizers.factorize(ids_BN, c.transformer.factor_bits)
 
   def condition_of(params, video_BTHWC, parts_BNF, task) -> jax.Array:
@@ -104,7 +84,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     )
     return lax.cond(
       jnp.asarray(given_SN.any(-1))[task],
-      lambda: encode(params, filled_BTHWC),
+      lambda: factorize(tokens.encode(params, filled_BTHWC)),
       lambda: parts_BNF,
     )
 
@@ -113,7 +93,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     task = jax.random.categorical(task_key, jnp.log(weight_S))
     video = tokenizer.to_float(batch["video"])
     frozen = state.frozen["generator"]
-    parts_BNF = encode(frozen, video)
+    parts_BNF = factorize(tokens.of_batch(frozen, batch))
     condition_BNF = condition_of(frozen, video, parts_BNF, task)
     repeat = lambda x: jnp.repeat(x, c.masks_per_clip, axis=0)
     parts_BNF, condition_BNF = repeat(parts_BNF), repeat(condition_BNF)
@@ -123,7 +103,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     no_class = c.transformer.num_classes
     class_B = jnp.where(dropped_B | ~has_class_S[task], no_class, label_B)
     chosen_BN = masking.training_mask(
-      mask_key, batch_size, tokens, c.mask_ratio_per_clip
+      mask_key, batch_size, tokens.num, c.mask_ratio_per_clip
     )
     given_N = jnp.asarray(given_SN)[task]
     input_BNF = jnp.where(
@@ -183,11 +163,11 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     label_B = batch["label"]
     video = tokenizer.to_float(batch["video"])
     parts_BNF = jnp.zeros(
-      (len(label_B), tokens, len(c.transformer.factor_bits)), jnp.int32
+      (len(label_B), tokens.num, len(c.transformer.factor_bits)), jnp.int32
     )
     condition_BNF = condition_of(params["generator"], video, parts_BNF, task)
     grid = lambda table: jnp.broadcast_to(
-      jnp.asarray(table)[task], (len(label_B), tokens)
+      jnp.asarray(table)[task], (len(label_B), tokens.num)
     )
     given_BN, fixed_BN = grid(given_SN), grid(fixed_SN)
     no_class_B = jnp.full_like(label_B, c.transformer.num_classes)
@@ -230,16 +210,17 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       c.sampling.choice_temperature,
     )
     ids_BN = quantizers.defactorize(parts_BNF, c.transformer.factor_bits)
-    ids = ids_BN.reshape(len(label_B), *latent_shape)
-    output = generator(params["generator"], ids, method="decode")
-    return {"video": jnp.clip(output, 0.0, 1.0), "ids": ids}
+    return {
+      "video": tokens.decode(params["generator"], ids_BN),
+      "ids": ids_BN.reshape(len(label_B), *tokens.latent_shape),
+    }
 
   return state_lib.Algorithm(
     init=init,
     step=step,
     predict={"sample": sample},
     predict_networks=("transformer",),
-    frozen={"generator": generator_params},
+    frozen={"generator": tokens.params},
   )
 
 
@@ -247,7 +228,7 @@ def define_transformer(
   config: ml_collections.ConfigDict, tokens: int
 ) -> network.Network:
   """The transformer of a config, for clips of this many tokens."""
-  several_tasks = len(task_names(config)) > 1
+  several_tasks = len(masking.task_names(config)) > 1
   return network.define(
     lambda rngs: masked_transformer.MaskedTransformer(
       num_tokens=tokens,
@@ -258,38 +239,22 @@ def define_transformer(
   )
 
 
-def task_names(config: ml_collections.ConfigDict) -> list[str]:
-  """The tasks a config trains, in the order of their task tokens."""
-  return [name for name in masking.TASKS if config.tasks[name] > 0]
-
-
-def _check(config, sizes: clip_sizes.Sizes, vocabulary: int) -> list[str]:
-  unknown = set(config.tasks) - set(masking.TASKS)
-  names = task_names(config)
-  if unknown or not names:
-    raise ValueError(
-      f"tasks={dict(config.tasks)} must give a positive weight to one or more"
-      f" of {sorted(masking.TASKS)}"
-    )
-  if 2 ** sum(config.transformer.factor_bits) != vocabulary:
+def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
+  names = masking.task_names(config)
+  if 2 ** sum(config.transformer.factor_bits) != tokens.vocabulary:
     raise ValueError(
       f"transformer.factor_bits={tuple(config.transformer.factor_bits)} must"
-      f" add up to log2 of the {vocabulary} codes of the tokenizer in"
-      f" {config.tokenizer_workdir}, {math.log2(vocabulary):g}"
+      f" add up to log2 of the {tokens.vocabulary} codes of the tokenizer in"
+      f" {config.tokenizer_workdir}, {math.log2(tokens.vocabulary):g}"
     )
   if "frame_prediction" in names:
-    if not sizes.causal:
+    if not tokens.sizes.causal:
       raise ValueError(
         "tasks.frame_prediction needs a causal tokenizer, and that in"
         f" {config.tokenizer_workdir} is not: set it to 0"
       )
     masking.check_condition_frames(
-      config.condition_frames, config.dataset.frames, sizes.time
-    )
-  if config.dataset.joint_images:
-    raise ValueError(
-      f"dataset.joint_images={config.dataset.joint_images} is for tokenizers:"
-      " set it to 0"
+      config.condition_frames, config.dataset.frames, tokens.sizes.time
     )
   sampling.check_settings(config.sampling.steps, config.sampling.schedule)
   return names

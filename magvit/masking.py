@@ -14,6 +14,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 # Share of tokens still masked at progress r in [0, 1].
@@ -81,6 +82,21 @@ TASKS: dict[str, Task] = {
     2, False, _all_but_centre, _with_zeros, exact=False
   ),
 }
+
+
+def task_names(config: ml_collections.ConfigDict) -> list[str]:
+  """The tasks a config trains, in the order of their task tokens.
+
+  Raises:
+    ValueError: an unknown task, or none of positive weight.
+  """
+  names = [name for name in TASKS if config.tasks.get(name, 0.0) > 0]
+  if set(config.tasks) - set(TASKS) or not names:
+    raise ValueError(
+      f"tasks={dict(config.tasks)} must give a positive weight to one or more"
+      f" of {sorted(TASKS)}"
+    )
+  return names
 
 
 def given_pixels(

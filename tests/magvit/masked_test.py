@@ -7,6 +7,7 @@ import pytest
 
 from input_pipeline import pipeline
 from magvit import masked
+from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
 from magvit import tokenizer as tokenizer_lib
@@ -29,7 +30,7 @@ def built(tiny_tokenizer_workdir, one_device):
 def _batch(config, task=None):
   batch = next(pipeline.train_batches(config.dataset, config.batch_size))
   if task is not None:
-    batch["task"] = np.int32(masked.task_names(config).index(task))
+    batch["task"] = np.int32(masking.task_names(config).index(task))
   return batch
 
 
@@ -93,7 +94,7 @@ def test_without_guidance_the_guided_program_gives_the_unguided_tokens(
   one_pass, two_pass = (
     jax.jit(a.predict["sample"]) for a in (algorithm, other)
   )
-  for task in masked.task_names(config):
+  for task in masking.task_names(config):
     batch = _batch(config, task)
     a = one_pass(params, batch, key)["ids"]
     b = two_pass(params, batch, key)["ids"]
