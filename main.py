@@ -29,7 +29,9 @@ _TOKENIZERS = (tokenizer_image, tokenizer_video)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
-_SOURCE = flags.DEFINE_enum("source", None, importer.SOURCES, "Whose weights.")
+_SOURCE = flags.DEFINE_enum(
+  "source", None, [*importer.SOURCES], "Whose weights."
+)
 _INPUT = flags.DEFINE_string("input", None, "What to import or reconstruct.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
 
@@ -50,8 +52,10 @@ def run(argv: list[str]) -> None:
       raise ValueError("--mode=train needs --config=FILE:ARG")
     return train.train(config, workdir)
   if mode == "import":
-    configs = [m.get_config("open_magvit2") for m in _TOKENIZERS]
     source, path = _SOURCE.value, _INPUT.value
+    if source is None:
+      raise ValueError(f"--mode=import needs --source: {[*importer.SOURCES]}")
+    configs = [m.get_config(source) for m in _TOKENIZERS]
     return importer.import_weights(source, path, *configs, workdir)
   stored = checkpoint.read_config(workdir)
   if config is not None:

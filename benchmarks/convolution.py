@@ -2,11 +2,11 @@
 
   python -m benchmarks.convolution [--repeats=5] [--output=FILE]
 
-Compares layers.conv_native with layers.conv_as_taps under the project's XLA
-flags, and the taps with jaxlib's default, which hands 2-D convolutions to
-YNNPACK; models/__init__.py turns that off. Flags are read once per process, so
-each set of them has its own, and the two take turns layer by layer: on a shared
-machine both see the same neighbours. Read ratios.
+Compares two forms of models/convolution.py under the project's XLA flags, and
+the taps with jaxlib's default, which hands 2-D convolutions to YNNPACK;
+models/__init__.py turns that off. Flags are read once per process, so each set
+of them has its own, and the two take turns layer by layer: on a shared machine
+both see the same neighbours. Read ratios.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from models import layers
+from models import convolution
 
 # (B, T, H, W, I) of the input before padding, O, kernel, strides.
 LAYERS = [
@@ -99,16 +99,19 @@ def _measure(
   kt, kh, kw = kernel_size
   keys = jax.random.split(jax.random.key(0), 3)
   padding = ((kt - 1, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2))
-  x = layers.pad_with_edge(jax.random.normal(keys[0], shape), padding)
+  x = convolution.pad_with_edge(jax.random.normal(keys[0], shape), padding)
   kernel_shape = (*kernel_size, shape[-1], out_channels)
   kernel = jax.random.normal(keys[1], kernel_shape)
   out = jax.eval_shape(
-    lambda x, k: layers.conv_native(x, k, strides), x, kernel
+    lambda x, k: convolution.conv_native(x, k, strides), x, kernel
   )
   cotangent = jax.random.normal(keys[2], out.shape)
 
   def step(form, x, kernel, cotangent):
-    conv = {"native": layers.conv_native, "taps": layers.conv_as_taps}[form]
+    conv = {
+      "native": convolution.conv_native,
+      "taps": convolution.conv_as_taps,
+    }[form]
     y, pull = jax.vjp(lambda x, k: conv(x, k, strides), x, kernel)
     return (y, *pull(cotangent)) if backward else (y,)
 

@@ -65,7 +65,9 @@ def main():
 
   config = _CONFIGS[args.kind].get_config("open_magvit2")
   tensors = {k: v.numpy() for k, v in state.items()}
-  ours, params, _ = importer.convert(tensors, config, "the peer")
+  ours, params, _ = importer.convert(
+    "open_magvit2", tensors, config, "the peer"
+  )
   encode = jax.jit(lambda p, v: ours(p, v, method="encode_latents"))
   decode = jax.jit(lambda p, z: ours(p, z, method="decode_latents"))
 
@@ -88,7 +90,7 @@ def main():
     "size": args.size,
     "threads": args.threads,
     "cores": os.cpu_count(),
-    **errors(run_ours(), run_peer()),
+    **errors(run_ours(), run_peer(), lambda z: decode(params, z)),
   }
   times = {"ours": [], "peer": []}
   for _ in range(args.repeats):  # in turn: both see the same neighbours
@@ -136,18 +138,26 @@ def peer(args):
   return pair
 
 
-def errors(ours, theirs):
-  """Largest differences, relative to the largest value, and ids that differ."""
-  z, video = (np.asarray(a) for a in ours)
+def errors(ours, theirs, decode):
+  """Largest differences, relative to the largest value, and ids that differ.
+
+  Pixels are decoded from the peer's bits: a latent within rounding of zero may
+  have either sign, and `differing_latent` says how far from it one was.
+  """
+  z = np.asarray(ours[0])
   z_peer, video_peer = (np.asarray(b) for b in theirs)
   if z_peer.ndim == 4:
     z_peer, video_peer = z_peer[:, :, None], video_peer[:, :, None]
   z_peer = np.moveaxis(z_peer, 1, -1)
   video_peer = 0.5 * (np.moveaxis(video_peer, 1, -1) + 1.0)
+  video = np.asarray(decode(np.where(z_peer > 0, 1.0, -1.0)))
   relative = lambda a, b: float(np.abs(a - b).max() / np.abs(b).max())
+  differ = (z >= 0) != (z_peer > 0)
+  largest = np.abs(z_peer[differ]).max(initial=0.0) / np.abs(z_peer).max()
   return {
     "latent_error": relative(z, z_peer),
-    "differing_bits": int(((z >= 0) != (z_peer > 0)).sum()),
+    "differing_bits": int(differ.sum()),
+    "differing_latent": float(largest),
     "bits": z.size,
     "pixel_error": relative(video, video_peer),
   }

@@ -19,6 +19,7 @@ of reconstructions of 128 x 128 ImageNet. None but `digits` was trained by us.
   ablation_deeper    128x128    16x16       113.0  + 4 blocks        1.20
   ablation_adaptive  128x128    16x16       113.1  + adaptive norm   1.15
   open_magvit2       256x256    16x16       115.1  for its weights
+  praxis             128x128    16x16       113.1  for its weights
 
 The multipliers of the 32x model are not published; these are a guess. The
 ablation's discriminator pools by means: the blur pool is no row of its table.
@@ -139,4 +140,5 @@ VARIANTS = {
   "ablation_deeper": _ablation_deeper,
   "ablation_adaptive": _ablation_adaptive,
   "open_magvit2": _open_magvit2,
+  "praxis": _imagenet128,
 }

@@ -25,6 +25,7 @@ papers'. None but `digits` was trained by us.
   joint_hybrid     17x128x128    5x16x16        66.8  UCF, short run  316.70
   joint_causal     17x128x128    5x16x16        57.8  UCF, short run  96.33
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
+  praxis           17x128x128    5x16x16       376.0  for its weights
 
 joint_cvivit and joint_hybrid are approximations: the paper gives their sizes
 (90M, 67M) and the kinds of their blocks, and models/vivit.py fills in the rest.
@@ -250,6 +251,12 @@ def open_magvit2(c: ml_collections.ConfigDict) -> None:
   c.tokenizer.centred_pixels = True
 
 
+def _praxis(c: ml_collections.ConfigDict) -> None:
+  """The final model; --mode=import reads weights of Google's own layers."""
+  _ucf101(c)
+  c.inflate_from = "none"
+
+
 VARIANTS = {
   "digits": _digits,
   "overfit": _overfit,
@@ -271,4 +278,5 @@ VARIANTS = {
   "joint_hybrid": _joint_hybrid,
   "joint_causal": _joint_causal,
   "open_magvit2": open_magvit2,
+  "praxis": _praxis,
 }

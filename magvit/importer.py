@@ -15,16 +15,19 @@ from magvit import checkpoint
 from magvit import tokenizer
 from models import network
 from models import open_magvit2
+from models import praxis
 from models import pretrained
 from models import tensor_files
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("open_magvit2",)
+# Each tells of named tensors whether they are a video tokenizer's, the config
+# fields in their shapes, and the same tensors under our names.
+SOURCES = {"open_magvit2": open_magvit2, "praxis": praxis}
 
 
 def import_weights(
-  source: str | None,
+  source: str,
   path: str | None,
   image_config: ml_collections.ConfigDict,
   video_config: ml_collections.ConfigDict,
@@ -41,11 +44,9 @@ def import_weights(
     workdir: a new or empty directory.
 
   Raises:
-    ValueError: an unknown source, a file that cannot be read, a tensor that is
-      missing, unknown or mis-shaped, or a workdir in use.
+    ValueError: a file that cannot be read, a tensor that is missing, unknown or
+      mis-shaped, or a workdir in use.
   """
-  if source not in SOURCES:
-    raise ValueError(f"--source={source} must be one of {list(SOURCES)}")
   if path is None:
     raise ValueError("--mode=import needs --input=FILE")
   if os.path.isdir(workdir) and os.listdir(workdir):
@@ -53,10 +54,12 @@ def import_weights(
       f"workdir={workdir} is not empty: import into a new directory"
     )
   tensors = tensor_files.read(path)
-  config = video_config if open_magvit2.is_video(tensors) else image_config
-  _, params, which = convert(tensors, config, path)
+  is_video = _named(path, SOURCES[source].is_video, tensors)
+  config = video_config if is_video else image_config
+  _, params, which = convert(source, tensors, config, path)
+  config.inflate_from = "none"
   config.loss.perceptual_network = "off"  # nothing is trained
-  kind = "video" if config is video_config else "image"
+  kind = "video" if is_video else "image"
   config.name = f"{kind} tokenizer of {os.path.basename(path)}"
   checkpoint.check_workdir(workdir, config)
   checkpoint.save_average(workdir, 0, params)
@@ -81,6 +84,7 @@ def import_weights(
 
 
 def convert(
+  source: str,
   tensors: Mapping[str, np.ndarray],
   config: ml_collections.ConfigDict,
   path: str,
@@ -92,13 +96,18 @@ def convert(
   Raises:
     ValueError: a tensor is missing, unknown or mis-shaped; it is named.
   """
-  try:
-    found = open_magvit2.settings(tensors)
-  except ValueError as error:
-    raise ValueError(f"{path}: {error}") from error
-  for section, fields in found.items():
+  layout = SOURCES[source]
+  for section, fields in _named(path, layout.settings, tensors).items():
     config[section].update(fields)
   generator = tokenizer.define_tokenizer(config)
   abstract = jax.eval_shape(generator.init, jax.random.key(0))
-  arrays, which = open_magvit2.to_ours(tensors, abstract, path)
+  arrays, which = layout.to_ours(tensors, abstract, path)
   return generator, pretrained.as_tree(arrays, abstract), which
+
+
+def _named(path: str, function, tensors):
+  """function(tensors); its errors name the file."""
+  try:
+    return function(tensors)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error

@@ -12,6 +12,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from models import convolution
 from models import layers
 
 _POOLS = {"blur": layers.blur_pool, "average": layers.mean_pool}
@@ -122,8 +123,8 @@ class SameConv(nnx.Module):
   def __call__(self, x_BTHWI: jax.Array) -> jax.Array:
     kernel = self.kernel[...]
     half = [(k // 2, k // 2) for k in kernel.shape[:3]]
-    x_BTHWI = layers.pad_with_zeros(x_BTHWI, half)
-    y_BTHWO = layers.valid_conv(x_BTHWI, kernel, (1, 1, 1))
+    x_BTHWI = convolution.pad_with_zeros(x_BTHWI, half)
+    y_BTHWO = convolution.valid_conv(x_BTHWI, kernel, (1, 1, 1))
     return y_BTHWO if self.bias is None else y_BTHWO + self.bias[...]
 
 

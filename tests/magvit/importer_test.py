@@ -3,6 +3,7 @@
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,16 +16,15 @@ from magvit import mesh as mesh_lib
 from magvit import tokenizer as tokenizer_lib
 from magvit import train
 from tests.models import open_magvit2_reference as reference
+from tests.models import praxis_reference
 
 
-def _import(folder, tensors):
+def _import(folder, tensors, source="open_magvit2"):
   path = folder / "weights.npz"
   np.savez(path, **tensors)
-  configs = [
-    c.get_config("open_magvit2") for c in (tokenizer_image, tokenizer_video)
-  ]
+  configs = [c.get_config(source) for c in (tokenizer_image, tokenizer_video)]
   workdir = str(folder / "imported")
-  importer.import_weights("open_magvit2", str(path), *configs, workdir)
+  importer.import_weights(source, str(path), *configs, workdir)
   return workdir
 
 
@@ -46,10 +46,14 @@ def imported(request, tmp_path_factory):
 
 def test_latents_ids_and_pixels_are_those_of_the_peer(imported):
   workdir, expected = imported
+  bits = expected["latents"] > 0
+  _compare(workdir, expected, (bits * 2 ** np.arange(6)).sum(-1))
+
+
+def _compare(workdir, expected, expected_ids):
   tokenizer = magvit.load_tokenizer(workdir)
   ids = tokenizer.encode(expected["video"])
-  bits = expected["latents"] > 0
-  np.testing.assert_array_equal(ids, (bits * 2 ** np.arange(6)).sum(-1))
+  np.testing.assert_array_equal(ids, expected_ids)
   scale = np.abs(expected["latents"]).max()
   mesh = mesh_lib.make_mesh(base.tokenizer().mesh)
   network, params = tokenizer_lib.restore_generator(workdir, mesh)
@@ -58,6 +62,51 @@ def test_latents_ids_and_pixels_are_those_of_the_peer(imported):
   np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * scale)
   pixels = np.clip(expected["pixels"], 0.0, 1.0)
   np.testing.assert_allclose(tokenizer.decode(ids), pixels, atol=1e-5)
+
+
+def test_latents_ids_and_pixels_are_those_of_googles_layers(tmp_path):
+  tensors, expected = praxis_reference.load()
+  workdir = _import(tmp_path, tensors, "praxis")
+  _compare(workdir, expected, expected["ids"])
+
+
+def test_the_path_of_a_tree_is_joined_either_way():
+  tensors, _ = praxis_reference.load()
+  dotted = {
+    k.removeprefix("params/").replace("/", "."): tensors[k] for k in tensors
+  }
+  convert = lambda tree: importer.convert(
+    "praxis", tree, tokenizer_video.get_config("praxis"), "a file"
+  )[1]
+  jax.tree.map(np.testing.assert_array_equal, convert(tensors), convert(dotted))
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda t: t.popitem(), "a file lacks tensor '"),
+    (
+      lambda t: t.update({"params/encoder/x/w": np.zeros(1, np.float32)}),
+      "a file has an unknown tensor 'encoder.x.w'",
+    ),
+    (
+      lambda t: t.update(
+        {"params/decoder/conv_last/b": np.zeros(5, np.float32)}
+      ),
+      "'decoder.conv_last.b' has shape .5,., expected .3,.",
+    ),
+    (
+      lambda t: t.pop("params/encoder/conv_last/w"),
+      "a file: no tensor encoder.conv_last.w",
+    ),
+  ],
+)
+def test_a_tree_that_is_not_exactly_googles_is_refused(change, message):
+  tensors, _ = praxis_reference.load()
+  change(tensors)
+  config = tokenizer_video.get_config("praxis")
+  with pytest.raises(ValueError, match=message):
+    importer.convert("praxis", tensors, config, "a file")
 
 
 def test_where_the_weights_are_from_is_kept(imported):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import convolution
 from models import layers
 
 _TWO_GROUPS = layers.Convention(norm_groups=2)
@@ -77,8 +78,8 @@ def test_both_lowerings_of_a_convolution_agree(strides):
     loss = lambda x, k: jnp.sin(conv(x, k, strides)).sum()
     return jax.value_and_grad(loss, (0, 1))(x, kernel)
 
-  native = value_and_gradients(layers.conv_native)
-  taps = value_and_gradients(layers.conv_as_taps)
+  native = value_and_gradients(convolution.conv_native)
+  taps = value_and_gradients(convolution.conv_as_taps)
   for a, b in zip(jax.tree.leaves(native), jax.tree.leaves(taps), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
