@@ -25,7 +25,10 @@ from magvit import metrics
 from magvit import train
 
 _MODES = ("train", "evaluate", "sample", "reconstruct", "import")
-_TOKENIZERS = (tokenizer_image, tokenizer_video)
+_TOKENIZERS = {
+  "image": tokenizer_image.get_config,
+  "video": tokenizer_video.get_config,
+}
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
@@ -55,8 +58,7 @@ def run(argv: list[str]) -> None:
     source, path = _SOURCE.value, _INPUT.value
     if source is None:
       raise ValueError(f"--mode=import needs --source: {[*importer.SOURCES]}")
-    configs = [m.get_config(source) for m in _TOKENIZERS]
-    return importer.import_weights(source, path, *configs, workdir)
+    return importer.import_weights(source, path, _TOKENIZERS, workdir)
   stored = checkpoint.read_config(workdir)
   if config is not None:
     checkpoint.check_same_experiment(stored, config, workdir)

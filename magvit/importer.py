@@ -1,5 +1,6 @@
 """--mode=import: public weights into a workdir that other modes read."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import json
 import logging
@@ -12,6 +13,8 @@ import numpy as np
 
 from evaluation import files
 from magvit import checkpoint
+from magvit import export
+from magvit import fingerprint
 from magvit import tokenizer
 from models import network
 from models import open_magvit2
@@ -23,24 +26,25 @@ log = logging.getLogger(__name__)
 
 # Each tells of named tensors whether they are a video tokenizer's, the config
 # fields in their shapes, and the same tensors under our names.
-SOURCES = {"open_magvit2": open_magvit2, "praxis": praxis}
+LAYOUTS = {"open_magvit2": open_magvit2, "praxis": praxis}
+SOURCES = (*LAYOUTS, "export")
 
 
 def import_weights(
   source: str,
   path: str | None,
-  image_config: ml_collections.ConfigDict,
-  video_config: ml_collections.ConfigDict,
+  get_config: Mapping[str, Callable[[str], ml_collections.ConfigDict]],
   workdir: str,
 ) -> None:
   """Writes config.json, a checkpoint of step 0 and imported.json.
 
   Args:
     source: whose weights, one of SOURCES.
-    path: a .ckpt or .pth file (needs torch), .safetensors or .npz.
-    image_config: of that source's image tokenizers; what the file's shapes
-      tell is set in it.
-    video_config: likewise of its video tokenizers.
+    path: a .ckpt or .pth file (needs torch), .safetensors or .npz; of our own
+      exports the folder.
+    get_config: of "image" and of "video", source -> the config of its
+      tokenizers; what the file's shapes tell is set in it. Our own exports
+      bring theirs.
     workdir: a new or empty directory.
 
   Raises:
@@ -48,27 +52,33 @@ def import_weights(
       mis-shaped, or a workdir in use.
   """
   if path is None:
-    raise ValueError("--mode=import needs --input=FILE")
+    what = "FOLDER" if source == "export" else "FILE"
+    raise ValueError(f"--mode=import needs --input={what}")
   if os.path.isdir(workdir) and os.listdir(workdir):
     raise ValueError(
       f"workdir={workdir} is not empty: import into a new directory"
     )
-  tensors = tensor_files.read(path)
-  is_video = _named(path, SOURCES[source].is_video, tensors)
-  config = video_config if is_video else image_config
-  _, params, which = convert(source, tensors, config, path)
-  config.inflate_from = "none"
-  config.loss.perceptual_network = "off"  # nothing is trained
-  kind = "video" if is_video else "image"
-  config.name = f"{kind} tokenizer of {os.path.basename(path)}"
+  if source == "export":
+    weights = os.path.join(path, export.WEIGHTS)
+    config, params, which = _read_export(path, weights)
+  else:
+    weights = path
+    tensors = tensor_files.read(path)
+    is_video = _named(path, LAYOUTS[source].is_video, tensors)
+    kind = "video" if is_video else "image"
+    config = get_config[kind](source)
+    _, params, which = convert(source, tensors, config, path)
+    config.loss.perceptual_network = "off"  # nothing is trained
+    config.name = f"{kind} tokenizer of {os.path.basename(path)}"
   checkpoint.check_workdir(workdir, config)
   checkpoint.save_average(workdir, 0, params)
   origin = {
     "source": source,
-    "file": os.path.basename(path),
-    "sha256": tensor_files.sha256(path),
+    "file": os.path.basename(weights),
+    "sha256": tensor_files.sha256(weights),
     "weights": which,
-    "ids": "channel 0 is the least significant bit",
+    "ids": export.ID_CONVENTION,
+    "fingerprint": fingerprint.fingerprint(config, params),
   }
   text = json.dumps(origin, indent=2) + "\n"
   files.write_atomically(os.path.join(workdir, checkpoint.IMPORTED), text)
@@ -81,6 +91,14 @@ def import_weights(
     path,
     workdir,
   )
+
+
+def _read_export(folder: str, weights: str):
+  """(config, weights, "ema") of what --mode=export wrote."""
+  config = checkpoint.read_config(folder)
+  generator = tokenizer.define_tokenizer(config)
+  abstract = jax.eval_shape(generator.init, jax.random.key(0))
+  return config, pretrained.load(weights, export.NETWORK, abstract), "ema"
 
 
 def convert(
@@ -96,7 +114,7 @@ def convert(
   Raises:
     ValueError: a tensor is missing, unknown or mis-shaped; it is named.
   """
-  layout = SOURCES[source]
+  layout = LAYOUTS[source]
   for section, fields in _named(path, layout.settings, tensors).items():
     config[section].update(fields)
   generator = tokenizer.define_tokenizer(config)

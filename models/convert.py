@@ -81,7 +81,7 @@ def convert(
       name = min(given.keys() & tensors.keys())
       raise ValueError(f"tensor {name!r} is in --input and in --lin")
     given |= tensors
-    hashes[option] = tensor_files.sha256(path)
+    hashes[f"{option}_sha256"] = tensor_files.sha256(path)
   source = " and ".join(paths.values())
   converted = from_torch(network, given, source)
   pretrained.save(output_path, network, converted, hashes)

@@ -2,7 +2,7 @@
 
 A tensor is named like our parameter, joined by dots (`stages.0.0.kernel`).
 The metadata say which network it is and which files it was made from;
-`models/convert.py` writes these files.
+`models/convert.py` and `magvit/export.py` write these files.
 """
 
 from collections.abc import Mapping
@@ -54,9 +54,9 @@ def save(
   path: str,
   name: str,
   tensors: Mapping[str, np.ndarray],
-  source_sha256: Mapping[str, str],
+  notes: Mapping[str, str],
 ) -> None:
-  """Writes weights for `load`, with the hash of each source file.
+  """Writes weights for `load`, with notes on where they are from.
 
   The file is whole or not there, and an existing one stays as it is.
 
@@ -68,7 +68,7 @@ def save(
   metadata = {
     "format_version": _FORMAT_VERSION,
     "network": name,
-    **{f"{source}_sha256": digest for source, digest in source_sha256.items()},
+    **notes,
   }
   data = safetensors.numpy.save(dict(tensors), metadata)
   temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -6,11 +6,13 @@ import os
 import jax
 import numpy as np
 import pytest
+import safetensors
 
 from configs import base
 from configs import tokenizer_image
 from configs import tokenizer_video
 import magvit
+from magvit import export
 from magvit import importer
 from magvit import mesh as mesh_lib
 from magvit import tokenizer as tokenizer_lib
@@ -18,13 +20,17 @@ from magvit import train
 from tests.models import open_magvit2_reference as reference
 from tests.models import praxis_reference
 
+_CONFIGS = {
+  "image": tokenizer_image.get_config,
+  "video": tokenizer_video.get_config,
+}
+
 
 def _import(folder, tensors, source="open_magvit2"):
   path = folder / "weights.npz"
   np.savez(path, **tensors)
-  configs = [c.get_config(source) for c in (tokenizer_image, tokenizer_video)]
   workdir = str(folder / "imported")
-  importer.import_weights(source, str(path), *configs, workdir)
+  importer.import_weights(source, str(path), _CONFIGS, workdir)
   return workdir
 
 
@@ -183,3 +189,36 @@ def test_a_directory_in_use_is_not_overwritten(tmp_path):
   (tmp_path / "imported" / "notes").write_text("mine")
   with pytest.raises(ValueError, match="is not empty"):
     _import(tmp_path, tensors)
+
+
+def test_an_export_comes_back(tiny_tokenizer_workdir, tmp_path):
+  folder, workdir = str(tmp_path / "export"), str(tmp_path / "workdir")
+  export.export(tiny_tokenizer_workdir, folder)
+  importer.import_weights("export", folder, {}, workdir)
+  restore = lambda path: tokenizer_lib.restore_generator(
+    path, mesh_lib.local_mesh()
+  )[1]
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    restore(workdir),
+    restore(tiny_tokenizer_workdir),
+  )
+  with open(os.path.join(workdir, "imported.json")) as f:
+    origin = json.load(f)
+  with safetensors.safe_open(
+    os.path.join(folder, export.WEIGHTS), framework="numpy"
+  ) as f:
+    assert f.metadata()["fingerprint"] == origin["fingerprint"]
+    assert f.metadata()["ids"] == "channel 0 is the least significant bit"
+  with open(os.path.join(folder, "README.md")) as f:
+    assert origin["fingerprint"] in f.read()
+
+
+def test_an_export_does_not_overwrite_and_reads_exports_only(
+  tiny_tokenizer_workdir, tmp_path
+):
+  (tmp_path / "notes").write_text("mine")
+  with pytest.raises(ValueError, match="is not empty: name a new directory"):
+    export.export(tiny_tokenizer_workdir, str(tmp_path))
+  with pytest.raises(ValueError, match="config.json"):
+    importer.import_weights("export", str(tmp_path), {}, str(tmp_path / "new"))

@@ -16,7 +16,7 @@ _TENSORS = {
   "stages.0.kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
   "head.bias": np.ones(4, np.float32),
 }
-_SOURCE = {"input": "ab12"}
+_SOURCE = {"input_sha256": "ab12"}
 
 
 def test_weights_come_back_by_name_with_their_origin(tmp_path):
