@@ -3,6 +3,7 @@
   python main.py --config=configs/tokenizer_video.py:digits --workdir=DIR
   python main.py --workdir=DIR --mode=evaluate
   python main.py --workdir=DIR --mode=import --source=open_magvit2 --input=FILE
+  python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
 
 --config may be left out once a workdir was trained: it keeps its own.
 """
@@ -22,15 +23,24 @@ from magvit import errors
 from magvit import importer
 from magvit import media
 from magvit import metrics
+from magvit import tokenize
 from magvit import train
 
-_MODES = ("train", "evaluate", "sample", "reconstruct", "import")
+_MODES = ("train", "evaluate", "sample", "reconstruct", "import", "tokenize")
 _TOKENIZERS = (tokenizer_image, tokenizer_video)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 _SOURCE = flags.DEFINE_enum("source", None, importer.SOURCES, "Whose weights.")
 _INPUT = flags.DEFINE_string("input", None, "What to import or reconstruct.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for tokens.")
+_SPLIT = flags.DEFINE_string("split", "train", "What to tokenize.")
+_NUM = flags.DEFINE_integer("num", None, "How many clips to tokenize.")
+_TASKS = flags.DEFINE_list("tasks", None, "Whose conditions to tokenize.")
+_ONLY_FOR = {  # flag -> modes that read it
+  "input": ("reconstruct", "import"),
+  **dict.fromkeys(("output", "split", "num", "tasks"), ("tokenize",)),
+}
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
 
 
@@ -40,8 +50,10 @@ def run(argv: list[str]) -> None:
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
   config, workdir, mode = _CONFIG.value, _WORKDIR.value, _MODE.value
-  if _INPUT.value is not None and mode not in ("import", "reconstruct"):
-    raise ValueError(f"--input needs --mode=reconstruct, not --mode={mode}")
+  for flag, modes in _ONLY_FOR.items():
+    if flags.FLAGS[flag].present and mode not in modes:
+      wanted = " or ".join(modes)
+      raise ValueError(f"--{flag} needs --mode={wanted}, not --mode={mode}")
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
   metrics.log_progress_to_stdout()
@@ -53,6 +65,11 @@ def run(argv: list[str]) -> None:
     configs = [m.get_config("open_magvit2") for m in _TOKENIZERS]
     source, path = _SOURCE.value, _INPUT.value
     return importer.import_weights(source, path, *configs, workdir)
+  if mode == "tokenize":
+    if _OUTPUT.value is None:
+      raise ValueError("--mode=tokenize needs --output=FOLDER for the tokens")
+    what = (_SPLIT.value, _NUM.value, _TASKS.value)
+    return tokenize.tokenize(workdir, _OUTPUT.value, config, *what)
   stored = checkpoint.read_config(workdir)
   if config is not None:
     checkpoint.check_same_experiment(stored, config, workdir)
