@@ -50,6 +50,11 @@ class Contents:
     count = -(-self.examples // self.examples_per_shard)
     return [f"tokens-{i:05}-of-{count:05}.arrayrecord" for i in range(count)]
 
+  def places(self, name: str) -> range:
+    """Which clips of the source a shard holds."""
+    start = self.shard_names.index(name) * self.examples_per_shard
+    return range(start, min(start + self.examples_per_shard, self.examples))
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:

@@ -36,6 +36,7 @@ from magvit import fingerprint
 from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import metrics
+from magvit import tokenizer as tokenizer_lib
 from magvit import tokens as tokens_lib
 from models import tokenizer
 
@@ -89,50 +90,49 @@ def tokenize(
   count = jax.process_count() if process_count is None else process_count
   workdir = checkpoint.own_tokenizer(workdir) or workdir
   made_by = checkpoint.read_config(workdir)
-  mesh = mesh_lib.local_mesh()
-  dataset = ml_collections.ConfigDict((config or made_by).dataset.to_dict())
-  dataset.joint_images = 0
-  tokens = tokens_lib.open_tokenizer(
-    ml_collections.ConfigDict(
-      {"tokenizer_workdir": workdir, "dataset": dataset}
-    ),
-    mesh,
+  settings = ml_collections.ConfigDict(
+    {
+      "tokenizer_workdir": workdir,
+      "dataset": (config or made_by).dataset.to_dict(),
+      "condition_frames": _CONDITION_FRAMES,
+    }
   )
-  clips = pipeline.source(dataset, split)
-  bits = (tokens.vocabulary - 1).bit_length()
+  settings.dataset.joint_images = 0  # the clips alone
+  if config is not None and "condition_frames" in config:
+    settings.condition_frames = config.condition_frames
+  mesh = mesh_lib.local_mesh()
+  tokens = tokens_lib.open_tokenizer(settings, mesh)
+  clips = pipeline.source(settings.dataset, split)
   contents = token_shards.Contents(
     tokenizer=fingerprint.fingerprint(made_by, tokens.params),
     dataset={
-      "name": dataset.name,
+      "name": settings.dataset.name,
       "split": split,
-      "frames": dataset.frames,
-      "size": dataset.size,
-      "seed": dataset.seed,
+      "frames": settings.dataset.frames,
+      "size": settings.dataset.size,
+      "seed": settings.dataset.seed,
     },
-    examples=_check_num(num, clips, dataset.name),
+    examples=_check_num(num, clips, settings.dataset.name),
     examples_per_shard=examples_per_shard,
-    clip_shape=(dataset.frames, dataset.size, dataset.size),
+    clip_shape=tokenizer_lib.clip_shape(settings),
     latent_shape=tokens.latent_shape,
     vocabulary=tokens.vocabulary,
-    bits=bits,
+    bits=(tokens.vocabulary - 1).bit_length(),
     ids=_IDS[made_by.quantizer.name],
     dtype=np.min_scalar_type(tokens.vocabulary - 1).name,
     tasks=_check_tasks(tasks, tokens.sizes.causal),
-    condition_frames=(
-      config.condition_frames
-      if config is not None and "condition_frames" in config
-      else _CONDITION_FRAMES
-    ),
+    condition_frames=settings.condition_frames,
   )
-  finished = _claim(folder, contents, index)
+  checked = _claim(folder, contents, index)
+  # As many on a device as in training, if that had as many devices.
   batch_size = -(-made_by.batch_size // (count * mesh.size)) * mesh.size
-  _write_missing(
-    folder, contents, clips, tokens, mesh, batch_size, (index, count)
-  )
+  encode = _encoder(contents, tokens, mesh)
+  names = contents.shard_names[index::count]
+  _write_missing(folder, contents, names, clips, encode, batch_size)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices("all shards are written")
   if index == 0:
-    _finish(folder, contents, finished, count)
+    _finish(folder, contents, checked, count)
 
 
 def _check_num(num: int | None, clips, name: str) -> int:
@@ -215,20 +215,16 @@ def _claim(
 def _write_missing(
   folder: str,
   contents: token_shards.Contents,
+  names: Sequence[str],
   clips,
-  tokens: tokens_lib.Tokens,
-  mesh: Mesh,
+  encode,
   batch_size: int,
-  process: tuple[int, int],
 ) -> None:
-  """The shards of this process (index, count) that are not there yet."""
-  encode = _encoder(contents, tokens, mesh)
-  size = contents.examples_per_shard
+  """Those of the named shards that are not there yet."""
   missing = {
-    name: range(s * size, min((s + 1) * size, contents.examples))
-    for s, name in enumerate(contents.shard_names)
-    if s % process[1] == process[0]
-    and not os.path.exists(os.path.join(folder, name))
+    name: contents.places(name)
+    for name in names
+    if not os.path.exists(os.path.join(folder, name))
   }
   total, done = sum(len(places) for places in missing.values()), 0
   start = shown = time.monotonic()

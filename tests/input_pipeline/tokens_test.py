@@ -47,11 +47,11 @@ def _record(index):
 def folder(tmp_path):
   """Ten clips in three shards."""
   contents = _contents()
-  for s, name in enumerate(contents.shard_names):
+  for name in contents.shard_names:
     writer = array_record_module.ArrayRecordWriter(
       str(tmp_path / name), "group_size:1"
     )
-    for index in range(4 * s, min(4 * s + 4, 10)):
+    for index in contents.places(name):
       writer.write(token_shards.pack(_record(index)))
     writer.close()
   shards = [
@@ -91,6 +91,12 @@ def test_shards_are_named_by_place_and_number():
     "tokens-00002-of-00003.arrayrecord",
   ]
   assert len(_contents(examples=8).shard_names) == 2
+
+
+def test_shards_hold_consecutive_clips_and_the_last_the_rest():
+  contents = _contents(examples=10)
+  places = [list(contents.places(name)) for name in contents.shard_names]
+  assert places == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_manifests_survive_json():
