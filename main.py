@@ -2,6 +2,10 @@
 
   python main.py --config=configs/tokenizer_video.py:digits --workdir=DIR
   python main.py --workdir=DIR --mode=evaluate
+  python main.py --workdir=DIR --mode=reconstruct --input=FILE_OR_FOLDER
+  python main.py --workdir=DIR --mode=sample --task=TASK --num=N
+  python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
+  python main.py --workdir=DIR --mode=export --output=FOLDER
   python main.py --workdir=DIR --mode=import --source=open_magvit2 --input=FILE
 
 --config may be left out once a workdir was trained: it keeps its own.
@@ -19,24 +23,45 @@ from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit import checkpoint
 from magvit import errors
+from magvit import export
 from magvit import importer
 from magvit import media
 from magvit import metrics
+from magvit import sample
+from magvit import tokenize
 from magvit import train
 
-_MODES = ("train", "evaluate", "sample", "reconstruct", "import")
+_MODES = (
+  *("train", "evaluate", "sample", "reconstruct", "tokenize"),
+  *("export", "import"),
+)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
+_MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
+_SOURCE = flags.DEFINE_enum("source", None, importer.SOURCES, "Whose weights.")
+_INPUT = flags.DEFINE_string("input", None, "Files to read.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write.")
+_NUM = flags.DEFINE_integer("num", None, "How many clips.")
+_SPLIT = flags.DEFINE_string("split", "train", "What to tokenize.")
+_TASKS = flags.DEFINE_list("tasks", None, "Whose conditions to tokenize.")
+_TASK = flags.DEFINE_string("task", None, "What to sample.")
+_LABEL = flags.DEFINE_string("label", None, "Class, by number or name.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+_STEPS = flags.DEFINE_integer("steps", None, "Of sampling.")
+_GUIDANCE = flags.DEFINE_float("guidance", None, "Of sampling; 0 is none.")
+_MODES_OF = {  # flag -> modes that read it
+  "source": ("import",),
+  "input": ("import", "reconstruct", "sample"),
+  "output": ("export", "sample", "tokenize"),
+  "num": ("sample", "tokenize"),
+  **dict.fromkeys(("split", "tasks"), ("tokenize",)),
+  **dict.fromkeys(("task", "label", "seed", "steps", "guidance"), ("sample",)),
+}
 _TOKENIZERS = {
   "image": tokenizer_image.get_config,
   "video": tokenizer_video.get_config,
 }
-_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
-_MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
-_SOURCE = flags.DEFINE_enum(
-  "source", None, [*importer.SOURCES], "Whose weights."
-)
-_INPUT = flags.DEFINE_string("input", None, "What to import or reconstruct.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
 
 
 def run(argv: list[str]) -> None:
@@ -45,26 +70,51 @@ def run(argv: list[str]) -> None:
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
   config, workdir, mode = _CONFIG.value, _WORKDIR.value, _MODE.value
-  if _INPUT.value is not None and mode not in ("import", "reconstruct"):
-    raise ValueError(f"--input needs --mode=reconstruct, not --mode={mode}")
+  given = {flag for flag in _MODES_OF if flags.FLAGS[flag].present}
+  for flag in given:
+    if mode not in _MODES_OF[flag]:
+      wanted = " or ".join(_MODES_OF[flag])
+      raise ValueError(f"--{flag} needs --mode={wanted}, not --mode={mode}")
+  if mode == "sample" and given and "task" not in given:
+    raise ValueError(f"--{min(given)} needs --task, whose samples to write")
+  for flag in {"export": ["output"], "tokenize": ["output"]}.get(mode, []):
+    if flag not in given:
+      raise ValueError(f"--mode={mode} needs --{flag}=FOLDER")
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
   metrics.log_progress_to_stdout()
+
   if mode == "train":
     if config is None:
       raise ValueError("--mode=train needs --config=FILE:ARG")
     return train.train(config, workdir)
   if mode == "import":
-    source, path = _SOURCE.value, _INPUT.value
-    if source is None:
-      raise ValueError(f"--mode=import needs --source: {[*importer.SOURCES]}")
-    return importer.import_weights(source, path, _TOKENIZERS, workdir)
+    return importer.import_weights(
+      _SOURCE.value, _INPUT.value, _TOKENIZERS, workdir
+    )
+  if mode == "tokenize":
+    what = (_SPLIT.value, _NUM.value, _TASKS.value)
+    return tokenize.tokenize(workdir, _OUTPUT.value, config, *what)
   stored = checkpoint.read_config(workdir)
   if config is not None:
     checkpoint.check_same_experiment(stored, config, workdir)
-  if _INPUT.value is not None:
+  config = config or stored
+  if mode == "export":
+    return export.export(workdir, _OUTPUT.value)
+  if mode == "reconstruct" and _INPUT.value is not None:
     return media.reconstruct(workdir, _INPUT.value)
-  return train.run_offline(mode, config or stored, workdir)
+  if mode == "sample" and _TASK.value is not None:
+    request = sample.Request(
+      task=_TASK.value,
+      num=64 if _NUM.value is None else _NUM.value,
+      label=_LABEL.value,
+      input=_INPUT.value,
+      seed=_SEED.value,
+      steps=_STEPS.value,
+      guidance=_GUIDANCE.value,
+    )
+    return sample.sample(config, workdir, request, _OUTPUT.value)
+  return train.run_offline(mode, config, workdir)
 
 
 def main(argv: list[str]) -> None:

@@ -24,7 +24,10 @@ def _common() -> ml_collections.ConfigDict:
   c.dataset.name = "digits"  # the embedded set, input_pipeline/digits.py
   c.dataset.frames = 17  # clip length, 1 + a multiple of the temporal stride
   c.dataset.size = 32  # height and width, pixels
-  c.dataset.seed = 0  # of the random clips
+  c.dataset.seed = 0  # of the random clips, and of shuffling
+  c.dataset.tokens = ""  # folder of --mode=tokenize; "": train from pixels
+  c.dataset.shuffle = False  # anew each epoch of a finite set or of tokens;
+  # False: source order, in which both train the same
   c.dataset.eval_examples = 256  # held-out clips of an evaluation
   c.dataset.joint_images = 0  # images per step that train beside the clips
   c.dataset.joint_name = "digits"  # the set they are from

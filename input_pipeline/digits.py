@@ -24,6 +24,11 @@ _SPLITS = ("train", "held_out")
 class Digits:
   """Random-access source of clips, in the form grain reads."""
 
+  CLASS_NAMES = (
+    *("zero", "one", "two", "three", "four"),
+    *("five", "six", "seven", "eight", "nine"),
+  )
+
   def __init__(
     self, split: str, frames: int, size: int, seed: int, length: int = ENDLESS
   ):

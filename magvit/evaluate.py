@@ -80,7 +80,7 @@ def sample(config, workdir, mesh, algorithm, params, step) -> None:
   """Pictures of generated clips, one for each task of the model."""
   _require(algorithm, "sample", config, "a generator")
   names = masking.task_names(config)
-  predict = _sampler(config, mesh, algorithm, params)
+  predict = sampler(config, mesh, algorithm, params)
   seed = config.seed
   for name in names:
     task = masking.TASKS[name]
@@ -145,7 +145,7 @@ def _score_reconstruction(config, mesh, algorithm, params):
 
 
 def _score_samples(config, mesh, algorithm, params):
-  predict = _sampler(config, mesh, algorithm, params)
+  predict = sampler(config, mesh, algorithm, params)
   real = _held_out(config, config.dataset.eval_examples)
   common = dict(
     sample=predict,
@@ -214,7 +214,8 @@ def _predictor(algorithm, name, mesh, params):
   return run
 
 
-def _sampler(config, mesh, algorithm, params) -> evaluators.Sample:
+def sampler(config, mesh, algorithm, params) -> evaluators.Sample:
+  """(task, labels, clips, seed) -> clips, by the algorithm's "sample"."""
   predict = _predictor(algorithm, "sample", mesh, params)
   names = masking.task_names(config)
 

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 NETWORK = "tokenizer"  # in the metadata of the weights
-ID_CONVENTION = "channel 0 is the least significant bit"
 
 
 def export(workdir: str, output: str) -> None:
@@ -47,7 +46,8 @@ def export(workdir: str, output: str) -> None:
     return
   tensors = {k: np.asarray(v) for k, v in pretrained.by_name(params).items()}
   path = os.path.join(output, WEIGHTS)
-  notes = {"fingerprint": name, "ids": ID_CONVENTION, "step": str(step)}
+  ids = fingerprint.id_convention(config)
+  notes = {"fingerprint": name, "ids": ids, "step": str(step)}
   pretrained.save(path, NETWORK, tensors, notes)
   files.write_atomically(
     os.path.join(output, "README.md"),
@@ -56,7 +56,7 @@ def export(workdir: str, output: str) -> None:
       parameters=network.count(params),
       fingerprint=name,
       step=step,
-      ids=ID_CONVENTION,
+      ids=ids,
       quantizer=json.dumps(config.quantizer.to_dict()),
     ),
   )
@@ -76,7 +76,7 @@ A visual tokenizer of MAGVIT-v2 (arXiv 2310.05737): {parameters:,} parameters,
 moving average at step {step}.
 
 - Pixels: float32 in [0, 1], (batch, frames, height, width, RGB).
-- Tokens: int32 (batch, t, h, w); {ids}.
+- Tokens: int32 (batch, t, h, w), {ids}.
 - Quantizer: `{quantizer}`
 - Fingerprint: `{fingerprint}`
 

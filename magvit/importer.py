@@ -31,7 +31,7 @@ SOURCES = (*LAYOUTS, "export")
 
 
 def import_weights(
-  source: str,
+  source: str | None,
   path: str | None,
   get_config: Mapping[str, Callable[[str], ml_collections.ConfigDict]],
   workdir: str,
@@ -51,6 +51,8 @@ def import_weights(
     ValueError: a file that cannot be read, a tensor that is missing, unknown or
       mis-shaped, or a workdir in use.
   """
+  if source not in SOURCES:
+    raise ValueError(f"--mode=import needs --source, one of {list(SOURCES)}")
   if path is None:
     what = "FOLDER" if source == "export" else "FILE"
     raise ValueError(f"--mode=import needs --input={what}")
@@ -77,7 +79,7 @@ def import_weights(
     "file": os.path.basename(weights),
     "sha256": tensor_files.sha256(weights),
     "weights": which,
-    "ids": export.ID_CONVENTION,
+    "ids": fingerprint.id_convention(config),
     "fingerprint": fingerprint.fingerprint(config, params),
   }
   text = json.dumps(origin, indent=2) + "\n"

@@ -91,10 +91,14 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   def step(state: TrainState, batch, key: jax.Array):
     task_key, drop_key, mask_key, dropout_key = jax.random.split(key, 4)
     task = jax.random.categorical(task_key, jnp.log(weight_S))
-    video = tokenizer.to_float(batch["video"])
     frozen = state.frozen["generator"]
     parts_BNF = factorize(tokens.of_batch(frozen, batch))
-    condition_BNF = condition_of(frozen, video, parts_BNF, task)
+    if "ids" in batch:
+      stored = [tokens.stored_condition(batch, name) for name in names]
+      condition_BNF = factorize(jnp.stack(stored)[task])
+    else:
+      video = tokenizer.to_float(batch["video"])
+      condition_BNF = condition_of(frozen, video, parts_BNF, task)
     repeat = lambda x: jnp.repeat(x, c.masks_per_clip, axis=0)
     parts_BNF, condition_BNF = repeat(parts_BNF), repeat(condition_BNF)
     label_B = repeat(batch["label"])

@@ -99,6 +99,11 @@ def task_names(config: ml_collections.ConfigDict) -> list[str]:
   return names
 
 
+def needs_clip(task: str) -> bool:
+  """Whether a task is given pixels."""
+  return TASKS[task].given is not _nothing
+
+
 def given_pixels(
   task: str, video_shape: Sequence[int], condition_frames: int
 ) -> np.ndarray:

@@ -46,6 +46,12 @@ def make_mesh(
   )
 
 
+def local_mesh() -> Mesh:
+  """The devices of this process alone, all along the batch."""
+  config = ml_collections.ConfigDict({"data": -1, "fsdp": 1})
+  return make_mesh(config, jax.local_devices())
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """The leading dimension over every device."""
   return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

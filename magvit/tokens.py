@@ -10,7 +10,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
+from input_pipeline import token_shards
 from magvit import checkpoint
+from magvit import fingerprint
+from magvit import masking
 from magvit import tokenizer as tokenizer_lib
 from models import clip_sizes
 from models import network
@@ -33,8 +36,18 @@ class Tokens:
     return math.prod(self.latent_shape)
 
   def of_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """int32 (B, N), of the batch's "video"."""
+    """int32 (B, N): the batch's "ids" if it has them, else of its "video"."""
+    if "ids" in batch:
+      return batch["ids"].reshape(-1, self.num)
     return self.encode(params, tokenizer.to_float(batch["video"]))
+
+  def stored_condition(
+    self, batch: Mapping[str, jax.Array], task: str
+  ) -> jax.Array:
+    """int32 (B, N), true in the task's given region; of a batch with "ids"."""
+    stored = needs_condition_tokens(task, self.sizes.causal)
+    ids_Bthw = batch[token_shards.CONDITION + task if stored else "ids"]
+    return ids_Bthw.reshape(-1, self.num)
 
   def encode(self, params: Any, video_BTHWC: jax.Array) -> jax.Array:
     """Float clips to ids, int32 (B, N) in (t, h, w) raster order."""
@@ -75,3 +88,68 @@ def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
   vocabulary = tokenizer_lib.vocabulary(made_by)
   generator, params = tokenizer_lib.restore_generator(workdir, mesh)
   return Tokens(generator, params, sizes, latent_shape, vocabulary)
+
+
+def needs_condition_tokens(task: str, causal: bool) -> bool:
+  """Whether a condition clip has other tokens in its given region than a clip.
+
+  Then tokenizing a data set stores them, too.
+  """
+  exact = causal and masking.TASKS[task].exact
+  return masking.needs_clip(task) and not exact
+
+
+def check_stored(config: ml_collections.ConfigDict) -> None:
+  """Checks that a generator may train on the tokens of `dataset.tokens`.
+
+  Raises:
+    ValueError: tokens of another tokenizer, data set or clip size; a task
+      whose condition tokens were not stored, or for other given pixels.
+  """
+  folder = config.dataset.tokens
+  if not folder:
+    return
+  if "tokenizer_workdir" not in config:
+    raise ValueError(
+      f"dataset.tokens={folder} is for generators: set it to '', because a"
+      " tokenizer trains from pixels"
+    )
+  contents, _ = token_shards.read_manifest(folder)
+  workdir = config.tokenizer_workdir
+  made_by = fingerprint.of_workdir(workdir)
+  if made_by != contents.tokenizer:
+    raise ValueError(
+      f"dataset.tokens={folder} was made by the tokenizer"
+      f" {contents.tokenizer[:16]}, and that of tokenizer_workdir={workdir}"
+      f" is {made_by[:16]}: name the workdir that made them, or make others"
+      " with --mode=tokenize"
+    )
+  for field, stored in contents.dataset.items():
+    wanted = "train" if field == "split" else config.dataset[field]
+    if stored != wanted:
+      raise ValueError(
+        f"dataset.tokens={folder} was made from {field}={stored!r}, and"
+        f" training needs {field}={wanted!r}: change dataset.{field}, or make"
+        " tokens of that with --mode=tokenize"
+      )
+  causal = tokenizer_lib.sizes(checkpoint.read_config(workdir)).causal
+  for name in masking.task_names(config) if "tasks" in config else ():
+    if not needs_condition_tokens(name, causal):
+      continue
+    if name not in contents.tasks:
+      raise ValueError(
+        f"tasks.{name}={config.tasks[name]} needs condition tokens, and"
+        f" dataset.tokens={folder} holds those of {list(contents.tasks)}: set"
+        f" it to 0, or make them with --mode=tokenize --tasks={name},..."
+      )
+    given = [
+      masking.given_pixels(name, contents.clip_shape, frames)
+      for frames in (contents.condition_frames, config.condition_frames)
+    ]
+    if (given[0] != given[1]).any():
+      raise ValueError(
+        f"condition_frames={config.condition_frames} gives tasks.{name} other"
+        f" pixels than the {contents.condition_frames} that dataset.tokens="
+        f"{folder} was made with: set it to that, or make tokens with"
+        " --mode=tokenize and this --config"
+      )

@@ -1,6 +1,7 @@
 """The training loop. There is one, and it knows no algorithm."""
 
 import logging
+from typing import Any
 
 from clu import parameter_overview
 import jax
@@ -15,6 +16,7 @@ from magvit import mesh as mesh_lib
 from magvit import metrics as metrics_lib
 from magvit import state as state_lib
 from magvit import tokenizer
+from magvit import tokens
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +38,16 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   check_config(config, mesh)
   checkpoint.check_workdir(workdir, config)
   algorithm = build(config, workdir, mesh)
-  checkpoint.write_config(workdir, config)
-  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
-
+  tokens.check_stored(with_own_tokenizer(config, workdir))
   data = pipeline.train_batches(
     config.dataset,
     config.batch_size,
     jax.process_index(),
     jax.process_count(),
   )
+  checkpoint.write_config(workdir, config)
+  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
+
   key = jax.random.key(config.seed)
   init_key, step_key = jax.random.split(key)
   state = state_lib.create(algorithm, mesh, init_key)
@@ -126,6 +129,18 @@ def run_offline(
   """Evaluates, samples or reconstructs with the newest checkpoint."""
   mesh = mesh_lib.make_mesh(config.mesh)
   check_config(config, mesh)
+  algorithm, params, step = open_trained(config, workdir, mesh)
+  evaluate.MODES[mode](config, workdir, mesh, algorithm, params, step)
+
+
+def open_trained(
+  config: ml_collections.ConfigDict, workdir: str, mesh: Mesh
+) -> tuple[state_lib.Algorithm, Any, int]:
+  """(algorithm, what its predict functions take, step) of a workdir.
+
+  Raises:
+    ValueError: nothing was trained there, or another network.
+  """
   step = checkpoint.latest_step(workdir)
   algorithm = build(config, workdir, mesh)
   abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
@@ -136,18 +151,26 @@ def run_offline(
   restored = checkpoint.restore_part(workdir, part, mesh)
   params = {k: v for kind in restored.values() for k, v in kind.items()}
   params.update(algorithm.frozen)
-  evaluate.MODES[mode](config, workdir, mesh, algorithm, params, step)
+  return algorithm, params, step
 
 
 def build(
   config: ml_collections.ConfigDict, workdir: str, mesh: Mesh
 ) -> state_lib.Algorithm:
   """The config's algorithm, on the workdir's own tokenizer once it has one."""
+  config = with_own_tokenizer(config, workdir)
+  return ALGORITHMS[config.algorithm](config, mesh)
+
+
+def with_own_tokenizer(
+  config: ml_collections.ConfigDict, workdir: str
+) -> ml_collections.ConfigDict:
+  """A generator's names the copy in its workdir, once there is one."""
   own = checkpoint.own_tokenizer(workdir)
   if "tokenizer_workdir" in config and own is not None:
     config = ml_collections.ConfigDict(config.to_dict())
     config.tokenizer_workdir = own
-  return ALGORITHMS[config.algorithm](config, mesh)
+  return config
 
 
 def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:

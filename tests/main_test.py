@@ -135,6 +135,23 @@ def test_media_need_the_mode_that_reads_them_and_a_path(
   assert "neither an image" in message
 
 
+def test_tokens_need_a_folder_and_other_modes_take_none_of_their_flags(
+  tmp_path, tiny_tokenizer_workdir
+):
+  workdir = f"--workdir={tiny_tokenizer_workdir}"
+  message = _error(workdir, "--mode=tokenize", "--num=8")
+  assert "--mode=tokenize needs --output=FOLDER" in message
+  for flag in ("output=x", "split=train", "num=8", "tasks="):
+    message = _error(_TINY, workdir, f"--{flag}")
+    assert f"--{flag.split('=')[0]} needs --mode=tokenize" in message
+  output = f"--output={tmp_path / 'tokens'}"
+  assert "say with --num=N" in _error(workdir, "--mode=tokenize", output)
+  assert not list(tmp_path.iterdir())
+  other = f"--workdir={tmp_path}"
+  message = _error(other, "--mode=tokenize", output, "--num=8")
+  assert "holds no config.json" in message
+
+
 def test_training_needs_a_config_and_a_generator_its_tokenizer(tmp_path):
   assert "--mode=train needs --config" in _error(f"--workdir={tmp_path}")
   message = _error(

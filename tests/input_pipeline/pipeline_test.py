@@ -19,6 +19,8 @@ def _dataset(**changes):
     eval_examples=10,
     joint_images=0,
     joint_name="digits",
+    tokens="",
+    shuffle=False,
   )
   return ml_collections.ConfigDict({**fields, **changes})
 

@@ -209,7 +209,7 @@ def test_an_export_comes_back(tiny_tokenizer_workdir, tmp_path):
     os.path.join(folder, export.WEIGHTS), framework="numpy"
   ) as f:
     assert f.metadata()["fingerprint"] == origin["fingerprint"]
-    assert f.metadata()["ids"] == "channel 0 is the least significant bit"
+    assert f.metadata()["ids"].endswith("least significant bit")
   with open(os.path.join(folder, "README.md")) as f:
     assert origin["fingerprint"] in f.read()
 

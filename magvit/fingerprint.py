@@ -1,0 +1,56 @@
+"""A number that names a tokenizer: equal ones give a clip the same tokens."""
+
+import hashlib
+import json
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from magvit import checkpoint
+from magvit import mesh as mesh_lib
+from magvit import tokenizer
+
+
+def fingerprint(config: ml_collections.ConfigDict, params: Any) -> str:
+  """sha256 in hexadecimal, the same in every process and on every machine.
+
+  Of the config's sections `tokenizer` and `quantizer`, and of the name, shape,
+  type and bytes of every averaged weight.
+
+  Args:
+    config: the tokenizer's, as its workdir stores it.
+    params: the averaged weights, all on devices of this process.
+  """
+  digest = hashlib.sha256()
+  sections = json.loads(config.to_json())
+  for section in ("tokenizer", "quantizer"):
+    text = json.dumps({section: sections[section]}, sort_keys=True)
+    digest.update(text.encode())
+  leaves = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+  for name, leaf in sorted(leaves.items()):
+    digest.update(json.dumps([name, leaf.shape, leaf.dtype.name]).encode())
+    digest.update(leaf.tobytes())
+  return digest.hexdigest()
+
+
+def id_convention(config: ml_collections.ConfigDict) -> str:
+  """What the bits or digits of a tokenizer's ids mean."""
+  binary = "channel 0 is the least significant bit"
+  meaning = {
+    "lfq": binary,
+    "bsq": binary,
+    "fsq": "mixed radix of the levels, channel 0 counts fastest",
+    "vq": "row of the codebook",
+  }[config.quantizer.name]
+  return f"in raster order (t, h, w); {meaning}"
+
+
+def of_workdir(workdir: str) -> str:
+  """Of the tokenizer in a workdir; ValueError if there is none."""
+  _, params = tokenizer.restore_generator(workdir, mesh_lib.local_mesh())
+  return fingerprint(checkpoint.read_config(workdir), params)
