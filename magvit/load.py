@@ -143,17 +143,16 @@ class LoadedGenerator:
     settings = (steps, guidance, temperature)
     if settings not in self._programs:
       config = ml_collections.ConfigDict(self.config.to_dict())
-      temperature_field = _TEMPERATURE[config.algorithm]
-      for field, value in zip(
-        ("steps", "guidance", temperature_field), settings, strict=True
-      ):
-        if value is not None and field not in config.sampling:
+      fields = ("steps", "guidance", _TEMPERATURE[config.algorithm])
+      for field, value in zip(fields, settings, strict=True):
+        if value is None:
+          continue
+        if field not in config.sampling:
           raise ValueError(
             f"{field}={value} is no setting of this {config.algorithm} model:"
             f" leave it out; it has {sorted(config.sampling)}"
           )
-        if value is not None:
-          config.sampling[field] = value
+        config.sampling[field] = value
       mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
       algorithm = train.build(config, self._workdir, mesh)
       params = {**self._params(algorithm, mesh), **algorithm.frozen}
