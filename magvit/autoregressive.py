@@ -187,9 +187,8 @@ def token_losses(
       hits_Bn &= logits_BnV.argmax(-1) == target_Bn
     return loss_Bn, hits_Bn
 
-  split = lambda a: a.reshape(batch, chunks, tokens // chunks, -1).swapaxes(
-    0, 1
-  )
+  in_chunks = (batch, chunks, tokens // chunks)
+  split = lambda a: a.reshape(*in_chunks, a.shape[-1]).swapaxes(0, 1)
   join = lambda a: a.swapaxes(0, 1).reshape(batch, tokens)
   loss, hits = lax.map(of_chunk, (split(x_BND), split(parts_BNF)))
   return join(loss), join(hits)

@@ -5,9 +5,10 @@ layers of width 1024 with an input and an output table of 2^18 rows each; and,
 with `prefix_attention="bidirectional"`, the prefix-LM of VideoPoet (arXiv
 2312.14125) on visual tokens.
 
-The sequence is [bos] [class token], then the N tokens of the clip in (t, h, w)
-raster order, without the last. Position n + 1 predicts token n. Class
-`num_classes` means "no class". All ids are non-negative.
+The sequence of S positions is [bos] [class token], then the N tokens of the
+clip in (t, h, w) raster order, without the last. Position n + 1 predicts token
+n. Class `num_classes` means "no class". All ids are non-negative. Of a sequence
+of which only the first M tokens are known, P = 2 + M positions are.
 
 A token of several sub-tokens enters as the sum of their embeddings. It leaves
 by the chain rule: sub-token f is predicted from the past and from the

@@ -19,7 +19,6 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     "tokenizer": tokenizer,
     "image": lambda: tokenizer(temporal=False),
     "masked": lambda: masked(base.REQUIRED),
-    "autoregressive": lambda: autoregressive(base.REQUIRED),
   }[arg]()
 
 
