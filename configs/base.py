@@ -15,7 +15,7 @@ def _common() -> ml_collections.ConfigDict:
   """Fields the training loop reads, whatever the algorithm."""
   c = ml_collections.ConfigDict()
   c.name = ""  # one line that says what this is; shown in the report
-  c.algorithm = ""  # "tokenizer" or "masked": the key in magvit/train.py
+  c.algorithm = ""  # the key in magvit/train.py: "tokenizer", "masked", ...
   c.seed = 0  # of parameters, dropout, masks; the data has its own
   c.num_steps = 0
   c.batch_size = 0  # clips per step over all devices
@@ -171,4 +171,49 @@ def masked() -> ml_collections.ConfigDict:
   c.optimizer = _optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # spec, v1
   c.optimizer.weight_decay = 0.045  # spec, v1
   c.optimizer.clip_norm = 1.0  # spec, v1
+  return c
+
+
+def autoregressive() -> ml_collections.ConfigDict:
+  """MAGVIT-v2's AR-LM of 840M on 5 x 16 x 16 tokens (spec)."""
+  c = _common()
+  c.algorithm = "autoregressive"
+  c.dataset.size = 128
+  c.tokenizer_workdir = REQUIRED  # of a trained tokenizer; it is copied
+
+  c.transformer = ml_collections.ConfigDict()
+  c.transformer.num_layers = 24  # L, from the published size
+  c.transformer.width = 1024
+  c.transformer.mlp_width = 4096
+  c.transformer.num_heads = 16
+  c.transformer.factor_bits = (18,)  # of each sub-token; from the size, too
+  c.transformer.tie_embeddings = False  # one table in and out; from the size
+  # Of [bos] [class] and the given tokens among themselves: "causal", or
+  # "bidirectional" (VideoPoet's prefix-LM).
+  c.transformer.prefix_attention = "causal"
+  c.transformer.dropout = 0.1  # of hidden units and of attention (v1)
+  c.transformer.num_classes = 101
+  c.transformer.remat = False  # recompute each layer in the backward pass
+
+  c.tasks = ml_collections.ConfigDict()  # relative frequency in training
+  c.tasks.class_conditional = 1.0
+  c.tasks.frame_prediction = 0.0
+  c.condition_frames = 5  # of frame prediction: K600 (spec)
+  c.label_drop = 0.1  # share of class labels replaced by "no class"
+  c.label_smoothing = 1e-4  # per sub-token head (v1)
+  c.loss_chunks = 1  # of a clip; the logits of one of them exist at a time
+
+  c.sampling = ml_collections.ConfigDict()
+  c.sampling.temperature = 1.0  # logits are divided by it
+  c.sampling.top_k = (
+    0  # draw from the most likely values of a sub-token; 0: all
+  )
+  c.sampling.top_p = 1.0  # draw from the fewest that hold this share; 1: all
+  c.sampling.guidance = 0.0  # logits + guidance * (logits - unconditional)
+  c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
+
+  # Not published for the AR-LM: v1's of the masked model.
+  c.optimizer = _optimizer(b1=0.9, b2=0.96, warmup_steps=5000)
+  c.optimizer.weight_decay = 0.045
+  c.optimizer.clip_norm = 1.0
   return c

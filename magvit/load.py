@@ -9,11 +9,17 @@ import ml_collections
 import numpy as np
 
 from magvit import checkpoint
-from magvit import masked
 from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import tokenizer as tokenizer_lib
+from magvit import train
 from models import network
+
+# The field of config.sampling that `temperature` stands for.
+_TEMPERATURE = {
+  "masked": "choice_temperature",
+  "autoregressive": "temperature",
+}
 
 
 class LoadedTokenizer:
@@ -100,12 +106,15 @@ class LoadedGenerator:
       task: one of the tasks that the model was trained on.
       condition: clips (num, T, H, W, 3), read where the task is given pixels;
         needed by every task but class_conditional.
-      steps: predictions; None for the config's, as in the next two.
+      steps: predictions of a masked model; None for the config's, as in the
+        next two. An autoregressive model takes one for each token.
       guidance: 0 is unguided.
-      temperature: of choosing which tokens to keep.
+      temperature: of a masked model's choice which tokens to keep; that by
+        which an autoregressive one divides the logits.
 
     Raises:
-      ValueError: an unknown task or label, or a condition that does not fit.
+      ValueError: an unknown task or label, a condition that does not fit, or a
+        setting that the model does not have.
     """
     names = masking.task_names(self.config)
     if task not in names:
@@ -134,13 +143,18 @@ class LoadedGenerator:
     settings = (steps, guidance, temperature)
     if settings not in self._programs:
       config = ml_collections.ConfigDict(self.config.to_dict())
-      for field, value in zip(
-        ("steps", "guidance", "choice_temperature"), settings, strict=True
-      ):
-        if value is not None:
-          config.sampling[field] = value
+      fields = ("steps", "guidance", _TEMPERATURE[config.algorithm])
+      for field, value in zip(fields, settings, strict=True):
+        if value is None:
+          continue
+        if field not in config.sampling:
+          raise ValueError(
+            f"{field}={value} is no setting of this {config.algorithm} model:"
+            f" leave it out; it has {sorted(config.sampling)}"
+          )
+        config.sampling[field] = value
       mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
-      algorithm = masked.build(config, mesh)
+      algorithm = train.build(config, self._workdir, mesh)
       params = {**self._params(algorithm, mesh), **algorithm.frozen}
       program = jax.jit(algorithm.predict["sample"])
       self._programs[settings] = lambda batch, key: program(params, batch, key)
@@ -180,6 +194,5 @@ def load_generator(path: str) -> LoadedGenerator:
       " load_tokenizer"
     )
   checkpoint.latest_step(path)
-  config.tokenizer_workdir = os.path.join(path, "tokenizer")
   config.mesh.data, config.mesh.fsdp = 1, 1
   return LoadedGenerator(config, path)

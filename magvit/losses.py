@@ -132,10 +132,16 @@ def masked_cross_entropy(
   label_smoothing: float,
 ) -> jax.Array:
   """Label-smoothed cross-entropy in nats: weighted mean per clip, then mean."""
-  log_p_BNV = jax.nn.log_softmax(logits_BNV.astype(jnp.float32))
-  target_BN = jnp.take_along_axis(log_p_BNV, targets_BN[..., None], -1)[..., 0]
-  vocabulary = logits_BNV.shape[-1]
-  off = label_smoothing / vocabulary
-  loss_BN = -(1.0 - label_smoothing) * target_BN - off * log_p_BNV.sum(-1)
+  loss_BN = cross_entropy(logits_BNV, targets_BN, label_smoothing)
   total_B = (loss_BN * weights_BN).sum(-1)
   return (total_B / jnp.maximum(weights_BN.sum(-1), 1e-8)).mean()
+
+
+def cross_entropy(
+  logits_BNV: jax.Array, targets_BN: jax.Array, label_smoothing: float
+) -> jax.Array:
+  """Label-smoothed cross-entropy of each token (B, N) in nats."""
+  log_p_BNV = jax.nn.log_softmax(logits_BNV.astype(jnp.float32))
+  target_BN = jnp.take_along_axis(log_p_BNV, targets_BN[..., None], -1)[..., 0]
+  off = label_smoothing / logits_BNV.shape[-1]
+  return -(1.0 - label_smoothing) * target_BN - off * log_p_BNV.sum(-1)

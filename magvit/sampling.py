@@ -101,3 +101,37 @@ def check_settings(steps: int, schedule: str) -> None:
       f"sampling.schedule={schedule!r} must be one of"
       f" {sorted(masking.SCHEDULES)}"
     )
+
+
+def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
+  """Minus infinity for the values (..., V) that are not to be drawn.
+
+  Keeps the `top_k` most likely (0: all); then, of what they leave of the
+  distribution, the fewest most likely values that hold `top_p` of it (1: all).
+  Values as likely as the last one kept are kept, too.
+  """
+  if 0 < top_k < logits.shape[-1]:
+    last = lax.top_k(logits, top_k)[0][..., -1:]
+    logits = jnp.where(logits >= last, logits, -jnp.inf)
+  if top_p < 1.0:
+    falling = -jnp.sort(-logits)
+    p = jax.nn.softmax(falling)
+    needed = p.cumsum(-1) - p < top_p  # what comes before does not suffice
+    last = jnp.where(needed, falling, jnp.inf).min(-1, keepdims=True)
+    logits = jnp.where(logits >= last, logits, -jnp.inf)
+  return logits
+
+
+def check_truncation(temperature: float, top_k: int, top_p: float) -> None:
+  """Raises ValueError for settings of one draw that cannot work."""
+  if temperature <= 0:
+    raise ValueError(
+      f"sampling.temperature={temperature} must be above 0; to draw the most"
+      " likely token always, set sampling.top_k=1"
+    )
+  if top_k < 0:
+    raise ValueError(f"sampling.top_k={top_k} must be at least 1, or 0: off")
+  if not 0 < top_p <= 1:
+    raise ValueError(
+      f"sampling.top_p={top_p} must be above 0 and at most 1, which is off"
+    )

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 import ml_collections
 
 from input_pipeline import pipeline
+from magvit import autoregressive
 from magvit import checkpoint
 from magvit import evaluate
 from magvit import masked
@@ -20,7 +21,11 @@ from magvit import tokens
 
 log = logging.getLogger(__name__)
 
-ALGORITHMS = {"tokenizer": tokenizer.build, "masked": masked.build}
+ALGORITHMS = {
+  "tokenizer": tokenizer.build,
+  "masked": masked.build,
+  "autoregressive": autoregressive.build,
+}
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> None:

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 _LAYER_NORM_EPSILON = 1e-6
 
+# Keys and values of all layers (L) and positions (S): (L, B, S, A, d) each.
+Cache = tuple[jax.Array, jax.Array]
+
 
 class Stack(nnx.Module):
   """Equal blocks one after the other, then a norm.
@@ -28,30 +31,88 @@ class Stack(nnx.Module):
     mlp_width: int,
     num_heads: int,
     remat: bool,
+    dropout: float = 0.0,
     *,
     rngs: nnx.Rngs,
   ):
     self.layers = jax.vmap(
-      lambda key: Block(width, mlp_width, num_heads, rngs=nnx.Rngs(key))
+      lambda key: Block(
+        width, mlp_width, num_heads, dropout, rngs=nnx.Rngs(key)
+      )
     )(jax.random.split(rngs.params(), num_layers))
     self.norm = layer_norm(width, rngs)
     self.remat = remat
+    self.num_layers = num_layers
+    self.num_heads = num_heads
 
   def __call__(
-    self, x_BND: jax.Array, mask_NN: jax.Array | None = None
+    self,
+    x_BND: jax.Array,
+    mask_NN: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
   ) -> jax.Array:
-    """Tokens to tokens of the same shape and dtype; mask as in `Block`."""
-    body = lambda x, block: (block(x, mask_NN), None)
+    """Tokens to tokens of the same shape and dtype; the rest as in `Block`."""
+    keys_L = None
+    if dropout_key is not None:
+      keys_L = jax.random.split(dropout_key, self.num_layers)
+
+    def body(x_BND, layer):
+      block, key = layer
+      return block(x_BND, mask_NN, key), None
+
     if self.remat:
       body = jax.checkpoint(body, prevent_cse=False)
-    return self.norm(lax.scan(body, x_BND, self.layers)[0])
+    return self.norm(lax.scan(body, x_BND, (self.layers, keys_L))[0])
+
+  def empty_cache(self, batch: int, length: int) -> Cache:
+    """For sequences of `length` (S) tokens."""
+    width = self.norm.num_features
+    shape = (self.num_layers, batch, length, self.num_heads)
+    empty_LBSAd = jnp.zeros((*shape, width // self.num_heads))
+    return empty_LBSAd, empty_LBSAd
+
+  def extend(
+    self,
+    x_BND: jax.Array,
+    cache: Cache,
+    start: int | jax.Array,
+    mask_NS: jax.Array,
+  ) -> tuple[jax.Array, Cache]:
+    """What `__call__` gives for N tokens at `start`, and the cache with them.
+
+    `mask_NS[i, j]` is True where token `start + i` may attend to token j,
+    which has to be in the cache or among the N.
+    """
+
+    def body(carry, layer):
+      # The whole cache is carried and one slice of it written: XLA does that
+      # in place, where a scan over the layers' caches would copy them.
+      x_BND, keys_LBSAd, values_LBSAd = carry
+      block, index = layer
+      q_BNAd, k_BNAd, v_BNAd = block.project(x_BND)
+      at = (index, 0, start, 0, 0)
+      write = lax.dynamic_update_slice
+      keys_LBSAd = write(keys_LBSAd, k_BNAd[None], at)
+      values_LBSAd = write(values_LBSAd, v_BNAd[None], at)
+      y_BND = attend_to(q_BNAd, keys_LBSAd[index], values_LBSAd[index], mask_NS)
+      return (block.finish(x_BND, y_BND), keys_LBSAd, values_LBSAd), None
+
+    layers = (self.layers, jnp.arange(self.num_layers))
+    (x_BND, *cache), _ = lax.scan(body, (x_BND, *cache), layers)
+    return self.norm(x_BND), tuple(cache)
 
 
 class Block(nnx.Module):
   """Attention and a gelu MLP, each normalised before and added (pre-LN)."""
 
   def __init__(
-    self, width: int, mlp_width: int, num_heads: int, *, rngs: nnx.Rngs
+    self,
+    width: int,
+    mlp_width: int,
+    num_heads: int,
+    dropout: float = 0.0,
+    *,
+    rngs: nnx.Rngs,
   ):
     """Raises ValueError unless the heads divide the width."""
     if width % num_heads:
@@ -66,21 +127,43 @@ class Block(nnx.Module):
     self.mlp_in = nnx.Linear(width, mlp_width, rngs=rngs)
     self.mlp_out = nnx.Linear(mlp_width, width, rngs=rngs)
     self.num_heads = num_heads
+    self.dropout = dropout
 
   def __call__(
-    self, x_BND: jax.Array, mask_NN: jax.Array | None = None
+    self,
+    x_BND: jax.Array,
+    mask_NN: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
   ) -> jax.Array:
     """`mask_NN[i, j]` is True where token i may attend to token j.
 
-    Every row needs a True. None: all tokens attend to all.
+    Every row needs a True. None: all tokens attend to all. The key draws the
+    dropout of training: of attention and of what is added; None: inference.
     """
-    x_BND = x_BND + self._attend(self.attention_norm(x_BND), mask_NN)
-    h_BND = jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BND)))
-    return x_BND + self.mlp_out(h_BND)
+    keys = [None] * 2
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key)
+    drop = lambda p_BANN: dropout(p_BANN, self.dropout, keys[0])
+    y_BND = attend_to(*self.project(x_BND), mask_NN, drop)
+    return self.finish(x_BND, y_BND, keys[1])
 
-  def _attend(self, x_BND, mask_NN):
-    qkv_BNE = self.qkv(x_BND)
-    return self.out(attend(qkv_BNE, self.num_heads, mask_NN))
+  def project(self, x_BND: jax.Array) -> tuple[jax.Array, ...]:
+    """Queries, keys and values (B, N, A, d)."""
+    return split_heads(self.qkv(self.attention_norm(x_BND)), self.num_heads)
+
+  def finish(
+    self,
+    x_BND: jax.Array,
+    y_BND: jax.Array,
+    dropout_key: jax.Array | None = None,
+  ) -> jax.Array:
+    """The block's output, from its input and what its attention gathered."""
+    keys = [None] * 2
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key)
+    x_BND = x_BND + dropout(self.out(y_BND), self.dropout, keys[0])
+    h_BND = self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BND))))
+    return x_BND + dropout(h_BND, self.dropout, keys[1])
 
 
 def attend(
@@ -89,7 +172,7 @@ def attend(
   mask_NN: jax.Array | None = None,
   drop: Callable[[jax.Array], jax.Array] = lambda p_BANN: p_BANN,
 ) -> jax.Array:
-  """Multi-head attention without its projections: (B, N, D).
+  """Self-attention without its projections: (B, N, D).
 
   Args:
     qkv_BNE: queries, keys and values, D channels each, E = 3 D.
@@ -97,17 +180,33 @@ def attend(
     mask_NN: as in `Block`.
     drop: dropout of the attention weights (B, A, N, N), float32.
   """
+  return attend_to(*split_heads(qkv_BNE, num_heads), mask_NN, drop)
+
+
+def split_heads(qkv_BNE: jax.Array, num_heads: int) -> tuple[jax.Array, ...]:
+  """Queries, keys and values (B, N, A, d) of E = 3 A d channels."""
   batch, tokens, channels = qkv_BNE.shape
   depth = channels // 3 // num_heads
   qkv = qkv_BNE.reshape(batch, tokens, 3, num_heads, depth)
-  q_BNAd, k_BNAd, v_BNAd = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-  scores_BANN = jnp.einsum("bqad,bkad->baqk", q_BNAd, k_BNAd)
-  scores_BANN = scores_BANN.astype(jnp.float32) / depth**0.5
-  if mask_NN is not None:
+  return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+
+def attend_to(
+  q_BNAd: jax.Array,
+  k_BSAd: jax.Array,
+  v_BSAd: jax.Array,
+  mask_NS: jax.Array | None = None,
+  drop: Callable[[jax.Array], jax.Array] = lambda p_BANS: p_BANS,
+) -> jax.Array:
+  """Attention of N queries to S keys, heads joined: (B, N, D); D = A d."""
+  batch, tokens, num_heads, depth = q_BNAd.shape
+  scores_BANS = jnp.einsum("bqad,bkad->baqk", q_BNAd, k_BSAd)
+  scores_BANS = scores_BANS.astype(jnp.float32) / depth**0.5
+  if mask_NS is not None:
     # Minus infinity, so that a hidden token weighs exactly 0.
-    scores_BANN = jnp.where(mask_NN, scores_BANN, -jnp.inf)
-  p_BANN = drop(jax.nn.softmax(scores_BANN)).astype(qkv_BNE.dtype)
-  y_BNAd = jnp.einsum("baqk,bkad->bqad", p_BANN, v_BNAd)
+    scores_BANS = jnp.where(mask_NS, scores_BANS, -jnp.inf)
+  p_BANS = drop(jax.nn.softmax(scores_BANS)).astype(q_BNAd.dtype)
+  y_BNAd = jnp.einsum("baqk,bkad->bqad", p_BANS, v_BSAd)
   return y_BNAd.reshape(batch, tokens, num_heads * depth)
 
 
@@ -119,3 +218,11 @@ def causal_mask(tokens: int) -> jax.Array:
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
   """Over the channels of each token; statistics in float32."""
   return nnx.LayerNorm(width, epsilon=_LAYER_NORM_EPSILON, rngs=rngs)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+  """Nothing without a key."""
+  if key is None or rate == 0.0:
+    return x
+  # Stateless: a Dropout that holds rngs would draw one mask for every step.
+  return nnx.Dropout(rate, deterministic=False)(x, rngs=key)

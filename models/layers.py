@@ -10,7 +10,8 @@ differently; `Convention` holds those differences.
 Array names end in their dimensions, everywhere in the project:
   B batch, T frames, H height, W width, C channels (I in, O out), K bits of a
   token, N tokens of a clip, D model width, F factors of a token, V vocabulary,
-  A attention heads; t h w are T H W on the latent grid.
+  A attention heads, L layers, S positions of a sequence; t h w are T H W on
+  the latent grid.
 """
 
 from collections.abc import Sequence

@@ -98,7 +98,7 @@ class MaskedTransformer(nnx.Module):
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
-    x_BND = _dropout(x_BND, self.dropout, keys[0])
+    x_BND = attention.dropout(x_BND, self.dropout, keys[0])
     x_BND = self._run_layers(x_BND, keys[1])[:, self.prefix :]
     return [
       head(x_BND, table.embedding[...])
@@ -146,13 +146,17 @@ class Block(nnx.Module):
     keys = [None] * 3
     if dropout_key is not None:
       keys = jax.random.split(dropout_key, 3)
-    h_BND = _dropout(self._attend(x_BND, keys[0]), self.dropout, keys[1])
+    h_BND = attention.dropout(
+      self._attend(x_BND, keys[0]), self.dropout, keys[1]
+    )
     x_BND = self.attention_norm(x_BND + h_BND)
     h_BND = self.mlp_out(jax.nn.gelu(self.mlp_in(x_BND)))
-    return self.mlp_norm(x_BND + _dropout(h_BND, self.dropout, keys[2]))
+    return self.mlp_norm(
+      x_BND + attention.dropout(h_BND, self.dropout, keys[2])
+    )
 
   def _attend(self, x_BND, dropout_key):
-    drop = lambda p_BANN: _dropout(p_BANN, self.dropout, dropout_key)
+    drop = lambda p_BANN: attention.dropout(p_BANN, self.dropout, dropout_key)
     qkv_BNE = self.qkv(x_BND)
     return self.out(attention.attend(qkv_BNE, self.num_heads, drop=drop))
 
@@ -182,10 +186,3 @@ def _dense(cin: int, cout: int, rngs: nnx.Rngs) -> nnx.Linear:
 
 def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
   return nnx.LayerNorm(width, epsilon=_LAYER_NORM_EPSILON, rngs=rngs)
-
-
-def _dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  if key is None or rate == 0.0:
-    return x
-  # Stateless: a Dropout that holds rngs would draw one mask for every step.
-  return nnx.Dropout(rate, deterministic=False)(x, rngs=key)

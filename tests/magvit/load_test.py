@@ -7,9 +7,11 @@ import pytest
 from input_pipeline import pipeline
 import magvit
 from magvit import checkpoint
+from magvit import load
 from magvit import masked
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
+from magvit import train
 from tests import tiny
 
 
@@ -108,6 +110,37 @@ def test_what_cannot_be_sampled_is_refused(
   generator = magvit.load_generator(generator_workdir)
   with pytest.raises(ValueError, match=message):
     generator.sample(jax.random.key(0), 2, **arguments)
+
+
+@pytest.mark.parametrize(
+  "config, field",
+  [
+    (tiny.masked(""), "choice_temperature"),
+    (tiny.autoregressive(""), "temperature"),
+  ],
+  ids=["masked", "autoregressive"],
+)
+def test_settings_reach_the_algorithm_that_was_trained(
+  monkeypatch, tmp_path, config, field
+):
+  class Built(Exception):
+    pass
+
+  def build(config, mesh):
+    raise Built(config.sampling)
+
+  monkeypatch.setitem(train.ALGORITHMS, config.algorithm, build)
+  generator = load.LoadedGenerator(config, str(tmp_path))
+  with pytest.raises(Built) as built:
+    generator.sample(jax.random.key(0), 2, guidance=0.5, temperature=0.25)
+  (settings,) = built.value.args
+  assert (settings.guidance, settings[field]) == (0.5, 0.25)
+
+
+def test_an_autoregressive_model_has_no_number_of_steps(tmp_path):
+  generator = load.LoadedGenerator(tiny.autoregressive(""), str(tmp_path))
+  with pytest.raises(ValueError, match="steps=4 is no setting of this autoreg"):
+    generator.sample(jax.random.key(0), 2, steps=4)
 
 
 def test_a_tokenizer_is_no_generator(tiny_tokenizer_workdir):

@@ -152,3 +152,31 @@ def test_settings_that_cannot_work_are_refused():
     sampling.check_settings(0, "cosine")
   with pytest.raises(ValueError, match="sampling.schedule='linear'"):
     sampling.check_settings(4, "linear")
+
+
+@pytest.mark.parametrize(
+  "top_k, top_p", [(0, 1.0), (1, 1.0), (3, 1.0), (0, 0.6), (0, 1e-6), (4, 0.7)]
+)
+def test_truncation_is_its_definition_value_by_value(top_k, top_p):
+  logits = np.array(jax.random.normal(jax.random.key(0), (5, 8))) * 2
+  truncated = np.asarray(sampling.truncate(logits, top_k, top_p))
+  for row, result in zip(logits, truncated, strict=True):
+    order = sorted(range(8), key=lambda v: -row[v])[: top_k or 8]
+    total = sum(np.exp(row[v]) for v in order)
+    kept, held = set(), 0.0
+    for v in order:
+      if held < top_p or top_p == 1.0:
+        kept.add(v)
+      held += np.exp(row[v]) / total
+    for v in range(8):
+      assert result[v] == (row[v] if v in kept else -np.inf)
+
+
+def test_truncation_keeps_ties_of_the_last_value_kept():
+  logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2]))
+  for settings in ((2, 1.0), (0, 0.5)):
+    np.testing.assert_array_equal(sampling.truncate(logits, *settings), logits)
+  assert np.isfinite(sampling.truncate(logits, 1, 1.0)).tolist() == [
+    *[True],
+    *[False] * 3,
+  ]
