@@ -115,7 +115,7 @@ class LoadedGenerator:
       raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
     shape = (num, *tokenizer_lib.clip_shape(self.config), 3)
     if condition is None:
-      if not masking.TASKS[task].class_conditional:
+      if masking.needs_clip(task):
         raise ValueError(f"task={task!r} needs condition, clips {shape}")
       condition = np.zeros(shape, np.uint8)
     if condition.shape != shape:
