@@ -1,5 +1,6 @@
 """Trained models for Python: tokens out of clips, and clips out of tokens."""
 
+from collections.abc import Iterator
 import os
 from typing import Any
 
@@ -12,8 +13,10 @@ from magvit import checkpoint
 from magvit import masked
 from magvit import masking
 from magvit import mesh as mesh_lib
+from magvit import rolling
 from magvit import tokenizer as tokenizer_lib
 from models import network
+from models.tokenizer import to_float
 
 
 class LoadedTokenizer:
@@ -90,6 +93,7 @@ class LoadedGenerator:
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
+    choice_temperature: float | None = None,
   ) -> jax.Array:
     """Generates clips: float32 (num, T, H, W, 3) in [0, 1].
 
@@ -100,19 +104,16 @@ class LoadedGenerator:
       task: one of the tasks that the model was trained on.
       condition: clips (num, T, H, W, 3), read where the task is given pixels;
         needed by every task but class_conditional.
-      steps: predictions; None for the config's, as in the next two.
-      guidance: 0 is unguided.
-      temperature: of choosing which tokens to keep.
+      steps: predictions; None for the config's, as in the next three.
+      guidance: 0 is unguided; `magvit.sampling.guidance_of_scale` makes it of
+        the papers' scale.
+      temperature: of drawing tokens; 0 takes the likeliest.
+      choice_temperature: of choosing which tokens to keep.
 
     Raises:
       ValueError: an unknown task or label, or a condition that does not fit.
     """
-    names = masking.task_names(self.config)
-    if task not in names:
-      raise ValueError(f"task={task!r} must be one of {names}")
-    classes = self.config.transformer.num_classes
-    if label is not None and not 0 <= label < classes:
-      raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
+    self._check(task, label)
     shape = (num, *tokenizer_lib.clip_shape(self.config), 3)
     if condition is None:
       if masking.needs_clip(task):
@@ -123,28 +124,85 @@ class LoadedGenerator:
         f"condition of shape {condition.shape} must be {shape}: the model's"
         " clips"
       )
-    batch = {
-      "task": np.int32(names.index(task)),
-      "label": np.full(num, classes if label is None else label, np.int32),
-      "video": condition,
-    }
-    return self._program(steps, guidance, temperature)(batch, key)["video"]
+    program = self._program(
+      steps=steps,
+      guidance=guidance,
+      temperature=temperature,
+      choice_temperature=choice_temperature,
+    )
+    return program(self._batch(task, label, condition), key)
 
-  def _program(self, steps, guidance, temperature):
-    settings = (steps, guidance, temperature)
-    if settings not in self._programs:
+  def sample_long(
+    self,
+    key: jax.Array,
+    condition: np.ndarray | jax.Array,
+    frames: int,
+    label: int | None = None,
+    task: str = "frame_prediction",
+    **settings: float | None,
+  ) -> Iterator[jax.Array]:
+    """Predicts on and on: float32 (num, n, H, W, 3) at a time.
+
+    Each clip continues the last `config.condition_frames` frames of the one
+    before. Memory does not grow with `frames`, and one program serves all.
+
+    Args:
+      key: PRNG key; the same key gives the same video.
+      condition: the first frames (num, config.condition_frames, H, W, 3).
+      frames: how many to predict in all.
+      label: class of all of them, read by class_conditional_frame_prediction.
+      task: that, or frame_prediction.
+      **settings: steps, guidance, temperature, choice_temperature of `sample`.
+
+    Raises:
+      ValueError: another task, or a condition that does not fit.
+    """
+    self._check(task, label)
+    if "frame_prediction" not in task:
+      raise ValueError(f"task={task!r} must be a frame prediction")
+    length, height, width = tokenizer_lib.clip_shape(self.config)
+    shape = (self.config.condition_frames, height, width, 3)
+    if condition.shape[1:] != shape:
+      raise ValueError(
+        f"condition of shape {condition.shape} must be (num, {shape[0]},"
+        f" {height}, {width}, 3): condition_frames={shape[0]} first frames"
+      )
+    program = self._program(**settings)
+    predict = lambda video, key: program(self._batch(task, label, video), key)
+    return rolling.roll(predict, key, condition, frames, length)
+
+  def _check(self, task, label) -> None:
+    names = masking.task_names(self.config)
+    if task not in names:
+      raise ValueError(f"task={task!r} must be one of {names}")
+    classes = self.config.transformer.num_classes
+    if label is not None and not 0 <= label < classes:
+      raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
+
+  def _batch(self, task, label, video):
+    if label is None:
+      label = self.config.transformer.num_classes
+    return {
+      "task": np.int32(masking.task_names(self.config).index(task)),
+      "label": np.full(len(video), label, np.int32),
+      "video": to_float(jnp.asarray(video)),  # one program for uint8, too
+    }
+
+  def _program(self, **settings):
+    """(batch, key) -> clips, with these fields of config.sampling."""
+    changed = {k: v for k, v in settings.items() if v is not None}
+    name = tuple(sorted(changed.items()))
+    if name not in self._programs:
       config = ml_collections.ConfigDict(self.config.to_dict())
-      for field, value in zip(
-        ("steps", "guidance", "choice_temperature"), settings, strict=True
-      ):
-        if value is not None:
-          config.sampling[field] = value
+      config.sampling.update(changed)
       mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
       algorithm = masked.build(config, mesh)
       params = {**self._params(algorithm, mesh), **algorithm.frozen}
-      program = jax.jit(algorithm.predict["sample"])
-      self._programs[settings] = lambda batch, key: program(params, batch, key)
-    return self._programs[settings]
+      sample = jax.jit(algorithm.predict["sample"])
+      self._programs[name] = lambda batch, key: sample(params, batch, key)[
+        "video"
+      ]
+    return self._programs[name]
 
   def _params(self, algorithm, mesh):
     abstract = jax.eval_shape(algorithm.init, jax.random.key(0))

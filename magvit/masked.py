@@ -40,18 +40,20 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   tokens = tokens_lib.open_tokenizer(c, mesh)
   names = _check(c, tokens)
   transformer = define_transformer(c, tokens.num)
-  given_SN, fixed_SN = (  # S: tasks
-    np.stack([region_thw.reshape(-1) for region_thw in regions])
-    for regions in zip(
-      *(
-        masking.given_latents(
-          name, tokens.latent_shape, c.condition_frames, tokens.sizes
-        )
-        for name in names
-      ),
-      strict=True,
-    )
+  region = lambda latents: np.stack(  # S: tasks
+    [
+      latents(
+        name,
+        tokens.latent_shape,
+        c.condition_frames,
+        tokens.sizes.time,
+        tokens.sizes.causal,
+      ).reshape(-1)
+      for name in names
+    ]
   )
+  given_SN = region(masking.given_latents)
+  fixed_SN = region(masking.kept_latents)
   token_S = jnp.array([masking.TASKS[n].token for n in names])
   has_class_S = jnp.array([masking.TASKS[n].class_conditional for n in names])
   weight_S = jnp.array([c.tasks[n] for n in names])
@@ -270,7 +272,9 @@ def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
     )
   if any("frame_prediction" in name for name in names):
     masking.check_condition_frames(
-      config.condition_frames, config.dataset.frames, tokens.sizes
+      config.condition_frames,
+      config.dataset.frames,
+      tokens.sizes.time if tokens.sizes.causal else 1,
     )
   sampling.check_settings(config.sampling)
   return names

@@ -10,9 +10,10 @@ Given latents are treated in one of two ways when sampling. Those whose tokens
 the condition clip is sure to have in common with the true clip are kept. That
 is so where a causal tokenizer has seen given frames only: all of frame
 prediction, the first latent of interpolation. The others start from the
-condition's tokens and are predicted like the rest, since a latent there has
-also seen what was filled in: in interpolation the last one, through time; in
-inpainting and outpainting every one, through the convolutions in space.
+condition's tokens and are predicted like the rest (COMMIT), since a latent
+there has also seen what was filled in: in interpolation the last one, through
+time; in inpainting and outpainting every one, through the convolutions in
+space. With a tokenizer that is not causal, none is kept.
 """
 
 from collections.abc import Callable
@@ -24,8 +25,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-
-from models import clip_sizes
 
 # (progress r in [0, 1], N tokens) -> share of the tokens still masked.
 SCHEDULES: dict[str, Callable[[jax.Array, int], jax.Array]] = {
@@ -59,7 +58,12 @@ class Task:
   given: Region
   # (video, given) -> the condition clip that is tokenized
   fill: Callable[[jax.Array, np.ndarray], jax.Array]
-  exact: Region  # what of the given latents sampling keeps, if causal
+  kept: Region  # the given latents that are exact under causality
+
+  @property
+  def exact(self) -> bool:
+    """Whether the condition clip has the true tokens wherever it is given."""
+    return self.kept is self.given
 
 
 def _nothing(shape: Sequence[int], frames: int) -> np.ndarray:
@@ -146,38 +150,38 @@ _CENTRE = _both(_rows, _columns)
 
 TASKS: dict[str, Task] = {
   "class_conditional": Task(
-    _GENERATION, True, _nothing, _with_zeros, exact=_nothing
+    _GENERATION, True, _nothing, _with_zeros, kept=_nothing
   ),
   "frame_prediction": Task(
-    _PREDICTION, False, _first_frames, _with_last_frame, exact=_first_frames
+    _PREDICTION, False, _first_frames, _with_last_frame, kept=_first_frames
   ),
   "class_conditional_frame_prediction": Task(
-    _PREDICTION, True, _first_frames, _with_last_frame, exact=_first_frames
+    _PREDICTION, True, _first_frames, _with_last_frame, kept=_first_frames
   ),
   "interpolation": Task(
-    _INTERPOLATION, False, _both_ends, _interpolated, exact=_first_frame
+    _INTERPOLATION, False, _both_ends, _interpolated, kept=_first_frame
   ),
   "central_outpainting": Task(
-    _OUTPAINTING, False, _CENTRE, _with_edges, exact=_nothing
+    _OUTPAINTING, False, _CENTRE, _with_edges, kept=_nothing
   ),
   "vertical_outpainting": Task(
-    _OUTPAINTING, False, _columns, _with_edges, exact=_nothing
+    _OUTPAINTING, False, _columns, _with_edges, kept=_nothing
   ),
   "horizontal_outpainting": Task(
-    _OUTPAINTING, False, _rows, _with_edges, exact=_nothing
+    _OUTPAINTING, False, _rows, _with_edges, kept=_nothing
   ),
   "dynamic_outpainting": Task(
-    _OUTPAINTING, False, _sliding_columns, _with_zeros, exact=_nothing
+    _OUTPAINTING, False, _sliding_columns, _with_zeros, kept=_nothing
   ),
   "central_inpainting": Task(
-    _INPAINTING, False, _all_but(_CENTRE), _with_zeros, exact=_nothing
+    _INPAINTING, False, _all_but(_CENTRE), _with_zeros, kept=_nothing
   ),
   "dynamic_inpainting": Task(
     _INPAINTING,
     False,
     _all_but(_both(_rows, _sliding_columns)),
     _with_zeros,
-    exact=_nothing,
+    kept=_nothing,
   ),
 }
 
@@ -213,39 +217,54 @@ def given_latents(
   task: str,
   latent_shape: Sequence[int],
   condition_frames: int,
-  sizes: clip_sizes.Sizes,
-) -> tuple[np.ndarray, np.ndarray]:
-  """bool (t, h, w), twice: the latents a task is given; those of them to keep.
+  time_factor: int,
+  causal: bool = True,
+) -> np.ndarray:
+  """bool (t, h, w): the latents a task is given.
 
   1 + k s frames of a causal tokenizer of stride s are 1 + k latents. Of any
   other, the latents wholly inside c frames count, c // s, but at least one, as
-  in v1; and no latent is exact.
+  in v1.
+
+  Raises:
+    ValueError: a grid so small that all of it is given, or nothing.
   """
-  if sizes.causal:
-    latent_frames = 1 + (condition_frames - 1) // sizes.time
-  else:
-    latent_frames = max(1, condition_frames // sizes.time)
-  given_thw = TASKS[task].given(latent_shape, latent_frames)
+  frames = _latent_frames(condition_frames, time_factor, causal)
+  given_thw = TASKS[task].given(latent_shape, frames)
   if needs_clip(task) and (given_thw.all() or not given_thw.any()):
     raise ValueError(
       f"tasks.{task} leaves nothing to generate, or nothing given, of"
       f" {tuple(latent_shape)} latents: set it to 0, or give larger clips"
       " (dataset.frames, dataset.size)"
     )
-  exact_thw = TASKS[task].exact(latent_shape, latent_frames)
-  return given_thw, exact_thw & sizes.causal
+  return given_thw
 
 
-def check_condition_frames(
-  frames: int, clip_length: int, sizes: clip_sizes.Sizes
-) -> None:
+def kept_latents(
+  task: str,
+  latent_shape: Sequence[int],
+  condition_frames: int,
+  time_factor: int,
+  causal: bool = True,
+) -> np.ndarray:
+  """bool (t, h, w): those of the given latents that sampling keeps."""
+  frames = _latent_frames(condition_frames, time_factor, causal)
+  return TASKS[task].kept(latent_shape, frames) & causal
+
+
+def _latent_frames(frames: int, time_factor: int, causal: bool) -> int:
+  if causal:
+    return 1 + (frames - 1) // time_factor
+  return max(1, frames // time_factor)
+
+
+def check_condition_frames(frames: int, clip_length: int, factor: int) -> None:
   """Raises ValueError unless whole latents stand for the given frames."""
-  step = sizes.time if sizes.causal else 1
-  if not 1 <= frames < clip_length or (frames - 1) % step:
+  if not 1 <= frames < clip_length or (frames - 1) % factor:
     raise ValueError(
-      f"condition_frames={frames} must be 1 + a multiple of {step}, the"
-      f" temporal stride if causal, below the clip length {clip_length}: e.g."
-      f" {list(range(1, clip_length, step))}"
+      f"condition_frames={frames} must be 1 + a multiple of the temporal"
+      f" stride {factor}, below the clip length {clip_length}: e.g."
+      f" {list(range(1, clip_length, factor))}"
     )
 
 

@@ -49,9 +49,9 @@ def test_a_row_fits_its_tokenizer_and_has_the_size_it_says(arg):
   )
   assert 2 ** sum(c.transformer.factor_bits) == tokenizer.vocabulary(made_by)
   for task in masking.task_names(c):
-    masking.given_latents(task, latent_shape, c.condition_frames, sizes)
-  if c.tasks.frame_prediction:
-    masking.check_condition_frames(c.condition_frames, c.dataset.frames, sizes)
+    masking.given_latents(
+      task, latent_shape, c.condition_frames, sizes.time, sizes.causal
+    )
   sampling.check_settings(c.sampling)
   tokens = latent_shape[0] * latent_shape[1] * latent_shape[2]
   net = masked.define_transformer(c, tokens)
@@ -91,12 +91,10 @@ def test_multi_task_rows_have_the_papers_tasks(arg, count):
 
 def test_kinetics600_keeps_two_latents_of_five_frames():
   c = configs.get_config("kinetics600")
-  sizes = tokenizer.sizes(tokenizer_video.get_config("kinetics600"))
-  given, exact = masking.given_latents(
-    "frame_prediction", (5, 16, 16), c.condition_frames, sizes
+  kept = masking.kept_latents(
+    "frame_prediction", (5, 16, 16), c.condition_frames, 4
   )
-  assert given[:2].all() and not given[2:].any()
-  assert (exact == given).all()
+  assert kept[:2].all() and not kept[2:].any()
   assert c.sampling.choice_temperature == 32.0 and c.sampling.steps == 12
 
 

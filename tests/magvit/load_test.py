@@ -90,6 +90,41 @@ def test_a_generator_samples_by_label_and_condition(generator_workdir):
   )
 
 
+def test_a_long_video_goes_on_from_its_condition(generator_workdir):
+  generator = magvit.load_generator(generator_workdir)
+  first = np.random.default_rng(0).random((2, 3, 16, 16, 3), np.float32)
+  key = jax.random.key(0)
+  chunks = list(generator.sample_long(key, first, 5))
+  assert [chunk.shape[1] for chunk in chunks] == [2, 2, 1]
+  clip = np.zeros((2, 5, 16, 16, 3), np.float32)
+  clip[:, :3] = first
+  predict = lambda clip, place: generator.sample(
+    jax.random.fold_in(key, place), 2, task="frame_prediction", condition=clip
+  )
+  video = predict(clip, 0)
+  np.testing.assert_array_equal(chunks[0], video[:, 3:])
+  clip[:, :3] = video[:, 2:]
+  np.testing.assert_array_equal(chunks[1], predict(clip, 1)[:, 3:])
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (dict(task="interpolation"), "must be a frame prediction"),
+    (dict(task="prediction"), "must be one of"),
+    (dict(condition=np.zeros((2, 5, 16, 16, 3))), "condition_frames=3"),
+    (dict(label=10), "label=10"),
+  ],
+)
+def test_what_cannot_be_rolled_is_refused(
+  generator_workdir, arguments, message
+):
+  generator = magvit.load_generator(generator_workdir)
+  arguments = {"condition": np.zeros((2, 3, 16, 16, 3)), **arguments}
+  with pytest.raises(ValueError, match=message):
+    generator.sample_long(jax.random.key(0), frames=5, **arguments)
+
+
 @pytest.mark.parametrize(
   "arguments, message",
   [

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from magvit import masking
-from models import clip_sizes
 
-_CAUSAL = clip_sizes.Sizes(time=4, space=8)
-_V1 = clip_sizes.Sizes(time=4, space=8, causal=False)
 _SPACE = slice(None)
 
 # What is given of frames of 128 x 128, 64 x 64, and of 16 x 16 latents.
@@ -31,42 +28,45 @@ _STARTS = {
 }
 
 
-def _latents(task, shape, frames=5, sizes=_CAUSAL):
-  return masking.given_latents(task, shape, frames, sizes)
+def _latents(task, shape, frames=5, causal=True):
+  return (
+    masking.given_latents(task, shape, frames, 4, causal),
+    masking.kept_latents(task, shape, frames, 4, causal),
+  )
 
 
 @pytest.mark.parametrize(
   "task", ["frame_prediction", "class_conditional_frame_prediction"]
 )
 @pytest.mark.parametrize(
-  "sizes, latents, frames, given_latents",
+  "causal, latents, frames, given_latents",
   [
-    (_CAUSAL, 5, 5, 2),  # Kinetics-600
-    (_CAUSAL, 5, 1, 1),
-    (_CAUSAL, 5, 9, 3),
-    (_V1, 4, 1, 1),  # v1 on BAIR
-    (_V1, 4, 5, 1),
-    (_V1, 4, 8, 2),
+    (True, 5, 5, 2),  # Kinetics-600
+    (True, 5, 1, 1),
+    (True, 5, 9, 3),
+    (False, 4, 1, 1),  # v1 on BAIR
+    (False, 4, 5, 1),
+    (False, 4, 8, 2),
   ],
 )
 def test_frame_prediction_is_given_the_first_frames(
-  task, sizes, latents, frames, given_latents
+  task, causal, latents, frames, given_latents
 ):
   pixels = masking.given_pixels(task, (17, 128, 128), frames)
   assert pixels[:frames].all() and not pixels[frames:].any()
-  given, exact = _latents(task, (latents, 16, 16), frames, sizes)
+  given, exact = _latents(task, (latents, 16, 16), frames, causal)
   assert given[:given_latents].all() and not given[given_latents:].any()
-  np.testing.assert_array_equal(exact, given & sizes.causal)
+  np.testing.assert_array_equal(exact, given & causal)
 
 
-@pytest.mark.parametrize("sizes, latents", [(_CAUSAL, 5), (_V1, 4)])
-def test_interpolation_is_given_both_ends_and_keeps_the_first(sizes, latents):
+@pytest.mark.parametrize("causal, latents", [(True, 5), (False, 4)])
+def test_interpolation_is_given_both_ends_and_keeps_the_first(causal, latents):
   for frames in (16, 17):
     pixels = masking.given_pixels("interpolation", (frames, 64, 64), 5)
     assert pixels[[0, -1]].all() and not pixels[1:-1].any()
-  given, exact = _latents("interpolation", (latents, 16, 16), sizes=sizes)
+  given, exact = _latents("interpolation", (latents, 16, 16), causal=causal)
   assert given[[0, -1]].all() and not given[1:-1].any()
-  assert exact[0].all() == sizes.causal and not exact[1:].any()
+  assert exact[0].all() == causal and not exact[1:].any()
 
 
 @pytest.mark.parametrize("task", sorted(_BOXES))
@@ -110,6 +110,15 @@ def test_latents_have_the_geometry_of_pixels_and_none_in_space_is_exact(shape):
     given, exact = _latents(task, shape)
     np.testing.assert_array_equal(given, masking.given_pixels(task, shape, 5))
     assert not exact.any()
+
+
+def test_exact_is_where_the_tokens_of_the_condition_are_all_true():
+  exact = {name for name, task in masking.TASKS.items() if task.exact}
+  assert exact == {
+    "class_conditional",
+    "frame_prediction",
+    "class_conditional_frame_prediction",
+  }
 
 
 def test_full_generation_alone_is_given_nothing():
@@ -263,10 +272,10 @@ def test_the_values_of_the_schedules_half_way():
 @pytest.mark.parametrize("frames", [0, 2, 17, 20])
 def test_condition_frames_must_be_whole_latents(frames):
   with pytest.raises(ValueError, match=r"e\.g\. \[1, 5, 9, 13\]"):
-    masking.check_condition_frames(frames, 17, _CAUSAL)
+    masking.check_condition_frames(frames, 17, 4)
 
 
 def test_without_causality_any_number_of_condition_frames_is_taken():
-  masking.check_condition_frames(5, 16, _V1)
+  masking.check_condition_frames(4, 16, 1)
   with pytest.raises(ValueError, match="condition_frames=16"):
-    masking.check_condition_frames(16, 16, _V1)
+    masking.check_condition_frames(16, 16, 1)
