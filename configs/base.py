@@ -175,6 +175,9 @@ def masked() -> ml_collections.ConfigDict:
   c.sampling.guidance_schedule = "constant"  # "power_cosine": 0, then rising
   c.sampling.guidance_power = 4.0  # of power_cosine; MDT's, v2's is unpublished
   c.sampling.temperature = 1.0  # of drawing tokens (v1); 0: the likeliest
+  # Of tasks given pixels: "sample", or "likeliest", without guidance or noise:
+  # one clip for each condition, closest to the hidden one on average.
+  c.sampling.completion = "sample"
   c.sampling.replace_condition_pixels = False  # paste what is given (spec, v1)
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 

@@ -104,7 +104,8 @@ class LoadedGenerator:
       task: one of the tasks that the model was trained on.
       condition: clips (num, T, H, W, 3), read where the task is given pixels;
         needed by every task but class_conditional.
-      steps: predictions; None for the config's, as in the next three.
+      steps: predictions; None for the config's, as in the next three. Any of
+        those makes completions samples, too (config.sampling.completion).
       guidance: 0 is unguided; `magvit.sampling.guidance_of_scale` makes it of
         the papers' scale.
       temperature: of drawing tokens; 0 takes the likeliest.
@@ -195,6 +196,8 @@ class LoadedGenerator:
     if name not in self._programs:
       config = ml_collections.ConfigDict(self.config.to_dict())
       config.sampling.update(changed)
+      if set(changed) - {"steps"}:
+        config.sampling.completion = "sample"
       mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
       algorithm = masked.build(config, mesh)
       params = {**self._params(algorithm, mesh), **algorithm.frozen}

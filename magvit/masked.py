@@ -57,6 +57,10 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   token_S = jnp.array([masking.TASKS[n].token for n in names])
   has_class_S = jnp.array([masking.TASKS[n].class_conditional for n in names])
   weight_S = jnp.array([c.tasks[n] for n in names])
+  likeliest = c.sampling.completion == "likeliest"
+  noise_S = jnp.array(  # scales guidance and both temperatures
+    [0.0 if likeliest and masking.needs_clip(n) else 1.0 for n in names]
+  )
   adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
   def init(key: jax.Array) -> TrainState:
@@ -209,7 +213,9 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
         c.sampling.guidance_power,
       )
       return sampling.guide(
-        [h[0] for h in halves], [h[1] for h in halves], guidance
+        [h[0] for h in halves],
+        [h[1] for h in halves],
+        guidance * noise_S[task],
       )
 
     parts_BNF = sampling.decode(
@@ -219,8 +225,8 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       fixed_BN,
       c.sampling.steps,
       c.sampling.schedule,
-      c.sampling.choice_temperature,
-      c.sampling.temperature,
+      c.sampling.choice_temperature * noise_S[task],
+      c.sampling.temperature * noise_S[task],
     )
     ids_BN = quantizers.defactorize(parts_BNF, c.transformer.factor_bits)
     completed = tokens.decode(params["generator"], ids_BN)

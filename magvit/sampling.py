@@ -29,6 +29,8 @@ GUIDANCE_SCHEDULES: dict[str, Callable] = {
   ),
 }
 
+COMPLETIONS = ("sample", "likeliest")  # see configs/base.py
+
 
 def decode(
   key: jax.Array,
@@ -136,6 +138,7 @@ def check_settings(settings: ml_collections.ConfigDict) -> None:
   for field, known in (
     ("schedule", masking.SCHEDULES),
     ("guidance_schedule", GUIDANCE_SCHEDULES),
+    ("completion", COMPLETIONS),
   ):
     if settings[field] not in known:
       raise ValueError(

@@ -100,9 +100,10 @@ def encode(built):
 
 @pytest.fixture(scope="module")
 def other_settings(built, tiny_tokenizer_workdir, one_device):
-  """Samples with guidance 1e-9 and with the given pixels pasted back."""
+  """Guidance 1e-9, completions the likeliest, given pixels pasted back."""
   config = tiny.masked(tiny_tokenizer_workdir)
   config.sampling.guidance = 1e-9
+  config.sampling.completion = "likeliest"
   config.sampling.replace_condition_pixels = True
   algorithm = masked.build(config, one_device)
   program = jax.jit(algorithm.predict["sample"])
@@ -110,14 +111,24 @@ def other_settings(built, tiny_tokenizer_workdir, one_device):
   return lambda batch, key: program(params, batch, key)
 
 
-@pytest.mark.parametrize("task", sorted(masking.TASKS))
-def test_the_guided_program_without_guidance_gives_the_unguided_tokens(
-  built, sample, other_settings, task
+def test_without_guidance_the_guided_program_gives_the_unguided_tokens(
+  built, sample, other_settings
 ):
   """Guidance 1e-9 takes the two-pass path and must change nothing."""
-  batch, key = _batch(built[0], task), jax.random.key(0)
+  batch, key = _batch(built[0], "class_conditional"), jax.random.key(0)
   a, b = (run(batch, key)["ids"] for run in (sample, other_settings))
   assert (a == b).mean() > 0.99  # a tie may fall the other way
+
+
+@pytest.mark.parametrize("task", sorted(masking.TASKS))
+def test_the_likeliest_completion_is_one_and_class_samples_stay_many(
+  built, other_settings, task
+):
+  batch = _batch(built[0], task)
+  a, b = (
+    other_settings(batch, jax.random.key(seed))["ids"] for seed in range(2)
+  )
+  assert (a == b).all() == masking.needs_clip(task)
 
 
 @pytest.mark.parametrize("task", sorted(masking.TASKS))

@@ -208,6 +208,7 @@ def test_the_guidance_schedules():
     ("steps", 0),
     ("schedule", "linear"),
     ("guidance_schedule", "cosine"),
+    ("completion", "greedy"),
     ("guidance_power", 0.0),
     ("temperature", -1.0),
     ("choice_temperature", -1.0),
