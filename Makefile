@@ -5,20 +5,44 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-rows lint clean
+# Training ends with a workdir's report: what has one is not trained again.
+TRAIN := $(BIN)/python main.py
+IMAGE := $(DEMO)/image_tokenizer
+VIDEO := $(DEMO)/video_tokenizer
+REPORT = $(BIN)/python -m evaluation.report --output=$@ --title=$(TITLE) \
+  $(patsubst %/report.html,%,$^)
 
-demo: $(VENV)/installed
-	$(BIN)/python main.py --config=configs/tokenizer_image.py:digits \
-	  --workdir=$(DEMO)/image_tokenizer
-	$(BIN)/python main.py --config=configs/tokenizer_video.py:digits \
-	  --workdir=$(DEMO)/video_tokenizer \
-	  --config.inflate_from=$(DEMO)/image_tokenizer
-	$(BIN)/python main.py --config=configs/masked.py:digits \
-	  --workdir=$(DEMO)/generator \
-	  --config.tokenizer_workdir=$(DEMO)/video_tokenizer
-	$(BIN)/python -m evaluation.report --output=$(DEMO)/report.html \
-	  --title="MAGVIT-v2 on moving digits" $(DEMO)/generator \
-	  $(DEMO)/video_tokenizer $(DEMO)/image_tokenizer
+.PHONY: demo demo-multitask test test-rows lint clean
+
+demo: $(DEMO)/report.html
+
+demo-multitask: $(DEMO)/multitask_report.html
+
+$(DEMO)/report.html: TITLE = "MAGVIT-v2 on moving digits"
+$(DEMO)/multitask_report.html: TITLE = "Ten tasks on moving digits"
+
+$(DEMO)/report.html: $(DEMO)/generator/report.html $(VIDEO)/report.html \
+  $(IMAGE)/report.html
+	$(REPORT)
+
+$(DEMO)/multitask_report.html: $(DEMO)/multitask_generator/report.html \
+  $(VIDEO)/report.html $(IMAGE)/report.html
+	$(REPORT)
+
+$(IMAGE)/report.html: | $(VENV)/installed
+	$(TRAIN) --config=configs/tokenizer_image.py:digits --workdir=$(@D)
+
+$(VIDEO)/report.html: | $(IMAGE)/report.html
+	$(TRAIN) --config=configs/tokenizer_video.py:digits --workdir=$(@D) \
+	  --config.inflate_from=$(IMAGE)
+
+$(DEMO)/generator/report.html: | $(VIDEO)/report.html
+	$(TRAIN) --config=configs/masked.py:digits --workdir=$(@D) \
+	  --config.tokenizer_workdir=$(VIDEO)
+
+$(DEMO)/multitask_generator/report.html: | $(VIDEO)/report.html
+	$(TRAIN) --config=configs/masked.py:digits_multitask --workdir=$(@D) \
+	  --config.tokenizer_workdir=$(VIDEO)
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2

@@ -151,10 +151,17 @@ def masked() -> ml_collections.ConfigDict:
   c.transformer.num_classes = 101
   c.transformer.remat = False  # recompute each layer in the backward pass
 
-  c.tasks = ml_collections.ConfigDict()  # relative frequency in training
-  c.tasks.class_conditional = 1.0
+  c.tasks = ml_collections.ConfigDict()  # relative frequency in training;
+  c.tasks.class_conditional = 1.0  # what is given: magvit/masking.py
   c.tasks.frame_prediction = 0.0
+  c.tasks.class_conditional_frame_prediction = 0.0
+  c.tasks.interpolation = 0.0  # between the first and the last frame
+  c.tasks.central_outpainting = 0.0
+  c.tasks.vertical_outpainting = 0.0  # of a strip of full height
+  c.tasks.horizontal_outpainting = 0.0  # of a strip of full width
+  c.tasks.dynamic_outpainting = 0.0  # of a strip that moves to the right
   c.tasks.central_inpainting = 0.0
+  c.tasks.dynamic_inpainting = 0.0  # of a box that moves to the right
   c.condition_frames = 5  # of frame prediction: K600 (spec)
   c.label_drop = 0.1  # share of class labels replaced by "no class" (spec)
   c.label_smoothing = 1e-4  # per sub-token head (spec, v1)
@@ -165,7 +172,16 @@ def masked() -> ml_collections.ConfigDict:
   c.sampling.steps = 12  # forward passes (spec)
   c.sampling.schedule = "cosine"  # of the share left masked (spec)
   c.sampling.choice_temperature = 32.0  # spec: K600, cosine
-  c.sampling.guidance = 0.0  # logits + guidance * (logits - unconditional)
+  # guidance: logits + guidance * (logits - unconditional), 0 is unguided. It is
+  # the other convention's scale - 1: the papers' "scale 25" is 24 (spec).
+  c.sampling.guidance = 0.0
+  c.sampling.guidance_schedule = "constant"  # "power_cosine": 0, then rising
+  c.sampling.guidance_power = 4.0  # of power_cosine; MDT's, v2's is unpublished
+  c.sampling.temperature = 1.0  # of drawing tokens (v1); 0: the likeliest
+  # Of tasks given pixels: "sample", or "likeliest", without guidance or noise:
+  # one clip for each condition, closest to the hidden one on average.
+  c.sampling.completion = "sample"
+  c.sampling.replace_condition_pixels = False  # paste what is given (spec, v1)
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 
   c.optimizer = _optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # spec, v1

@@ -109,6 +109,7 @@ def evaluate_class_samples(
     "class_conditional",
     {
       "class_accuracy": float(hits.mean()),
+      "baseline_class_accuracy": 1.0 / len(classes),
       "real_class_accuracy": float(
         (judge.classify(real_video) == real_label).mean()
       ),
@@ -117,6 +118,7 @@ def evaluate_class_samples(
       **protocol,
       "examples": len(label),
       "seed": seed,
+      "baseline": "random class",
       "judge": "network on centred mean frames, fitted on real training"
       " clips (evaluation/digit_judge.py)",
     },
@@ -152,13 +154,16 @@ def evaluate_completion(
   task: str,
   given_THW: np.ndarray,
   real_video: np.ndarray,
+  real_label: np.ndarray,
   batch_size: int,
   seed: int,
   protocol: dict[str, Any],
 ) -> Result:
-  """PSNR where a task hides the clip, beside that of a trivial completion."""
-  label = np.zeros(len(real_video), np.int32)  # ignored: the task has no class
-  fake = sample_all(sample, task, label, real_video, batch_size, seed)
+  """PSNR where a task hides the clip, beside that of a trivial completion.
+
+  Labels are read by tasks that have a class.
+  """
+  fake = sample_all(sample, task, real_label, real_video, batch_size, seed)
   real = real_video / np.float64(255.0)
   hidden = ~given_THW
   baseline_name, baseline = trivial_completion(real, given_THW)
@@ -183,14 +188,23 @@ def trivial_completion(
 ) -> tuple[str, np.ndarray]:
   """(what it is, a completion from the given pixels that knows nothing).
 
-  Where whole frames are given, the last of them repeated; else the mean of
+  Where whole frames are given, the hidden ones between two of them are their
+  linear interpolation, and those after the last repeat it; else the mean of
   the given pixels of each frame.
   """
-  whole_T = given_THW.all((1, 2))
-  if whole_T.any():
-    last = int(np.flatnonzero(whole_T)[-1])
-    filled = np.broadcast_to(video_BTHWC[:, last : last + 1], video_BTHWC.shape)
+  whole = np.flatnonzero(given_THW.all((1, 2)))
+  frames = len(given_THW)
+  if whole.size:
+    # Hidden frame t is (1 - weight) of one given frame and weight of the next.
+    place = np.interp(np.arange(frames), whole, np.arange(whole.size))
+    below = np.floor(place).astype(int)
+    weight_T111 = (place - below)[:, None, None, None]
+    above = np.minimum(below + 1, whole.size - 1)
+    filled = (1 - weight_T111) * video_BTHWC[:, whole[below]]
+    filled += weight_T111 * video_BTHWC[:, whole[above]]
     name = "last given frame repeated"
+    if whole[-1] == frames - 1:
+      name = "linear interpolation of the given frames"
   else:
     weight = given_THW[..., None].astype(np.float64)
     total = (video_BTHWC * weight).sum((2, 3), keepdims=True)

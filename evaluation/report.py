@@ -24,8 +24,9 @@ from evaluation.markup import escape
 from evaluation.markup import missing
 from evaluation.markup import number
 
-# The cards, in order: evaluator and metric (patterns of fnmatch), label, format
-# and the count that puts the number in proportion, from metrics or protocol.
+# The cards, in order: evaluator (a pattern of fnmatch), metric, label, format
+# and the count that puts the number in proportion, from metrics or protocol. A
+# label with the evaluator's name in it makes a card for each of them.
 HEADLINES = (
   ("*", "psnr", "PSNR", "{:.2f} dB", "examples"),
   ("*", "ssim", "SSIM", "{:.3f}", "examples"),
@@ -39,20 +40,7 @@ HEADLINES = (
     "{:.4g}",
     "examples",
   ),
-  (
-    "frame_prediction",
-    "hidden_psnr",
-    "Prediction PSNR",
-    "{:.2f} dB",
-    "examples",
-  ),
-  (
-    "central_inpainting",
-    "hidden_psnr",
-    "Inpainting PSNR",
-    "{:.2f} dB",
-    "examples",
-  ),
+  ("*", "hidden_psnr", "{evaluator} PSNR", "{:.2f} dB", "examples"),
 )
 
 _ABOUT = (
@@ -173,27 +161,23 @@ def _read_metrics(path):
 
 
 def _cards(run, index):
-  """The headline numbers of one run; the latest step of each metric counts."""
+  """The headline numbers of one run; the latest step of each label counts."""
   cards = []
   for evaluator, metric, label, form, count in HEADLINES:
-    found = [
-      (result.get("step", 0), name, value, result)
-      for result in run.results
-      if fnmatch.fnmatch(result.get("evaluator", ""), evaluator)
-      for name, value in result.get("metrics", {}).items()
-      if fnmatch.fnmatch(name, metric) and isinstance(value, int | float)
+    latest = {}
+    for result in run.results:
+      name = result.get("evaluator", "")
+      value = result.get("metrics", {}).get(metric)
+      if not fnmatch.fnmatch(name, evaluator) or not _is_number(value):
+        continue
+      title = label.format(evaluator=name.replace("_", " ").capitalize())
+      step = result.get("step", 0)
+      if title not in latest or step > latest[title].get("step", 0):
+        latest[title] = result
+    cards += [
+      _card(title, result, metric, form, count)
+      for title, result in latest.items()
     ]
-    if not found:
-      continue
-    step, _, value, result = max(found, key=lambda entry: entry[0])
-    counts = {**result.get("protocol", {}), **result["metrics"]}
-    note = f"{escape(result.get('evaluator', ''))}, step {number(step)}"
-    if count in counts:
-      note = f"{number(counts[count])} {count}<br>{note}"
-    cards.append(
-      f'<div class="card"><span>{label}</span>'
-      f"<strong>{form.format(value)}</strong><small>{note}</small></div>"
-    )
   body = "".join(cards)
   if not run.results:
     body = missing(_NO_EVALUATION)
@@ -201,6 +185,28 @@ def _cards(run, index):
     f'<h2 class="run"><a href="#run-{index}">{escape(run.name)}</a></h2>'
     f'<div class="cards">{body}</div>'
   )
+
+
+def _card(title, result, metric, form, count):
+  metrics, protocol = result["metrics"], result.get("protocol", {})
+  step = number(result.get("step", 0))
+  notes = [f"{escape(result.get('evaluator', ''))}, step {step}"]
+  baseline = metrics.get(f"baseline_{metric}")
+  if _is_number(baseline):
+    trivial = escape(protocol.get("baseline", "baseline"))
+    notes.insert(0, f"{trivial}: {form.format(baseline)}")
+  counts = {**protocol, **metrics}
+  if count in counts:
+    notes.insert(0, f"{number(counts[count])} {count}")
+  return (
+    f'<div class="card"><span>{escape(title)}</span>'
+    f"<strong>{form.format(metrics[metric])}</strong>"
+    f"<small>{'<br>'.join(notes)}</small></div>"
+  )
+
+
+def _is_number(value):
+  return isinstance(value, int | float)
 
 
 def _section(run, index):

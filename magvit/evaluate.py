@@ -83,9 +83,8 @@ def sample(config, workdir, mesh, algorithm, params, step) -> None:
   predict = sampler(config, mesh, algorithm, params)
   seed = config.seed
   for name in names:
-    task = masking.TASKS[name]
     title = name.replace("_", " ").capitalize()
-    if task.class_conditional:
+    if not masking.needs_clip(name):
       classes = config.transformer.num_classes
       label = np.tile(np.arange(min(classes, 10), dtype=np.int32), 4)
       real = _held_out(config, len(label))["video"]
@@ -95,13 +94,13 @@ def sample(config, workdir, mesh, algorithm, params, step) -> None:
       columns = min(classes, 10)
       caption = f"One class a column, four samples each; step {step}."
     else:
-      real = _held_out(config, _SHOWN)["video"]
+      batch = _held_out(config, _SHOWN)
+      real = batch["video"]
       given = masking.given_pixels(
         name, real.shape[1:4], config.condition_frames
       )
-      label = np.zeros(len(real), np.int32)
       completed = evaluators.sample_all(
-        predict, name, label, real, config.batch_size, seed
+        predict, name, batch["label"], real, config.batch_size, seed
       )
       hidden = np.where(given[..., None], real, 96).astype(np.uint8)
       shown = pictures.side_by_side([real, hidden, completed])
@@ -150,16 +149,16 @@ def _score_samples(config, mesh, algorithm, params):
   common = dict(
     sample=predict,
     real_video=real["video"],
+    real_label=real["label"],
     batch_size=config.batch_size,
     seed=config.seed,
     protocol={**_protocol(config), **config.sampling.to_dict()},
   )
   results = []
   for name in masking.task_names(config):
-    if masking.TASKS[name].class_conditional:
+    if not masking.needs_clip(name):
       results += evaluators.evaluate_class_samples(
         judge=_digit_judge(config.dataset.to_json()),
-        real_label=real["label"],
         samples_per_class=config.sampling.samples_per_class,
         **common,
       )

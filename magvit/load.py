@@ -1,5 +1,6 @@
 """Trained models for Python: tokens out of clips, and clips out of tokens."""
 
+from collections.abc import Iterator
 import os
 from typing import Any
 
@@ -11,15 +12,12 @@ import numpy as np
 from magvit import checkpoint
 from magvit import masking
 from magvit import mesh as mesh_lib
+from magvit import rolling
+from magvit import sampling
 from magvit import tokenizer as tokenizer_lib
 from magvit import train
 from models import network
-
-# The field of config.sampling that `temperature` stands for.
-_TEMPERATURE = {
-  "masked": "choice_temperature",
-  "autoregressive": "temperature",
-}
+from models.tokenizer import to_float
 
 
 class LoadedTokenizer:
@@ -96,6 +94,7 @@ class LoadedGenerator:
     steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
+    choice_temperature: float | None = None,
   ) -> jax.Array:
     """Generates clips: float32 (num, T, H, W, 3) in [0, 1].
 
@@ -107,24 +106,22 @@ class LoadedGenerator:
       condition: clips (num, T, H, W, 3), read where the task is given pixels;
         needed by every task but class_conditional.
       steps: predictions of a masked model; None for the config's, as in the
-        next two. An autoregressive model takes one for each token.
-      guidance: 0 is unguided.
-      temperature: of a masked model's choice which tokens to keep; that by
-        which an autoregressive one divides the logits.
+        next three. Any of those makes a masked model's completions samples, too
+        (config.sampling.completion). An autoregressive model has as many steps
+        as tokens, and no choice_temperature.
+      guidance: 0 is unguided; `magvit.sampling.guidance_of_scale` makes it of
+        the papers' scale.
+      temperature: of drawing tokens; 0 takes the likeliest of a masked model.
+      choice_temperature: of choosing which tokens to keep.
 
     Raises:
       ValueError: an unknown task or label, a condition that does not fit, or a
         setting that the model does not have.
     """
-    names = masking.task_names(self.config)
-    if task not in names:
-      raise ValueError(f"task={task!r} must be one of {names}")
-    classes = self.config.transformer.num_classes
-    if label is not None and not 0 <= label < classes:
-      raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
+    self._check(task, label)
     shape = (num, *tokenizer_lib.clip_shape(self.config), 3)
     if condition is None:
-      if not masking.TASKS[task].class_conditional:
+      if masking.needs_clip(task):
         raise ValueError(f"task={task!r} needs condition, clips {shape}")
       condition = np.zeros(shape, np.uint8)
     if condition.shape != shape:
@@ -132,33 +129,84 @@ class LoadedGenerator:
         f"condition of shape {condition.shape} must be {shape}: the model's"
         " clips"
       )
-    batch = {
-      "task": np.int32(names.index(task)),
-      "label": np.full(num, classes if label is None else label, np.int32),
-      "video": condition,
-    }
-    return self._program(steps, guidance, temperature)(batch, key)["video"]
+    program = self._program(
+      steps=steps,
+      guidance=guidance,
+      temperature=temperature,
+      choice_temperature=choice_temperature,
+    )
+    return program(self._batch(task, label, condition), key)
 
-  def _program(self, steps, guidance, temperature):
-    settings = (steps, guidance, temperature)
-    if settings not in self._programs:
-      config = ml_collections.ConfigDict(self.config.to_dict())
-      fields = ("steps", "guidance", _TEMPERATURE[config.algorithm])
-      for field, value in zip(fields, settings, strict=True):
-        if value is None:
-          continue
-        if field not in config.sampling:
-          raise ValueError(
-            f"{field}={value} is no setting of this {config.algorithm} model:"
-            f" leave it out; it has {sorted(config.sampling)}"
-          )
-        config.sampling[field] = value
+  def sample_long(
+    self,
+    key: jax.Array,
+    condition: np.ndarray | jax.Array,
+    frames: int,
+    label: int | None = None,
+    task: str = "frame_prediction",
+    **settings: float | None,
+  ) -> Iterator[jax.Array]:
+    """Predicts on and on: float32 (num, n, H, W, 3) at a time.
+
+    Each clip continues the last `config.condition_frames` frames of the one
+    before. Memory does not grow with `frames`, and one program serves all.
+
+    Args:
+      key: PRNG key; the same key gives the same video.
+      condition: the first frames (num, config.condition_frames, H, W, 3).
+      frames: how many to predict in all.
+      label: class of all of them, read by class_conditional_frame_prediction.
+      task: that, or frame_prediction.
+      **settings: steps, guidance, temperature, choice_temperature of `sample`.
+
+    Raises:
+      ValueError: another task, or a condition that does not fit.
+    """
+    self._check(task, label)
+    if "frame_prediction" not in task:
+      raise ValueError(f"task={task!r} must be a frame prediction")
+    length, height, width = tokenizer_lib.clip_shape(self.config)
+    shape = (self.config.condition_frames, height, width, 3)
+    if condition.shape[1:] != shape:
+      raise ValueError(
+        f"condition of shape {condition.shape} must be (num, {shape[0]},"
+        f" {height}, {width}, 3): condition_frames={shape[0]} first frames"
+      )
+    program = self._program(**settings)
+    predict = lambda video, key: program(self._batch(task, label, video), key)
+    return rolling.roll(predict, key, condition, frames, length)
+
+  def _check(self, task, label) -> None:
+    names = masking.task_names(self.config)
+    if task not in names:
+      raise ValueError(f"task={task!r} must be one of {names}")
+    classes = self.config.transformer.num_classes
+    if label is not None and not 0 <= label < classes:
+      raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
+
+  def _batch(self, task, label, video):
+    if label is None:
+      label = self.config.transformer.num_classes
+    return {
+      "task": np.int32(masking.task_names(self.config).index(task)),
+      "label": np.full(len(video), label, np.int32),
+      "video": to_float(jnp.asarray(video)),  # one program for uint8, too
+    }
+
+  def _program(self, **settings):
+    """(batch, key) -> clips, with these fields of config.sampling."""
+    changed = {k: v for k, v in settings.items() if v is not None}
+    name = tuple(sorted(changed.items()))
+    if name not in self._programs:
+      config = sampling.with_settings(self.config, changed)
       mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
       algorithm = train.build(config, self._workdir, mesh)
       params = {**self._params(algorithm, mesh), **algorithm.frozen}
-      program = jax.jit(algorithm.predict["sample"])
-      self._programs[settings] = lambda batch, key: program(params, batch, key)
-    return self._programs[settings]
+      sample = jax.jit(algorithm.predict["sample"])
+      self._programs[name] = lambda batch, key: sample(params, batch, key)[
+        "video"
+      ]
+    return self._programs[name]
 
   def _params(self, algorithm, mesh):
     abstract = jax.eval_shape(algorithm.init, jax.random.key(0))

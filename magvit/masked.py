@@ -40,18 +40,27 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   tokens = tokens_lib.open_tokenizer(c, mesh)
   names = _check(c, tokens)
   transformer = define_transformer(c, tokens.num)
-  given_SN = np.stack(  # S: tasks
+  region = lambda latents: np.stack(  # S: tasks
     [
-      masking.given_latents(
-        name, tokens.latent_shape, c.condition_frames, tokens.sizes.time
+      latents(
+        name,
+        tokens.latent_shape,
+        c.condition_frames,
+        tokens.sizes.time,
+        tokens.sizes.causal,
       ).reshape(-1)
       for name in names
     ]
   )
-  fixed_SN = given_SN & np.array([[masking.TASKS[n].exact] for n in names])
+  given_SN = region(masking.given_latents)
+  fixed_SN = region(masking.kept_latents)
   token_S = jnp.array([masking.TASKS[n].token for n in names])
   has_class_S = jnp.array([masking.TASKS[n].class_conditional for n in names])
   weight_S = jnp.array([c.tasks[n] for n in names])
+  likeliest = c.sampling.completion == "likeliest"
+  noise_S = jnp.array(  # scales guidance and both temperatures
+    [0.0 if likeliest and masking.needs_clip(n) else 1.0 for n in names]
+  )
   adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
   def init(key: jax.Array) -> TrainState:
@@ -184,7 +193,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       else token_B
     )
 
-    def predict(parts_BNF, decided_BN):
+    def predict(parts_BNF, decided_BN, step):
       masked_BN = ~decided_BN & ~given_BN
       if not c.sampling.guidance:
         return transformer(
@@ -200,8 +209,17 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
         stack(token_B, free_token_B),
       )
       halves = [jnp.split(x, 2) for x in logits]
+      guidance = sampling.guidance_at(
+        step,
+        c.sampling.steps,
+        c.sampling.guidance,
+        c.sampling.guidance_schedule,
+        c.sampling.guidance_power,
+      )
       return sampling.guide(
-        [h[0] for h in halves], [h[1] for h in halves], c.sampling.guidance
+        [h[0] for h in halves],
+        [h[1] for h in halves],
+        guidance * noise_S[task],
       )
 
     parts_BNF = sampling.decode(
@@ -211,11 +229,22 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       fixed_BN,
       c.sampling.steps,
       c.sampling.schedule,
-      c.sampling.choice_temperature,
+      c.sampling.choice_temperature * noise_S[task],
+      c.sampling.temperature * noise_S[task],
     )
     ids_BN = quantizers.defactorize(parts_BNF, c.transformer.factor_bits)
+    completed = tokens.decode(params["generator"], ids_BN)
+    if c.sampling.replace_condition_pixels:
+      given_STHW = np.stack(
+        [
+          masking.given_pixels(name, video.shape[1:4], c.condition_frames)
+          for name in names
+        ]
+      )
+      given_THW = jnp.asarray(given_STHW)[task]
+      completed = jnp.where(given_THW[..., None], video, completed)
     return {
-      "video": tokens.decode(params["generator"], ids_BN),
+      "video": completed,
       "ids": ids_BN.reshape(len(label_B), *tokens.latent_shape),
     }
 
@@ -251,14 +280,11 @@ def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
       f" add up to log2 of the {tokens.vocabulary} codes of the tokenizer in"
       f" {config.tokenizer_workdir}, {math.log2(tokens.vocabulary):g}"
     )
-  if "frame_prediction" in names:
-    if not tokens.sizes.causal:
-      raise ValueError(
-        "tasks.frame_prediction needs a causal tokenizer, and that in"
-        f" {config.tokenizer_workdir} is not: set it to 0"
-      )
+  if any("frame_prediction" in name for name in names):
     masking.check_condition_frames(
-      config.condition_frames, config.dataset.frames, tokens.sizes.time
+      config.condition_frames,
+      config.dataset.frames,
+      tokens.sizes.time if tokens.sizes.causal else 1,
     )
-  sampling.check_settings(config.sampling.steps, config.sampling.schedule)
+  sampling.check_settings(config.sampling)
   return names

@@ -5,6 +5,15 @@ MAGVIT, arXiv 2212.05199, section 3.2 and appendix; google-research/magvit
 region of a clip is given, on the pixels and, by the same formula, on the grid
 of latents, and how the rest of the condition clip is filled before it is
 tokenized.
+
+Given latents are treated in one of two ways when sampling. Those whose tokens
+the condition clip is sure to have in common with the true clip are kept. That
+is so where a causal tokenizer has seen given frames only: all of frame
+prediction, the first latent of interpolation. The others start from the
+condition's tokens and are predicted like the rest (COMMIT), since a latent
+there has also seen what was filled in: in interpolation the last one, through
+time; in inpainting and outpainting every one, through the convolutions in
+space. With a tokenizer that is not causal, none is kept.
 """
 
 from collections.abc import Callable
@@ -17,28 +26,44 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-# Share of tokens still masked at progress r in [0, 1].
-SCHEDULES: dict[str, Callable[[jax.Array], jax.Array]] = {
-  "cosine": lambda r: jnp.cos(0.5 * math.pi * r),
-  "uniform": lambda r: 1.0 - r,
+# (progress r in [0, 1], N tokens) -> share of the tokens still masked.
+SCHEDULES: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+  "cosine": lambda r, n: jnp.cos(0.5 * math.pi * r),
+  "uniform": lambda r, n: 1.0 - r,
+  "exp": lambda r, n: 1.0 - 2.0 ** (-math.log2(n) * (1.0 - r)),
+  "log": lambda r, n: jnp.minimum(-jnp.log2(r) / math.log2(n), 1.0),
+  "pow0.5": lambda r, n: 1.0 - r**0.5,
+  "pow2": lambda r, n: 1.0 - r**2,
+  "pow3": lambda r, n: 1.0 - r**3,
 }
 
 TASK_SLOTS = 16  # rows of the task table; new tasks take free ones
+
+# Rows of the task table; never reused. As in v1, one for all outpainting, and
+# one for frame prediction with and without a class. Unlike in v1's released
+# code, where it takes outpainting's, inpainting has its own.
+_GENERATION, _PREDICTION, _INPAINTING, _INTERPOLATION, _OUTPAINTING = range(5)
+
+# (shape (T, H, W), frames given to frame prediction) -> bool (T, H, W). Of
+# pixels or of latents: the formula is the same.
+Region = Callable[[Sequence[int], int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
   """One generation task."""
 
-  token: int  # row of the task table; never reused, 0 is full generation
+  token: int  # row of the task table
   class_conditional: bool  # else the class is "no class"
-  # (shape (T, H, W), frames given) -> bool (T, H, W), True where given
-  given: Callable[[Sequence[int], int], np.ndarray]
+  given: Region
   # (video, given) -> the condition clip that is tokenized
   fill: Callable[[jax.Array, np.ndarray], jax.Array]
-  # The causal tokenizer gives the condition clip the true clip's tokens in
-  # the given region, so sampling keeps them; else they are refined.
-  exact: bool
+  kept: Region  # the given latents that are exact under causality
+
+  @property
+  def exact(self) -> bool:
+    """Whether the condition clip has the true tokens wherever it is given."""
+    return self.kept is self.given
 
 
 def _nothing(shape: Sequence[int], frames: int) -> np.ndarray:
@@ -52,13 +77,45 @@ def _first_frames(shape: Sequence[int], frames: int) -> np.ndarray:
   return given
 
 
-def _all_but_centre(shape: Sequence[int], frames: int) -> np.ndarray:
+def _first_frame(shape: Sequence[int], frames: int) -> np.ndarray:
   del frames
-  _, height, width = shape
-  given = np.ones(shape, bool)
-  rows = slice(height // 4, 3 * height // 4)
-  given[:, rows, width // 4 : 3 * width // 4] = False
+  return _first_frames(shape, 1)
+
+
+def _both_ends(shape: Sequence[int], frames: int) -> np.ndarray:
+  given = _first_frame(shape, frames)
+  given[-1] = True
   return given
+
+
+def _rows(shape: Sequence[int], frames: int) -> np.ndarray:
+  given = _nothing(shape, frames)
+  given[:, shape[1] // 4 : 3 * shape[1] // 4] = True
+  return given
+
+
+def _columns(shape: Sequence[int], frames: int) -> np.ndarray:
+  given = _nothing(shape, frames)
+  given[:, :, shape[2] // 4 : 3 * shape[2] // 4] = True
+  return given
+
+
+def _sliding_columns(shape: Sequence[int], frames: int) -> np.ndarray:
+  """Half the width, from the left end in frame 0 to the right in the last."""
+  given = _nothing(shape, frames)
+  half = shape[2] // 2
+  starts = np.round(np.linspace(0, half, shape[0])).astype(int)
+  for frame, start in zip(given, starts, strict=True):
+    frame[:, start : start + half] = True
+  return given
+
+
+def _both(a: Region, b: Region) -> Region:
+  return lambda shape, frames: a(shape, frames) & b(shape, frames)
+
+
+def _all_but(region: Region) -> Region:
+  return lambda shape, frames: ~region(shape, frames)
 
 
 def _with_zeros(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
@@ -73,19 +130,64 @@ def _with_last_frame(
   return video_BTHWC[:, last]
 
 
+def _interpolated(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
+  """Hidden frame k of n is k / (n + 1) of the way from first to last."""
+  way_T = np.linspace(0, 1, len(given_THW), dtype=np.float32)
+  way_T111 = way_T[:, None, None, None]
+  return (1 - way_T111) * video_BTHWC[:, :1] + way_T111 * video_BTHWC[:, -1:]
+
+
+def _with_edges(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
+  """The border of a box that is the same in all frames, repeated outwards."""
+  rows, columns = (np.flatnonzero(given_THW[0].any(axis)) for axis in (1, 0))
+  _, height, width = given_THW.shape
+  rows = np.arange(height).clip(rows[0], rows[-1])
+  columns = np.arange(width).clip(columns[0], columns[-1])
+  return video_BTHWC[:, :, rows[:, None], columns]
+
+
+_CENTRE = _both(_rows, _columns)
+
 TASKS: dict[str, Task] = {
-  "class_conditional": Task(0, True, _nothing, _with_zeros, exact=True),
+  "class_conditional": Task(
+    _GENERATION, True, _nothing, _with_zeros, kept=_nothing
+  ),
   "frame_prediction": Task(
-    1, False, _first_frames, _with_last_frame, exact=True
+    _PREDICTION, False, _first_frames, _with_last_frame, kept=_first_frames
+  ),
+  "class_conditional_frame_prediction": Task(
+    _PREDICTION, True, _first_frames, _with_last_frame, kept=_first_frames
+  ),
+  "interpolation": Task(
+    _INTERPOLATION, False, _both_ends, _interpolated, kept=_first_frame
+  ),
+  "central_outpainting": Task(
+    _OUTPAINTING, False, _CENTRE, _with_edges, kept=_nothing
+  ),
+  "vertical_outpainting": Task(
+    _OUTPAINTING, False, _columns, _with_edges, kept=_nothing
+  ),
+  "horizontal_outpainting": Task(
+    _OUTPAINTING, False, _rows, _with_edges, kept=_nothing
+  ),
+  "dynamic_outpainting": Task(
+    _OUTPAINTING, False, _sliding_columns, _with_zeros, kept=_nothing
   ),
   "central_inpainting": Task(
-    2, False, _all_but_centre, _with_zeros, exact=False
+    _INPAINTING, False, _all_but(_CENTRE), _with_zeros, kept=_nothing
+  ),
+  "dynamic_inpainting": Task(
+    _INPAINTING,
+    False,
+    _all_but(_both(_rows, _sliding_columns)),
+    _with_zeros,
+    kept=_nothing,
   ),
 }
 
 
 def task_names(config: ml_collections.ConfigDict) -> list[str]:
-  """The tasks a config trains, in the order of their task tokens.
+  """The tasks a config trains, in the order of `TASKS`.
 
   Raises:
     ValueError: an unknown task, or none of positive weight.
@@ -116,10 +218,44 @@ def given_latents(
   latent_shape: Sequence[int],
   condition_frames: int,
   time_factor: int,
+  causal: bool = True,
 ) -> np.ndarray:
-  """bool (t, h, w): the latents a task is given; 1 + k s frames are 1 + k."""
-  latent_frames = 1 + (condition_frames - 1) // time_factor
-  return TASKS[task].given(latent_shape, latent_frames)
+  """bool (t, h, w): the latents a task is given.
+
+  1 + k s frames of a causal tokenizer of stride s are 1 + k latents. Of any
+  other, the latents wholly inside c frames count, c // s, but at least one, as
+  in v1.
+
+  Raises:
+    ValueError: a grid so small that all of it is given, or nothing.
+  """
+  frames = _latent_frames(condition_frames, time_factor, causal)
+  given_thw = TASKS[task].given(latent_shape, frames)
+  if needs_clip(task) and (given_thw.all() or not given_thw.any()):
+    raise ValueError(
+      f"tasks.{task} leaves nothing to generate, or nothing given, of"
+      f" {tuple(latent_shape)} latents: set it to 0, or give larger clips"
+      " (dataset.frames, dataset.size)"
+    )
+  return given_thw
+
+
+def kept_latents(
+  task: str,
+  latent_shape: Sequence[int],
+  condition_frames: int,
+  time_factor: int,
+  causal: bool = True,
+) -> np.ndarray:
+  """bool (t, h, w): those of the given latents that sampling keeps."""
+  frames = _latent_frames(condition_frames, time_factor, causal)
+  return TASKS[task].kept(latent_shape, frames) & causal
+
+
+def _latent_frames(frames: int, time_factor: int, causal: bool) -> int:
+  if causal:
+    return 1 + (frames - 1) // time_factor
+  return max(1, frames // time_factor)
 
 
 def check_condition_frames(frames: int, clip_length: int, factor: int) -> None:
@@ -141,6 +277,7 @@ def training_mask(
   """
   ratio_key, order_key = jax.random.split(key)
   r_B1 = jax.random.uniform(ratio_key, (batch if ratio_per_clip else 1, 1))
-  masked_B1 = jnp.maximum(1, jnp.floor(tokens * SCHEDULES["cosine"](r_B1)))
+  share_B1 = SCHEDULES["cosine"](r_B1, tokens)
+  masked_B1 = jnp.maximum(1, jnp.floor(tokens * share_B1))
   order_BN = jax.random.uniform(order_key, (batch, tokens)).argsort(-1)
   return order_BN.argsort(-1) < masked_B1  # by rank: ties mask nothing extra

@@ -42,6 +42,7 @@ from magvit import evaluate
 from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import metrics
+from magvit import sampling
 from magvit import tokenizer
 from magvit import train
 
@@ -147,18 +148,9 @@ def _with_settings(config, request: Request):
     raise ValueError(f"--task={request.task} must be one of {names}")
   if request.num < 1:
     raise ValueError(f"--num={request.num} must be at least 1")
-  config = ml_collections.ConfigDict(config.to_dict())
-  for field in ("steps", "guidance"):
-    value = getattr(request, field)
-    if value is None:
-      continue
-    if field not in config.sampling:
-      raise ValueError(
-        f"--{field}={value} is no setting of this {config.algorithm} model:"
-        f" leave it out; it has {sorted(config.sampling)}"
-      )
-    config.sampling[field] = value
-  return config
+  settings = {"steps": request.steps, "guidance": request.guidance}
+  given = {k: v for k, v in settings.items() if v is not None}
+  return sampling.with_settings(config, given)
 
 
 class _Labels:

@@ -6,17 +6,31 @@ again, fewer each time.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
+import math
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import ml_collections
 
 from magvit import masking
 
-# (parts_BNF, decided_BN) -> logits (B, N, V) of each of the F sub-tokens; the
-# parts that are not decided hold the condition where it is given.
-Predictor = Callable[[jax.Array, jax.Array], Sequence[jax.Array]]
+# (parts_BNF, decided_BN, step from 0) -> logits (B, N, V) of each of the F
+# sub-tokens; the parts not decided hold the condition where it is given.
+Predictor = Callable[[jax.Array, jax.Array, jax.Array], Sequence[jax.Array]]
+
+# (progress from 0 at the first step to 1 at the last, power) -> share of the
+# guidance in force. MDT's (arXiv 2303.14389) starts without guidance.
+GUIDANCE_SCHEDULES: dict[str, Callable] = {
+  "constant": lambda progress, power: jnp.ones_like(progress),
+  "power_cosine": lambda progress, power: (
+    0.5 * (1.0 - jnp.cos(math.pi * progress**power))
+  ),
+}
+
+COMPLETIONS = ("sample", "likeliest")  # see configs/base.py
 
 
 def decode(
@@ -26,7 +40,8 @@ def decode(
   fixed_BN: jax.Array,
   steps: int,
   schedule: str,
-  temperature: float | jax.Array,
+  choice_temperature: float | jax.Array,
+  temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
   """Samples the tokens of a batch of clips: int32 (B, N, F).
 
@@ -35,26 +50,26 @@ def decode(
     predict: logits of all tokens, of the distribution to sample from.
     condition_BNF: sub-tokens of the condition, anything where none is given.
     fixed_BN: bool; these keep their condition token.
-    steps: number of predictions.
+    steps: number of predictions, any.
     schedule: name in `masking.SCHEDULES`.
-    temperature: scale of the Gumbel noise added to log-probabilities when
-      choosing what to keep; it falls linearly to 0 at the last step.
+    choice_temperature: scale of the Gumbel noise added to log-probabilities
+      when choosing what to keep; it falls linearly to 0 at the last step.
+    temperature: of drawing tokens; 0 takes the likeliest.
   """
-  check_settings(steps, schedule)
   tokens = fixed_BN.shape[1]
 
   def one_step(carry, k):
     parts_BNF, decided_BN = carry
     sample_key, choice_key = jax.random.split(jax.random.fold_in(key, k))
     current_BNF = jnp.where(decided_BN[..., None], parts_BNF, condition_BNF)
-    logits = predict(current_BNF, decided_BN)
-    drawn_BNF, log_p_BN = sample_factors(sample_key, logits)
+    logits = predict(current_BNF, decided_BN, k)
+    drawn_BNF, log_p_BN = sample_factors(sample_key, logits, temperature)
     sampled_BNF = jnp.where(decided_BN[..., None], parts_BNF, drawn_BNF)
     progress = (k + 1) / steps
     noise_BN = jax.random.gumbel(choice_key, log_p_BN.shape)
-    confidence_BN = log_p_BN + temperature * (1.0 - progress) * noise_BN
+    confidence_BN = log_p_BN + choice_temperature * (1.0 - progress) * noise_BN
     confidence_BN = jnp.where(decided_BN, jnp.inf, confidence_BN)
-    share = masking.SCHEDULES[schedule](progress)
+    share = masking.SCHEDULES[schedule](progress, tokens)
     undecided_B1 = (~decided_BN).sum(-1, keepdims=True)
     remask_B1 = jnp.clip(jnp.floor(tokens * share), 1, undecided_B1 - 1)
     rank_BN = confidence_BN.argsort(-1).argsort(-1)  # 0: least confident
@@ -67,15 +82,23 @@ def decode(
 
 
 def sample_factors(
-  key: jax.Array, logits: Sequence[jax.Array]
+  key: jax.Array,
+  logits: Sequence[jax.Array],
+  temperature: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Draws each sub-token; the log-probabilities of the draws are summed."""
+  """Draws each sub-token; the log-probabilities of the draws are summed.
+
+  These are the model's, before the temperature: at 0 all draws are certain,
+  and would say nothing about what to keep.
+  """
   drawn, total = [], 0.0
   for factor, logits_BNV in enumerate(logits):
     log_p_BNV = jax.nn.log_softmax(logits_BNV)
-    token_BN = jax.random.categorical(
-      jax.random.fold_in(key, factor), logits_BNV
+    # As jax.random.categorical, but for a temperature that may be 0.
+    noise_BNV = jax.random.gumbel(
+      jax.random.fold_in(key, factor), logits_BNV.shape
     )
+    token_BN = (temperature * noise_BNV + logits_BNV).argmax(-1)
     drawn.append(token_BN)
     total += jnp.take_along_axis(log_p_BNV, token_BN[..., None], -1)[..., 0]
   return jnp.stack(drawn, -1), total
@@ -93,13 +116,67 @@ def guide(
   ]
 
 
-def check_settings(steps: int, schedule: str) -> None:
-  if steps < 1:
-    raise ValueError(f"sampling.steps={steps} must be at least 1")
-  if schedule not in masking.SCHEDULES:
+def guidance_at(
+  step: jax.Array, steps: int, guidance: float, schedule: str, power: float
+) -> jax.Array:
+  """The guidance of step 0..steps - 1; a single step has all of it."""
+  progress = step / (steps - 1) if steps > 1 else jnp.ones(())
+  return guidance * GUIDANCE_SCHEDULES[schedule](progress, power)
+
+
+def guidance_of_scale(scale: float) -> float:
+  """Our guidance s for a scale w of the other convention; 1 is unguided.
+
+  u + w (l - u) = l + s (l - u) with s = w - 1: the papers' scale 25 is 24.
+  """
+  return scale - 1.0
+
+
+def with_settings(
+  config: ml_collections.ConfigDict, settings: Mapping[str, float]
+) -> ml_collections.ConfigDict:
+  """A generator's config with these fields of its section `sampling`.
+
+  Any but `steps` asks for samples, and so makes completions samples, too.
+
+  Raises:
+    ValueError: a setting that this kind of model does not have.
+  """
+  config = ml_collections.ConfigDict(config.to_dict())
+  for field, value in settings.items():
+    if field not in config.sampling:
+      raise ValueError(
+        f"{field}={value} is no setting of this {config.algorithm} model:"
+        f" leave it out; it has {sorted(config.sampling)}"
+      )
+    config.sampling[field] = value
+  if set(settings) - {"steps"} and "completion" in config.sampling:
+    config.sampling.completion = "sample"
+  return config
+
+
+def check_settings(settings: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for a field of `config.sampling` that cannot work."""
+  if settings.steps < 1:
+    raise ValueError(f"sampling.steps={settings.steps} must be at least 1")
+  for field, known in (
+    ("schedule", masking.SCHEDULES),
+    ("guidance_schedule", GUIDANCE_SCHEDULES),
+    ("completion", COMPLETIONS),
+  ):
+    if settings[field] not in known:
+      raise ValueError(
+        f"sampling.{field}={settings[field]!r} must be one of {sorted(known)}"
+      )
+  for field in ("choice_temperature", "temperature"):
+    if settings[field] < 0:
+      raise ValueError(
+        f"sampling.{field}={settings[field]} must not be negative; 0 is without"
+        " noise"
+      )
+  if settings.guidance_power <= 0:
     raise ValueError(
-      f"sampling.schedule={schedule!r} must be one of"
-      f" {sorted(masking.SCHEDULES)}"
+      f"sampling.guidance_power={settings.guidance_power} must be positive"
     )
 
 

@@ -66,8 +66,8 @@ def masked(tokenizer_workdir: str) -> ml_collections.ConfigDict:
   c.transformer.num_heads = 2
   c.transformer.factor_bits = (3, 3)
   c.transformer.num_classes = 10
-  c.tasks.frame_prediction = 1.0
-  c.tasks.central_inpainting = 1.0
+  for task in c.tasks:
+    c.tasks[task] = 1.0
   c.condition_frames = 3
   c.masks_per_clip = 2
   c.sampling.steps = 3

@@ -83,6 +83,8 @@ def test_real_clips_as_samples_score_like_real_clips(judge, held_out):
     sample, judge, video, label, 3, 8, 0, {}
   )
   assert result.metrics["class_accuracy"] >= 0.9
+  assert result.metrics["baseline_class_accuracy"] == 0.1
+  assert result.protocol["baseline"] == "random class"
   assert result.protocol["examples"] == 30
   assert distance.metrics["frechet_appearance_distance"] > 0
   assert distance.protocol["real_examples"] == 200
@@ -97,6 +99,7 @@ def test_a_perfect_completion_beats_the_trivial_one(held_out):
     "frame_prediction",
     given,
     video,
+    held_out[1][:10],
     4,
     0,
     {},
@@ -119,6 +122,40 @@ def test_trivial_completions_use_the_given_pixels_only():
   name, filled = evaluators.trivial_completion(hidden, border)
   np.testing.assert_allclose(filled, video)
   assert name.startswith("mean of the given pixels")
+
+
+def test_a_completion_is_asked_for_with_the_classes_of_the_clips():
+  video = np.zeros((6, 3, 16, 16, 3), np.uint8)
+  label = np.arange(6)
+  seen = []
+
+  def sample(task, labels, clips, seed):
+    seen.extend(labels)
+    return {"video": clips / 255.0}
+
+  given = np.zeros((3, 16, 16), bool)
+  given[0] = True
+  evaluators.evaluate_completion(sample, "x", given, video, label, 3, 0, {})
+  assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_frames_between_given_ones_are_interpolated():
+  video = np.ones((1, 6, 2, 2, 3)) * 9.0
+  video[0, [0, 1, 5]] = np.array([7.0, 1.0, 3.0])[:, None, None, None]
+  given = np.zeros((6, 2, 2), bool)
+  given[[0, 1, 5]] = True
+  name, filled = evaluators.trivial_completion(video, given)
+  assert name == "linear interpolation of the given frames"
+  np.testing.assert_allclose(filled[0, :, 0, 0, 0], [7, 1, 1.5, 2, 2.5, 3])
+
+
+def test_the_mean_of_a_moving_strip_is_each_frames_own():
+  video = np.tile(np.array([1.0, 2.0, 5.0, 7.0]), (1, 2, 4, 1))[..., None]
+  given = np.zeros((2, 4, 4), bool)
+  given[0, :, :2] = given[1, :, 2:] = True
+  _, filled = evaluators.trivial_completion(video, given)
+  np.testing.assert_allclose(filled[0, 0, 0, :, 0], [1.0, 2.0, 1.5, 1.5])
+  np.testing.assert_allclose(filled[0, 1, 0, :, 0], [6.0, 6.0, 5.0, 7.0])
 
 
 def test_results_are_json_with_their_protocol(tmp_path):

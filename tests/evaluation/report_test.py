@@ -240,6 +240,19 @@ def test_cards_take_the_latest_step_and_show_the_count_beside(finished):
   ]
 
 
+def test_every_task_has_its_card_with_the_trivial_completion_beside(finished):
+  for task, psnr in (("frame_prediction", 19.5), ("interpolation", 22.0)):
+    metrics = {"hidden_psnr": psnr, "baseline_hidden_psnr": 17.25}
+    _write_result(finished, task, task, 40, metrics, baseline="<still>")
+  cards = re.findall(r'<div class="card">(.*?)</div>', _page(finished))[-2:]
+  assert cards == [
+    "<span>Frame prediction PSNR</span><strong>19.50 dB</strong>"
+    "<small>&lt;still&gt;: 17.25 dB<br>frame_prediction, step 40</small>",
+    "<span>Interpolation PSNR</span><strong>22.00 dB</strong>"
+    "<small>&lt;still&gt;: 17.25 dB<br>interpolation, step 40</small>",
+  ]
+
+
 def test_results_are_tabulated_with_their_protocol(finished):
   page = _page(finished)
   assert "<tr><th scope=row>tokens</th><td>65,536</td></tr>" in page

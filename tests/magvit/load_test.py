@@ -31,6 +31,11 @@ def generator_workdir(tiny_tokenizer_workdir, tmp_path_factory):
   return workdir
 
 
+@pytest.fixture(scope="module")
+def generator(generator_workdir):
+  return magvit.load_generator(generator_workdir)  # keeps what it compiles
+
+
 def test_a_tokenizer_encodes_and_decodes(tiny_tokenizer_workdir):
   tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
   video = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
@@ -80,8 +85,7 @@ def test_ids_outside_the_vocabulary_are_refused(tiny_tokenizer_workdir):
     tokenizer.decode(np.zeros((1, 3, 8, 8)))
 
 
-def test_a_generator_samples_by_label_and_condition(generator_workdir):
-  generator = magvit.load_generator(generator_workdir)
+def test_a_generator_samples_by_label_and_condition(generator):
   key = jax.random.key(0)
   video = generator.sample(key, 2, label=3)
   assert video.shape == (2, 5, 16, 16, 3)
@@ -90,6 +94,37 @@ def test_a_generator_samples_by_label_and_condition(generator_workdir):
   generator.sample(
     key, 2, task="frame_prediction", condition=clips, steps=2, guidance=0.5
   )
+
+
+def test_a_long_video_goes_on_from_its_condition(generator):
+  first = np.random.default_rng(0).random((2, 3, 16, 16, 3), np.float32)
+  key = jax.random.key(0)
+  chunks = list(generator.sample_long(key, first, 5))
+  assert [chunk.shape[1] for chunk in chunks] == [2, 2, 1]
+  clip = np.zeros((2, 5, 16, 16, 3), np.float32)
+  clip[:, :3] = first
+  predict = lambda clip, place: generator.sample(
+    jax.random.fold_in(key, place), 2, task="frame_prediction", condition=clip
+  )
+  video = predict(clip, 0)
+  np.testing.assert_array_equal(chunks[0], video[:, 3:])
+  clip[:, :3] = video[:, 2:]
+  np.testing.assert_array_equal(chunks[1], predict(clip, 1)[:, 3:])
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (dict(task="interpolation"), "must be a frame prediction"),
+    (dict(task="prediction"), "must be one of"),
+    (dict(condition=np.zeros((2, 5, 16, 16, 3))), "condition_frames=3"),
+    (dict(label=10), "label=10"),
+  ],
+)
+def test_what_cannot_be_rolled_is_refused(generator, arguments, message):
+  arguments = {"condition": np.zeros((2, 3, 16, 16, 3)), **arguments}
+  with pytest.raises(ValueError, match=message):
+    generator.sample_long(jax.random.key(0), frames=5, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +139,7 @@ def test_a_generator_samples_by_label_and_condition(generator_workdir):
     ),
   ],
 )
-def test_what_cannot_be_sampled_is_refused(
-  generator_workdir, arguments, message
-):
-  generator = magvit.load_generator(generator_workdir)
+def test_what_cannot_be_sampled_is_refused(generator, arguments, message):
   with pytest.raises(ValueError, match=message):
     generator.sample(jax.random.key(0), 2, **arguments)
 

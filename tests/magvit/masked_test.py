@@ -34,71 +34,120 @@ def _batch(config, task=None):
   return batch
 
 
-def test_samples_follow_the_key_and_are_videos(built):
-  config, algorithm, state = built
-  sample = jax.jit(algorithm.predict["sample"])
-  batch = _batch(config, "class_conditional")
+def _trained(state):
+  """Away from a fresh transformer, to which all classes are nearly one."""
   params = state.predict_params()
-  out = sample(params, batch, jax.random.key(0))
+  larger = jax.tree.map(lambda x: 20.0 * x, params["transformer"])
+  return {**params, "transformer": larger}
+
+
+@pytest.fixture(scope="module")
+def sample(built):
+  """(batch, key) -> samples, one program for all tasks."""
+  _, algorithm, state = built
+  params, program = _trained(state), jax.jit(algorithm.predict["sample"])
+
+  def run(batch, key):
+    out = program(params, batch, key)
+    assert program._cache_size() == 1
+    return out
+
+  return run
+
+
+def test_samples_follow_the_key_and_are_videos(built, sample):
+  batch = _batch(built[0], "class_conditional")
+  out = sample(batch, jax.random.key(0))
   assert out["video"].shape == (8, 5, 16, 16, 3)
   assert out["ids"].shape == (8, 3, 8, 8)
   assert 0 <= out["ids"].min() and out["ids"].max() < 2**6
-  again = sample(params, batch, jax.random.key(0))["ids"]
+  again = sample(batch, jax.random.key(0))["ids"]
   np.testing.assert_array_equal(out["ids"], again)
-  assert (sample(params, batch, jax.random.key(1))["ids"] != again).any()
-  for task in ("frame_prediction", "central_inpainting"):
-    sample(params, _batch(config, task), jax.random.key(0))
-  assert sample._cache_size() == 1  # one program serves every task
+  assert (sample(batch, jax.random.key(1))["ids"] != again).any()
 
 
-def test_frame_prediction_keeps_the_given_latents_and_sees_no_others(built):
-  config, algorithm, state = built
-  sample = jax.jit(algorithm.predict["sample"])
-  params, key = state.predict_params(), jax.random.key(0)
-  batch = _batch(config, "frame_prediction")
-  ids = sample(params, batch, key)["ids"]
-  truth = _encode(params, batch["video"])
-  np.testing.assert_array_equal(ids[:, :2], truth[:, :2])  # 3 frames given
+@pytest.mark.parametrize("task", sorted(masking.TASKS))
+def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
+  built, sample, encode, task
+):
+  batch = _batch(built[0], task)
+  ids = sample(batch, jax.random.key(0))["ids"]
+  kept = masking.kept_latents(task, (3, 8, 8), 3, 2)
+  truth = encode(batch["video"])
+  np.testing.assert_array_equal(ids[:, kept], truth[:, kept])
+  pixels = masking.given_pixels(task, (5, 16, 16), 3)
   hidden = {**batch, "video": batch["video"].copy()}
-  hidden["video"][:, 3:] = 77
-  np.testing.assert_array_equal(ids, sample(params, hidden, key)["ids"])
+  hidden["video"][:, ~pixels] = 77
+  np.testing.assert_array_equal(ids, sample(hidden, jax.random.key(0))["ids"])
+  seen = {**batch, "video": batch["video"].copy()}
+  seen["video"][:, pixels] = 77
+  changed = (sample(seen, jax.random.key(0))["ids"] != ids).any()
+  assert changed == masking.needs_clip(task)
 
 
-def _encode(params, video):
+@pytest.mark.parametrize("task", sorted(masking.TASKS))
+def test_a_class_is_read_by_the_tasks_that_have_one(built, sample, task):
+  batch = _batch(built[0], task)
+  other = {**batch, "label": (batch["label"] + 1) % 10}
+  a, b = (sample(x, jax.random.key(0))["ids"] for x in (batch, other))
+  assert (a != b).any() == masking.TASKS[task].class_conditional
+
+
+@pytest.fixture(scope="module")
+def encode(built):
   made_by = tiny.tokenizer()
-  encode = tokenizer_lib.predict_functions(
-    tokenizer_lib.define_tokenizer(made_by)
-  )["encode"]
-  return jax.jit(encode)(params, {"video": video}, None)
+  program = jax.jit(
+    tokenizer_lib.predict_functions(tokenizer_lib.define_tokenizer(made_by))[
+      "encode"
+    ]
+  )
+  params = built[2].predict_params()
+  return lambda video: program(params, {"video": video}, None)
 
 
-def test_inpainting_does_not_see_what_is_hidden(built):
-  config, algorithm, state = built
-  sample = jax.jit(algorithm.predict["sample"])
-  batch = _batch(config, "central_inpainting")
-  hidden = {**batch, "video": batch["video"].copy()}
-  hidden["video"][:, :, 4:12, 4:12] = 77
-  run = lambda b: sample(state.predict_params(), b, jax.random.key(0))["ids"]
-  np.testing.assert_array_equal(run(batch), run(hidden))
+@pytest.fixture(scope="module")
+def other_settings(built, tiny_tokenizer_workdir, one_device):
+  """Guidance 1e-9, completions the likeliest, given pixels pasted back."""
+  config = tiny.masked(tiny_tokenizer_workdir)
+  config.sampling.guidance = 1e-9
+  config.sampling.completion = "likeliest"
+  config.sampling.replace_condition_pixels = True
+  algorithm = masked.build(config, one_device)
+  program = jax.jit(algorithm.predict["sample"])
+  params = _trained(built[2])
+  return lambda batch, key: program(params, batch, key)
 
 
 def test_without_guidance_the_guided_program_gives_the_unguided_tokens(
-  built, tiny_tokenizer_workdir, one_device
+  built, sample, other_settings
 ):
   """Guidance 1e-9 takes the two-pass path and must change nothing."""
-  config, algorithm, state = built
-  params, key = state.predict_params(), jax.random.key(0)
-  guided = tiny.masked(tiny_tokenizer_workdir)
-  guided.sampling.guidance = 1e-9
-  other = masked.build(guided, one_device)
-  one_pass, two_pass = (
-    jax.jit(a.predict["sample"]) for a in (algorithm, other)
+  batch, key = _batch(built[0], "class_conditional"), jax.random.key(0)
+  a, b = (run(batch, key)["ids"] for run in (sample, other_settings))
+  assert (a == b).mean() > 0.99  # a tie may fall the other way
+
+
+@pytest.mark.parametrize("task", sorted(masking.TASKS))
+def test_the_likeliest_completion_is_one_and_class_samples_stay_many(
+  built, other_settings, task
+):
+  batch = _batch(built[0], task)
+  a, b = (
+    other_settings(batch, jax.random.key(seed))["ids"] for seed in range(2)
   )
-  for task in masking.task_names(config):
-    batch = _batch(config, task)
-    a = one_pass(params, batch, key)["ids"]
-    b = two_pass(params, batch, key)["ids"]
-    assert (a == b).mean() > 0.99  # a tie may fall the other way
+  assert (a == b).all() == masking.needs_clip(task)
+
+
+@pytest.mark.parametrize("task", sorted(masking.TASKS))
+def test_given_pixels_are_pasted_back_and_no_others(
+  built, other_settings, task
+):
+  batch, key = _batch(built[0], task), jax.random.key(0)
+  real = batch["video"] / np.float32(255)
+  pixels = masking.given_pixels(task, (5, 16, 16), 3)
+  video = other_settings(batch, key)["video"]
+  np.testing.assert_allclose(video[:, pixels], real[:, pixels], rtol=1e-6)
+  assert np.abs(video[:, ~pixels] - real[:, ~pixels]).mean() > 0.01
 
 
 @pytest.mark.slow
@@ -144,6 +193,7 @@ def test_the_frozen_tokenizer_is_not_trained(built):
       "add up to log2 of the 64 codes .*, 6$",
     ),
     ("sampling.steps", 0, "sampling.steps=0"),
+    ("sampling.schedule", "linear", "sampling.schedule='linear'"),
     ("tasks.central_inpainting", 0.0, None),
   ],
 )
