@@ -70,6 +70,9 @@ def sample(
   workdir: str,
   request: Request,
   output: str | None = None,
+  *,
+  process_index: int | None = None,
+  process_count: int | None = None,
 ) -> None:
   """Samples with the newest checkpoint; goes on with an interrupted request.
 
@@ -79,6 +82,8 @@ def sample(
     request: what to sample.
     output: a folder that is new or holds this request; None for one of the
       task's and seed's name in WORKDIR/samples.
+    process_index: None for what JAX says, as in the next.
+    process_count: of those that make the folder together.
 
   Raises:
     ValueError: a request that the model cannot serve, an input that cannot be
@@ -89,6 +94,8 @@ def sample(
       f"--mode=sample needs the workdir of a generator, and {workdir} holds"
       f" {config.name!r}"
     )
+  index = jax.process_index() if process_index is None else process_index
+  count = jax.process_count() if process_count is None else process_count
   config = _with_settings(config, request)
   labels = _Labels(config, request)
   clips = _Clips(config, request)
@@ -103,7 +110,7 @@ def sample(
     "batch_size": config.batch_size,
     "sampling": json.loads(config.sampling.to_json()),
   }
-  _check_folder(folder, protocol)
+  _check_folder(folder, protocol, index)
   archive = os.path.join(folder, "samples.npz")
   if os.path.exists(archive):
     log.info("%s is complete: nothing is left to do", archive)
@@ -113,9 +120,7 @@ def sample(
   parts = range(-(-request.num // config.batch_size))
   path_of = lambda part: os.path.join(folder, "parts", f"{part:06d}.npz")
   missing = [
-    part
-    for part in parts[jax.process_index() :: jax.process_count()]
-    if not os.path.exists(path_of(part))
+    part for part in parts[index::count] if not os.path.exists(path_of(part))
   ]
   start = time.monotonic()
   for done, part in enumerate(missing, 1):
@@ -124,16 +129,16 @@ def sample(
     seed = int(
       np.random.SeedSequence((request.seed, part)).generate_state(1)[0]
     )
-    label = labels.of(index)
-    video = run(request.task, label, clips.of(index), seed)["video"]
-    real = index < request.num  # the last batch may be larger than is asked
+    label = labels.of(place)
+    video = run(request.task, label, clips.of(place), seed)["video"]
+    real = place < request.num  # the last batch may be larger than is asked
     _write_part(path_of(part), pictures.to_uint8(video)[real], label[real])
     rate = done * config.batch_size / max(time.monotonic() - start, 1e-9)
     total = len(missing) * config.batch_size
     made = done * config.batch_size
     log.info("%s", metrics.progress(request.task, made, total, rate, "samples"))
   _wait_for_all("samples")
-  if jax.process_index() == 0:
+  if index == 0:
     paths = [path_of(part) for part in parts]
     _show(folder, paths, config)
     _join(archive, paths, request.num, masking.TASKS[request.task])
@@ -249,7 +254,7 @@ def _fit(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
   )
 
 
-def _check_folder(folder: str, protocol: dict[str, Any]) -> None:
+def _check_folder(folder: str, protocol: dict[str, Any], index: int) -> None:
   """Makes the folder this request's; ValueError if it is another's."""
   path = os.path.join(folder, "request.json")
   if os.path.exists(path):
@@ -267,7 +272,7 @@ def _check_folder(folder: str, protocol: dict[str, Any]) -> None:
       f"--output={folder} is not empty and holds no samples: choose a new"
       " directory"
     )
-  elif jax.process_index() == 0:
+  elif index == 0:
     files.write_atomically(path, json.dumps(protocol, indent=2) + "\n")
   _wait_for_all("request")
 

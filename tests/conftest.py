@@ -16,6 +16,7 @@ import pytest  # noqa: E402
 
 from input_pipeline import pipeline  # noqa: E402
 from magvit import checkpoint  # noqa: E402
+from magvit import masked  # noqa: E402
 from magvit import mesh as mesh_lib  # noqa: E402
 from magvit import state as state_lib  # noqa: E402
 from magvit import tokenizer  # noqa: E402
@@ -34,6 +35,23 @@ def tiny_tokenizer_workdir(tmp_path_factory):
   checkpoint.write_config(workdir, config)
   checkpoints = checkpoint.Checkpoints(workdir, config)
   data = pipeline.train_batches(config.dataset, config.batch_size)
+  checkpoints.save(1, state, data)
+  checkpoints.close()
+  return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_generator_workdir(tiny_tokenizer_workdir, tmp_path_factory):
+  """A workdir with an untrained tiny masked generator."""
+  workdir = str(tmp_path_factory.mktemp("generator"))
+  config = tiny.masked(tiny_tokenizer_workdir)
+  mesh = mesh_lib.make_mesh(config.mesh)
+  algorithm = masked.build(config, mesh)
+  checkpoint.write_config(workdir, config)
+  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
+  checkpoints = checkpoint.Checkpoints(workdir, config)
+  data = pipeline.train_batches(config.dataset, config.batch_size)
+  state = state_lib.create(algorithm, mesh, jax.random.key(0))
   checkpoints.save(1, state, data)
   checkpoints.close()
   return workdir

@@ -4,36 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import pipeline
 import magvit
-from magvit import checkpoint
 from magvit import load
-from magvit import masked
-from magvit import mesh as mesh_lib
-from magvit import state as state_lib
 from magvit import train
 from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def generator_workdir(tiny_tokenizer_workdir, tmp_path_factory):
-  workdir = str(tmp_path_factory.mktemp("generator"))
-  config = tiny.masked(tiny_tokenizer_workdir)
-  mesh = mesh_lib.make_mesh(config.mesh)
-  algorithm = masked.build(config, mesh)
-  checkpoint.write_config(workdir, config)
-  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
-  checkpoints = checkpoint.Checkpoints(workdir, config)
-  data = pipeline.train_batches(config.dataset, config.batch_size)
-  state = state_lib.create(algorithm, mesh, jax.random.key(0))
-  checkpoints.save(1, state, data)
-  checkpoints.close()
-  return workdir
-
-
-@pytest.fixture(scope="module")
-def generator(generator_workdir):
-  return magvit.load_generator(generator_workdir)  # keeps what it compiles
+def generator(tiny_generator_workdir):
+  return magvit.load_generator(tiny_generator_workdir)  # keeps what it compiles
 
 
 def test_a_tokenizer_encodes_and_decodes(tiny_tokenizer_workdir):
@@ -52,12 +31,12 @@ def test_a_tokenizer_encodes_and_decodes(tiny_tokenizer_workdir):
 
 
 def test_a_generators_workdir_holds_the_same_tokenizer(
-  generator_workdir, tiny_tokenizer_workdir
+  tiny_generator_workdir, tiny_tokenizer_workdir
 ):
   video = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
   a, b = (
     magvit.load_tokenizer(path).encode(video)
-    for path in (generator_workdir, tiny_tokenizer_workdir)
+    for path in (tiny_generator_workdir, tiny_tokenizer_workdir)
   )
   np.testing.assert_array_equal(a, b)
 
