@@ -124,18 +124,17 @@ def sample(
   ]
   start = time.monotonic()
   for done, part in enumerate(missing, 1):
-    index = np.arange(part * config.batch_size, (part + 1) * config.batch_size)
-    # Seeds of other requests and parts are unrelated to this one.
-    seed = int(
-      np.random.SeedSequence((request.seed, part)).generate_state(1)[0]
-    )
+    place = part * config.batch_size + np.arange(config.batch_size)
+    # Unrelated to the seeds of other parts, and of other requests.
+    sequence = np.random.SeedSequence((request.seed, part))
     label = labels.of(place)
-    video = run(request.task, label, clips.of(place), seed)["video"]
-    real = place < request.num  # the last batch may be larger than is asked
-    _write_part(path_of(part), pictures.to_uint8(video)[real], label[real])
-    rate = done * config.batch_size / max(time.monotonic() - start, 1e-9)
-    total = len(missing) * config.batch_size
-    made = done * config.batch_size
+    video = run(
+      request.task, label, clips.of(place), int(sequence.generate_state(1)[0])
+    )["video"]
+    asked = place < request.num  # a batch may hold more
+    _write_part(path_of(part), pictures.to_uint8(video)[asked], label[asked])
+    made, total = (n * config.batch_size for n in (done, len(missing)))
+    rate = made / max(time.monotonic() - start, 1e-9)
     log.info("%s", metrics.progress(request.task, made, total, rate, "samples"))
   _wait_for_all("samples")
   if index == 0:
@@ -267,7 +266,7 @@ def _check_folder(folder: str, protocol: dict[str, Any], index: int) -> None:
         f" {stored.get(differ[0])!r} there and {protocol[differ[0]]!r} here;"
         " give --output=FOLDER, or remove them"
       )
-  elif os.path.isdir(folder) and os.listdir(folder):
+  elif os.path.isdir(folder) and set(os.listdir(folder)) - {"parts"}:
     raise ValueError(
       f"--output={folder} is not empty and holds no samples: choose a new"
       " directory"
