@@ -219,7 +219,7 @@ def _write_missing(
     if not os.path.exists(os.path.join(folder, name))
   }
   total, done = sum(len(places) for places in missing.values()), 0
-  start = shown = time.monotonic()
+  start = shown = None  # at the first clip: after compiling
   for name, places in missing.items():
     temporary = os.path.join(folder, f".{name}.tmp")
     # Groups of one record: readers jump, so none decompresses its neighbours.
@@ -228,6 +228,8 @@ def _write_missing(
       writer.write(token_shards.pack(record))
       done += 1
       now = time.monotonic()
+      if start is None:
+        start = shown = now
       if now - shown > _LOG_SECONDS or done == total:
         shown, rate = now, done / max(now - start, 1e-9)
         line = metrics.progress("tokens", done, total, rate, "clips")
