@@ -201,40 +201,26 @@ def test_a_model_of_two_tasks_samples_videos_with_one_program(
   assert sample._cache_size() == 1
 
 
-def test_a_few_steps_lower_the_loss_the_same_on_eight_devices(
-  build, one_device, monkeypatch
-):
+def test_a_few_steps_lower_the_loss(build, one_device):
   """No label is kept: only the row of "no class" has a gradient."""
-  monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
   config = tiny.autoregressive("")
   config.num_steps, config.optimizer.peak_learning_rate = 100, 1e-2
   config.tasks.frame_prediction = 0.0
   config.label_drop = 1.0
-  histories, gradients = [], []
-  for mesh, steps in ((one_device, 25), (_eight_devices(), 1)):
-    algorithm = build(config, mesh)
-    state = tiny.drawn_state(algorithm)
-    state = jax.device_put(state, mesh_lib.state_shardings(state, mesh))
-    frozen = jax.device_get(state.frozen)
-    batch = mesh_lib.place_batch(_ids_batch(), mesh)
-    step = jax.jit(algorithm.step)
-    history = []
-    for i in range(steps):
-      state, metrics = step(state, batch, jax.random.key(i))
-      history.append(jax.device_get(metrics))
-      if i == 0:
-        moments = state.opt_state["transformer"][1].mu
-        gradients.append(jax.device_get(moments))
-    histories.append(history)
-    jax.tree.map(np.testing.assert_array_equal, frozen, state.frozen)
-  loss = [float(metrics["loss"]) for metrics in histories[0]]
+  algorithm = build(config, one_device)
+  state = tiny.drawn_state(algorithm)
+  frozen = jax.device_get(state.frozen)
+  step = jax.jit(algorithm.step)
+  loss = []
+  for i in range(25):
+    state, metrics = step(state, _ids_batch(), jax.random.key(i))
+    loss.append(float(metrics["loss"]))
   assert loss[0] > 3.5  # two heads of 8: 4.16 nats when uniform
   assert loss[-1] < loss[0] - 0.5
-  per_class = np.abs(gradients[0]["classes"]["embedding"]).max(-1)
+  moments = state.opt_state["transformer"][1].mu["classes"]["embedding"]
+  per_class = np.abs(moments).max(-1)
   assert per_class[_NO_CLASS] > 0 and (per_class[:_NO_CLASS] == 0).all()
-  same = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
-  jax.tree.map(same, *gradients)  # float32 sums in another order
-  jax.tree.map(same, histories[0][0], histories[1][0])
+  jax.tree.map(np.testing.assert_array_equal, frozen, state.frozen)
 
 
 def test_the_loss_is_the_mean_over_the_tokens_that_are_not_given(
@@ -264,13 +250,10 @@ def test_the_loss_is_the_mean_over_the_tokens_that_are_not_given(
   np.testing.assert_allclose(loss, expected[:, given:].mean(), rtol=1e-5)
 
 
-def _eight_devices():
-  return mesh_lib.make_mesh(ml_collections.ConfigDict(dict(data=2, fsdp=4)))
-
-
-def test_eight_devices_draw_the_tokens_of_one():
+def test_eight_devices_draw_the_tokens_of_one(monkeypatch):
+  monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
   net, params = _transformer()
-  mesh = _eight_devices()
+  mesh = mesh_lib.make_mesh(ml_collections.ConfigDict(dict(data=2, fsdp=4)))
   label = np.arange(8)
   prompt = np.ones((8, 3, 2), np.int32)
   expected = _generate(guidance=1.0)(jax.random.key(0), label, prompt, 3)

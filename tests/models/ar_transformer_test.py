@@ -111,7 +111,7 @@ def test_only_the_prefix_sees_itself_both_ways():
 
 def test_a_sub_token_sees_the_earlier_ones_of_its_token_only(inputs):
   parts, label = inputs
-  run = jax.jit(_define())
+  run = _uncached()
   before = run(_params(), parts, label)
   for f in range(2):
     changed = parts.at[:, 2, f].set((parts[:, 2, f] + 1) % 4)
@@ -130,9 +130,7 @@ def test_log_probabilities_of_the_heads_add_up_to_a_distribution(inputs):
   parts, label = inputs
   values = np.array(list(itertools.product(range(8), range(4))))
   all_parts = jnp.repeat(parts[:1], len(values), 0).at[:, 3].set(values)
-  logits = jax.jit(_define())(
-    _params(), all_parts, jnp.repeat(label[:1], len(values))
-  )
+  logits = _uncached()(_params(), all_parts, jnp.repeat(label[:1], len(values)))
   first, second = (
     np.asarray(jax.nn.log_softmax(x))[np.arange(32), 3, values[:, f]]
     for f, x in enumerate(logits)
@@ -186,14 +184,26 @@ def test_tied_logits_use_the_input_tables(inputs):
   assert (logits[..., 2] != 0).all()
 
 
-def test_dropout_follows_its_key(inputs):
-  parts, label = inputs
-  run = jax.jit(_define(), static_argnums=3)
+@pytest.mark.parametrize("source", ["embeddings", "layers"])
+def test_dropout_of_either_source_follows_its_key(inputs, source):
+  silent = functools.partial(jax.tree.map, jnp.zeros_like)
+  params = dict(_params())
+  if source == "embeddings":  # the layers add nothing to them
+    layers = silent(params["stack"]["layers"])
+    params["stack"] = {**params["stack"], "layers": layers}
+  else:  # dropout leaves embeddings of 0 as they are
+    for name in ("factors", "bos", "classes", "positions"):
+      params[name] = silent(params[name])
   first, again, other = (
-    run(_params(), parts, label, 0, jax.random.key(k))[0] for k in (0, 0, 1)
+    _uncached()(params, *inputs, 0, jax.random.key(k))[0] for k in (0, 0, 1)
   )
   np.testing.assert_array_equal(first, again)
   assert np.abs(first - other).max() > 1e-3
+
+
+@functools.cache
+def _uncached():
+  return jax.jit(_define())
 
 
 @pytest.mark.parametrize(

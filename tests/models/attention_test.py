@@ -100,6 +100,17 @@ def test_remat_saves_only_the_input_of_each_block(params, tokens):
   assert saved(True) < saved(False) / 2
 
 
+def test_dropout_follows_its_key_and_is_off_without_one(params, tokens):
+  run = jax.jit(_define(dropout=0.5))
+  first, again, other = (
+    run(params, tokens, None, jax.random.key(k)) for k in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 1e-3
+  without = jax.jit(_define())(params, tokens)
+  np.testing.assert_array_equal(run(params, tokens), without)
+
+
 def test_softmax_is_in_float32(params, tokens):
   low = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
   jaxpr = str(jax.make_jaxpr(_define())(low(params), low(tokens)))
