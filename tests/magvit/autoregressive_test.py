@@ -178,14 +178,20 @@ def test_a_model_of_two_tasks_samples_videos_with_one_program(
 ):
   config = tiny.autoregressive(tiny_tokenizer_workdir)
   algorithm = autoregressive.build(config, one_device)
-  state = tiny.drawn_state(algorithm)
+  params = tiny.drawn_state(algorithm).predict_params()
+  # Sharp attention and logits, so that everything seen moves some token.
+  params["transformer"] = jax.tree.map(lambda x: 5 * x, params["transformer"])
   sample = jax.jit(algorithm.predict["sample"])
-  params, key = state.predict_params(), jax.random.key(0)
-  out = sample(params, _batch(config, "class_conditional"), key)
+  key = jax.random.key(0)
+  batch = _batch(config, "class_conditional")
+  out = sample(params, batch, key)
   assert out["video"].shape == (8, 5, 16, 16, 3)
   assert 0 <= out["video"].min() and out["video"].max() <= 1
   assert out["ids"].shape == (8, 3, 8, 8)
   assert 0 <= out["ids"].min() and out["ids"].max() < 2**6
+
+  other = {**batch, "label": (batch["label"] + 1) % 10}
+  assert (sample(params, other, key)["ids"] != out["ids"]).any()
 
   batch = _batch(config, "frame_prediction")
   ids = sample(params, batch, key)["ids"]
