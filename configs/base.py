@@ -214,6 +214,7 @@ def autoregressive() -> ml_collections.ConfigDict:
   c.tasks = ml_collections.ConfigDict()  # relative frequency in training
   c.tasks.class_conditional = 1.0
   c.tasks.frame_prediction = 0.0
+  c.tasks.class_conditional_frame_prediction = 0.0
   c.condition_frames = 5  # of frame prediction: K600 (spec)
   c.label_drop = 0.1  # share of class labels replaced by "no class"
   c.label_smoothing = 1e-4  # per sub-token head (v1)
@@ -221,9 +222,7 @@ def autoregressive() -> ml_collections.ConfigDict:
 
   c.sampling = ml_collections.ConfigDict()
   c.sampling.temperature = 1.0  # logits are divided by it
-  c.sampling.top_k = (
-    0  # draw from the most likely values of a sub-token; 0: all
-  )
+  c.sampling.top_k = 0  # draw from as many, the most likely; 0: all
   c.sampling.top_p = 1.0  # draw from the fewest that hold this share; 1: all
   c.sampling.guidance = 0.0  # logits + guidance * (logits - unconditional)
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation

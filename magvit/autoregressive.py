@@ -2,9 +2,9 @@
 
 The AR-LM that MAGVIT-v2 (arXiv 2310.05737) compares tokenizers with. Each step
 draws one task. `class_conditional` predicts every token of the clip from its
-class; `frame_prediction` is given the first latents, which under the causal
-tokenizer are those of the first frames alone: they are a prefix of the
-sequence, and carry no loss.
+class; `frame_prediction` is given the first latents, with a class or without,
+which under the causal tokenizer are those of the first frames alone: they are a
+prefix of the sequence, and carry no loss.
 """
 
 import math
@@ -30,7 +30,11 @@ from models import quantizers
 from models import tokenizer
 
 # What is given in these is a prefix of the sequence, exact under causality.
-_TASKS = ("class_conditional", "frame_prediction")
+_TASKS = (
+  "class_conditional",
+  "frame_prediction",
+  "class_conditional_frame_prediction",
+)
 
 
 def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
@@ -281,7 +285,7 @@ def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
   if set(names) - set(_TASKS):
     raise ValueError(
       f"tasks={dict(config.tasks)} of an autoregressive model can only be"
-      f" {' and '.join(_TASKS)}, whose condition is a prefix of the tokens: for"
+      f" {', '.join(_TASKS)}, whose condition is a prefix of the tokens: for"
       " others train a masked model"
     )
   if 2 ** sum(config.transformer.factor_bits) != tokens.vocabulary:
@@ -290,10 +294,11 @@ def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
       f" add up to log2 of the {tokens.vocabulary} codes of the tokenizer in"
       f" {config.tokenizer_workdir}, {math.log2(tokens.vocabulary):g}"
     )
-  if "frame_prediction" in names:
+  predicts = [name for name in names if masking.needs_clip(name)]
+  if predicts:
     if not tokens.sizes.causal:
       raise ValueError(
-        "tasks.frame_prediction needs a causal tokenizer, and that in"
+        f"tasks.{predicts[0]} needs a causal tokenizer, and that in"
         f" {config.tokenizer_workdir} is not: set it to 0"
       )
     masking.check_condition_frames(
