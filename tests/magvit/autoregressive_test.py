@@ -173,10 +173,11 @@ def _batch(config, task=None):
   return batch
 
 
-def test_a_model_of_two_tasks_samples_videos_with_one_program(
+def test_a_model_of_three_tasks_samples_videos_with_one_program(
   tiny_tokenizer_workdir, one_device
 ):
   config = tiny.autoregressive(tiny_tokenizer_workdir)
+  config.tasks.class_conditional_frame_prediction = 1.0
   algorithm = autoregressive.build(config, one_device)
   params = tiny.drawn_state(algorithm).predict_params()
   # Sharp attention and logits, so that everything seen moves some token.
@@ -204,6 +205,11 @@ def test_a_model_of_two_tasks_samples_videos_with_one_program(
   hidden["video"][:, 3:] = 77
   hidden["label"] = (batch["label"] + 1) % 10  # this task has no class
   np.testing.assert_array_equal(ids, sample(params, hidden, key)["ids"])
+  batch = _batch(config, "class_conditional_frame_prediction")
+  ids = sample(params, batch, key)["ids"]
+  np.testing.assert_array_equal(ids[:, :2], truth[:, :2])
+  other = {**batch, "label": (batch["label"] + 1) % 10}
+  assert (sample(params, other, key)["ids"] != ids).any()
   assert sample._cache_size() == 1
 
 
