@@ -61,7 +61,7 @@ def test_each_clip_is_given_the_last_frames_of_the_one_before():
     start = 3 * place
     np.testing.assert_array_equal(video[:, :2], history[:, start : start + 2])
     assert not video[:, 2:].any()
-  assert (seen[0] != seen[1]).any()
+  assert (chunks[0] != chunks[1]).any()  # each clip has its own key
 
 
 def test_clips_are_made_only_when_they_are_asked_for():
