@@ -68,8 +68,8 @@ def tokenize(
       its clips and condition_frames; None: what the tokenizer was trained on.
     split: of the data set.
     num: of its first clips; None for all, which an endless set has not.
-    tasks: whose condition clips are tokenized, too; None for all those that
-      need it.
+    tasks: whose condition clips are tokenized, too; None for the config's that
+      need it, or for all without one.
     examples_per_shard: clips in a file.
     process_index: None for what JAX says, as in the next.
     process_count: of those that make the folder together.
@@ -112,7 +112,7 @@ def tokenize(
     bits=(tokens.vocabulary - 1).bit_length(),
     ids=fingerprint.id_convention(made_by),
     dtype=np.min_scalar_type(tokens.vocabulary - 1).name,
-    tasks=_check_tasks(tasks, tokens.sizes.causal),
+    tasks=_check_tasks(tasks, config, tokens.sizes.causal),
     condition_frames=settings.condition_frames,
   )
   checked = _claim(folder, contents, index)
@@ -140,13 +140,19 @@ def _check_num(num: int | None, clips, name: str) -> int:
   return num
 
 
-def _check_tasks(tasks: Sequence[str] | None, causal: bool) -> tuple[str, ...]:
+def _check_tasks(
+  tasks: Sequence[str] | None,
+  config: ml_collections.ConfigDict | None,
+  causal: bool,
+) -> tuple[str, ...]:
   needed = tuple(
     name
     for name in masking.TASKS
     if tokens_lib.needs_condition_tokens(name, causal)
   )
-  if tasks is None:
+  if tasks is None and config is not None and "tasks" in config:
+    tasks = set(masking.task_names(config)) & set(needed)
+  elif tasks is None:
     return needed
   if set(tasks) - set(needed):
     raise ValueError(

@@ -122,9 +122,12 @@ def test_media_need_the_mode_that_reads_them_and_a_path(
   tmp_path, tiny_tokenizer_workdir
 ):
   workdir = f"--workdir={tiny_tokenizer_workdir}"
-  for mode in ("train", "evaluate", "sample"):
+  for mode in ("train", "evaluate"):
     message = _error(_TINY, workdir, f"--mode={mode}", "--input=a.png")
-    assert "--input needs --mode=reconstruct" in message and mode in message
+    assert "--input needs --mode=import or reconstruct or sample" in message
+    assert mode in message
+  message = _error(_TINY, workdir, "--mode=sample", "--input=a.png")
+  assert "--input needs --task" in message
   missing = f"--input={tmp_path / 'none.png'}"
   message = _error(workdir, "--mode=reconstruct", missing)
   assert f"{missing} is neither a file nor a folder" in message
@@ -143,13 +146,22 @@ def test_tokens_need_a_folder_and_other_modes_take_none_of_their_flags(
   assert "--mode=tokenize needs --output=FOLDER" in message
   for flag in ("output=x", "split=train", "num=8", "tasks="):
     message = _error(_TINY, workdir, f"--{flag}")
-    assert f"--{flag.split('=')[0]} needs --mode=tokenize" in message
+    assert f"--{flag.split('=')[0]} needs --mode=" in message
+    assert "tokenize, not --mode=train" in message
   output = f"--output={tmp_path / 'tokens'}"
   assert "say with --num=N" in _error(workdir, "--mode=tokenize", output)
   assert not list(tmp_path.iterdir())
   other = f"--workdir={tmp_path}"
   message = _error(other, "--mode=tokenize", output, "--num=8")
   assert "holds no config.json" in message
+
+
+def test_importing_needs_to_know_whose_weights(tmp_path):
+  workdir = f"--workdir={tmp_path / 'new'}"
+  message = _error(workdir, "--mode=import", "--input=a.npz")
+  assert "needs --source, one of ['open_magvit2', 'praxis'" in message
+  message = _error(workdir, "--mode=import", "--source=export")
+  assert "--mode=import needs --input=FOLDER" in message
 
 
 def test_training_needs_a_config_and_a_generator_its_tokenizer(tmp_path):

@@ -124,15 +124,12 @@ def test_what_cannot_be_sampled_is_refused(generator, arguments, message):
 
 
 @pytest.mark.parametrize(
-  "config, field",
-  [
-    (tiny.masked(""), "choice_temperature"),
-    (tiny.autoregressive(""), "temperature"),
-  ],
+  "config",
+  [tiny.masked(""), tiny.autoregressive("")],
   ids=["masked", "autoregressive"],
 )
 def test_settings_reach_the_algorithm_that_was_trained(
-  monkeypatch, tmp_path, config, field
+  monkeypatch, tmp_path, config
 ):
   class Built(Exception):
     pass
@@ -145,7 +142,7 @@ def test_settings_reach_the_algorithm_that_was_trained(
   with pytest.raises(Built) as built:
     generator.sample(jax.random.key(0), 2, guidance=0.5, temperature=0.25)
   (settings,) = built.value.args
-  assert (settings.guidance, settings[field]) == (0.5, 0.25)
+  assert (settings.guidance, settings.temperature) == (0.5, 0.25)
 
 
 def test_an_autoregressive_model_has_no_number_of_steps(tmp_path):

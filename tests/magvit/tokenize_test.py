@@ -31,6 +31,17 @@ _SHARD = 16  # clips
 _NAMES = [f"tokens-{i:05}-of-00003.arrayrecord" for i in range(3)]
 
 
+_COMMIT_TASKS = [
+  "interpolation",
+  "central_outpainting",
+  "vertical_outpainting",
+  "horizontal_outpainting",
+  "dynamic_outpainting",
+  "central_inpainting",
+  "dynamic_inpainting",
+]
+
+
 def _tokenize(workdir, folder, num=_NUM, **arguments):
   arguments = {"examples_per_shard": _SHARD, **arguments}
   tokenize.tokenize(str(workdir), str(folder), num=num, **arguments)
@@ -143,7 +154,7 @@ def test_the_manifest_says_what_the_numbers_mean(
     "vocabulary": 64,
     "bits": 6,
     "dtype": "uint8",
-    "tasks": ["central_inpainting"],
+    "tasks": _COMMIT_TASKS,
   }.items():
     assert manifest[field] == value, field
   assert "channel 0 is the least significant bit" in manifest["ids"]
@@ -367,10 +378,11 @@ def test_tokens_that_do_not_fit_a_generator_are_refused(
   refused("made from seed=0, .* needs seed=1", **{"dataset.seed": 1})
   refused("holds no tokens.json", **{"dataset.tokens": str(copied.parent)})
   _stored(copied, tasks=[])
-  refused(r"tasks.central_inpainting=1.0 .* --tasks=central_inpainting")
+  refused(r"tasks.interpolation=1.0 .* --tasks=interpolation,\.")
   # Exact under a causal tokenizer: nothing to store.
   config = _generator(tiny_tokenizer_workdir, copied)
-  config.tasks.central_inpainting = 0.0
+  for task in _COMMIT_TASKS:
+    config.tasks[task] = 0.0
   tokens_lib.check_stored(config)
   held_out = {**_data_set(config), "split": "held_out"}
   _stored(copied, dataset=held_out)
@@ -407,6 +419,17 @@ def test_tokenizers_train_from_pixels(fast_folder, tmp_path):
     train.train(config, str(tmp_path / "run"))
 
 
+def test_the_conditions_of_a_generators_tasks_are_stored(
+  fast, tiny_tokenizer_workdir, tmp_path
+):
+  config = tiny.masked(str(tiny_tokenizer_workdir))
+  for task in _COMMIT_TASKS[1:]:
+    config.tasks[task] = 0.0
+  _tokenize(tiny_tokenizer_workdir, tmp_path / "tokens", config=config)
+  manifest = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
+  assert manifest["tasks"] == ["interpolation"]
+
+
 @pytest.mark.parametrize(
   "arguments, message",
   [
@@ -414,7 +437,10 @@ def test_tokenizers_train_from_pixels(fast_folder, tmp_path):
     (dict(num=0), r"--num=0 must be in 1\.\."),
     (dict(split="test"), "split='test' must be one of"),
     (dict(tasks=["frame_prediction"]), "--tasks=frame_prediction must name"),
-    (dict(tasks=["inpainting"]), r"must name some of \['central_inpainting'\]"),
+    (
+      dict(tasks=["inpainting"]),
+      "must name some of .'interpolation', 'central",
+    ),
   ],
 )
 def test_arguments_that_cannot_work_are_refused(

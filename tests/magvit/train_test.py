@@ -150,7 +150,7 @@ def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
 @pytest.mark.parametrize(
   "field, value, message",
   [
-    ("algorithm", "gan", r"must be one of \['masked', 'tokenizer'\]"),
+    ("algorithm", "gan", r"must be one of \['autoregressive', 'masked'"),
     ("num_steps", 0, "num_steps=0 must be at least 1"),
     ("log_every", 0, "log_every=0 must be at least 1"),
     ("batch_size", 12, "batch_size=12 must be a positive multiple of the 8"),
