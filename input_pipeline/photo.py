@@ -1,8 +1,10 @@
 """`photo`: one clip of a natural scene, to overfit.
 
-A slow pan over the photograph of a flower that scikit-learn bundles
-(`load_sample_images`). Every index, of either split, is this clip: a tokenizer
-that cannot learn it by heart will learn nothing.
+A slow pan over the photograph of a tower by a lake that scikit-learn bundles
+(`load_sample_images`), from the tower to the trees. Reduced to a quarter and
+enlarged again (bicubic), 64 x 64 pixels of it score 24 dB. Every index, of
+either split, is this clip: a tokenizer that cannot learn it by heart will learn
+nothing.
 """
 
 import numpy as np
@@ -33,7 +35,7 @@ class Photo:
         f"dataset.frames={frames} and dataset.size={size} must be at least 1"
       )
     self._length = length
-    self._clip = _pan(datasets.load_sample_images().images[1], frames, size)
+    self._clip = _pan(datasets.load_sample_images().images[0], frames, size)
 
   def __len__(self) -> int:
     return self._length
@@ -49,7 +51,7 @@ def _pan(photo_HWC: np.ndarray, frames: int, size: int) -> np.ndarray:
   image = Image.fromarray(photo_HWC)
   side = _SHARE * image.height
   top = (image.height - side) / 2
-  left = np.linspace(0.3, 0.5, frames) * (image.width - side)
+  left = np.linspace(0.65, 0.85, frames) * (image.width - side)
   resized = [
     image.resize(
       (size, size),

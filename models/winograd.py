@@ -5,8 +5,8 @@ kernel of three taps from m + 2 inputs with m + 2 multiplications instead of
 3 m. Nested over time, height and width, F(2, 3) x F(2, 3) x F(4, 3) needs 6 of
 them per output of a 3 x 3 x 3 kernel instead of 27; they are matrix products
 over channels. The transforms around them cost memory traffic, which wide layers
-repay. F(4, 3) in height, too, would be a little faster, but its rounding errors
-add up to 1e-5 over a whole tokenizer.
+repay. Rounding errors are about four times those of the direct form; F(4, 3) in
+height, too, doubles them and was no faster (`benchmarks/README.md`).
 """
 
 from collections.abc import Sequence
