@@ -2,11 +2,11 @@
 
 MAGVIT-v2: arXiv 2310.05737, sections 3.1-3.2, tables 4 and 5. MAGVIT (v1):
 arXiv 2212.05199. Parameters are the generator's, in millions; FVD is the
-papers'. None but `digits` was trained by us.
+papers'. None but `digits` and `overfit` was trained by us.
 
   arg              clips         tokens of     size   what            rFVD
   digits           17x16x16      5x4x4         0.6    two CPU cores
-  overfit          17x64x64      5x16x16         2.2  one clip
+  overfit          17x64x64      5x16x16         2.2  one clip; 28.6 dB
   ucf101           17x128x128    5x16x16       376.0  final model     8.62
   kinetics600      17x128x128    5x16x16       376.0  final model
   v1_b             16x128x128    4x16x16        40.6  MAGVIT-B
