@@ -7,7 +7,6 @@ which under the causal tokenizer are those of the first frames alone: they are a
 prefix of the sequence, and carry no loss.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -61,15 +60,8 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
   def init(key: jax.Array) -> TrainState:
-    params = {"transformer": transformer.init(key)}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state={"transformer": adam.init(params["transformer"])},
-      ema={},
-      extras={},
-      frozen={},
-    )
+    params = transformer.init(key)
+    return state_lib.of_one_network("transformer", params, adam)
 
   def factorize(ids) -> jax.Array:
     """Sub-tokens (..., F)."""
@@ -103,17 +95,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       state.params["transformer"]
     )
     metrics["gradient_norm"] = optax.tree.norm(gradient)
-    updates, opt_state = adam.update(
-      gradient,
-      state.opt_state["transformer"],
-      state.params["transformer"],
-    )
-    params = optax.apply_updates(state.params["transformer"], updates)
-    state = state.replace(
-      step=state.step + 1,
-      params={"transformer": params},
-      opt_state={"transformer": opt_state},
-    )
+    state = state_lib.descend(state, "transformer", gradient, adam)
     return state, metrics
 
   def sample(params, batch, key):
@@ -288,12 +270,7 @@ def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
       f" {', '.join(_TASKS)}, whose condition is a prefix of the tokens: for"
       " others train a masked model"
     )
-  if 2 ** sum(config.transformer.factor_bits) != tokens.vocabulary:
-    raise ValueError(
-      f"transformer.factor_bits={tuple(config.transformer.factor_bits)} must"
-      f" add up to log2 of the {tokens.vocabulary} codes of the tokenizer in"
-      f" {config.tokenizer_workdir}, {math.log2(tokens.vocabulary):g}"
-    )
+  tokens.check_factors(config)
   predicts = [name for name in names if masking.needs_clip(name)]
   if predicts:
     if not tokens.sizes.causal:

@@ -7,8 +7,6 @@ the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
 """
 
-import math
-
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -64,15 +62,8 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
   def init(key: jax.Array) -> TrainState:
-    params = {"transformer": transformer.init(key)}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state={"transformer": adam.init(params["transformer"])},
-      ema={},
-      extras={},
-      frozen={},
-    )
+    params = transformer.init(key)
+    return state_lib.of_one_network("transformer", params, adam)
 
   def factorize(ids_BN) -> jax.Array:
     """Sub-tokens (B, N, F)."""
@@ -153,17 +144,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       state.params["transformer"]
     )
     metrics["gradient_norm"] = optax.tree.norm(gradient)
-    updates, opt_state = adam.update(
-      gradient,
-      state.opt_state["transformer"],
-      state.params["transformer"],
-    )
-    params = optax.apply_updates(state.params["transformer"], updates)
-    state = state.replace(
-      step=state.step + 1,
-      params={"transformer": params},
-      opt_state={"transformer": opt_state},
-    )
+    state = state_lib.descend(state, "transformer", gradient, adam)
     return state, metrics
 
   def sample(params, batch, key):
@@ -274,12 +255,7 @@ def define_transformer(
 
 def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
   names = masking.task_names(config)
-  if 2 ** sum(config.transformer.factor_bits) != tokens.vocabulary:
-    raise ValueError(
-      f"transformer.factor_bits={tuple(config.transformer.factor_bits)} must"
-      f" add up to log2 of the {tokens.vocabulary} codes of the tokenizer in"
-      f" {config.tokenizer_workdir}, {math.log2(tokens.vocabulary):g}"
-    )
+  tokens.check_factors(config)
   if any("frame_prediction" in name for name in names):
     masking.check_condition_frames(
       config.condition_frames,

@@ -8,6 +8,7 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+import optax
 
 from magvit import mesh as mesh_lib
 
@@ -43,6 +44,36 @@ class Algorithm:
   frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
   # Applied to the initial state of a new run, never on resuming.
   warm_start: Callable[[TrainState], TrainState] | None = None
+
+
+def of_one_network(
+  name: str, params: Any, adam: optax.GradientTransformation
+) -> TrainState:
+  """The first state of an algorithm of one network that keeps no average."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params={name: params},
+    opt_state={name: adam.init(params)},
+    ema={},
+    extras={},
+    frozen={},
+  )
+
+
+def descend(
+  state: TrainState,
+  name: str,
+  gradient: Any,
+  adam: optax.GradientTransformation,
+) -> TrainState:
+  """The state of `of_one_network` after a step along the gradient."""
+  updates, opt_state = adam.update(
+    gradient, state.opt_state[name], state.params[name]
+  )
+  params = optax.apply_updates(state.params[name], updates)
+  return state.replace(
+    step=state.step + 1, params={name: params}, opt_state={name: opt_state}
+  )
 
 
 def create(algorithm: Algorithm, mesh: Mesh, key: jax.Array) -> TrainState:

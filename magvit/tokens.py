@@ -54,6 +54,16 @@ class Tokens:
     ids_Bthw = self.network(params, video_BTHWC, method="encode")
     return ids_Bthw.reshape(len(ids_Bthw), self.num)
 
+  def check_factors(self, config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError unless a generator's sub-tokens make up the ids."""
+    bits = tuple(config.transformer.factor_bits)
+    if 2 ** sum(bits) != self.vocabulary:
+      raise ValueError(
+        f"transformer.factor_bits={bits} must add up to log2 of the"
+        f" {self.vocabulary} codes of the tokenizer in"
+        f" {config.tokenizer_workdir}, {math.log2(self.vocabulary):g}"
+      )
+
   def decode(self, params: Any, ids_BN: jax.Array) -> jax.Array:
     """Ids to clips, float32 (B, T, H, W, 3) in [0, 1]."""
     ids_Bthw = ids_BN.reshape(len(ids_BN), *self.latent_shape)

@@ -52,34 +52,24 @@ def masked(tokenizer_workdir: str) -> ml_collections.ConfigDict:
   """All tasks on the tokens of `tokenizer()`."""
   c = base.masked()
   c.name = "tiny generator"
-  c.num_steps = 6
-  c.batch_size = 8
-  c.log_every = 1
-  c.checkpoint_every = 2
-  c.dataset.frames = 5
-  c.dataset.size = 16
-  c.dataset.eval_examples = 10
-  c.tokenizer_workdir = tokenizer_workdir
-  c.transformer.num_layers = 2
-  c.transformer.width = 16
-  c.transformer.mlp_width = 32
-  c.transformer.num_heads = 2
-  c.transformer.factor_bits = (3, 3)
-  c.transformer.num_classes = 10
+  _generator(c, tokenizer_workdir)
   for task in c.tasks:
     c.tasks[task] = 1.0
-  c.condition_frames = 3
   c.masks_per_clip = 2
   c.sampling.steps = 3
-  c.sampling.samples_per_class = 1
-  c.optimizer.warmup_steps = 2
   return c
 
 
 def autoregressive(tokenizer_workdir: str) -> ml_collections.ConfigDict:
-  """Both tasks on the tokens of `tokenizer()`."""
+  """Two tasks on the tokens of `tokenizer()`."""
   c = base.autoregressive()
   c.name = "tiny autoregressive generator"
+  _generator(c, tokenizer_workdir)
+  c.tasks.frame_prediction = 1.0
+  return c
+
+
+def _generator(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
   c.num_steps = 6
   c.batch_size = 8
   c.log_every = 1
@@ -94,11 +84,9 @@ def autoregressive(tokenizer_workdir: str) -> ml_collections.ConfigDict:
   c.transformer.num_heads = 2
   c.transformer.factor_bits = (3, 3)
   c.transformer.num_classes = 10
-  c.tasks.frame_prediction = 1.0
   c.condition_frames = 3
   c.sampling.samples_per_class = 1
   c.optimizer.warmup_steps = 2
-  return c
 
 
 def trained_like(net: network.Network) -> Any:
