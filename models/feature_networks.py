@@ -1,0 +1,22 @@
+"""The networks whose features the evaluation compares, by name."""
+
+from typing import Any
+
+import jax
+
+from models import c3d
+from models import i3d
+from models import inception
+from models import network
+
+NETWORKS = {
+  "inception": inception.InceptionV3,
+  "i3d": i3d.I3D,
+  "c3d": c3d.C3D,
+}
+
+
+def define(name: str) -> tuple[network.Network, Any]:
+  """A network and the shapes of its parameters; uses no device."""
+  net = network.define(lambda rngs: NETWORKS[name](rngs=rngs))
+  return net, jax.eval_shape(lambda: net.init(jax.random.key(0)))
