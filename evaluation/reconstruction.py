@@ -1,24 +1,38 @@
-"""PSNR, SSIM and codebook use, in numpy.
+"""PSNR, SSIM, MS-SSIM and codebook use, in numpy.
 
 Definitions as the tables use them: per frame, averaged over frames and clips.
-Videos are float arrays (B, T, H, W, 3) in [0, 1].
+Videos are float arrays (B, T, H, W, 3) in [0, 1]. Everything is computed in
+float64, some frames at a time: memory does not grow with their number.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
 PSNR_CAP = 100.0  # dB, for frames without any error
+SSIM_MODES = ("rgb", "magvit_gray", "reflect", "uniform7")
+MS_SSIM_MIN_SIZE = 161  # pixels: the window, at a sixteenth of the size
 
 _GRAY = np.array([0.2125, 0.7154, 0.0721])
+_C1, _C2 = 0.01**2, 0.03**2
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_VALUES_AT_ONCE = 2**20  # of each video
+
+_GAUSSIAN = np.exp(-np.square(np.arange(-5, 6)) / (2 * 1.5**2))
+_GAUSSIAN /= _GAUSSIAN.sum()
+_UNIFORM = np.full(7, 1 / 7)
 
 
 def psnr(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
   """Peak signal-to-noise ratio, dB, of each frame, (B, T); at most PSNR_CAP."""
-  _check_pair(video_BTHWC, output_BTHWC)
-  difference = np.asarray(video_BTHWC, np.float64) - output_BTHWC
-  mse_BT = np.square(difference).mean((2, 3, 4))
-  with np.errstate(divide="ignore"):
-    return np.minimum(-10.0 * np.log10(mse_BT), PSNR_CAP)
+
+  def of_frames(x_FHWC, y_FHWC):
+    mse_F = np.square(x_FHWC - y_FHWC).mean((1, 2, 3))
+    with np.errstate(divide="ignore"):
+      return np.minimum(-10.0 * np.log10(mse_F), PSNR_CAP)
+
+  return _per_frame(of_frames, video_BTHWC, output_BTHWC)
 
 
 def masked_psnr(
@@ -37,40 +51,115 @@ def ssim(
 ) -> np.ndarray:
   """Structural similarity of each frame: (B, T), at most 1.
 
-  Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, windows inside
-  the frame only (Wang et al. 2004). Two conventions are in use and differ by
-  up to 0.1: "rgb" averages the channels (tf.image.ssim); "magvit_gray" is of
-  the luma 0.2125 R + 0.7154 G + 0.0721 B (google-research/magvit).
+  Wang et al. 2004 with K1 = 0.01, K2 = 0.03, averaged over all windows and
+  channels. Four conventions are in use, and differ by up to 0.1:
+
+    rgb: Gaussian window of 11 pixels, sigma 1.5, inside the frame only
+      (tf.image.ssim, pytorch-msssim, scikit-image with gaussian_weights and
+      without sample covariance).
+    magvit_gray: the same of the luma 0.2125 R + 0.7154 G + 0.0721 B
+      (google-research/magvit).
+    reflect: the window of rgb around every pixel of the frame, which is
+      reflected at its edges (torchmetrics 1.9, MaskBit).
+    uniform7: 7 x 7 pixels of equal weight inside the frame, variances over 48
+      (scikit-image's default, Open-MAGVIT2).
+
+  Raises:
+    ValueError: another mode, or frames smaller than the window.
   """
-  _check_pair(video_BTHWC, output_BTHWC)
-  if min(video_BTHWC.shape[2:4]) < 11:
+  if mode not in SSIM_MODES:
+    raise ValueError(f"mode={mode!r} must be one of {SSIM_MODES}")
+  uniform = mode == "uniform7"
+  window = _UNIFORM if uniform else _GAUSSIAN
+  if min(video_BTHWC.shape[2:4]) < len(window):
     raise ValueError(
-      f"SSIM needs frames of at least 11 x 11 pixels, got"
-      f" {video_BTHWC.shape[2]} x {video_BTHWC.shape[3]}"
+      f"SSIM needs frames of at least {len(window)} x {len(window)} pixels,"
+      f" got {video_BTHWC.shape[2]} x {video_BTHWC.shape[3]}"
     )
-  x = np.asarray(video_BTHWC, np.float64)
-  y = np.asarray(output_BTHWC, np.float64)
-  if mode == "magvit_gray":
-    x, y = (x @ _GRAY)[..., None], (y @ _GRAY)[..., None]
-  elif mode != "rgb":
-    raise ValueError(f"mode={mode!r} must be 'rgb' or 'magvit_gray'")
-  offsets = np.arange(11) - 5
-  window = np.exp(-np.square(offsets) / (2 * 1.5**2))
-  window /= window.sum()
 
-  def local_mean(z):
-    for axis in (2, 3):
-      z = ndimage.correlate1d(z, window, axis=axis)
-    return z[:, :, 5:-5, 5:-5]
+  def of_frames(x_FHWC, y_FHWC):
+    if mode == "magvit_gray":
+      x_FHWC, y_FHWC = ((z @ _GRAY)[..., None] for z in (x_FHWC, y_FHWC))
+    luminance, contrast = _luminance_and_contrast(
+      x_FHWC, y_FHWC, window, mode != "reflect", 49 / 48 if uniform else 1.0
+    )
+    return (luminance * contrast).mean((1, 2, 3))
 
-  mx, my = local_mean(x), local_mean(y)
-  vx = local_mean(x * x) - mx * mx
-  vy = local_mean(y * y) - my * my
-  covariance = local_mean(x * y) - mx * my
-  c1, c2 = 0.01**2, 0.03**2
-  value = (2 * mx * my + c1) * (2 * covariance + c2)
-  value /= (mx * mx + my * my + c1) * (vx + vy + c2)
-  return value.mean((2, 3, 4))
+  return _per_frame(of_frames, video_BTHWC, output_BTHWC)
+
+
+def ms_ssim(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
+  """Structural similarity over five scales, of each frame: (B, T), at most 1.
+
+  Wang et al. 2003 on RGB as `pytorch-msssim` has it: per channel the product of
+  the mean contrasts of four scales and the mean SSIM of the coarsest, negative
+  means counted as 0, to the powers 0.0448, 0.2856, 0.3001, 0.2363 and 0.1333;
+  then the mean over channels. Scales are halved by 2 x 2 means; an odd size
+  first gets a black line at both of its ends.
+
+  Raises:
+    ValueError: frames smaller than 161 pixels, whose coarsest scale would not
+      hold the window.
+  """
+  if min(video_BTHWC.shape[2:4]) < MS_SSIM_MIN_SIZE:
+    raise ValueError(
+      f"MS-SSIM needs frames of at least {MS_SSIM_MIN_SIZE} x"
+      f" {MS_SSIM_MIN_SIZE} pixels, got {video_BTHWC.shape[2]} x"
+      f" {video_BTHWC.shape[3]}: compare larger frames, or use ssim"
+    )
+
+  def of_frames(x_FHWC, y_FHWC):
+    product_FC = 1.0
+    for scale, weight in enumerate(_SCALE_WEIGHTS):
+      luminance, contrast = _luminance_and_contrast(x_FHWC, y_FHWC, _GAUSSIAN)
+      if scale == len(_SCALE_WEIGHTS) - 1:
+        contrast *= luminance
+      else:
+        x_FHWC, y_FHWC = _halve(x_FHWC), _halve(y_FHWC)
+      product_FC *= np.maximum(contrast.mean((1, 2)), 0.0) ** weight
+    return product_FC.mean(1)
+
+  return _per_frame(of_frames, video_BTHWC, output_BTHWC)
+
+
+def _luminance_and_contrast(
+  x_FHWC: np.ndarray,
+  y_FHWC: np.ndarray,
+  window: np.ndarray,
+  inside: bool = True,
+  correction: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The two factors of SSIM, (F, h, w, C), of windows inside the frame or all.
+
+  `correction` is n / (n - 1) for variances of a sample.
+  """
+  edge = len(window) // 2 if inside else 0
+
+  def local_mean(z_FHWC):
+    for axis in (1, 2):
+      # scipy's "mirror" is others' "reflect": the edge is not repeated.
+      z_FHWC = ndimage.correlate1d(z_FHWC, window, axis=axis, mode="mirror")
+    return z_FHWC[:, edge : z_FHWC.shape[1] - edge, edge : -edge or None]
+
+  mx, my = local_mean(x_FHWC), local_mean(y_FHWC)
+  squares, product = mx * mx + my * my, mx * my
+  # Only the sum of both variances is needed: four filters instead of five.
+  variances = local_mean(x_FHWC * x_FHWC + y_FHWC * y_FHWC) - squares
+  covariance = local_mean(x_FHWC * y_FHWC) - product
+  luminance = (2 * product + _C1) / (squares + _C1)
+  contrast = 2 * correction * covariance + _C2
+  contrast /= correction * variances + _C2
+  return luminance, contrast
+
+
+def _halve(x_FHWC: np.ndarray) -> np.ndarray:
+  """Means of 2 x 2 pixels."""
+  ends = [(size % 2,) * 2 for size in x_FHWC.shape[1:3]]
+  x_FHWC = np.pad(x_FHWC, [(0, 0), *ends, (0, 0)])
+  frames, height, width, channels = x_FHWC.shape
+  h, w = height // 2, width // 2
+  x_FHWC = x_FHWC[:, : 2 * h, : 2 * w]
+  return x_FHWC.reshape(frames, h, 2, w, 2, channels).mean((2, 4))
 
 
 def codebook(ids: np.ndarray, vocabulary: int) -> dict[str, float]:
@@ -91,6 +180,22 @@ def codebook(ids: np.ndarray, vocabulary: int) -> dict[str, float]:
     "entropy_bits": entropy,
     "perplexity": 2.0**entropy,
   }
+
+
+def _per_frame(
+  of_frames: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  video_BTHWC: np.ndarray,
+  output_BTHWC: np.ndarray,
+) -> np.ndarray:
+  """(B, T) of a function of float64 frames (F, H, W, C) that gives (F,)."""
+  _check_pair(video_BTHWC, output_BTHWC)
+  frames = [v.reshape(-1, *v.shape[2:]) for v in (video_BTHWC, output_BTHWC)]
+  size = max(1, _VALUES_AT_ONCE // max(1, frames[0][0].size))
+  values = [
+    of_frames(*(np.asarray(v[i : i + size], np.float64) for v in frames))
+    for i in range(0, len(frames[0]), size)
+  ]
+  return np.concatenate(values).reshape(video_BTHWC.shape[:2])
 
 
 def _check_pair(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> None:

@@ -4,6 +4,11 @@ import numpy as np
 import pytest
 
 from evaluation import reconstruction
+from tests.evaluation import reconstruction_reference as reference
+
+# Both sides compute in float64 and agree to 1e-14; a window of float32 makes
+# 5e-6, another convention 1e-4 and more.
+_RTOL = 1e-6
 
 
 def _video(seed=0, shape=(2, 3, 16, 16, 3)):
@@ -33,7 +38,7 @@ def test_ssim_of_constant_frames_has_a_closed_form():
   """Only the luminance term is left: (2 a b + c1) / (a^2 + b^2 + c1)."""
   a, b = np.full((1, 1, 16, 16, 3), 0.2), np.full((1, 1, 16, 16, 3), 0.6)
   expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
-  for mode in ("rgb", "magvit_gray"):
+  for mode in reconstruction.SSIM_MODES:
     got = reconstruction.ssim(a, b, mode)
     np.testing.assert_allclose(got, [[expected]], rtol=1e-9)
 
@@ -53,6 +58,47 @@ def test_ssim_is_the_windowed_definition():
     values.append(value / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
   got = reconstruction.ssim(a, b, "rgb")
   np.testing.assert_allclose(got, [[np.mean(values)]], rtol=1e-9)
+
+
+def _by_name(name, a, b):
+  if name == "ms_ssim":
+    return reconstruction.ms_ssim(a, b)[0]
+  return reconstruction.ssim(a, b, name)[0]
+
+
+@pytest.mark.parametrize("name", reference.RECORDED)
+def test_each_convention_is_that_of_its_reference_package(name):
+  got = _by_name(name, *reference.videos())
+  np.testing.assert_allclose(got, reference.RECORDED[name], rtol=_RTOL)
+
+
+def test_the_recorded_numbers_are_what_the_packages_measure():
+  for package in ("pytorch_msssim", "skimage", "torchmetrics"):
+    pytest.importorskip(package)
+  measured = reference.measure()
+  for name, values in measured.items():
+    expected = reference.RECORDED[name.split()[0]]
+    np.testing.assert_allclose(values, expected, rtol=_RTOL)
+
+
+def test_ms_ssim_of_constant_frames_is_the_coarsest_luminance():
+  a, b = np.full((1, 1, 176, 176, 3), 0.2), np.full((1, 1, 176, 176, 3), 0.6)
+  luminance = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+  got = reconstruction.ms_ssim(a, b)
+  np.testing.assert_allclose(got, [[luminance**0.1333]], rtol=1e-9)
+
+
+def test_frames_are_measured_one_by_one(monkeypatch):
+  a, b = _video(0), _video(1)
+  metrics = (reconstruction.psnr, reconstruction.ssim)
+  whole = [metric(a, b) for metric in metrics]
+  monkeypatch.setattr(reconstruction, "_VALUES_AT_ONCE", 1)
+  for metric, expected in zip(metrics, whole, strict=True):
+    assert expected.shape == (2, 3)
+    np.testing.assert_array_equal(metric(a, b), expected)
+    np.testing.assert_array_equal(
+      metric(a[1:, 2:], b[1:, 2:]), expected[1:, 2:]
+    )
 
 
 def test_identical_clips_are_perfect():
@@ -84,7 +130,17 @@ def test_pairs_that_cannot_be_compared_are_refused(a, b, message):
     reconstruction.psnr(a, b)
 
 
-def test_ssim_of_frames_smaller_than_its_window_is_refused():
+def test_frames_smaller_than_the_window_are_refused():
   small = np.zeros((1, 1, 8, 8, 3))
   with pytest.raises(ValueError, match="at least 11 x 11 pixels, got 8 x 8"):
     reconstruction.ssim(small, small)
+  assert reconstruction.ssim(small, small, "uniform7") == 1.0
+  small = np.zeros((1, 1, 160, 200, 3))
+  with pytest.raises(ValueError, match="at least 161 x 161.*got 160 x 200"):
+    reconstruction.ms_ssim(small, small)
+
+
+def test_unknown_conventions_are_refused():
+  a = _video()
+  with pytest.raises(ValueError, match="mode='gray' must be one of .*'reflect"):
+    reconstruction.ssim(a, a, "gray")
