@@ -24,6 +24,7 @@ def _common() -> ml_collections.ConfigDict:
   c.dataset.name = "digits"  # the embedded set, input_pipeline/digits.py
   c.dataset.frames = 17  # clip length, 1 + a multiple of the temporal stride
   c.dataset.size = 32  # height and width, pixels
+  c.dataset.motion = "bounce"  # of digits; "cross": all the way in each clip
   c.dataset.seed = 0  # of the random clips, and of shuffling
   c.dataset.tokens = ""  # folder of --mode=tokenize; "": train from pixels
   c.dataset.shuffle = False  # anew each epoch of a finite set or of tokens;

@@ -2,9 +2,11 @@
 
 The digits are real: the 1,797 8x8 scans of the UCI set that scikit-learn
 bundles (`load_digits`), split once by sample into training and held-out ones.
-Each is enlarged to three quarters of the frame and moves on a straight line,
-bouncing off the borders. Clip i is a pure function of (seed, split, i), so the
-set is endless, deterministic, and can be resumed anywhere.
+Each is enlarged to three quarters of the frame and moves on a straight line: at
+any speed up to a 64th of the frame per frame and axis, bouncing off the borders
+("bounce"), or within the clip from one border to the opposite one ("cross").
+Clip i is a pure function of (seed, split, motion, i), so the set is endless,
+deterministic, and can be resumed anywhere.
 """
 
 import functools
@@ -30,15 +32,26 @@ class Digits:
   )
 
   def __init__(
-    self, split: str, frames: int, size: int, seed: int, length: int = ENDLESS
+    self,
+    split: str,
+    frames: int,
+    size: int,
+    seed: int,
+    motion: str = "bounce",
+    length: int = ENDLESS,
   ):
     """Clips of `frames` frames of `size` x `size` pixels.
 
     Raises:
-      ValueError: an unknown split, or a size that is not a multiple of 8.
+      ValueError: an unknown split or motion, or a size that is not a multiple
+        of 8.
     """
     if split not in _SPLITS:
       raise ValueError(f"split={split!r} must be one of {_SPLITS}")
+    if motion not in _PATHS:
+      raise ValueError(
+        f"dataset.motion={motion!r} must be one of {sorted(_PATHS)}"
+      )
     if size % 8 or size < 16:
       raise ValueError(
         f"dataset.size={size} must be a multiple of 8, at least 16: digits"
@@ -47,7 +60,7 @@ class Digits:
     if frames < 1:
       raise ValueError(f"dataset.frames={frames} must be at least 1")
     self._split, self._frames, self._size = split, frames, size
-    self._seed, self._length = seed, length
+    self._seed, self._motion, self._length = seed, motion, length
 
   def __len__(self) -> int:
     return self._length
@@ -60,13 +73,30 @@ class Digits:
     )
     sample = rng.integers(len(images))
     travel = self._size - images.shape[1]  # pixels the corner can move
-    start = rng.uniform(0, travel, 2)
-    speed = rng.uniform(-1, 1, 2) * _MAX_SPEED * self._size
-    path = start + speed * np.arange(self._frames)[:, None]
-    corners = travel - np.abs(travel - np.mod(path, 2 * travel))  # bounce
+    corners = _PATHS[self._motion](rng, travel, self._frames, self._size)
     video = _render(images[sample], corners, self._size)
     video = np.repeat(video[..., None], 3, axis=-1)
     return {"video": video, "label": np.int32(labels[sample])}
+
+
+def _bounce(rng, travel: int, frames: int, size: int) -> np.ndarray:
+  """Corners (T, 2) within [0, travel], reflected at both ends."""
+  start = rng.uniform(0, travel, 2)
+  speed = rng.uniform(-1, 1, 2) * _MAX_SPEED * size
+  path = start + speed * np.arange(frames)[:, None]
+  return travel - np.abs(travel - np.mod(path, 2 * travel))
+
+
+def _cross(rng, travel: int, frames: int, size: int) -> np.ndarray:
+  """Corners (T, 2): all the way on one axis, any part of it on the other."""
+  del size
+  ends = rng.uniform(0, travel, (2, 2))
+  axis = rng.integers(2)
+  ends[:, axis] = rng.permutation([0.0, travel])
+  return np.linspace(*ends, frames)
+
+
+_PATHS = {"bounce": _bounce, "cross": _cross}
 
 
 @functools.cache

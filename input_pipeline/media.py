@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fractions
+import io
 import os
 
 import av
@@ -58,8 +59,8 @@ class Media:
       ValueError: the file is damaged, at this frame or altogether; no frames;
         frames of several sizes.
     """
-    with _readable(self.path):
-      decode = _video_frames if _is_ffmpegs(self.path) else _pillow_frames
+    with readable(self.path):
+      decode = _video_frames if is_ffmpegs(self.path) else pillow_frames
       shape = None
       for index, frame_HWC in enumerate(decode(self.path)):
         shape = shape or frame_HWC.shape
@@ -79,8 +80,8 @@ def probe(path: str) -> Media:
   Raises:
     ValueError: neither an image nor a video, or one that cannot be opened.
   """
-  with _readable(path):
-    return _probe_video(path) if _is_ffmpegs(path) else _probe_pillow(path)
+  with readable(path):
+    return _probe_video(path) if is_ffmpegs(path) else _probe_pillow(path)
 
 
 def find(folder: str) -> tuple[list[str], list[str]]:
@@ -100,7 +101,7 @@ def find(folder: str) -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def _readable(path: str):
+def readable(path: str):
   """Every failure inside becomes a ValueError of one kind."""
   try:
     yield
@@ -109,16 +110,22 @@ def _readable(path: str):
     raise ValueError(f"cannot read {path}: {reason}") from error
 
 
-def _is_ffmpegs(path: str) -> bool:
+def is_ffmpegs(file: str | bytes) -> bool:
+  """Whether Pillow does not know a file's format."""
   try:
-    with Image.open(path, formats=_IMAGE_FORMATS):
+    with _open_image(file):
       return False
   except Image.UnidentifiedImageError:
     return True
 
 
+def _open_image(file: str | bytes) -> Image.Image:
+  opened = io.BytesIO(file) if isinstance(file, bytes) else file
+  return Image.open(opened, formats=_IMAGE_FORMATS)
+
+
 def _probe_pillow(path: str) -> Media:
-  with Image.open(path, formats=_IMAGE_FORMATS) as image:
+  with _open_image(path) as image:
     coding = f"{image.format} {image.mode}"
     if not _is_sequence(image):
       return Media(path, "image", coding, None)
@@ -133,8 +140,9 @@ def _probe_pillow(path: str) -> Media:
     return Media(path, "video", coding, rate)
 
 
-def _pillow_frames(path: str) -> Iterator[np.ndarray]:
-  with Image.open(path, formats=_IMAGE_FORMATS) as image:
+def pillow_frames(file: str | bytes) -> Iterator[np.ndarray]:
+  """The pictures in a file of Pillow's, or in its bytes."""
+  with _open_image(file) as image:
     pages = ImageSequence.Iterator(image) if _is_sequence(image) else [image]
     for page in pages:
       yield _rgb(ImageOps.exif_transpose(page))
@@ -161,11 +169,15 @@ def _rgb(image: Image.Image) -> np.ndarray:
   return np.asarray(image.convert("RGB"))
 
 
-def _open_video(path: str) -> av.container.InputContainer:
+def open_video(file: str | bytes) -> av.container.InputContainer:
+  """Opens a file of FFmpeg's, or its bytes; see `video_frame`."""
   options = {"format_whitelist": _VIDEO_FORMATS, "protocol_whitelist": "file"}
+  # Absolute: FFmpeg takes "name:" at the start for a protocol.
+  opened = (
+    io.BytesIO(file) if isinstance(file, bytes) else os.path.abspath(file)
+  )
   try:
-    # Absolute: FFmpeg takes "name:" at the start for a protocol.
-    container = av.open(os.path.abspath(path), options=options)
+    container = av.open(opened, options=options)
   except av.FFmpegError as error:
     raise ValueError(
       "it is neither an image that Pillow reads nor a video that FFmpeg"
@@ -174,11 +186,20 @@ def _open_video(path: str) -> av.container.InputContainer:
   if not container.streams.video:
     container.close()
     raise ValueError("it holds no video stream")
+  # One thread a frame would be faster, and hides where a file breaks off.
+  container.streams.video[0].thread_type = "SLICE"
   return container
 
 
+def video_frame(frame: av.VideoFrame) -> np.ndarray:
+  """uint8 (H, W, 3), upright."""
+  frame_HWC = frame.to_ndarray(format="rgb24")
+  # Degrees counter-clockwise, and so are the quarter turns of rot90.
+  return np.rot90(frame_HWC, round(frame.rotation / 90))
+
+
 def _probe_video(path: str) -> Media:
-  with _open_video(path) as container:
+  with open_video(path) as container:
     stream = container.streams.video[0]
     codec = stream.codec_context
     rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
@@ -187,14 +208,9 @@ def _probe_video(path: str) -> Media:
 
 
 def _video_frames(path: str) -> Iterator[np.ndarray]:
-  with _open_video(path) as container:
-    stream = container.streams.video[0]
-    # One thread a frame would be faster, and hides where a file breaks off.
-    stream.thread_type = "SLICE"
-    for frame in container.decode(stream):
-      frame_HWC = frame.to_ndarray(format="rgb24")
-      # Degrees counter-clockwise, and so are the quarter turns of rot90.
-      yield np.rot90(frame_HWC, round(frame.rotation / 90))
+  with open_video(path) as container:
+    for frame in container.decode(container.streams.video[0]):
+      yield video_frame(frame)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -29,6 +29,8 @@ def source(dataset: ml_collections.ConfigDict, split: str, **kwargs):
     raise ValueError(
       f"dataset.name={dataset.name!r} must be one of {sorted(_SOURCES)}"
     )
+  if dataset.name == "digits":
+    kwargs["motion"] = dataset.motion
   return _SOURCES[dataset.name](
     split, dataset.frames, dataset.size, dataset.seed, **kwargs
   )

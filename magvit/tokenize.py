@@ -102,6 +102,7 @@ def tokenize(
       "split": split,
       "frames": settings.dataset.frames,
       "size": settings.dataset.size,
+      "motion": settings.dataset.motion,
       "seed": settings.dataset.seed,
     },
     examples=_check_num(num, clips, settings.dataset.name),

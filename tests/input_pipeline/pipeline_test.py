@@ -15,6 +15,7 @@ def _dataset(**changes):
     name="digits",
     frames=5,
     size=16,
+    motion="bounce",
     seed=0,
     eval_examples=10,
     joint_images=0,
@@ -63,6 +64,25 @@ def test_clips_show_a_whole_digit_that_moves_and_stays_inside():
     # At most 1 / 64 of the frame per frame and axis; light moves with it.
     centre = (video.astype(float).sum(-1) * np.arange(32)).sum((1, 2)) / mass
     assert np.abs(np.diff(centre)).max() < 32 / 64 + 0.05
+
+
+def test_crossing_digits_go_from_border_to_border_at_constant_speed():
+  clips = digits.Digits("train", 17, 16, seed=0, motion="cross")
+  crossed = set()
+  for index in range(20):
+    light = clips[index]["video"][..., 0].astype(float)
+    mass = light.sum((1, 2))
+    np.testing.assert_allclose(mass, mass[0], rtol=0.02)  # nothing is cut off
+    for axis in (1, 2):
+      centre = (light.sum(3 - axis) * np.arange(16)).sum(1) / mass
+      steps = np.diff(centre)
+      np.testing.assert_allclose(steps, steps.mean(), atol=0.03)  # 8 bits
+      if abs(abs(centre[-1] - centre[0]) - 4) < 0.05:  # pixels free to move in
+        crossed.add((index, axis))
+  assert {index for index, _ in crossed} == set(range(20))
+  assert {axis for _, axis in crossed} == {1, 2}
+  with pytest.raises(ValueError, match="dataset.motion='spin' must be one of"):
+    digits.Digits("train", 17, 16, seed=0, motion="spin")
 
 
 def test_every_class_is_drawn():

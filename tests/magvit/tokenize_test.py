@@ -390,7 +390,7 @@ def test_tokens_that_do_not_fit_a_generator_are_refused(
 
 
 def _data_set(config):
-  fields = ("name", "frames", "size", "seed")
+  fields = ("name", "frames", "size", "motion", "seed")
   return {field: config.dataset[field] for field in fields}
 
 
