@@ -1,15 +1,18 @@
-"""Makes the weights of a perceptual network out of those published for torch.
+"""Makes the weights of a published network out of the files of others.
 
   python -m models.convert --network=resnet50 --input=resnet50-0676ba61.pth \
     --output=resnet50.safetensors
   python -m models.convert --network=lpips_vgg --input=vgg16-397923af.pth \
     --lin=vgg.pth --output=lpips_vgg.safetensors
+  python -m models.convert --network=inception --input=FILE \
+    --output=inception.safetensors
 
-Sources are .pth files, which need torch (`pip install torch`), or the same
-tensors as .safetensors or .npz, which do not. Every tensor of a source is used
-or listed in `_IGNORED`; anything else is refused by name. For lpips_vgg,
+Sources are .pth and .pt files, which need torch (`pip install torch`), or the
+same tensors as .safetensors or .npz, which do not. Every tensor of a source is
+used or listed as ignored; anything else is refused by name. For lpips_vgg,
 --input may also be the state dict of the `lpips` package's own network, which
-has trunk and heads.
+has trunk and heads. The kinds of files of inception, i3d and c3d, among them
+TensorFlow's, are those of `models/convert_features.py`.
 """
 
 import argparse
@@ -21,6 +24,8 @@ import sys
 
 import numpy as np
 
+from models import convert_features
+from models import feature_networks
 from models import lpips
 from models import perceptual
 from models import pretrained
@@ -53,11 +58,11 @@ _RESNET50_RENAMES = (  # ours and torchvision's, applied in this order
 def convert(
   network: str, input_path: str, output_path: str, lin_path: str | None = None
 ) -> None:
-  """Writes the .safetensors file of a network, which `perceptual.load` reads.
+  """Writes the .safetensors file of a network, which `pretrained.load` reads.
 
   Args:
-    network: "resnet50" or "lpips_vgg".
-    input_path: torchvision's state dict, of ResNet-50 or VGG-16.
+    network: "resnet50", "lpips_vgg", "inception", "i3d" or "c3d".
+    input_path: its published weights; of lpips_vgg torchvision's VGG-16.
     output_path: the file to write; it must not exist.
     lin_path: of lpips_vgg, the v0.1 heads; None where the input has them.
 
@@ -83,8 +88,12 @@ def convert(
     given |= tensors
     hashes[f"{option}_sha256"] = tensor_files.sha256(path)
   source = " and ".join(paths.values())
-  converted = from_torch(network, given, source)
-  pretrained.save(output_path, network, converted, hashes)
+  if network in feature_networks.NETWORKS:
+    converted, kind = convert_features.to_ours(network, given, source)
+  else:
+    converted, kind = from_torch(network, given, source), "torch"
+  notes = {**hashes, "source_kind": kind}
+  pretrained.save(output_path, network, converted, notes)
 
 
 def from_torch(
@@ -162,10 +171,14 @@ def _to_our_layout(tensor: np.ndarray) -> np.ndarray:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    description="Converts published weights of a perceptual network."
+    description="Converts published weights of a network."
   )
-  parser.add_argument("--network", required=True, choices=sorted(_IGNORED))
-  parser.add_argument("--input", required=True, help=".pth, .safetensors, .npz")
+  parser.add_argument(
+    "--network",
+    required=True,
+    choices=sorted({*_IGNORED, *feature_networks.NETWORKS}),
+  )
+  parser.add_argument("--input", required=True, help="the published file")
   parser.add_argument("--lin", help="heads of lpips_vgg, if not in the input")
   parser.add_argument("--output", required=True, help="the file to write")
   arguments = parser.parse_args()

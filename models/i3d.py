@@ -56,7 +56,7 @@ class I3D(nnx.Module):
       setattr(self, name, _Unit(*layer, rngs=rngs))
     for name, (channels, widths) in BLOCKS.items():
       setattr(self, name, _Block(channels, widths, rngs=rngs))
-    self.logits = nnx.Linear(1024, 400, rngs=rngs)
+    self.logits = nnx.Conv(1024, 400, (1, 1, 1), rngs=rngs)
 
   def __call__(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
     """`logits` (B, 400): the mean over time of those of each step.
@@ -79,7 +79,8 @@ class I3D(nnx.Module):
       # The mean of two steps in time, of 7 x 7 pixels, and of the logits of
       # each step; the logits are linear.
       pairs_BtC = (x[:, :-1] + x[:, 1:]).mean((2, 3)) / 2.0
-      return {"logits": self.logits(pairs_BtC).mean(1)}
+      logits_BtV = pairs_BtC @ self.logits.kernel[0, 0, 0]
+      return {"logits": logits_BtV.mean(1) + self.logits.bias[...]}
 
 
 class _Block(nnx.Module):

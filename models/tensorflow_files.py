@@ -1,0 +1,171 @@
+"""Tensors of TensorFlow's files, read without TensorFlow.
+
+Frozen graphs are protocol buffers; checkpoints ("bundles") are a LevelDB table
+of such messages beside raw data. Only what holds tensors is read. Field numbers
+are those of tensorflow/core/framework/{graph,node_def,attr_value,tensor,
+tensor_shape}.proto and core/protobuf/tensor_bundle.proto.
+"""
+
+from collections.abc import Iterator
+import math
+import pathlib
+
+import numpy as np
+
+# DataType of types.proto.
+_DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}
+_TABLE_MAGIC = 0xDB4775248B80FB57
+_FOOTER_BYTES = 48
+_BLOCK_TRAILER_BYTES = 5  # compression, checksum
+
+
+def read_graph(path: str) -> dict[str, np.ndarray]:
+  """Floating-point constants of a frozen graph (.pb), but for scalars.
+
+  Raises:
+    ValueError: it is no such file.
+  """
+  tensors = {}
+  for number, node in _fields(memoryview(pathlib.Path(path).read_bytes())):
+    if number != 1:  # GraphDef.node
+      continue
+    fields = list(_fields(node))
+    parts = dict(fields)
+    if bytes(parts[2]) != b"Const":  # NodeDef.op
+      continue
+    attributes = [dict(_fields(x)) for k, x in fields if k == 5]
+    (value,) = [x[2] for x in attributes if bytes(x[1]) == b"value"]
+    tensor = _tensor(dict(_fields(value))[8])  # AttrValue.tensor
+    if tensor is not None and tensor.ndim > 0:
+      tensors[bytes(parts[1]).decode()] = tensor
+  if not tensors:
+    raise ValueError("it has no constants")
+  return tensors
+
+
+def read_checkpoint(path: str) -> dict[str, np.ndarray]:
+  """Variables of a checkpoint; `path` is its .index, the data lie beside it.
+
+  Raises:
+    ValueError: it is no such file, or its data are missing or cut short.
+  """
+  entries = dict(_table(memoryview(pathlib.Path(path).read_bytes())))
+  header = dict(_fields(entries.pop(b"")))
+  if header.get(2, 0) != 0:  # endianness
+    raise ValueError("its numbers are big-endian")
+  shards = [np.memmap(x, np.uint8, "r") for x in shard_paths(path)]
+  if len(shards) != header.get(1):
+    raise ValueError(
+      f"{header.get(1)} files of data belong to it, {len(shards)} are there"
+    )
+  tensors = {}
+  for name, entry in entries.items():
+    fields = dict(_fields(entry))
+    dtype, shape = _DTYPES.get(fields[1]), _shape(fields.get(2, b""))
+    size = fields.get(5, 0)
+    if dtype is None or 7 in fields or size != _num_bytes(dtype, shape):
+      raise ValueError(f"variable {name.decode()!r} is of an unknown kind")
+    offset = fields.get(4, 0)
+    data = shards[fields.get(3, 0)][offset : offset + size]
+    tensors[name.decode()] = np.frombuffer(data, dtype).reshape(shape)
+  return tensors
+
+
+def shard_paths(path: str) -> list[str]:
+  """The files of data that belong to a checkpoint's .index."""
+  index = pathlib.Path(path)
+  return sorted(map(str, index.parent.glob(f"{index.stem}.data-*-of-*")))
+
+
+def _fields(message) -> Iterator[tuple[int, int | memoryview]]:
+  """(number, value) of each field of a protocol buffer."""
+  at = 0
+  while at < len(message):
+    key, at = _varint(message, at)
+    match key & 7:
+      case 0:
+        value, at = _varint(message, at)
+        yield key >> 3, value
+        continue
+      case 1:
+        size = 8
+      case 2:
+        size, at = _varint(message, at)
+      case 5:
+        size = 4
+      case kind:
+        raise ValueError(f"a field of unknown kind {kind}")
+    if at + size > len(message):
+      raise ValueError("it ends inside a field")
+    yield key >> 3, message[at : at + size]
+    at += size
+
+
+def _varint(data, at: int) -> tuple[int, int]:
+  """(value, where it ends): seven bits a byte, the lowest first."""
+  value = shift = 0
+  while at < len(data):
+    byte = data[at]
+    at += 1
+    value |= (byte & 0x7F) << shift
+    shift += 7
+    if byte < 0x80:
+      return value, at
+  raise ValueError("it ends inside a number")
+
+
+def _shape(message) -> tuple[int, ...]:
+  dims = [dict(_fields(x)) for k, x in _fields(message) if k == 2]
+  return tuple(dim.get(1, 0) for dim in dims)
+
+
+def _num_bytes(dtype, shape: tuple[int, ...]) -> int:
+  return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _tensor(message) -> np.ndarray | None:
+  """A TensorProto; None unless it has floating-point numbers."""
+  fields = dict(_fields(message))
+  dtype, shape = _DTYPES.get(fields.get(1)), _shape(fields.get(2, b""))
+  if dtype not in (np.float32, np.float64):
+    return None
+  # Content as in memory, or single numbers, of which one may stand for all.
+  data = (
+    fields[4] if 4 in fields else fields.get(5 if dtype == np.float32 else 6)
+  )
+  if data is None:
+    raise ValueError("a tensor without numbers")
+  flat = np.frombuffer(data, dtype)
+  return np.broadcast_to(flat.reshape(shape if flat.size > 1 else ()), shape)
+
+
+def _table(data) -> Iterator[tuple[bytes, memoryview]]:
+  """Keys and values of a LevelDB table."""
+  footer = data[-_FOOTER_BYTES:]
+  if int.from_bytes(footer[-8:], "little") != _TABLE_MAGIC:
+    raise ValueError("it is no index of a checkpoint")
+  at = 0
+  handles = []
+  for _ in range(4):  # offset and size: of the metaindex, of the index
+    value, at = _varint(footer, at)
+    handles.append(value)
+  for _, handle in _block(data, *handles[2:]):
+    offset, at = _varint(handle, 0)
+    yield from _block(data, offset, _varint(handle, at)[0])
+
+
+def _block(data, offset: int, size: int) -> Iterator[tuple[bytes, memoryview]]:
+  if offset + size + _BLOCK_TRAILER_BYTES > len(data):
+    raise ValueError("it is cut short")
+  if data[offset + size] != 0:
+    raise ValueError("its index is compressed")
+  block = data[offset : offset + size]
+  num_restarts = int.from_bytes(block[-4:], "little")
+  end, at, key = size - 4 * (num_restarts + 1), 0, b""
+  while at < end:
+    shared, at = _varint(block, at)  # bytes of the key before this one
+    own, at = _varint(block, at)
+    length, at = _varint(block, at)
+    key = key[:shared] + bytes(block[at : at + own])
+    yield key, block[at + own : at + own + length]
+    at += own + length
