@@ -32,6 +32,28 @@ def _common() -> ml_collections.ConfigDict:
   c.dataset.eval_examples = 256  # held-out clips of an evaluation
   c.dataset.joint_images = 0  # images per step that train beside the clips
   c.dataset.joint_name = "digits"  # the set they are from
+  c.dataset.joint_format = "embedded"  # as format, path, ... of the clips
+  c.dataset.joint_path = ""
+  c.dataset.joint_crop = "random_resized"
+  c.dataset.joint_flip = True
+  # Sets on disk: input_pipeline/real_data.py, folders.py, windows.py, crops.py.
+  c.dataset.format = "embedded"  # "folder", "tfds", "shards"; "auto": path's
+  c.dataset.path = REQUIRED  # folder of the data, of all formats but embedded
+  c.dataset.lists = ""  # of "folder": folder of the official lists; "": path
+  c.dataset.fold = 1  # of "folder": which of UCF-101's three splits
+  c.dataset.mixture = ()  # train on several: "WEIGHT:FOLDER of shards" each,
+  # weights of clips; evaluations read path
+  c.dataset.stride = 1  # frames of the video from one of the clip to the next
+  c.dataset.train_window = "random"  # which part of a video; windows.py
+  c.dataset.eval_window = "centre"
+  c.dataset.short_videos = "error"  # "hold": repeat their last frame
+  c.dataset.train_crop = "random"  # which part of the frame; crops.py
+  c.dataset.eval_crop = "centre"
+  c.dataset.short_side = 0  # pixels before cropping `size`; 0: `size`
+  c.dataset.scale = (0.8, 1.0)  # of "random_resized": share of the side (spec)
+  c.dataset.flip = False  # half of the training clips, left for right
+  c.dataset.filter = "bicubic"  # of resizing; Pillow's, antialiased
+  c.dataset.workers = 0  # processes that decode; 0: two threads
 
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = -1  # devices along the batch; -1: all that are left

@@ -33,6 +33,7 @@ README.md has the measured cost and figures of `digits`.
 import ml_collections
 
 from configs import base
+from configs import datasets
 from configs import tokenizer_video
 
 
@@ -57,7 +58,7 @@ def _digits(c: ml_collections.ConfigDict) -> None:
 
 
 def _imagenet128(c: ml_collections.ConfigDict) -> None:
-  c.dataset.name = "imagenet2012"
+  datasets.imagenet2012(c)
   c.num_steps = 1_351_000  # 270 epochs of 1,281,167 images
   c.batch_size = 256
   c.optimizer.warmup_steps = 5_000  # one epoch, as v1

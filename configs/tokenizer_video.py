@@ -46,6 +46,7 @@ or from scratch with --config.inflate_from=none. digits likewise starts from
 import ml_collections
 
 from configs import base
+from configs import datasets
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
@@ -115,14 +116,14 @@ def _overfit(c: ml_collections.ConfigDict) -> None:
 
 
 def _ucf101(c: ml_collections.ConfigDict) -> None:
-  c.dataset.name = "ucf101"
+  datasets.ucf101(c)
   c.num_steps = 74_000  # 2000 epochs of 9,537 clips
   c.batch_size = 256
   c.optimizer.warmup_steps = 37  # one epoch, as v1
 
 
 def _kinetics600(c: ml_collections.ConfigDict) -> None:
-  c.dataset.name = "kinetics600"
+  datasets.kinetics600(c)
   c.num_steps = 285_000  # 190 epochs of 384,000 clips
   c.batch_size = 256
   c.optimizer.warmup_steps = 1_500
@@ -173,7 +174,7 @@ def _v1_h(c: ml_collections.ConfigDict) -> None:
 def _v1_bair(base_channels: int, batch_size: int, steps: int):
   def fill(c: ml_collections.ConfigDict) -> None:
     _v1(base_channels, 2, batch_size, steps)(c)
-    c.dataset.name = "bair"
+    datasets.bair(c)
     c.dataset.size = 64
     c.tokenizer.channel_multipliers = (1, 2, 4)
     c.tokenizer.temporal_downsample = (True, True)

@@ -1,39 +1,89 @@
-"""Batches of clips: checkpointable for training, complete for evaluation."""
+"""Batches of clips: checkpointable for training, complete for evaluation.
+
+`dataset.format` "embedded" names a set that is made as it is read; others are
+files on disk, see input_pipeline/real_data.py. Every set has two splits:
+"train", and "held_out", which is what its authors call validation or test.
+"""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import functools
 
 import grain
 import ml_collections
 import numpy as np
 
+from input_pipeline import clips as clips_lib
 from input_pipeline import digits
 from input_pipeline import photo
+from input_pipeline import real_data
 from input_pipeline import token_shards
+from input_pipeline.batches import Batches
 
 # "video": uint8 (B, T, H, W, 3), "label": (B,), and in joint training "image":
 # uint8 (B', 1, H, W, 3). Of stored tokens, instead of "video": "ids" int32
 # (B, t, h, w), and "condition/TASK" like it.
 Batch = dict[str, np.ndarray]
 
+_THREADS = 2  # that decode the clips of an evaluation
 _SOURCES = {"digits": digits.Digits, "photo": photo.Photo}
 
 
-def source(dataset: ml_collections.ConfigDict, split: str, **kwargs):
+def source(
+  dataset: ml_collections.ConfigDict,
+  split: str,
+  length: int | None = None,
+  training: bool | None = None,
+):
   """Random-access clips of one split ("train" or "held_out").
 
+  Args:
+    dataset: the config's.
+    split: see above.
+    length: how many; None for all of them. Of a set on disk they are spread
+      over all of it, in an order drawn from dataset.seed.
+    training: of a set on disk: whether the rules of training cut the clips
+      (train_window, train_crop, flip) or those of evaluation (eval_window,
+      eval_crop); None: those of training for "train".
+
   Raises:
-    ValueError: an unknown data set, or settings its source rejects.
+    ValueError: an unknown data set, settings its source rejects, or more
+      clips than there are.
   """
+  if dataset.format != "embedded":
+    training = split == "train" if training is None else training
+    clips = real_data.source(dataset, split, training)
+    return clips if length is None else _Spread(clips, length, dataset.seed)
   if dataset.name not in _SOURCES:
     raise ValueError(
-      f"dataset.name={dataset.name!r} must be one of {sorted(_SOURCES)}"
+      f"dataset.name={dataset.name!r} must be one of {sorted(_SOURCES)}, or"
+      " dataset.format another than 'embedded'"
     )
+  kwargs = {} if length is None else {"length": length}
   if dataset.name == "digits":
     kwargs["motion"] = dataset.motion
   return _SOURCES[dataset.name](
     split, dataset.frames, dataset.size, dataset.seed, **kwargs
   )
+
+
+class _Spread:
+  """Some clips, in random order: lists are sorted by class."""
+
+  def __init__(self, clips: clips_lib.Clips, length: int, seed: int):
+    if length > len(clips):
+      raise ValueError(
+        f"{length} clips were asked for (dataset.eval_examples, --num), and"
+        f" there are {len(clips)}"
+      )
+    self._clips = clips
+    self._order = np.random.default_rng(seed).permutation(len(clips))[:length]
+
+  def __len__(self) -> int:
+    return len(self._order)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    return self._clips[self._order[index]]
 
 
 def is_endless(clips) -> bool:
@@ -42,7 +92,12 @@ def is_endless(clips) -> bool:
 
 
 def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
-  """The names of a data set's classes, in order; empty if it has none."""
+  """The names of a data set's classes, in order.
+
+  Empty if it has none, or if its files are not at hand.
+  """
+  if dataset.format != "embedded":
+    return real_data.class_names(dataset)
   return getattr(_SOURCES.get(dataset.name), "CLASS_NAMES", ())
 
 
@@ -50,6 +105,9 @@ def image_source(dataset: ml_collections.ConfigDict):
   """The images of joint training: clips of one frame, (1, H, W, 3) each."""
   images = ml_collections.ConfigDict(dataset.to_dict())
   images.name, images.frames = dataset.joint_name, 1
+  images.format, images.path = dataset.joint_format, dataset.joint_path
+  images.train_crop, images.flip = dataset.joint_crop, dataset.joint_flip
+  images.lists, images.mixture = "", ()
   images.seed = dataset.seed + 1  # else they are the clips' first frames
   return source(images, "train")
 
@@ -66,11 +124,12 @@ def train_batches(
   processes; each takes every process_count-th. The iterator's state is its
   position, saved with each checkpoint. A finite source is repeated, shuffled
   anew in each epoch with `dataset.shuffle`; so tokens come in the order of the
-  clips that they were made of.
+  clips that they were made of. Which part of a video a clip shows depends on
+  dataset.seed, the epoch and the clip's number alone.
 
   Raises:
-    ValueError: settings that contradict each other, or stored tokens that
-      cannot be read.
+    ValueError: settings that contradict each other, or data that cannot be
+      read.
   """
   for field, size in (
     ("batch_size", batch_size),
@@ -84,47 +143,62 @@ def train_batches(
     size // process_count
   )
   if dataset.tokens:
-    clips = token_shards.TokenShards(dataset.tokens)
+    clips = _endless(token_shards.TokenShards(dataset.tokens), dataset)
+  elif dataset.mixture:
+    parts, weights = real_data.mixture(dataset)
+    streams = [_endless(part, dataset) for part in parts]
+    clips = grain.MapDataset.mix(streams, weights)
   else:
-    clips = source(dataset, "train")
-  batches = share(_endless(clips, dataset), batch_size)
+    clips = _endless(source(dataset, "train"), dataset)
+  batches = share(clips, batch_size)
   if dataset.joint_images:
     images = _endless(image_source(dataset), dataset)
     images = share(images, dataset.joint_images)
     count = min(len(batches), len(images))
     pairs = grain.experimental.ZipMapDataset([batches[:count], images[:count]])
     batches = pairs.map(lambda pair: {**pair[0], "image": pair[1]["video"]})
-  # Two threads make clips while the devices compute; clips are cheap.
-  options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-  return iter(batches.to_iter_dataset(options))
+  return Batches(batches, dataset.workers)
 
 
 def _endless(clips, dataset: ml_collections.ConfigDict) -> grain.MapDataset:
-  stream = grain.MapDataset.source(clips)
   if is_endless(clips):
     if dataset.shuffle:
       raise ValueError(
         f"dataset.shuffle={dataset.shuffle} is for finite sets, and"
         f" {dataset.name!r} is endless: set it to False"
       )
-    return stream
+    return grain.MapDataset.source(clips)
+  real = isinstance(clips, clips_lib.Clips)
+  numbers = grain.MapDataset.range(len(clips))
+  stream = numbers if real else grain.MapDataset.source(clips)
   if dataset.shuffle:
     stream = stream.seed(dataset.seed).shuffle()
-  return stream.repeat()
+  stream = stream.repeat()
+  draw = functools.partial(_draw, clips)
+  return stream.map_with_index(draw) if real else stream
+
+
+def _draw(clips: clips_lib.Clips, position: int, number: int):
+  return clips.draw(number, position // len(clips))
 
 
 def eval_batches(
   dataset: ml_collections.ConfigDict, split: str, count: int, batch_size: int
 ) -> Iterator[tuple[Batch, int]]:
-  """The first `count` clips of a split as (batch, number of real clips in it).
+  """`count` clips of a split as (batch, number of real clips in it).
 
-  The last batch is filled up by repeating its last clip, so that every batch
-  has one shape and no clip is dropped: read only the first `number` results.
+  They are cut by the rules of evaluation, of "train", too; see `source`. The
+  last batch is filled up by repeating its last clip, so that every batch has
+  one shape and no clip is dropped: read only the first `number` results.
   """
-  clips = source(dataset, split, length=count)
+  clips = source(dataset, split, length=count, training=False)
+  options = grain.ReadOptions(
+    num_threads=_THREADS, prefetch_buffer_size=2 * batch_size
+  )
+  stream = iter(grain.MapDataset.source(clips).to_iter_dataset(options))
   for start in range(0, count, batch_size):
-    stop = min(start + batch_size, count)
-    examples = [clips[i] for i in range(start, stop)]
+    real = min(batch_size, count - start)
+    examples = [next(stream) for _ in range(real)]
     examples += [examples[-1]] * (batch_size - len(examples))
     batch = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
-    yield batch, stop - start
+    yield batch, real

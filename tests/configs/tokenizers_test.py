@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import base
 from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit import mesh as mesh_lib
@@ -81,7 +82,9 @@ def _shrunk(row):
   """A row, narrow, shallow and at the smallest clip that it takes."""
   module, arg = row
   c = module.get_config(arg)
-  c.name, c.inflate_from, c.dataset.name = "", "none", "digits"
+  c.name, c.inflate_from, frames = "", "none", c.dataset.frames
+  c.dataset = base.tokenizer().dataset  # a step is given its clip
+  c.dataset.frames = frames
   c.num_steps, c.batch_size, c.optimizer.warmup_steps = 10, 1, 1
   c.dataset.size = 2 ** len(c.tokenizer.temporal_downsample)
   if not c.tokenizer.causal:

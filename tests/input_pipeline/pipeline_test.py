@@ -1,29 +1,20 @@
 """Tests of input_pipeline: what is in a batch, and that it can be repeated."""
 
-import ml_collections
 import numpy as np
 import pytest
 from sklearn import datasets
 
+from configs import base
 from input_pipeline import digits
 from input_pipeline import photo
 from input_pipeline import pipeline
 
 
 def _dataset(**changes):
-  fields = dict(
-    name="digits",
-    frames=5,
-    size=16,
-    motion="bounce",
-    seed=0,
-    eval_examples=10,
-    joint_images=0,
-    joint_name="digits",
-    tokens="",
-    shuffle=False,
-  )
-  return ml_collections.ConfigDict({**fields, **changes})
+  dataset = base.tokenizer().dataset
+  dataset.update(frames=5, size=16, eval_examples=10)
+  dataset.update(changes)
+  return dataset
 
 
 def _take(iterator, n):

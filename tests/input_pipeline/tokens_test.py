@@ -4,10 +4,10 @@ import os
 import pickle
 
 from array_record.python import array_record_module
-import ml_collections
 import numpy as np
 import pytest
 
+from configs import base
 from input_pipeline import pipeline
 from input_pipeline import token_shards
 
@@ -64,16 +64,10 @@ def folder(tmp_path):
 
 
 def _dataset(folder, **changes):
-  fields = dict(
-    name="digits",
-    frames=5,
-    size=16,
-    seed=0,
-    joint_images=0,
-    tokens=str(folder),
-    shuffle=False,
-  )
-  return ml_collections.ConfigDict({**fields, **changes})
+  dataset = base.tokenizer().dataset
+  dataset.update(frames=5, size=16, tokens=str(folder))
+  dataset.update(changes)
+  return dataset
 
 
 def _indices(dataset, steps, batch_size=4, **process):

@@ -1,0 +1,67 @@
+"""How the papers cut each real data set; dataset.path is left to the user.
+
+What is not published is marked as ours. Windows and crops are explained in
+input_pipeline/windows.py and crops.py, layouts in folders.py, and README.md
+has the commands ("Train on your own data").
+"""
+
+import ml_collections
+
+
+def _real(c: ml_collections.ConfigDict, name: str) -> None:
+  c.dataset.name = name
+  c.dataset.format = "auto"
+  c.dataset.shuffle = True
+
+
+def imagenet2012(c: ml_collections.ConfigDict) -> None:
+  """1,281,167 and 50,000 images of 1000 classes."""
+  _real(c, "imagenet2012")
+  c.dataset.train_crop = "random_resized"  # 80-100 % of the side, and flipped
+  c.dataset.flip = True  # (spec)
+
+
+def ucf101(c: ml_collections.ConfigDict) -> None:
+  """9,537 and 3,783 videos of 101 classes, of the first official split.
+
+  v1's: short side 128, a random crop of 128 x 128, consecutive frames. No
+  flip is published.
+  """
+  _real(c, "ucf101")
+
+
+def kinetics600(c: ml_collections.ConfigDict) -> None:
+  """About 384,000 and 29,000 videos of 600 classes.
+
+  An evaluation takes 6 clips of a video, 2 windows by 3 crops (spec), here the
+  first and the last window, and the ends and the middle of the long side.
+  Training crops are not published: v1's of UCF-101. Videos that are shorter
+  than a clip are held on their last frame (ours).
+  """
+  _real(c, "kinetics600")
+  c.dataset.eval_window = "ends"
+  c.dataset.eval_crop = "three"
+  c.dataset.filter = "bilinear"  # of the evaluation (spec)
+  c.dataset.short_videos = "hold"
+
+
+def bair(c: ml_collections.ConfigDict) -> None:
+  """43,264 and 256 videos of 30 frames, 64 x 64 pixels: nothing is cut off.
+
+  An evaluation takes the first window (spec); dataset.eval_window=all takes
+  all 15 of 16 frames (the "debiased" scores).
+  """
+  _real(c, "bair")
+  c.dataset.train_crop = "centre"
+  c.dataset.eval_window = "first"
+
+
+def ssv2(c: ml_collections.ConfigDict) -> None:
+  """About 169,000 and 24,000 videos of 174 classes, some of them left and right.
+
+  An evaluation takes 2 clips of a video (spec). Short videos are held on their
+  last frame (ours).
+  """
+  _real(c, "ssv2")
+  c.dataset.eval_window = "ends"
+  c.dataset.short_videos = "hold"

@@ -1,0 +1,156 @@
+"""Clips of one size, out of encoded images and videos of any size.
+
+Which window and which part of the frame a clip shows is drawn from (seed,
+split, epoch, index) and from nothing else: not from the order of reading, nor
+from the number of processes and workers.
+"""
+
+from collections.abc import Sequence
+import itertools
+import typing
+
+import ml_collections
+import numpy as np
+
+from input_pipeline import crops
+from input_pipeline import frame_reader
+from input_pipeline import windows
+
+SPLITS = ("train", "held_out")
+
+
+class Store(typing.Protocol):
+  """Random-access encoded examples of one split of a data set."""
+
+  class_names: Sequence[str]  # the number of a class is its place; () of none
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> frame_reader.Encoded: ...
+
+
+class Clips:
+  """Random-access source of clips, in the form grain reads."""
+
+  def __init__(
+    self,
+    store: Store,
+    dataset: ml_collections.ConfigDict,
+    split: str,
+    training: bool,
+  ):
+    """Clips of dataset.frames x size x size, by its rules.
+
+    Args:
+      store: of that split.
+      dataset: the config's.
+      split: "train" or "held_out".
+      training: True: cut by train_window, train_crop and flip; False: by
+        eval_window and eval_crop.
+
+    Raises:
+      ValueError: an empty split; rules that are unknown or cannot work.
+    """
+    if not len(store):
+      raise ValueError(f"dataset.path={dataset.path} has no {split!r} examples")
+    self._store, self._seed = store, (dataset.seed, SPLITS.index(split))
+    self._window = windows.Window(
+      dataset.train_window if training else dataset.eval_window,
+      dataset.frames,
+      dataset.stride,
+      dataset.short_videos,
+    )
+    self._crop = crops.Crop(
+      dataset.train_crop if training else dataset.eval_crop,
+      dataset.size,
+      dataset.short_side or dataset.size,
+      tuple(dataset.scale),
+      training and dataset.flip,
+      dataset.filter,
+    )
+    self.class_names = tuple(store.class_names)
+    self._places = None  # of the first clip of each video, where counts differ
+    if self._window.rule == "all":
+      counts = (self._window.count(n) for n in _lengths(store))
+      self._places = np.cumsum([0, *counts])
+
+  def __len__(self) -> int:
+    """Clips of an epoch: some rules make several of a video."""
+    if self._places is None:
+      windows_in_all = len(self._store) * self._window.count(None)
+    else:
+      windows_in_all = int(self._places[-1])
+    return windows_in_all * self._crop.count
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    """{"video": uint8 (T, H, W, 3), "label": int32 ()}, of epoch 0."""
+    return self.draw(index, 0)
+
+  def draw(self, index: int, epoch: int) -> dict[str, np.ndarray]:
+    """A clip; those of one index differ between epochs in what is random.
+
+    Raises:
+      ValueError: an example that is damaged or too short; names it.
+    """
+    window, crop = divmod(int(index), self._crop.count)
+    if self._places is None:
+      example, number = divmod(window, self._window.count(None))
+    else:
+      example = int(np.searchsorted(self._places, window, side="right")) - 1
+      number = window - int(self._places[example])
+    rng = np.random.default_rng((*self._seed, epoch, int(index)))
+    place = rng.random()
+    encoded = self._store[example]
+    frames = frame_reader.read(
+      encoded, lambda length: self._window.choose(length, number, place)
+    )
+    return {
+      "video": self._crop(frames, crop, rng),
+      "label": np.int32(encoded.label),
+    }
+
+
+def _lengths(store: Store) -> Sequence[int]:
+  """Frames of each example; opens every file of stores that do not know."""
+  known = getattr(store, "lengths", None)
+  return known or [
+    frame_reader.count_frames(store[i]) for i in range(len(store))
+  ]
+
+
+def all_names(stores: Sequence[Store]) -> tuple[str, ...]:
+  """The classes of several stores, in order, each name once."""
+  names = itertools.chain.from_iterable(s.class_names for s in stores)
+  return tuple(dict.fromkeys(names))
+
+
+def renumber(store: Store, class_names: Sequence[str]) -> Store:
+  """A store whose labels are places in another list of classes.
+
+  Raises:
+    ValueError: a class that the list lacks.
+  """
+  lacking = [name for name in store.class_names if name not in class_names]
+  if lacking:
+    raise ValueError(
+      f"dataset.path has classes that no part of dataset.mixture has:"
+      f" {lacking[:3]}{' and more' if lacking[3:] else ''}; let it be one of"
+      " the parts"
+    )
+  return _Renumbered(store, class_names)
+
+
+class _Renumbered:
+  def __init__(self, store: Store, class_names: Sequence[str]):
+    self._store, self.class_names = store, class_names
+    places = {name: place for place, name in enumerate(class_names)}
+    self._numbers = [places[name] for name in store.class_names]
+    self.lengths = getattr(store, "lengths", None)
+
+  def __len__(self) -> int:
+    return len(self._store)
+
+  def __getitem__(self, index: int) -> frame_reader.Encoded:
+    encoded = self._store[index]
+    label = self._numbers[encoded.label] if self._numbers else 0
+    return frame_reader.Encoded(encoded.name, label, encoded.parts)
