@@ -1,7 +1,10 @@
 """Files that are whole or not there."""
 
+from collections.abc import Mapping
 import os
 import pathlib
+
+import numpy as np
 
 
 def write_atomically(
@@ -24,3 +27,18 @@ def write_atomically(
   finally:
     temporary.unlink(missing_ok=True)
   return path
+
+
+def write_npz(
+  path: str | os.PathLike, arrays: Mapping[str, np.ndarray]
+) -> None:
+  """As `write_atomically`, an .npz; in memory once."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    with open(temporary, "wb") as f:
+      np.savez(f, **arrays)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)

@@ -8,8 +8,21 @@ where the usual matrix square root is not and can come out negative.
 
 from collections.abc import Iterable
 import dataclasses
+import zipfile
 
+import jax
+from jax.experimental import multihost_utils
 import numpy as np
+
+from evaluation import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+  """Mean (d,) and covariance (d, d), float64: what published files hold."""
+
+  mean: np.ndarray
+  covariance: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +36,15 @@ class Statistics:
   @property
   def covariance(self) -> np.ndarray:
     """Unbiased (ddof 1)."""
-    return self.scatter / (self.count - 1)
+    return self.gaussian(1).covariance
+
+  def gaussian(self, ddof: int) -> Gaussian:
+    """With the scatter over count - ddof; ValueError for fewer than 2."""
+    if self.count < 2:
+      raise ValueError(
+        f"a covariance needs at least 2 examples, got {self.count}"
+      )
+    return Gaussian(self.mean, self.scatter / (self.count - ddof))
 
 
 def statistics(features: np.ndarray) -> Statistics:
@@ -39,12 +60,21 @@ def statistics(features: np.ndarray) -> Statistics:
   return Statistics(len(features), mean, centred.T @ centred)
 
 
+def streamed(features: np.ndarray, rows: int = 4096) -> Statistics:
+  """As `statistics`, in float64 for some rows at a time; may be a memmap."""
+  starts = range(0, max(len(features), 1), rows)
+  return merge(statistics(features[i : i + rows]) for i in starts)
+
+
 def merge(parts: Iterable[Statistics]) -> Statistics:
   """Statistics of the union (Chan et al. 1979): stable, unlike raw moments."""
   parts = iter(parts)
   total = next(parts)
   for part in parts:
     count = total.count + part.count
+    if part.count == 0 or total.count == 0:
+      total = total if part.count == 0 else part
+      continue
     delta = part.mean - total.mean
     total = Statistics(
       count,
@@ -56,8 +86,33 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
   return total
 
 
-def distance(a: Statistics, b: Statistics) -> float:
-  """The Fréchet distance, at least 0 up to rounding.
+def merge_processes(own: Statistics | None, width: int) -> Statistics:
+  """Statistics of all processes' examples, the same on each.
+
+  Every process calls it, with None if it has no examples. JAX would make the
+  float64 of the arrays float32, so their bytes travel as uint32; those of one
+  process at a time, so that memory does not grow with their number.
+  """
+  own = own or Statistics(0, np.zeros(width), np.zeros((width, width)))
+  if jax.process_count() == 1:
+    return own
+  packed = np.concatenate([[own.count], own.mean, own.scatter.ravel()])
+  bits = packed.astype(np.float64).view(np.uint32)
+
+  def parts():
+    for index in range(jax.process_count()):
+      sent = multihost_utils.broadcast_one_to_all(
+        bits, is_source=jax.process_index() == index
+      )
+      values = np.asarray(sent).view(np.float64)
+      scatter = values[1 + width :].reshape(width, width)
+      yield Statistics(int(values[0]), values[1 : 1 + width], scatter)
+
+  return merge(parts())
+
+
+def distance(a: Statistics | Gaussian, b: Statistics | Gaussian) -> float:
+  """The Fréchet distance, at least 0 up to rounding; covariances by ddof 1.
 
   Raises:
     ValueError: different dimensions, or fewer than two examples on a side.
@@ -67,17 +122,51 @@ def distance(a: Statistics, b: Statistics) -> float:
       f"features must have the same dimension, got {a.mean.shape[0]} and"
       f" {b.mean.shape[0]}"
     )
-  if min(a.count, b.count) < 2:
-    raise ValueError(
-      "a covariance needs at least 2 examples on each side, got"
-      f" {a.count} and {b.count}"
-    )
   s1, s2 = a.covariance, b.covariance
   cross = _factor(s1).T @ _factor(s2)
   nuclear = np.linalg.svd(cross, compute_uv=False).sum()
   return float(
     np.square(a.mean - b.mean).sum() + s1.trace() + s2.trace() - 2 * nuclear
   )
+
+
+def save(path: str, gaussians: dict[str, Statistics | Gaussian]) -> None:
+  """Writes an .npz as others publish: arrays mu SUFFIX and sigma SUFFIX.
+
+  Args:
+    path: of the file.
+    gaussians: by suffix: "" for pool features, "_s" for sFID's.
+  """
+  arrays = {}
+  for suffix, gaussian in gaussians.items():
+    arrays[f"mu{suffix}"] = gaussian.mean
+    arrays[f"sigma{suffix}"] = gaussian.covariance
+  files.write_npz(path, arrays)
+
+
+def load(path: str, suffix: str, width: int) -> Gaussian:
+  """Reads what `save`, guided-diffusion, pytorch-fid and others wrote.
+
+  Raises:
+    ValueError: no such arrays, or of another shape; names the file.
+  """
+  names = (f"mu{suffix}", f"sigma{suffix}")
+  shapes = ((width,), (width, width))
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      held = sorted(arrays.files)
+      found = [arrays[n] if n in held else None for n in names]
+  except (OSError, ValueError, zipfile.BadZipFile) as error:
+    raise ValueError(f"{path} is no .npz file of statistics: {error}") from None
+  for name, array, shape in zip(names, found, shapes, strict=True):
+    if array is None or array.shape != shape:
+      got = "is missing" if array is None else f"has shape {array.shape}"
+      raise ValueError(
+        f"{path} must hold {name} of shape {shape}, which {got} (it holds"
+        f" {', '.join(held)}): are these statistics of another network?"
+      )
+  mean, covariance = (np.asarray(x, np.float64) for x in found)
+  return Gaussian(mean, (covariance + covariance.T) / 2)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

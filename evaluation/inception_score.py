@@ -1,0 +1,81 @@
+"""Inception score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)).
+
+Three conventions are in use and differ by a percent or more:
+
+  adm: consecutive splits of 5000 examples, the last one maybe shorter; mean
+    over splits (guided-diffusion).
+  torch_fidelity: examples shuffled by RandomState(2020), 10 equal splits; mean
+    and population std over splits.
+  one_split: all examples at once, log(p + 1e-16) (MaskBit, TiTok, tfgan).
+
+Probabilities and sums are float64.
+"""
+
+import numpy as np
+
+CONVENTIONS = ("adm", "torch_fidelity", "one_split")
+_ADM_SPLIT = 5000
+_FIDELITY_SPLITS = 10
+
+
+def inception_score(logits_NV: np.ndarray, convention: str) -> dict[str, float]:
+  """{"is": mean over splits, "is_std": population std, of several splits}.
+
+  Args:
+    logits_NV: of the classifier, before softmax.
+    convention: one of CONVENTIONS.
+
+  Raises:
+    ValueError: another convention, or too few examples for its splits.
+  """
+  return score_of_probabilities(_softmax(logits_NV), convention)
+
+
+def score_of_probabilities(
+  probabilities_NV: np.ndarray, convention: str
+) -> dict[str, float]:
+  """As inception_score, of class probabilities, whose rows sum to 1."""
+  if convention not in CONVENTIONS:
+    raise ValueError(f"convention={convention!r} must be one of {CONVENTIONS}")
+  p_NV = np.asarray(probabilities_NV, np.float64)
+  num = len(p_NV)
+  needed = _FIDELITY_SPLITS if convention == "torch_fidelity" else 1
+  if p_NV.ndim != 2 or num < needed:
+    raise ValueError(
+      f"the inception score {convention!r} needs at least {needed} examples"
+      f" (examples, classes), got {p_NV.shape}"
+    )
+  if np.abs(p_NV.sum(1) - 1).max() > 1e-3 or p_NV.min() < 0:
+    raise ValueError(
+      "each row of the probabilities must sum to 1, and none be below 0: give"
+      " logits to inception_score"
+    )
+  floor = 0.0
+  if convention == "adm":
+    splits = [p_NV[i : i + _ADM_SPLIT] for i in range(0, num, _ADM_SPLIT)]
+  elif convention == "torch_fidelity":
+    p_NV = p_NV[np.random.RandomState(2020).permutation(num)]
+    bounds = [i * num // _FIDELITY_SPLITS for i in range(_FIDELITY_SPLITS + 1)]
+    splits = [p_NV[i:j] for i, j in zip(bounds[:-1], bounds[1:], strict=True)]
+  else:
+    splits, floor = [p_NV], 1e-16
+  values = [_of_split(split, floor) for split in splits]
+  scores = {"is": float(np.mean(values))}
+  if len(values) > 1:
+    scores["is_std"] = float(np.std(values))
+  return scores
+
+
+def _of_split(p_NV: np.ndarray, floor: float) -> float:
+  q_V = p_NV.mean(0)
+  # 0 log 0 is 0; where q is 0, so is every p.
+  with np.errstate(divide="ignore", invalid="ignore"):
+    terms_NV = p_NV * (np.log(p_NV + floor) - np.log(q_V + floor))
+  return float(np.exp(np.where(p_NV > 0, terms_NV, 0.0).sum(1).mean()))
+
+
+def _softmax(logits_NV: np.ndarray) -> np.ndarray:
+  shifted_NV = np.asarray(logits_NV, np.float64)
+  shifted_NV = shifted_NV - shifted_NV.max(1, keepdims=True)
+  p_NV = np.exp(shifted_NV)
+  return p_NV / p_NV.sum(1, keepdims=True)

@@ -1,0 +1,127 @@
+"""Distances of two sets of features by kernels: KID, and two MMDs.
+
+The maximum mean discrepancy (Gretton et al. 2012), squared, is mean k(x, x') +
+mean k(y, y') - 2 mean k(x, y). All in float64; a block of the kernel exists at
+a time.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+KID_PROTOCOL = (
+  "polynomial kernel of degree 3, gamma 1 / width, coefficient 1; unbiased;"
+  " mean and population std of 100 subsets of 1000, RandomState(2020)"
+)
+_ROWS = 1000  # of a block of the kernel
+
+Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def kid(
+  x_ND: np.ndarray,
+  y_MD: np.ndarray,
+  subsets: int = 100,
+  subset_size: int = 1000,
+  seed: int = 2020,
+) -> dict[str, float]:
+  """Kernel Inception distance (Binkowski et al. 2018), as torch-fidelity's.
+
+  Args:
+    x_ND: features of one set. The subsets are drawn from it first: exchanging
+      the two sets changes the value within its std.
+    y_MD: of the other.
+    subsets: how many pairs of subsets are averaged.
+    subset_size: examples of each, without replacement.
+    seed: of the draw.
+
+  Returns:
+    {"kid": mean over the subsets, "kid_std": their population std}. It is
+    unbiased, so it may be below 0.
+
+  Raises:
+    ValueError: another width, or fewer examples than a subset has.
+  """
+  _check_widths(x_ND, y_MD)
+  if min(len(x_ND), len(y_MD)) < subset_size:
+    raise ValueError(
+      f"KID draws subsets of {subset_size} examples, and the two sets have"
+      f" {len(x_ND)} and {len(y_MD)}: give more, or leave KID out"
+    )
+  rng = np.random.RandomState(seed)
+  kernel = polynomial(3, 1.0 / x_ND.shape[1], 1.0)
+  values = []
+  for _ in range(subsets):
+    x = x_ND[rng.choice(len(x_ND), subset_size, replace=False)]
+    y = y_MD[rng.choice(len(y_MD), subset_size, replace=False)]
+    values.append(_unbiased_mmd(np.float64(x), np.float64(y), kernel))
+  return {"kid": float(np.mean(values)), "kid_std": float(np.std(values))}
+
+
+def mmd(x_ND: np.ndarray, y_MD: np.ndarray, kernel: Kernel) -> float:
+  """Squared MMD, biased: the diagonals count. At least 0 up to rounding."""
+  _check_widths(x_ND, y_MD)
+  return (
+    _mean(x_ND, x_ND, kernel)
+    + _mean(y_MD, y_MD, kernel)
+    - 2 * _mean(x_ND, y_MD, kernel)
+  )
+
+
+def cmmd(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
+  """1000 x MMD by a Gaussian of sigma 10, of features of length 1.
+
+  CMMD (Jayasumana et al. 2024) where the features are CLIP's.
+  """
+  for name, features in (("first", x_ND), ("second", y_MD)):
+    length = np.linalg.norm(features, axis=1)
+    if np.abs(length - 1).max() > 1e-3:
+      raise ValueError(
+        f"CMMD is of features of length 1, the {name} set's have lengths in"
+        f" [{length.min():.4g}, {length.max():.4g}]: divide each by its own"
+      )
+  return 1000 * mmd(x_ND, y_MD, gaussian(10.0))
+
+
+def polynomial_mmd(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
+  """MMD by the kernel (x.y / width)^2: 1 / 100 of JEDi on V-JEPA's features."""
+  return mmd(x_ND, y_MD, polynomial(2, 1.0 / x_ND.shape[1], 0.0))
+
+
+def polynomial(degree: int, gamma: float, coefficient: float) -> Kernel:
+  """k(x, y) = (gamma x.y + coefficient)^degree."""
+  return lambda x, y: (gamma * (x @ y.T) + coefficient) ** degree
+
+
+def gaussian(sigma: float) -> Kernel:
+  """k(x, y) = exp(-|x - y|^2 / (2 sigma^2))."""
+
+  def kernel(x, y):
+    squared = np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2 * x @ y.T
+    return np.exp(-np.maximum(squared, 0.0) / (2 * sigma**2))
+
+  return kernel
+
+
+def _mean(x_ND, y_MD, kernel: Kernel) -> float:
+  total = 0.0
+  for i in range(0, len(x_ND), _ROWS):
+    x = np.float64(x_ND[i : i + _ROWS])
+    for j in range(0, len(y_MD), _ROWS):
+      total += kernel(x, np.float64(y_MD[j : j + _ROWS])).sum()
+  return float(total / (len(x_ND) * len(y_MD)))
+
+
+def _unbiased_mmd(x, y, kernel: Kernel) -> float:
+  m = len(x)
+  xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
+  within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
+  return within / (m * (m - 1)) - 2 * xy.mean()
+
+
+def _check_widths(x_ND, y_MD) -> None:
+  if x_ND.ndim != 2 or y_MD.ndim != 2 or x_ND.shape[1] != y_MD.shape[1]:
+    raise ValueError(
+      "two sets of features (examples, width) of one width are needed, got"
+      f" {x_ND.shape} and {y_MD.shape}"
+    )
