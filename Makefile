@@ -55,7 +55,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(DEMO)
+	rm -rf $(DEMO) .xla_cache
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] < (3, 11) and \

@@ -1,6 +1,7 @@
 """Test settings, made before JAX starts."""
 
 import os
+import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
@@ -10,6 +11,14 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_backend_optimization_level=0",  # tests compile more than they run
   ]
 )
+# Compiled programs are shared by the tests, the processes they start and the
+# next run: compiling is most of the suite's time. `make clean` empties it.
+os.environ.setdefault(
+  "JAX_COMPILATION_CACHE_DIR",
+  str(pathlib.Path(__file__).parents[1] / ".xla_cache"),
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
