@@ -12,6 +12,7 @@ a past. Memory grows with the clip, and more than MAX_FRAMES frames are refused.
 """
 
 from collections.abc import Iterator
+import contextlib
 import itertools
 
 import jax
@@ -75,12 +76,46 @@ def reconstruct(
   Raises:
     ValueError: too large for the memory of the device.
   """
+  ids_Bthw = encode(tokenizer, video_BTHWC)
+  return decode(tokenizer, ids_Bthw, video_BTHWC.shape[1:4])
+
+
+def encode(
+  tokenizer: load.LoadedTokenizer, video_BTHWC: np.ndarray
+) -> np.ndarray:
+  """Pads and encodes: uint8 (B, T, H, W, 3) to int32 (B, t, h, w).
+
+  Raises:
+    ValueError: too large for the memory of the device.
+  """
   shape = video_BTHWC.shape[1:4]
   padded = padded_shape(tokenizer.config, shape)
   after = [(0, p - s) for p, s in zip(padded, shape, strict=True)]
   padded_BTHWC = np.pad(video_BTHWC, [(0, 0), *after, (0, 0)], mode="edge")
+  with _within_memory(shape):
+    return np.asarray(tokenizer.encode(padded_BTHWC))
+
+
+def decode(
+  tokenizer: load.LoadedTokenizer,
+  ids_Bthw: np.ndarray,
+  shape: tuple[int, int, int],
+) -> np.ndarray:
+  """Decodes and crops to the (T, H, W) encoded: uint8 (B, T, H, W, 3).
+
+  Raises:
+    ValueError: too large for the memory of the device.
+  """
+  with _within_memory(shape):
+    output_BTHWC = np.asarray(tokenizer.decode(ids_Bthw))
+  frames, height, width = shape
+  return pictures.to_uint8(output_BTHWC[:, :frames, :height, :width])
+
+
+@contextlib.contextmanager
+def _within_memory(shape: tuple[int, int, int]):
   try:
-    output_BTHWC = np.asarray(tokenizer.decode(tokenizer.encode(padded_BTHWC)))
+    yield
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
@@ -88,5 +123,3 @@ def reconstruct(
       f"{shape[0]} frames of {shape[1]} x {shape[2]} pixels do not fit into"
       " the memory of the device: make them fewer or smaller"
     ) from error
-  frames, height, width = shape
-  return pictures.to_uint8(output_BTHWC[:, :frames, :height, :width])

@@ -1,5 +1,6 @@
 """A number that names a tokenizer: equal ones give a clip the same tokens."""
 
+from collections.abc import Sequence
 import hashlib
 import json
 from typing import Any
@@ -13,20 +14,25 @@ from magvit import mesh as mesh_lib
 from magvit import tokenizer
 
 
-def fingerprint(config: ml_collections.ConfigDict, params: Any) -> str:
+def fingerprint(
+  config: ml_collections.ConfigDict,
+  params: Any,
+  sections: Sequence[str] = ("tokenizer", "quantizer"),
+) -> str:
   """sha256 in hexadecimal, the same in every process and on every machine.
 
-  Of the config's sections `tokenizer` and `quantizer`, and of the name, shape,
-  type and bytes of every averaged weight.
+  Of these sections of the config, and of the name, shape, type and bytes of
+  every averaged weight.
 
   Args:
     config: the tokenizer's, as its workdir stores it.
     params: the averaged weights, all on devices of this process.
+    sections: all that decides, beside the weights, what the network computes.
   """
   digest = hashlib.sha256()
-  sections = json.loads(config.to_json())
-  for section in ("tokenizer", "quantizer"):
-    text = json.dumps({section: sections[section]}, sort_keys=True)
+  fields = json.loads(config.to_json())
+  for section in sections:
+    text = json.dumps({section: fields[section]}, sort_keys=True)
     digest.update(text.encode())
   leaves = {
     jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
