@@ -57,7 +57,7 @@ def bair(c: ml_collections.ConfigDict) -> None:
 
 
 def ssv2(c: ml_collections.ConfigDict) -> None:
-  """About 169,000 and 24,000 videos of 174 classes, some of them left and right.
+  """About 169,000 and 24,000 videos of 174 classes; some are mirror images.
 
   An evaluation takes 2 clips of a video (spec). Short videos are held on their
   last frame (ours).

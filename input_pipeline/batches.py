@@ -6,6 +6,7 @@ workers or processes: their states count what each worker has read.
 
 from typing import Any
 
+from absl import flags
 import grain
 
 
@@ -46,6 +47,8 @@ class Batches(grain.DatasetIterator):
     processes = grain.MultiprocessingOptions(
       num_workers=self._workers, per_worker_buffer_size=1
     )
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain reads its own, also in a notebook
     return iter(rest.to_iter_dataset(options).mp_prefetch(processes))
 
   def get_state(self) -> dict[str, int]:

@@ -179,13 +179,19 @@ def _by_stem(
   numbers = {name: i for i, name in enumerate(class_names)}
   files = {}
   for name in media.find(path)[0]:
-    files[os.path.splitext(os.path.basename(name))[0]] = name
+    stem = os.path.splitext(os.path.basename(name))[0]
+    files.setdefault(stem, []).append(name)
   entries = []
   for stem, class_name in rows:
     label = _number(numbers, class_name, list_path, stem)
-    found = files.get(stem)
-    paths = (os.path.join(path, found),) if found else ()
-    entries.append(Entry(found or stem, label, paths))
+    found = files.get(stem, [])
+    if len(found) > 1:
+      raise ValueError(
+        f"dataset.path={path} holds {stem} more than once: {', '.join(found)};"
+        " keep one of them"
+      )
+    paths = tuple(os.path.join(path, name) for name in found)
+    entries.append(Entry(*found or [stem], label, paths))
   return Listing(tuple(entries), tuple(class_names))
 
 
