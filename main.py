@@ -2,6 +2,7 @@
 
   python main.py --config=configs/tokenizer_video.py:digits --workdir=DIR
   python main.py --workdir=DIR --mode=evaluate
+  python main.py --workdir=DIR --mode=evaluate --protocol=NAME --weights=FILE
   python main.py --workdir=DIR --mode=reconstruct --input=FILE_OR_FOLDER
   python main.py --workdir=DIR --mode=sample --task=TASK --num=N
   python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
@@ -28,6 +29,7 @@ from magvit import importer
 from magvit import media
 from magvit import metrics
 from magvit import sample
+from magvit import score
 from magvit import tokenize
 from magvit import train
 
@@ -46,17 +48,23 @@ _NUM = flags.DEFINE_integer("num", None, "How many clips.")
 _SPLIT = flags.DEFINE_string("split", "train", "What to tokenize.")
 _TASKS = flags.DEFINE_list("tasks", None, "Whose conditions to tokenize.")
 _TASK = flags.DEFINE_string("task", None, "What to sample.")
-_LABEL = flags.DEFINE_string("label", None, "Class, by number or name.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
-_STEPS = flags.DEFINE_integer("steps", None, "Of sampling.")
-_GUIDANCE = flags.DEFINE_float("guidance", None, "Of sampling; 0 is none.")
+flags.DEFINE_string("label", None, "Class, by number or name.")
+flags.DEFINE_integer("seed", 0, "Of the samples.")
+flags.DEFINE_integer("steps", None, "Of sampling.")
+_PROTOCOL = flags.DEFINE_string("protocol", None, "Of a table; see README.")
+flags.DEFINE_string("reference", None, "Real clips, statistics.")
+flags.DEFINE_string("weights", None, "Of the feature network.")
+flags.DEFINE_integer("folds", None, "Of the protocol.")
+flags.DEFINE_float("guidance", None, "Of sampling; 0 is none.")
 _MODES_OF = {  # flag -> modes that read it
   "source": ("import",),
-  "input": ("import", "reconstruct", "sample"),
+  "input": ("evaluate", "import", "reconstruct", "sample"),
   "output": ("export", "sample", "tokenize"),
-  "num": ("sample", "tokenize"),
+  "num": ("evaluate", "sample", "tokenize"),
+  "seed": ("evaluate", "sample"),
+  **dict.fromkeys(("protocol", "reference", "weights", "folds"), ("evaluate",)),
   **dict.fromkeys(("split", "tasks"), ("tokenize",)),
-  **dict.fromkeys(("task", "label", "seed", "steps", "guidance"), ("sample",)),
+  **dict.fromkeys(("task", "label", "steps", "guidance"), ("sample",)),
 }
 _TOKENIZERS = {
   "image": tokenizer_image.get_config,
@@ -71,22 +79,24 @@ def run(argv: list[str]) -> None:
     jax.distributed.initialize()
   config, workdir, mode = _CONFIG.value, _WORKDIR.value, _MODE.value
   given = {flag for flag in _MODES_OF if flags.FLAGS[flag].present}
+  asked = lambda names: {name: flags.FLAGS[name].value for name in names}
   for flag in given:
     if mode not in _MODES_OF[flag]:
       wanted = " or ".join(_MODES_OF[flag])
       raise ValueError(f"--{flag} needs --mode={wanted}, not --mode={mode}")
-  if mode == "sample" and given and "task" not in given:
-    raise ValueError(f"--{min(given)} needs --task, whose samples to write")
+  for needed, what in (("task", "sample"), ("protocol", "evaluate")):
+    if mode == what and given and needed not in given:
+      raise ValueError(f"--{min(given)} needs --{needed}: what to {what}")
   for flag in {"export": ["output"], "tokenize": ["output"]}.get(mode, []):
     if flag not in given:
       raise ValueError(f"--mode={mode} needs --{flag}=FOLDER")
+  if mode == "train" and config is None:
+    raise ValueError("--mode=train needs --config=FILE:ARG")
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
   metrics.log_progress_to_stdout()
 
   if mode == "train":
-    if config is None:
-      raise ValueError("--mode=train needs --config=FILE:ARG")
     return train.train(config, workdir)
   if mode == "import":
     return importer.import_weights(
@@ -95,6 +105,8 @@ def run(argv: list[str]) -> None:
   if mode == "tokenize":
     what = (_SPLIT.value, _NUM.value, _TASKS.value)
     return tokenize.tokenize(workdir, _OUTPUT.value, config, *what)
+  if mode == "evaluate" and _PROTOCOL.value is not None:
+    return train.score_protocol(config, workdir, score.Request(**asked(given)))
   stored = checkpoint.read_config(workdir)
   if config is not None:
     checkpoint.check_same_experiment(stored, config, workdir)
@@ -104,15 +116,7 @@ def run(argv: list[str]) -> None:
   if mode == "reconstruct" and _INPUT.value is not None:
     return media.reconstruct(workdir, _INPUT.value)
   if mode == "sample" and _TASK.value is not None:
-    request = sample.Request(
-      task=_TASK.value,
-      num=64 if _NUM.value is None else _NUM.value,
-      label=_LABEL.value,
-      input=_INPUT.value,
-      seed=_SEED.value,
-      steps=_STEPS.value,
-      guidance=_GUIDANCE.value,
-    )
+    request = sample.Request(**{"num": 64, **asked(given - {"output"})})
     return sample.sample(config, workdir, request, _OUTPUT.value)
   return train.run_offline(mode, config, workdir)
 

@@ -19,6 +19,7 @@ def _common() -> ml_collections.ConfigDict:
   c.seed = 0  # of parameters, dropout, masks; the data has its own
   c.num_steps = 0
   c.batch_size = 0  # clips per step over all devices
+  c.microbatches = 1  # of a step, one after the other; generators only
 
   c.dataset = ml_collections.ConfigDict()
   c.dataset.name = "digits"  # the embedded set, input_pipeline/digits.py
@@ -58,11 +59,23 @@ def _common() -> ml_collections.ConfigDict:
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = -1  # devices along the batch; -1: all that are left
   c.mesh.fsdp = 1  # devices that share the parameters and the batch
+  c.mesh.tensor = 1  # devices that share each layer's work, by `rules`
+  # (regex, mesh axis of each of the last dimensions) of parameters, by path;
+  # the first match counts. What is large is split over fsdp as well.
+  c.mesh.rules = ()
 
   c.log_every = 10  # steps between metrics lines
   c.checkpoint_every = 100  # steps
   c.checkpoints_to_keep = 2
   c.eval_every = 0  # steps; 0: only at the end
+
+  c.evaluation = ml_collections.ConfigDict()  # besides the usual scores
+  c.evaluation.protocols = ()  # of evaluation/protocols.py, e.g. "is_c3d"
+  c.evaluation.num = 256  # clips of each; the name in results/ says so
+  c.evaluation.inception_weights = ""  # files of models/convert.py, of the
+  c.evaluation.i3d_weights = ""  # networks that those protocols read
+  c.evaluation.c3d_weights = ""
+  c.evaluation.lpips_weights = ""  # also adds LPIPS to reconstructions
   return c
 
 
@@ -79,10 +92,26 @@ def _optimizer(
   return c
 
 
+# Of a block: the middle channels of two convolutions that follow each other.
+_CONV_RULES = (
+  (r"/conv1/kernel$", ("tensor",)),
+  (r"/conv2/kernel$", ("tensor", None)),
+)
+# Of a block: heads, and hidden units. Of large tables: rows.
+_TRANSFORMER_RULES = (
+  (r"/qkv/(kernel|bias)$", ("tensor", None)),
+  (r"/out/kernel$", ("tensor", None, None)),
+  (r"/mlp_in/(kernel|bias)$", ("tensor",)),
+  (r"/mlp_out/kernel$", ("tensor", None)),
+)
+_TABLE_RULE = (r"/(factors|outputs)/\d+/embedding$", ("tensor", None))
+
+
 def tokenizer() -> ml_collections.ConfigDict:
   """The final video tokenizer, 17 x 128 x 128 to 5 x 16 x 16 tokens (spec)."""
   c = _common()
   c.algorithm = "tokenizer"
+  c.mesh.rules = _CONV_RULES
   c.dataset.size = 128
   c.codebook_from_data = False  # of vq: rows from latents, not drawn (spec, v1)
   c.inflate_from = "none"  # workdir of an image tokenizer to start from
@@ -105,6 +134,9 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.tokenizer.centred_pixels = False  # spec; True: networks see [-1, 1] (OM2)
   c.tokenizer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
   # quantizer and losses stay in float32. (OM2: Open-MAGVIT2.)
+  # Of each residual block or layer, what is computed again backwards: "off",
+  # "all", or "dots" (models/remat.py).
+  c.tokenizer.remat = "off"
   c.tokenizer.transformer = ml_collections.ConfigDict()  # of the baselines
   c.tokenizer.transformer.width = 512
   c.tokenizer.transformer.mlp_width = 2048
@@ -113,7 +145,6 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.tokenizer.transformer.temporal_layers = 7  # on each side
   c.tokenizer.transformer.latent_size = (16, 16)  # of vivit: its positions
   c.tokenizer.transformer.max_latent_frames = 5  # positions in time
-  c.tokenizer.transformer.remat = False  # recompute each layer backwards
 
   c.quantizer = ml_collections.ConfigDict()
   c.quantizer.name = "lfq"  # spec; "vq" (v1), "fsq" or "bsq"
@@ -161,6 +192,7 @@ def masked() -> ml_collections.ConfigDict:
   """MAGVIT-L on 5 x 16 x 16 tokens with factorised vocabulary (spec)."""
   c = _common()
   c.algorithm = "masked"
+  c.mesh.rules = _TRANSFORMER_RULES
   c.dataset.size = 128
   c.tokenizer_workdir = REQUIRED  # of a trained tokenizer; it is copied
 
@@ -172,7 +204,9 @@ def masked() -> ml_collections.ConfigDict:
   c.transformer.factor_bits = (9, 9)  # bits of each sub-token (spec)
   c.transformer.dropout = 0.1  # of hidden units and of attention (spec)
   c.transformer.num_classes = 101
-  c.transformer.remat = False  # recompute each layer in the backward pass
+  c.transformer.remat = "off"  # or "all", "dots": models/remat.py
+  c.transformer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
+  # softmax and losses stay in float32
 
   c.tasks = ml_collections.ConfigDict()  # relative frequency in training;
   c.tasks.class_conditional = 1.0  # what is given: magvit/masking.py
@@ -217,6 +251,7 @@ def autoregressive() -> ml_collections.ConfigDict:
   """MAGVIT-v2's AR-LM of 840M on 5 x 16 x 16 tokens (spec)."""
   c = _common()
   c.algorithm = "autoregressive"
+  c.mesh.rules = (*_TRANSFORMER_RULES, _TABLE_RULE)
   c.dataset.size = 128
   c.tokenizer_workdir = REQUIRED  # of a trained tokenizer; it is copied
 
@@ -232,7 +267,9 @@ def autoregressive() -> ml_collections.ConfigDict:
   c.transformer.prefix_attention = "causal"
   c.transformer.dropout = 0.1  # of hidden units and of attention (v1)
   c.transformer.num_classes = 101
-  c.transformer.remat = False  # recompute each layer in the backward pass
+  c.transformer.remat = "off"  # or "all", "dots": models/remat.py
+  c.transformer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
+  # softmax and losses stay in float32
 
   c.tasks = ml_collections.ConfigDict()  # relative frequency in training
   c.tasks.class_conditional = 1.0

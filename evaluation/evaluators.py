@@ -16,6 +16,8 @@ import numpy as np
 from evaluation import digit_judge
 from evaluation import files
 from evaluation import frechet
+from evaluation import lpips as lpips_lib
+from evaluation import pictures
 from evaluation import reconstruction as metrics_lib
 
 # clips uint8 -> {"video": float, "ids": int, "codebook_entropy": float, ...}
@@ -50,13 +52,16 @@ def evaluate_reconstruction(
   batches: Iterable[tuple[np.ndarray, int]],
   vocabulary: int,
   protocol: dict[str, Any],
+  lpips: lpips_lib.Lpips | None = None,
 ) -> list[Result]:
   """PSNR and SSIM of reconstructed clips, and the use of the codebook.
+
+  MS-SSIM, too, where frames are large enough for it, and LPIPS if it is given.
 
   `batches` are (clips, how many of them count), as `pipeline.eval_batches`
   makes them.
   """
-  psnr, ssim, ids = [], [], []
+  psnr, ssim, ids, others = [], [], [], {"ms_ssim": [], "lpips": []}
   for video, count in batches:
     output = reconstruct(video)
     real = video[:count] / np.float64(255.0)
@@ -64,6 +69,11 @@ def evaluate_reconstruction(
     psnr.append(metrics_lib.psnr(real, fake))
     ssim.append(metrics_lib.ssim(real, fake, "rgb"))
     ids.append(output["ids"][:count])
+    if min(real.shape[2:4]) >= metrics_lib.MS_SSIM_MIN_SIZE:
+      others["ms_ssim"].append(metrics_lib.ms_ssim(real, fake))
+    if lpips is not None:
+      pixels = pictures.to_uint8(fake)
+      others["lpips"].append(lpips(video[:count], pixels))
   psnr, ssim, ids = (np.concatenate(x) for x in (psnr, ssim, ids))
   scores = Result(
     "reconstruction",
@@ -71,9 +81,11 @@ def evaluate_reconstruction(
       "psnr": float(psnr.mean()),
       "psnr_first_frame": float(psnr[:, 0].mean()),
       "ssim": float(ssim.mean()),
+      **{k: float(np.concatenate(v).mean()) for k, v in others.items() if v},
     },
     {
       **protocol,
+      "lpips_weights_sha256": lpips and lpips.weights_sha256,
       "examples": len(psnr),
       "frames": psnr.shape[1],
       "psnr": "dB per frame, mean over frames and clips",

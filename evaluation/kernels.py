@@ -6,6 +6,7 @@ a time.
 """
 
 from collections.abc import Callable
+import math
 
 import numpy as np
 
@@ -90,7 +91,12 @@ def polynomial_mmd(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
 
 def polynomial(degree: int, gamma: float, coefficient: float) -> Kernel:
   """k(x, y) = (gamma x.y + coefficient)^degree."""
-  return lambda x, y: (gamma * (x @ y.T) + coefficient) ** degree
+
+  def kernel(x, y):
+    base = gamma * (x @ y.T) + coefficient
+    return math.prod([base] * degree)  # numpy's power is many times slower
+
+  return kernel
 
 
 def gaussian(sigma: float) -> Kernel:

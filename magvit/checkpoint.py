@@ -31,6 +31,7 @@ _FREE_FIELDS = (
   "checkpoint_every",
   "checkpoints_to_keep",
   "eval_every",
+  "evaluation",
   "sampling",
   "dataset.eval_examples",
 )
@@ -72,6 +73,11 @@ def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
   if jax.process_index() == 0:
     text = config.to_json(indent=2) + "\n"
     files.write_atomically(os.path.join(workdir, "config.json"), text)
+
+
+def has_config(workdir: str) -> bool:
+  """Whether something was trained or imported in a directory."""
+  return os.path.exists(os.path.join(workdir, "config.json"))
 
 
 def own_tokenizer(workdir: str) -> str | None:
@@ -242,7 +248,9 @@ def _checkpoint_directory(workdir: str) -> str:
   return directory
 
 
-def restore_part(workdir: str, part: Any, mesh: Mesh) -> Any:
+def restore_part(
+  workdir: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
+) -> Any:
   """Some arrays of the newest checkpoint, e.g. {"ema": {"generator": ...}}.
 
   `part` gives their shapes, in nested dicts of `jax.ShapeDtypeStruct`.
@@ -258,7 +266,7 @@ def restore_part(workdir: str, part: Any, mesh: Mesh) -> Any:
       sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
     ),
     part,
-    mesh_lib.state_shardings(part, mesh),
+    mesh_lib.state_shardings(part, mesh, rules),
   )
   with ocp.PyTreeCheckpointer() as checkpointer:
     stored = _named(checkpointer.metadata(path).item_metadata.tree)

@@ -15,6 +15,7 @@ import numpy as np
 from evaluation import digit_judge
 from evaluation import evaluators
 from evaluation import files
+from evaluation import lpips
 from evaluation import pictures
 from evaluation import report
 from input_pipeline import pipeline
@@ -60,7 +61,7 @@ def evaluate(
 def reconstruct(config, workdir, mesh, algorithm, params, step) -> None:
   """Pictures of held-out clips beside their reconstructions."""
   _require(algorithm, "reconstruct", config, "a tokenizer")
-  predict = _predictor(algorithm, "reconstruct", mesh, params)
+  predict = predictor(algorithm, "reconstruct", mesh, params)
   count = max(_SHOWN, config.batch_size)
   video = _held_out(config, count)["video"]
   outputs = [
@@ -130,7 +131,7 @@ def flat(results: list[evaluators.Result]) -> dict[str, float]:
 
 
 def _score_reconstruction(config, mesh, algorithm, params):
-  predict = _predictor(algorithm, "reconstruct", mesh, params)
+  predict = predictor(algorithm, "reconstruct", mesh, params)
   batches = (
     (batch["video"], real)
     for batch, real in _batches(config, config.dataset.eval_examples)
@@ -140,7 +141,13 @@ def _score_reconstruction(config, mesh, algorithm, params):
     batches,
     tokenizer.vocabulary(config),
     _protocol(config),
+    _lpips(config.evaluation.lpips_weights),
   )
+
+
+@functools.cache
+def _lpips(weights: str) -> lpips.Lpips | None:
+  return lpips.Lpips(weights) if weights else None
 
 
 def _score_samples(config, mesh, algorithm, params):
@@ -200,7 +207,7 @@ def _held_out(config, count) -> dict[str, np.ndarray]:
   return batch
 
 
-def _predictor(algorithm, name, mesh, params):
+def predictor(algorithm, name, mesh, params):
   """Numpy in, numpy out, the whole batch on every process."""
   function = jax.jit(
     algorithm.predict[name], out_shardings=mesh_lib.replicated(mesh)
@@ -215,7 +222,7 @@ def _predictor(algorithm, name, mesh, params):
 
 def sampler(config, mesh, algorithm, params) -> evaluators.Sample:
   """(task, labels, clips, seed) -> clips, by the algorithm's "sample"."""
-  predict = _predictor(algorithm, "sample", mesh, params)
+  predict = predictor(algorithm, "sample", mesh, params)
   names = masking.task_names(config)
 
   def run(task, label, video, seed):

@@ -8,6 +8,8 @@ import jax
 from jax.sharding import Mesh
 import ml_collections
 
+from evaluation import evaluators
+from evaluation import protocols
 from input_pipeline import pipeline
 from magvit import autoregressive
 from magvit import checkpoint
@@ -15,6 +17,8 @@ from magvit import evaluate
 from magvit import masked
 from magvit import mesh as mesh_lib
 from magvit import metrics as metrics_lib
+from magvit import score
+from magvit import scored_model
 from magvit import state as state_lib
 from magvit import tokenizer
 from magvit import tokens
@@ -69,7 +73,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     config, workdir, mesh, algorithm, state, step_key, data, checkpoints
   )
   params = state.predict_params()
-  evaluate.evaluate(config, workdir, mesh, algorithm, params, config.num_steps)
+  evaluate_all(config, workdir, mesh, algorithm, params, config.num_steps)
 
 
 def run_steps(
@@ -117,7 +121,7 @@ def run_steps(
       if saves:
         checkpoints.save(step, state, data)
       if evaluates and not last:
-        results = evaluate.evaluate(
+        results = evaluate_all(
           config, workdir, mesh, algorithm, state.predict_params(), step
         )
         writer.write(step, evaluate.flat(results))
@@ -135,7 +139,43 @@ def run_offline(
   mesh = mesh_lib.make_mesh(config.mesh)
   check_config(config, mesh)
   algorithm, params, step = open_trained(config, workdir, mesh)
-  evaluate.MODES[mode](config, workdir, mesh, algorithm, params, step)
+  run = evaluate_all if mode == "evaluate" else evaluate.MODES[mode]
+  run(config, workdir, mesh, algorithm, params, step)
+
+
+def evaluate_all(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  mesh: Mesh,
+  algorithm: state_lib.Algorithm,
+  params: Any,
+  step: int,
+) -> list[evaluators.Result]:
+  """The usual scores, and the protocols of config.evaluation."""
+  results = evaluate.evaluate(config, workdir, mesh, algorithm, params, step)
+  if config.evaluation.protocols:
+    model = scored_model.Model(config, workdir, mesh, algorithm, params, step)
+    results += score.run_configured(config, workdir, model)
+  return results
+
+
+def score_protocol(
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
+  request: score.Request,
+) -> None:
+  """A protocol's numbers, of the model in a workdir or of given files."""
+  if request.input is None or checkpoint.has_config(workdir):
+    stored = checkpoint.read_config(workdir)
+    if config is not None and request.input is None:
+      checkpoint.check_same_experiment(stored, config, workdir)
+    config = config or stored
+  opener = None
+  if request.input is None:
+    opener = lambda: scored_model.open_model(
+      config, workdir, protocols.get(request.protocol), open_trained
+    )
+  score.score(workdir, request, config, opener)
 
 
 def open_trained(
@@ -153,7 +193,9 @@ def open_trained(
   for name in algorithm.predict_networks:
     kind = "ema" if name in abstract.ema else "params"
     part.setdefault(kind, {})[name] = getattr(abstract, kind)[name]
-  restored = checkpoint.restore_part(workdir, part, mesh)
+  restored = checkpoint.restore_part(
+    workdir, part, mesh, algorithm.sharding_rules
+  )
   params = {k: v for kind in restored.values() for k, v in kind.items()}
   params.update(algorithm.frozen)
   return algorithm, params, step
@@ -187,7 +229,11 @@ def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
   for field in ("num_steps", "log_every", "checkpoint_every"):
     if config[field] < 1:
       raise ValueError(f"{field}={config[field]} must be at least 1")
-  mesh_lib.check_batch_size(config.batch_size, mesh)
+  if config.microbatches < 1:
+    raise ValueError(f"microbatches={config.microbatches} must be at least 1")
+  mesh_lib.check_batch_size(
+    config.batch_size, mesh, microbatches=config.microbatches
+  )
   if config.dataset.joint_images:
     mesh_lib.check_batch_size(
       config.dataset.joint_images, mesh, "dataset.joint_images"

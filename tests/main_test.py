@@ -122,10 +122,11 @@ def test_media_need_the_mode_that_reads_them_and_a_path(
   tmp_path, tiny_tokenizer_workdir
 ):
   workdir = f"--workdir={tiny_tokenizer_workdir}"
-  for mode in ("train", "evaluate"):
-    message = _error(_TINY, workdir, f"--mode={mode}", "--input=a.png")
-    assert "--input needs --mode=import or reconstruct or sample" in message
-    assert mode in message
+  message = _error(_TINY, workdir, "--mode=train", "--input=a.png")
+  assert "--input needs --mode=evaluate or import or" in message
+  assert "not --mode=train" in message
+  message = _error(workdir, "--mode=evaluate", "--input=a.png")
+  assert "--input needs --protocol" in message
   message = _error(_TINY, workdir, "--mode=sample", "--input=a.png")
   assert "--input needs --task" in message
   missing = f"--input={tmp_path / 'none.png'}"

@@ -1,0 +1,103 @@
+"""One array of an .npz file, rows at a time: others' samples are 10 GB.
+
+What numpy.savez wrote lies in the file as it is, and is mapped. What
+numpy.savez_compressed wrote is unpacked from its start on; rows asked for in
+rising order cost one pass.
+"""
+
+import os
+import zipfile
+
+import numpy as np
+
+_CHUNK = 2**24  # bytes
+
+
+class Rows:
+  """Rows of an array in a file.
+
+  Attributes:
+    shape: of the array.
+    dtype: of the array.
+  """
+
+  def __init__(self, path: str, name: str = "arr_0"):
+    """Raises ValueError: no .npz, no such array, or one of Python objects."""
+    self._path, self._member = path, f"{name}.npy"
+    try:
+      with zipfile.ZipFile(path) as archive:
+        held = [os.path.splitext(n)[0] for n in archive.namelist()]
+        if name not in held:
+          raise ValueError(f"it holds {', '.join(held)}, and no {name}")
+        info = archive.getinfo(self._member)
+        with archive.open(info) as member:
+          header = _read_header(member)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+      raise ValueError(f"cannot read {path} as .npz: {error}") from None
+    self.shape, fortran, self.dtype, header_size = header
+    if fortran or self.dtype.hasobject or not self.shape:
+      raise ValueError(
+        f"{path}: {name} must be rows of numbers in C order, got"
+        f" {self.dtype} of shape {self.shape}"
+      )
+    self._map = None
+    if info.compress_type == zipfile.ZIP_STORED:
+      self._map = np.memmap(
+        path,
+        self.dtype,
+        "r",
+        _data_start(path, info) + header_size,
+        self.shape,
+      )
+    self._stream, self._next = None, 0
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def read(self, start: int, stop: int) -> np.ndarray:
+    """Rows start to stop, in memory."""
+    if self._map is not None:
+      return np.array(self._map[start:stop])
+    row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+    if self._stream is None or start < self._next:
+      self._stream = zipfile.ZipFile(self._path).open(self._member)
+      _read_header(self._stream)
+      self._next = 0
+    self._skip((start - self._next) * row)
+    data = self._stream.read((stop - start) * row)
+    self._next = stop
+    rows = np.frombuffer(data, self.dtype)
+    return rows.reshape(-1, *self.shape[1:]).copy()
+
+  def _skip(self, size: int) -> None:
+    while size > 0:
+      size -= len(self._stream.read(min(size, _CHUNK)))
+
+
+def names(path: str) -> list[str]:
+  """Arrays in a file; ValueError if it is no .npz."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      return [os.path.splitext(name)[0] for name in archive.namelist()]
+  except (OSError, zipfile.BadZipFile) as error:
+    raise ValueError(f"cannot read {path} as .npz: {error}") from None
+
+
+def _read_header(member) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+  version = np.lib.format.read_magic(member)
+  read = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+  }
+  if version not in read:
+    raise ValueError(f"version {version} of the .npy format is not known")
+  shape, fortran, dtype = read[version](member)
+  return shape, fortran, dtype, member.tell()
+
+
+def _data_start(path: str, info: zipfile.ZipInfo) -> int:
+  """Where a member's bytes lie: its local header has names of any length."""
+  with open(path, "rb") as f:
+    f.seek(info.header_offset + 26)
+    name, extra = np.frombuffer(f.read(4), "<u2").tolist()
+  return info.header_offset + 30 + name + extra

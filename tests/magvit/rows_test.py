@@ -1,0 +1,59 @@
+"""Tests of magvit/rows.py: nothing is made twice, nothing is dropped."""
+
+import numpy as np
+import pytest
+
+from magvit import rows
+
+
+def _maker(calls, broken=()):
+  def make(index):
+    calls.append(index.tolist())
+    kept = np.array([i for i in index if i not in broken], np.int64)
+    failures = {f"clip {i}": "torn" for i in index if i in broken}
+    return rows.Part(kept, {"square": (kept**2)[:, None]}, failures)
+
+  return make
+
+
+def test_rows_come_in_order_and_are_made_once(tmp_path):
+  calls = []
+  folder, of = str(tmp_path / "f"), {"name": "squares"}
+  for _ in range(2):
+    made = rows.compute(folder, of, 10, 4, _maker(calls))
+    np.testing.assert_array_equal(made.rows["square"][:, 0], np.arange(10) ** 2)
+    np.testing.assert_array_equal(made.index, np.arange(10))
+  assert calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+  calls, folder, of = [], str(tmp_path / "f"), {"name": "squares"}
+  good = _maker(calls)
+
+  def dies(index):
+    if index[0] == 8:
+      raise KeyboardInterrupt
+    return good(index)
+
+  with pytest.raises(KeyboardInterrupt):
+    rows.compute(folder, of, 12, 4, dies)
+  made = rows.compute(folder, of, 12, 4, good)
+  assert calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+  assert len(made.index) == 12
+
+
+def test_few_broken_clips_are_reported_and_many_are_an_error(tmp_path):
+  folder, of = str(tmp_path / "f"), {"name": "squares"}
+  made = rows.compute(folder, of, 200, 50, _maker([], {7, 60}))
+  assert made.failures == {"clip 7": "torn", "clip 60": "torn"}
+  assert 7 not in made.index and len(made.index) == 198
+  assert made.rows["square"][7, 0] == 8**2
+  with pytest.raises(ValueError, match="3 of 200 .* than 1%: clip 7: torn"):
+    rows.compute(str(tmp_path / "g"), of, 200, 50, _maker([], {7, 8, 9}))
+
+
+def test_rows_of_something_else_are_refused(tmp_path):
+  folder = str(tmp_path / "f")
+  rows.compute(folder, {"name": "squares"}, 4, 4, _maker([]))
+  with pytest.raises(ValueError, match="holds something else"):
+    rows.compute(folder, {"name": "cubes"}, 4, 4, _maker([]))
