@@ -74,7 +74,7 @@ def _ucf101(c: ml_collections.ConfigDict) -> None:
   datasets.ucf101(c)
   c.num_steps = 74_000  # 2000 epochs of 9,537 clips, as v1
   c.batch_size = 256
-  c.transformer.remat = True
+  c.transformer.remat = "all"
   c.loss_chunks = 16  # 84 MB of logits for each clip
 
 

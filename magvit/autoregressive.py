@@ -77,7 +77,8 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     class_B = jnp.where(dropped_B | ~has_class_S[task], no_class, label_B)
     predicted_N = jnp.arange(tokens.num) >= given_S[task]
 
-    def loss_fn(params):
+    def loss_fn(params, inputs, dropout_key):
+      parts_BNF, class_B = inputs
       loss_BN, hits_BN = token_losses(
         transformer,
         params,
@@ -91,8 +92,12 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       mean = lambda x_BN: (x_BN * predicted_N).mean() / predicted_N.mean()
       return mean(loss_BN), {"loss": mean(loss_BN), "accuracy": mean(hits_BN)}
 
-    gradient, metrics = jax.grad(loss_fn, has_aux=True)(
-      state.params["transformer"]
+    gradient, metrics = state_lib.mean_gradient(
+      loss_fn,
+      state.params["transformer"],
+      (parts_BNF, class_B),
+      dropout_key,
+      c.microbatches,
     )
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     state = state_lib.descend(state, "transformer", gradient, adam)
@@ -135,6 +140,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     step=step,
     predict={"sample": sample},
     predict_networks=("transformer",),
+    sharding_rules=c.mesh.rules,
     frozen={"generator": tokens.params},
   )
 
@@ -255,10 +261,12 @@ def define_transformer(
   config: ml_collections.ConfigDict, tokens: int
 ) -> network.Network:
   """The transformer of a config, for clips of this many tokens."""
+  settings, dtype = tokens_lib.transformer_settings(config)
   return network.define(
     lambda rngs: ar_transformer.ArTransformer(
-      num_tokens=tokens, **config.transformer, rngs=rngs
-    )
+      num_tokens=tokens, **settings, rngs=rngs
+    ),
+    dtype,
   )
 
 

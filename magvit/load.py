@@ -199,7 +199,7 @@ class LoadedGenerator:
     name = tuple(sorted(changed.items()))
     if name not in self._programs:
       config = sampling.with_settings(self.config, changed)
-      mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+      mesh = mesh_lib.data_mesh(jax.devices()[:1])
       algorithm = train.build(config, self._workdir, mesh)
       params = {**self._params(algorithm, mesh), **algorithm.frozen}
       sample = jax.jit(algorithm.predict["sample"])
@@ -224,8 +224,7 @@ def load_tokenizer(path: str) -> LoadedTokenizer:
   if config.algorithm != "tokenizer":
     path = os.path.join(path, "tokenizer")
     config = checkpoint.read_config(path)
-  config.mesh.data, config.mesh.fsdp = 1, 1
-  mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+  mesh = mesh_lib.data_mesh(jax.devices()[:1])
   return LoadedTokenizer(config, *tokenizer_lib.restore_generator(path, mesh))
 
 

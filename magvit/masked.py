@@ -115,14 +115,11 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     )
     masked_BN = chosen_BN & ~given_N
 
-    def loss_fn(params):
+    def loss_fn(params, inputs, dropout_key):
+      parts_BNF, input_BNF, masked_BN, class_B = inputs
+      token_B = jnp.broadcast_to(token_S[task], class_B.shape)
       logits = transformer(
-        params,
-        input_BNF,
-        masked_BN,
-        class_B,
-        jnp.broadcast_to(token_S[task], class_B.shape),
-        dropout_key,
+        params, input_BNF, masked_BN, class_B, token_B, dropout_key
       )
       everywhere_BN = jnp.ones(masked_BN.shape)
       loss, hits_BN = 0.0, True
@@ -132,17 +129,20 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
           logits_BNV, target_BN, everywhere_BN, c.label_smoothing
         )
         hits_BN &= logits_BNV.argmax(-1) == target_BN
-      hidden = jnp.maximum(masked_BN.sum(), 1)
-      metrics = {
+      return loss, {
         "loss": loss,
-        "masked_accuracy": (hits_BN & masked_BN).sum() / hidden,
         "masked_share": masked_BN.mean(),
+        "masked_accuracy": (hits_BN & masked_BN).mean(),  # not yet of those
       }
-      return loss, metrics
 
-    gradient, metrics = jax.grad(loss_fn, has_aux=True)(
-      state.params["transformer"]
+    gradient, metrics = state_lib.mean_gradient(
+      loss_fn,
+      state.params["transformer"],
+      (parts_BNF, input_BNF, masked_BN, class_B),
+      dropout_key,
+      c.microbatches,
     )
+    metrics["masked_accuracy"] /= jnp.maximum(metrics["masked_share"], 1e-9)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     state = state_lib.descend(state, "transformer", gradient, adam)
     return state, metrics
@@ -234,6 +234,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     step=step,
     predict={"sample": sample},
     predict_networks=("transformer",),
+    sharding_rules=c.mesh.rules,
     frozen={"generator": tokens.params},
   )
 
@@ -243,13 +244,15 @@ def define_transformer(
 ) -> network.Network:
   """The transformer of a config, for clips of this many tokens."""
   several_tasks = len(masking.task_names(config)) > 1
+  settings, dtype = tokens_lib.transformer_settings(config)
   return network.define(
     lambda rngs: masked_transformer.MaskedTransformer(
       num_tokens=tokens,
       task_slots=masking.TASK_SLOTS if several_tasks else 0,
-      **config.transformer,
+      **settings,
       rngs=rngs,
-    )
+    ),
+    dtype,
   )
 
 

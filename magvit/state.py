@@ -6,6 +6,7 @@ from typing import Any
 
 from flax import struct
 import jax
+from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
@@ -42,6 +43,7 @@ class Algorithm:
   predict_networks: tuple[str, ...]  # the trained networks that those read
   # Arrays for TrainState.frozen; `init` leaves that field empty.
   frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
+  sharding_rules: mesh_lib.Rules = ()  # of the state, beside fsdp
   # Applied to the initial state of a new run, never on resuming.
   warm_start: Callable[[TrainState], TrainState] | None = None
 
@@ -58,6 +60,41 @@ def of_one_network(
     extras={},
     frozen={},
   )
+
+
+def mean_gradient(
+  loss_fn: Callable[[Any, Any, jax.Array], tuple[jax.Array, Metrics]],
+  params: Any,
+  batch: Any,
+  key: jax.Array,
+  microbatches: int,
+) -> tuple[Any, Metrics]:
+  """(gradient, metrics) of a loss that is a mean over the batch.
+
+  `loss_fn(params, batch, key)` sees `microbatches` parts of the batch one after
+  the other, so its activations are of one part at a time.
+  """
+  gradient_fn = jax.grad(loss_fn, has_aux=True)
+  if microbatches == 1:
+    return gradient_fn(params, batch, key)
+  # Every k-th example makes a part, which leaves each on its device.
+  parts = jax.tree.map(
+    lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
+  )
+
+  def add(total, inputs):
+    part, index = inputs
+    new = gradient_fn(params, part, jax.random.fold_in(key, index))
+    return jax.tree.map(jnp.add, total, new), None
+
+  zeros = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype),
+    jax.eval_shape(
+      gradient_fn, params, jax.tree.map(lambda x: x[0], parts), key
+    ),
+  )
+  total, _ = lax.scan(add, zeros, (parts, jnp.arange(microbatches)))
+  return jax.tree.map(lambda x: x / microbatches, total)
 
 
 def descend(
@@ -79,7 +116,7 @@ def descend(
 def create(algorithm: Algorithm, mesh: Mesh, key: jax.Array) -> TrainState:
   """The initial state, born sharded: no device ever holds all of it."""
   shardings = mesh_lib.state_shardings(
-    jax.eval_shape(algorithm.init, key), mesh
+    jax.eval_shape(algorithm.init, key), mesh, algorithm.sharding_rules
   )
   # XLA:CPU spends 20 s optimising the random numbers of a small network.
   on_cpu = mesh.devices.flat[0].platform == "cpu"

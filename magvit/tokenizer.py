@@ -43,6 +43,12 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   """
   c = config
   check_losses(c)
+  if c.microbatches != 1:
+    raise ValueError(
+      f"microbatches={c.microbatches} must be 1 for a tokenizer, whose codebook"
+      " entropy and LeCAM are of the whole batch: to save memory set"
+      " tokenizer.remat=all, or use more devices"
+    )
   generator = define_tokenizer(c)
   video_shape = clip_shape(c)
   latent_shape = sizes(c).latent(video_shape)
@@ -222,6 +228,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     step=step,
     predict=predict_functions(generator),
     predict_networks=("generator",),
+    sharding_rules=c.mesh.rules,
     frozen=frozen,
     warm_start=_warm_start(c, mesh),
   )

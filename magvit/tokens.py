@@ -19,6 +19,8 @@ from models import clip_sizes
 from models import network
 from models import tokenizer
 
+_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
@@ -107,6 +109,19 @@ def needs_condition_tokens(task: str, causal: bool) -> bool:
   """
   exact = causal and masking.TASKS[task].exact
   return masking.needs_clip(task) and not exact
+
+
+def transformer_settings(
+  config: ml_collections.ConfigDict,
+) -> tuple[dict[str, Any], Any]:
+  """(arguments of a generator's network, the dtype that it computes in)."""
+  settings = config.transformer.to_dict()
+  name = settings.pop("dtype")
+  if name not in _DTYPES:
+    raise ValueError(
+      f"transformer.dtype={name!r} must be one of {sorted(_DTYPES)}"
+    )
+  return settings, _DTYPES[name]
 
 
 def check_stored(config: ml_collections.ConfigDict) -> None:

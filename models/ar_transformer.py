@@ -45,7 +45,7 @@ class ArTransformer(nnx.Module):
     mlp_width: int,
     num_heads: int,
     dropout: float,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
@@ -122,8 +122,12 @@ class ArTransformer(nnx.Module):
     f = earlier_BNf.shape[-1]
     output = (self.outputs or self.factors)[f]
     h_BND = x_BND + self._embed_parts(earlier_BNf)
-    logits_BNV = jnp.einsum("bnd,vd->bnv", h_BND, output.embedding[...])
-    return logits_BNV.astype(jnp.float32)
+    return jnp.einsum(
+      "bnd,vd->bnv",
+      h_BND,
+      output.embedding[...],
+      preferred_element_type=jnp.float32,
+    )
 
   def start(
     self, parts_BMF: jax.Array, class_B: jax.Array, given: int | jax.Array
@@ -151,7 +155,9 @@ class ArTransformer(nnx.Module):
     `previous_BF` is token n - 1; ignored for token 0, which follows the class.
     """
     x_BD = jnp.where(
-      n == 0, self.classes(class_B), self._embed_parts(previous_BF)
+      n == 0,
+      attention.look_up(self.classes, class_B),
+      self._embed_parts(previous_BF),
     )
     position = n + _PREFIX - 1
     x_B1D = (x_BD + self.positions.embedding[position])[:, None]
@@ -161,7 +167,7 @@ class ArTransformer(nnx.Module):
 
   def _embed_sequence(self, parts_BMF, class_B):
     bos_D = self.bos.embedding[0]
-    class_BD = self.classes(class_B)
+    class_BD = attention.look_up(self.classes, class_B)
     tokens_BMD = self._embed_parts(parts_BMF)
     prefix_B2D = jnp.stack(
       [jnp.broadcast_to(bos_D, class_BD.shape), class_BD], axis=1
@@ -171,10 +177,10 @@ class ArTransformer(nnx.Module):
 
   def _embed_parts(self, parts):
     """(..., f) to (..., D), of the first f sub-tokens; 0 for none."""
-    width = self.positions.features
-    x = jnp.zeros((*parts.shape[:-1], width))
+    width, dtype = self.positions.features, self.positions.embedding.dtype
+    x = jnp.zeros((*parts.shape[:-1], width), dtype)
     for f in range(parts.shape[-1]):
-      x += self.factors[f](parts[..., f])
+      x += attention.look_up(self.factors[f], parts[..., f])
     return x
 
   def _mask(self, given):

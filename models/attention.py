@@ -11,6 +11,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from models import remat as remat_lib
+
 _LAYER_NORM_EPSILON = 1e-6
 
 # Keys and values of all layers (L) and positions (S): (L, B, S, A, d) each.
@@ -20,8 +22,8 @@ Cache = tuple[jax.Array, jax.Array]
 class Stack(nnx.Module):
   """Equal blocks one after the other, then a norm.
 
-  One stacked block: layers are scanned, and compile once. With `remat` the
-  backward pass keeps only the input of each block and computes it again.
+  One stacked block: layers are scanned, and compile once. `remat` is a choice
+  of models/remat.py.
   """
 
   def __init__(
@@ -30,7 +32,7 @@ class Stack(nnx.Module):
     width: int,
     mlp_width: int,
     num_heads: int,
-    remat: bool,
+    remat: str,
     dropout: float = 0.0,
     *,
     rngs: nnx.Rngs,
@@ -60,15 +62,15 @@ class Stack(nnx.Module):
       block, key = layer
       return block(x_BND, mask_NN, key), None
 
-    if self.remat:
-      body = jax.checkpoint(body, prevent_cse=False)
+    body = remat_lib.apply(body, self.remat, in_scan=True)
     return self.norm(lax.scan(body, x_BND, (self.layers, keys_L))[0])
 
   def empty_cache(self, batch: int, length: int) -> Cache:
     """For sequences of `length` (S) tokens."""
     width = self.norm.num_features
     shape = (self.num_layers, batch, length, self.num_heads)
-    empty_LBSAd = jnp.zeros((*shape, width // self.num_heads))
+    dtype = self.norm.scale.dtype
+    empty_LBSAd = jnp.zeros((*shape, width // self.num_heads), dtype)
     return empty_LBSAd, empty_LBSAd
 
   def extend(
@@ -94,8 +96,10 @@ class Stack(nnx.Module):
       write = lax.dynamic_update_slice
       keys_LBSAd = write(keys_LBSAd, k_BNAd[None], at)
       values_LBSAd = write(values_LBSAd, v_BNAd[None], at)
-      y_BND = attend_to(q_BNAd, keys_LBSAd[index], values_LBSAd[index], mask_NS)
-      return (block.finish(x_BND, y_BND), keys_LBSAd, values_LBSAd), None
+      y_BNAd = attend_to(
+        q_BNAd, keys_LBSAd[index], values_LBSAd[index], mask_NS
+      )
+      return (block.finish(x_BND, y_BNAd), keys_LBSAd, values_LBSAd), None
 
     layers = (self.layers, jnp.arange(self.num_layers))
     (x_BND, *cache), _ = lax.scan(body, (x_BND, *cache), layers)
@@ -120,13 +124,16 @@ class Block(nnx.Module):
         f"width={width} of a transformer must be a multiple of"
         f" num_heads={num_heads}: change either"
       )
+    depth = width // num_heads
     self.attention_norm = layer_norm(width, rngs)
-    self.qkv = nnx.Linear(width, 3 * width, rngs=rngs)
-    self.out = nnx.Linear(width, width, rngs=rngs)
+    # Heads are a dimension of their own, so that a mesh can split them.
+    self.qkv = nnx.LinearGeneral(width, (3, num_heads, depth), rngs=rngs)
+    self.out = nnx.LinearGeneral(
+      (num_heads, depth), width, axis=(-2, -1), rngs=rngs
+    )
     self.mlp_norm = layer_norm(width, rngs)
     self.mlp_in = nnx.Linear(width, mlp_width, rngs=rngs)
     self.mlp_out = nnx.Linear(mlp_width, width, rngs=rngs)
-    self.num_heads = num_heads
     self.dropout = dropout
 
   def __call__(
@@ -144,51 +151,31 @@ class Block(nnx.Module):
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
     drop = lambda p_BANN: dropout(p_BANN, self.dropout, keys[0])
-    y_BND = attend_to(*self.project(x_BND), mask_NN, drop)
-    return self.finish(x_BND, y_BND, keys[1])
+    y_BNAd = attend_to(*self.project(x_BND), mask_NN, drop)
+    return self.finish(x_BND, y_BNAd, keys[1])
 
   def project(self, x_BND: jax.Array) -> tuple[jax.Array, ...]:
     """Queries, keys and values (B, N, A, d)."""
-    return split_heads(self.qkv(self.attention_norm(x_BND)), self.num_heads)
+    return split_qkv(self.qkv(self.attention_norm(x_BND)))
 
   def finish(
     self,
     x_BND: jax.Array,
-    y_BND: jax.Array,
+    y_BNAd: jax.Array,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
     """The block's output, from its input and what its attention gathered."""
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
-    x_BND = x_BND + dropout(self.out(y_BND), self.dropout, keys[0])
+    x_BND = x_BND + dropout(self.out(y_BNAd), self.dropout, keys[0])
     h_BND = self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BND))))
     return x_BND + dropout(h_BND, self.dropout, keys[1])
 
 
-def attend(
-  qkv_BNE: jax.Array,
-  num_heads: int,
-  mask_NN: jax.Array | None = None,
-  drop: Callable[[jax.Array], jax.Array] = lambda p_BANN: p_BANN,
-) -> jax.Array:
-  """Self-attention without its projections: (B, N, D).
-
-  Args:
-    qkv_BNE: queries, keys and values, D channels each, E = 3 D.
-    num_heads: divides D.
-    mask_NN: as in `Block`.
-    drop: dropout of the attention weights (B, A, N, N), float32.
-  """
-  return attend_to(*split_heads(qkv_BNE, num_heads), mask_NN, drop)
-
-
-def split_heads(qkv_BNE: jax.Array, num_heads: int) -> tuple[jax.Array, ...]:
-  """Queries, keys and values (B, N, A, d) of E = 3 A d channels."""
-  batch, tokens, channels = qkv_BNE.shape
-  depth = channels // 3 // num_heads
-  qkv = qkv_BNE.reshape(batch, tokens, 3, num_heads, depth)
-  return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+def split_qkv(qkv_BN3Ad: jax.Array) -> tuple[jax.Array, ...]:
+  """Queries, keys and values (B, N, A, d)."""
+  return qkv_BN3Ad[:, :, 0], qkv_BN3Ad[:, :, 1], qkv_BN3Ad[:, :, 2]
 
 
 def attend_to(
@@ -198,16 +185,24 @@ def attend_to(
   mask_NS: jax.Array | None = None,
   drop: Callable[[jax.Array], jax.Array] = lambda p_BANS: p_BANS,
 ) -> jax.Array:
-  """Attention of N queries to S keys, heads joined: (B, N, D); D = A d."""
-  batch, tokens, num_heads, depth = q_BNAd.shape
-  scores_BANS = jnp.einsum("bqad,bkad->baqk", q_BNAd, k_BSAd)
-  scores_BANS = scores_BANS.astype(jnp.float32) / depth**0.5
+  """Attention of N queries to S keys: (B, N, A, d), in float32 inside.
+
+  `mask_NS` is as in `Block`; `drop` is the dropout of the weights (B, A, N, S).
+  """
+  scores_BANS = jnp.einsum(
+    "bqad,bkad->baqk", q_BNAd, k_BSAd, preferred_element_type=jnp.float32
+  )
+  scores_BANS /= q_BNAd.shape[-1] ** 0.5
   if mask_NS is not None:
     # Minus infinity, so that a hidden token weighs exactly 0.
     scores_BANS = jnp.where(mask_NS, scores_BANS, -jnp.inf)
   p_BANS = drop(jax.nn.softmax(scores_BANS)).astype(q_BNAd.dtype)
-  y_BNAd = jnp.einsum("baqk,bkad->bqad", p_BANS, v_BSAd)
-  return y_BNAd.reshape(batch, tokens, num_heads * depth)
+  return jnp.einsum("baqk,bkad->bqad", p_BANS, v_BSAd)
+
+
+def look_up(table: nnx.Embed, ids: jax.Array) -> jax.Array:
+  """Rows (..., D) in the table's dtype, which a call of `nnx.Embed` widens."""
+  return jnp.take(table.embedding[...], ids, axis=0)
 
 
 def causal_mask(tokens: int) -> jax.Array:

@@ -17,6 +17,7 @@ from flax import nnx
 import jax
 
 from models import layers
+from models import remat as remat_lib
 
 DOWNSAMPLE = ("conv4", "conv3", "average")
 UPSAMPLE = ("depth_to_space", "nearest")
@@ -34,12 +35,14 @@ class Encoder(nnx.Module):
     num_res_blocks: int,
     latent_channels: int,
     downsample: str,
+    remat: str,
     convention: layers.Convention,
     *,
     rngs: nnx.Rngs,
   ):
     """See configs/base.py, section `tokenizer`, for the arguments."""
     layers.check_choice("downsample", downsample, DOWNSAMPLE)
+    self.remat = remat
     widths = [base_channels * m for m in channel_multipliers]
     res = lambda cin, cout: layers.ResidualBlock(
       cin, cout, convention, rngs=rngs
@@ -73,7 +76,7 @@ class Encoder(nnx.Module):
     for level, blocks in enumerate(self.levels):
       with jax.named_scope(f"encoder_level_{level}"):
         for block in blocks:
-          x = block(x)
+          x = remat_lib.apply(block, self.remat)(x)
         if level == len(self.down_factors):
           break
         if self.downs is None:
@@ -81,7 +84,7 @@ class Encoder(nnx.Module):
         else:
           x = self.downs[level](x)
     for block in self.mid:
-      x = block(x)
+      x = remat_lib.apply(block, self.remat)(x)
     return self.conv_out(jax.nn.silu(self.norm_out(x)))
 
 
@@ -101,6 +104,7 @@ class Decoder(nnx.Module):
     upsample: str,
     adaptive_norm: str,
     kept_frame: str,
+    remat: str,
     convention: layers.Convention,
     *,
     rngs: nnx.Rngs,
@@ -110,7 +114,7 @@ class Decoder(nnx.Module):
     layers.check_choice("adaptive_norm", adaptive_norm, ADAPTIVE_NORM)
     layers.check_choice("kept_frame", kept_frame, ("last", "first"))
     self.upsample, self.adaptive_norm = upsample, adaptive_norm
-    self.kept_frame = kept_frame
+    self.kept_frame, self.remat = kept_frame, remat
     self.causal = convention.causal
     widths = [base_channels * m for m in channel_multipliers]
     kernel = convention.kernel(3)
@@ -152,13 +156,13 @@ class Decoder(nnx.Module):
   def __call__(self, z_BthwK: jax.Array) -> jax.Array:
     x, condition = self.conv_in(z_BthwK), z_BthwK
     for block in self.mid:
-      x = block(x)
+      x = remat_lib.apply(block, self.remat)(x)
     for step, blocks in enumerate(self.levels):
       with jax.named_scope(f"decoder_level_{len(self.levels) - 1 - step}"):
         if self.adaptive_norms is not None:
           x = self.adaptive_norms[step](x, condition)
         for block in blocks:
-          x = block(x)
+          x = remat_lib.apply(block, self.remat)(x)
         if step < len(self.ups):
           factors = self.up_factors[step]
           if self.upsample == "depth_to_space":

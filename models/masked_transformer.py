@@ -14,6 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from models import attention
+from models import remat as remat_lib
 
 _LAYER_NORM_EPSILON = 1e-12
 
@@ -37,7 +38,7 @@ class MaskedTransformer(nnx.Module):
     mlp_width: int,
     num_heads: int,
     dropout: float,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
@@ -86,13 +87,14 @@ class MaskedTransformer(nnx.Module):
       dropout_key: draws the dropout of training; None for inference.
     """
     tokens_BND = sum(
-      table(parts_BNF[..., f]) for f, table in enumerate(self.factors)
+      attention.look_up(table, parts_BNF[..., f])
+      for f, table in enumerate(self.factors)
     )
     mask_D = self.mask.embedding[0]
     tokens_BND = jnp.where(masked_BN[..., None], mask_D, tokens_BND)
-    prefix = [self.classes(class_B)[:, None]]
+    prefix = [attention.look_up(self.classes, class_B)[:, None]]
     if self.tasks is not None:
-      prefix.insert(0, self.tasks(task_B)[:, None])
+      prefix.insert(0, attention.look_up(self.tasks, task_B)[:, None])
     x_BND = jnp.concatenate([*prefix, tokens_BND], axis=1)
     x_BND = self.norm(x_BND + self.positions.embedding[...])
     keys = [None] * 2
@@ -114,8 +116,7 @@ class MaskedTransformer(nnx.Module):
       block, key = layer
       return block(x, key), None
 
-    if self.remat:
-      body = jax.checkpoint(body, prevent_cse=False)
+    body = remat_lib.apply(body, self.remat, in_scan=True)
     return lax.scan(body, x_BND, (self.layers, layer_keys))[0]
 
 
@@ -131,13 +132,13 @@ class Block(nnx.Module):
     *,
     rngs: nnx.Rngs,
   ):
-    self.qkv = _dense(width, 3 * width, rngs)
-    self.out = _dense(width, width, rngs)
+    heads = (num_heads, width // num_heads)
+    self.qkv = _dense(width, (3, *heads), rngs)
+    self.out = _dense(heads, width, rngs, axis=(-2, -1))
     self.attention_norm = _layer_norm(width, rngs)
     self.mlp_in = _dense(width, mlp_width, rngs)
     self.mlp_out = _dense(mlp_width, width, rngs)
     self.mlp_norm = _layer_norm(width, rngs)
-    self.num_heads = num_heads
     self.dropout = dropout
 
   def __call__(
@@ -157,8 +158,8 @@ class Block(nnx.Module):
 
   def _attend(self, x_BND, dropout_key):
     drop = lambda p_BANN: attention.dropout(p_BANN, self.dropout, dropout_key)
-    qkv_BNE = self.qkv(x_BND)
-    return self.out(attention.attend(qkv_BNE, self.num_heads, drop=drop))
+    qkv = attention.split_qkv(self.qkv(x_BND))
+    return self.out(attention.attend_to(*qkv, drop=drop))
 
 
 class Head(nnx.Module):
@@ -171,8 +172,10 @@ class Head(nnx.Module):
 
   def __call__(self, x_BND: jax.Array, table_VD: jax.Array) -> jax.Array:
     h_BND = self.norm(jax.nn.gelu(self.dense(x_BND)))
-    logits_BNV = jnp.einsum("bnd,vd->bnv", h_BND, table_VD)
-    return logits_BNV.astype(jnp.float32) + self.bias[...]
+    logits_BNV = jnp.einsum(
+      "bnd,vd->bnv", h_BND, table_VD, preferred_element_type=jnp.float32
+    )
+    return logits_BNV + self.bias[...]
 
 
 def _init():
@@ -180,8 +183,9 @@ def _init():
   return jax.nn.initializers.truncated_normal(stddev=0.02)
 
 
-def _dense(cin: int, cout: int, rngs: nnx.Rngs) -> nnx.Linear:
-  return nnx.Linear(cin, cout, kernel_init=_init(), rngs=rngs)
+def _dense(cin, cout, rngs: nnx.Rngs, axis=-1) -> nnx.LinearGeneral:
+  """Widths may be tuples, of dimensions that `axis` names."""
+  return nnx.LinearGeneral(cin, cout, axis=axis, kernel_init=_init(), rngs=rngs)
 
 
 def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:

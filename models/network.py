@@ -12,6 +12,7 @@ from typing import Any
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 
 Params = dict[str, Any]  # nested; leaves are arrays
 
@@ -22,6 +23,7 @@ class Network:
 
   make: Callable[[nnx.Rngs], nnx.Module]
   graphdef: nnx.GraphDef
+  dtype: jnp.dtype | None = None  # that parameters are cast to in a call
 
   def init(self, key: jax.Array) -> Params:
     """Draws parameters. Pure: jit it, or `jax.eval_shape` it for sizes."""
@@ -30,14 +32,22 @@ class Network:
 
   def __call__(self, params: Params, *args, method: str = "__call__", **kwargs):
     """Runs one method of the module with these parameters."""
+    if self.dtype is not None:
+      params = jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
     module = nnx.merge(self.graphdef, params)
     return getattr(module, method)(*args, **kwargs)
 
 
-def define(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
-  """Describes the module that `make` builds, without allocating its arrays."""
+def define(
+  make: Callable[[nnx.Rngs], nnx.Module], dtype: jnp.dtype | None = None
+) -> Network:
+  """Describes the module that `make` builds, without allocating its arrays.
+
+  With a `dtype`, calls compute in it: gradients come back in the parameters'
+  own, and the module says what stays in float32.
+  """
   abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-  return Network(make, nnx.graphdef(abstract))
+  return Network(make, nnx.graphdef(abstract), dtype)
 
 
 def count(params: Params) -> int:

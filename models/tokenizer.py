@@ -39,6 +39,7 @@ class Tokenizer(nnx.Module):
     norm_statistics: str,
     centred_pixels: bool,
     dtype: str,
+    remat: str,
     transformer: Mapping[str, Any],
     quantizer: Mapping[str, Any],
     *,
@@ -79,7 +80,9 @@ class Tokenizer(nnx.Module):
       temporal_downsample=temporal_downsample,
       num_res_blocks=num_res_blocks,
     )
-    shared = dict(latent_channels=self.quantizer.latent_channels, rngs=rngs)
+    shared = dict(
+      latent_channels=self.quantizer.latent_channels, remat=remat, rngs=rngs
+    )
     if architecture == "cnn":
       shared["convention"] = layers.Convention(
         temporal, causal, padding, norm_groups, norm_statistics

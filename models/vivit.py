@@ -49,7 +49,7 @@ class VivitEncoder(nnx.Module):
     block_frames: int,
     latent_size: Sequence[int],
     max_latent_frames: int,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
@@ -102,7 +102,7 @@ class VivitDecoder(nnx.Module):
     block_frames: int,
     latent_size: Sequence[int],
     max_latent_frames: int,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
@@ -151,7 +151,7 @@ class HybridEncoder(nnx.Module):
     num_heads: int,
     temporal_layers: int,
     max_latent_frames: int,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
@@ -169,6 +169,7 @@ class HybridEncoder(nnx.Module):
       num_res_blocks=num_res_blocks,
       latent_channels=width,
       downsample="conv4",
+      remat=remat,
       convention=layers.Convention(norm_groups=norm_groups),
       rngs=rngs,
     )
@@ -215,7 +216,7 @@ class HybridDecoder(nnx.Module):
     num_heads: int,
     temporal_layers: int,
     max_latent_frames: int,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
@@ -240,6 +241,7 @@ class HybridDecoder(nnx.Module):
       upsample="depth_to_space",
       adaptive_norm="off",  # MAGVIT has none
       kept_frame="last",
+      remat=remat,
       convention=layers.Convention(norm_groups=norm_groups),
       rngs=rngs,
     )
@@ -277,7 +279,7 @@ class SpatialTransformer(nnx.Module):
     width: int,
     mlp_width: int,
     num_heads: int,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
@@ -312,7 +314,7 @@ class TemporalTransformer(nnx.Module):
     width: int,
     mlp_width: int,
     num_heads: int,
-    remat: bool,
+    remat: str,
     *,
     rngs: nnx.Rngs,
   ):

@@ -265,7 +265,8 @@ def test_the_loss_is_the_mean_over_the_tokens_that_are_not_given(
 def test_eight_devices_draw_the_tokens_of_one(monkeypatch):
   monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
   net, params = _transformer()
-  mesh = mesh_lib.make_mesh(ml_collections.ConfigDict(dict(data=2, fsdp=4)))
+  sizes = ml_collections.ConfigDict(dict(data=2, fsdp=4, tensor=1))
+  mesh = mesh_lib.make_mesh(sizes)
   label = np.arange(8)
   prompt = np.ones((8, 3, 2), np.int32)
   expected = _generate(guidance=1.0)(jax.random.key(0), label, prompt, 3)

@@ -24,7 +24,7 @@ _SMALL = dict(
   mlp_width=16,
   num_heads=2,
   dropout=0.5,
-  remat=False,
+  remat="off",
 )
 _LARGE = dict(num_classes=101, num_layers=24, width=1024, mlp_width=4096)
 

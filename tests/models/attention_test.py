@@ -15,7 +15,7 @@ from tests import tiny
 
 def _define(**changes):
   settings = {
-    **dict(num_layers=3, width=8, mlp_width=16, num_heads=2, remat=False),
+    **dict(num_layers=3, width=8, mlp_width=16, num_heads=2, remat="off"),
     **changes,
   }
   return network.define(lambda rngs: attention.Stack(**settings, rngs=rngs))
@@ -47,16 +47,17 @@ def _gelu(x):
 
 def _brute_force_block(x, params, heads):
   """The definition, one causal query at a time, in float64."""
-  qkv = _dense(_norm(x, params["attention_norm"]), params["qkv"])
-  width = x.shape[-1]
-  depth = width // heads
-  y = np.zeros_like(x)
+  h = _norm(x, params["attention_norm"])
+  y = np.zeros_like(x) + params["out"]["bias"]
   for b, n, a in np.ndindex(*x.shape[:2], heads):
-    channels = slice(a * depth, (a + 1) * depth)
-    q, k, v = (qkv[b, :, i * width :][:, channels] for i in range(3))
-    weights = np.exp(k[: n + 1] @ q[n] / np.sqrt(depth))
-    y[b, n, channels] = weights @ v[: n + 1] / weights.sum()
-  x = x + _dense(y, params["out"])
+    q, k, v = (
+      h[b] @ params["qkv"]["kernel"][:, i, a] + params["qkv"]["bias"][i, a]
+      for i in range(3)
+    )
+    weights = np.exp(k[: n + 1] @ q[n] / np.sqrt(q.shape[-1]))
+    head = weights @ v[: n + 1] / weights.sum()
+    y[b, n] += head @ params["out"]["kernel"][a]
+  x = x + y
   h = _gelu(_dense(_norm(x, params["mlp_norm"]), params["mlp_in"]))
   return x + _dense(h, params["mlp_out"])
 
@@ -79,25 +80,29 @@ def test_without_a_mask_every_token_reaches_every_other(params, tokens):
   assert (reach_NN > 0).all()
 
 
-def test_remat_changes_no_gradient(params, tokens):
+@pytest.mark.parametrize("remat", ["all", "dots"])
+def test_remat_changes_no_gradient(params, tokens, remat):
   def gradient(remat):
     loss = lambda p: jnp.sin(_define(remat=remat)(p, tokens)).sum()
     return jax.jit(jax.grad(loss))(params)
 
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    gradient(True),
-    gradient(False),
+    gradient(remat),
+    gradient("off"),
   )
 
 
-def test_remat_saves_only_the_input_of_each_block(params, tokens):
+def test_remat_saves_less_of_each_block(params, tokens):
   def saved(remat):
     run = lambda p: _define(remat=remat)(p, tokens)
     _, pullback = jax.eval_shape(lambda p: jax.vjp(run, p), params)
     return sum(x.size for x in jax.tree.leaves(pullback))
 
-  assert saved(True) < saved(False) / 2
+  assert saved("all") < saved("off") / 2
+  assert saved("all") < saved("dots") < saved("off")
+  with pytest.raises(ValueError, match="remat=True must be one of"):
+    _define(remat=True)(params, tokens)
 
 
 def test_dropout_follows_its_key_and_is_off_without_one(params, tokens):

@@ -234,6 +234,30 @@ def test_bfloat16_computes_in_bfloat16_and_quantizes_in_float32(small, clip):
   assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
 
 
+def test_remat_keeps_less_and_changes_no_gradient(small, clip):
+  net, params = small
+  again = _define(
+    base_channels=4, num_res_blocks=1, bits=6, norm_groups=2, remat="all"
+  )
+
+  def kept(net):
+    _, pullback = jax.eval_shape(
+      lambda p: jax.vjp(lambda p: net(p, clip)[0], p), params
+    )
+    return sum(x.size for x in jax.tree.leaves(pullback))
+
+  assert kept(again) < 0.7 * kept(net)
+  gradient = lambda net: jax.jit(
+    jax.grad(lambda p: jnp.square(net(p, clip)[0]).mean())
+  )(params)
+  for a, b in zip(
+    jax.tree.leaves(gradient(again)),
+    jax.tree.leaves(gradient(net)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
 def test_contradictory_settings_are_refused():
   with pytest.raises(ValueError, match="one entry per change of resolution"):
     _define(temporal_downsample=(True, True))

@@ -22,7 +22,7 @@ _FULL_VIVIT = dict(
   block_frames=4,
   latent_size=(16, 16),
   max_latent_frames=5,
-  remat=True,
+  remat="all",
 )
 _FULL_HYBRID = dict(
   base_channels=64,
@@ -36,7 +36,7 @@ _FULL_HYBRID = dict(
   num_heads=8,
   temporal_layers=8,
   max_latent_frames=5,
-  remat=True,
+  remat="all",
 )
 _NARROW = dict(
   latent_channels=6, width=8, mlp_width=16, num_heads=2, temporal_layers=2
