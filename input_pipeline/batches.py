@@ -25,10 +25,10 @@ class Batches(grain.DatasetIterator):
       ValueError: a negative number.
     """
     super().__init__()
-    if workers < 0:
-      raise ValueError(f"dataset.workers={workers} must be at least 0")
     self._batches, self._workers = batches, workers
     self._next, self._running = 0, None
+    if workers < 0:
+      raise ValueError(f"dataset.workers={workers} must be at least 0")
 
   def __next__(self) -> Any:
     if self._running is None:

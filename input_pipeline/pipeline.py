@@ -173,7 +173,8 @@ def _endless(clips, dataset: ml_collections.ConfigDict) -> grain.MapDataset:
   stream = numbers if real else grain.MapDataset.source(clips)
   if dataset.shuffle:
     stream = stream.seed(dataset.seed).shuffle()
-  stream = stream.repeat()
+  # Not without end: grain cannot batch as many as that one by one.
+  stream = stream.repeat(digits.ENDLESS // len(clips))
   draw = functools.partial(_draw, clips)
   return stream.map_with_index(draw) if real else stream
 

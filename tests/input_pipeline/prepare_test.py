@@ -1,0 +1,226 @@
+"""Tests of prepare, media_shards and reencode: raw media to shards and back."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from input_pipeline import folders
+from input_pipeline import frame_reader
+from input_pipeline import media
+from input_pipeline import media_shards
+from input_pipeline import prepare
+from input_pipeline import reencode
+from tests import raw_data
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+  """UCF-101 of four training videos, lists beside the classes."""
+  root = tmp_path_factory.mktemp("raw")
+  raw_data.ucf101(root, root)
+  return root
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+  """Starting processes takes seconds; one test does."""
+
+  class Pool(prepare.futures.ThreadPoolExecutor):
+    def __init__(self, workers, context, initializer, initargs):
+      super().__init__(1, initializer=initializer, initargs=initargs)
+
+  monkeypatch.setattr(prepare.futures, "ProcessPoolExecutor", Pool)
+
+
+def _listing(root, split="train"):
+  return folders.listing("ucf101", str(root), "", split, 1)
+
+
+def _prepare(root, output, encoding=None, **changes):
+  settings = dict(examples_per_shard=3, **changes)
+  listing = _listing(root)
+  return prepare.prepare(
+    listing, "ucf101", "train", str(output), encoding, **settings
+  )
+
+
+def _store(output):
+  store = media_shards.MediaShards(str(output), "train")
+  return store, [store[i] for i in range(len(store))]
+
+
+def test_the_command_makes_shards_of_the_files_own_bytes(raw, tmp_path):
+  subprocess.run(
+    [
+      *(sys.executable, "-m", "input_pipeline.prepare", "--format=ucf101"),
+      *(f"--input={raw}", f"--output={tmp_path}", "--workers=2"),
+      "--examples_per_shard=3",
+    ],
+    check=True,
+  )
+  store, examples = _store(tmp_path)
+  assert store.class_names == ("ApplyEyeMakeup", "HandstandPushups")
+  assert len(os.listdir(tmp_path / "train")) == 3  # two shards, one manifest
+  for entry, example in zip(_listing(raw).entries, examples, strict=True):
+    assert example.name == entry.name and example.label == entry.label
+    with open(entry.files[0], "rb") as f:
+      assert example.parts == (f.read(),)
+  whole = [len(frame_reader.read(example, range)) for example in examples]
+  assert store.lengths == whole
+  manifest = media_shards.read_manifest(str(tmp_path / "train"))
+  assert manifest["examples"] == 4 and manifest["broken"] == 0
+
+
+def test_an_interrupted_run_goes_on_and_makes_the_same(
+  raw, tmp_path, in_this_process, monkeypatch
+):
+  whole = _prepare(raw, tmp_path / "whole")
+  made = []
+  original = prepare._write_shard
+
+  def killed_in_the_second(name):
+    if made:
+      raise KeyboardInterrupt
+    made.append(name)
+    return original(name)
+
+  monkeypatch.setattr(prepare, "_write_shard", killed_in_the_second)
+  with pytest.raises(KeyboardInterrupt):
+    _prepare(raw, tmp_path / "parts")
+  with pytest.raises(ValueError, match="parts/train is not finished"):
+    media_shards.MediaShards(str(tmp_path / "parts"), "train")
+
+  def counted(name):
+    made.append(name)
+    return original(name)
+
+  monkeypatch.setattr(prepare, "_write_shard", counted)
+  assert _prepare(raw, tmp_path / "parts") == whole
+  assert made == [shard["name"] for shard in whole["shards"]]
+  # A shard that is lost later is made again, and nothing else.
+  lost = whole["shards"][0]["name"]
+  os.remove(tmp_path / "parts/train" / lost)
+  assert _prepare(raw, tmp_path / "parts") == whole
+  assert made[2:] == [lost]
+
+
+def test_broken_files_are_left_out_and_listed(tmp_path, in_this_process):
+  raw_data.ucf101(tmp_path, tmp_path)
+  empty, gone, _, cut = (tmp_path / e.name for e in _listing(tmp_path).entries)
+  empty.write_bytes(b"")
+  gone.unlink()
+  raw_data.video(tmp_path / "whole.mp4", raw_data.frames(9, 0))
+  cut.write_bytes((tmp_path / "whole.mp4").read_bytes()[:-300])
+  output = tmp_path / "out"
+  with pytest.raises(ValueError, match="of 4 examples are broken, more than"):
+    _prepare(tmp_path, output)
+  with pytest.raises(
+    ValueError, match=f"{gone.name}: listed, and no such file"
+  ):
+    _prepare(tmp_path, output)
+  manifest = _prepare(tmp_path, output, max_broken=0.75)
+  reasons = dict(p for s in manifest["shards"] for p in s["broken"])
+  assert manifest["broken"] == 3 and manifest["examples"] == 1
+  assert (
+    "neither an image that Pillow reads"
+    in reasons[f"ApplyEyeMakeup/{empty.name}"]
+  )
+  assert f"cannot read {cut}" in reasons[f"HandstandPushups/{cut.name}"]
+  store, (example,) = _store(output)
+  assert len(store) == 1 and example.label == 1
+
+
+def test_a_folder_of_other_examples_is_refused(raw, tmp_path, in_this_process):
+  _prepare(raw, tmp_path)
+  refused = lambda message: pytest.raises(ValueError, match=message)
+  with refused("holds other examples: their encoding is {}"):
+    _prepare(raw, tmp_path, reencode.Encoding(16, 0, 18, 6, 95))
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine/train").mkdir()
+  (tmp_path / "mine/train/x").write_text("")
+  with refused("mine/train is not empty and holds no media.json"):
+    _prepare(raw, tmp_path / "mine")
+  with refused("--max_broken=2 a share in"):
+    _prepare(raw, tmp_path, max_broken=2)
+
+
+def test_damaged_shards_are_named(raw, tmp_path, in_this_process):
+  manifest = _prepare(raw, tmp_path)
+  prepare.check(str(tmp_path))
+  path = tmp_path / "train" / manifest["shards"][1]["name"]
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-1])
+  with pytest.raises(ValueError, match="00001-of-00002.* damaged: expected"):
+    media_shards.MediaShards(str(tmp_path), "train")
+  path.write_bytes(whole[:99] + bytes([whole[99] ^ 1]) + whole[100:])
+  media_shards.MediaShards(str(tmp_path), "train")
+  with pytest.raises(ValueError, match="00001-of-.* damaged: expected sha256"):
+    prepare.check(str(tmp_path))
+  path.unlink()
+  with pytest.raises(ValueError, match="00001-of-00002.* is missing"):
+    prepare.check(str(tmp_path))
+  (tmp_path / "train/media.json").write_text(json.dumps({"shards": []}))
+  with pytest.raises(ValueError, match="media.json is no manifest of media"):
+    media_shards.MediaShards(str(tmp_path), "train")
+
+
+def test_copies_are_close_smaller_and_easy_to_seek(raw, tmp_path):
+  encoding = reencode.Encoding(24, fps=0, crf=8, keyframes=3, quality=95)
+  for entry in _listing(raw).entries[:2]:
+    encoded = frame_reader.Encoded(entry.name, entry.label, entry.files)
+    copy, length = reencode.reencode(encoded, encoding)
+    before = np.stack(frame_reader.read(encoded, range)).astype(float)
+    after = np.stack(frame_reader.read(copy, range)).astype(float)
+    assert after.shape == (length, 24, 32, 3) and length == len(before)
+    halves = before.reshape(length, 24, 2, 32, 2, 3).mean((2, 4))
+    luma = (after - halves) @ [0.299, 0.587, 0.114]  # 4:2:0 halves the rest
+    assert 10 * np.log10(255**2 / np.square(luma).mean()) > 33
+    index = frame_reader._index(copy.parts[0])
+    assert index.keyframes == index.times[::3]
+
+
+def test_copies_at_another_frame_rate_show_the_frame_of_each_time(tmp_path):
+  path = tmp_path / "a.mp4"
+  raw_data.video(path, raw_data.frames(20, 1), crf="1")  # 25 a second
+  encoded = frame_reader.Encoded("a", 0, (str(path),))
+  before = np.stack(frame_reader.read(encoded, range)).astype(float)
+  for fps, shown in ((10, [0, 2, 5, 7, 10, 12, 15, 17]), (50, None)):
+    encoding = reencode.Encoding(0, fps, crf=1, keyframes=3, quality=95)
+    copy, length = reencode.reencode(encoded, encoding)
+    after = np.stack(frame_reader.read(copy, range)).astype(float)
+    nearest = [np.square(before - f).mean((1, 2, 3)).argmin() for f in after]
+    assert nearest == (shown or [i // 2 for i in range(40)])
+    assert length == len(after)
+
+
+def test_images_and_folders_of_frames_become_jpeg(tmp_path):
+  raw_data.bair(tmp_path)
+  entry = folders.listing("bair", str(tmp_path), "", "train", 1).entries[0]
+  encoded = frame_reader.Encoded(entry.name, 0, entry.files)
+  copy, length = reencode.reencode(
+    encoded, reencode.Encoding(0, 0, 18, 12, quality=95)
+  )
+  assert length == 11 and copy.parts[3][:3] == b"\xff\xd8\xff"
+  np.testing.assert_allclose(
+    frame_reader.read(copy, range), frame_reader.read(encoded, range), atol=25
+  )
+  unpacked = media_shards.unpack(media_shards.pack(copy))
+  assert unpacked == copy
+  raw_data.image(tmp_path / "a.png", 0, height=40, width=61)
+  image = frame_reader.Encoded("a", 0, (str(tmp_path / "a.png"),))
+  copy, length = reencode.reencode(
+    image, reencode.Encoding(20, 0, 18, 12, quality=95)
+  )
+  assert length == 1
+  assert list(media.pillow_frames(copy.parts[0]))[0].shape == (20, 30, 3)
+
+
+def test_settings_that_cannot_work_are_refused():
+  for field, value in (("crf", 52), ("keyframes", 0), ("quality", 100)):
+    fields = dict(short_side=0, fps=0, crf=18, keyframes=12, quality=95)
+    with pytest.raises(ValueError, match=f"--{field}={value} must be in"):
+      reencode.Encoding(**{**fields, field: value})
