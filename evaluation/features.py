@@ -70,8 +70,13 @@ class Extractor:
     self._batch_sharding = NamedSharding(mesh, PartitionSpec("data"))
     replicated = NamedSharding(mesh, PartitionSpec())
     self._params = jax.device_put(params, replicated)
+
+    def compute(params, batch):
+      features = net(params, batch)
+      return {k: features[k] for k in self.dims}
+
     self._compute = jax.jit(
-      lambda params, batch: {k: net(params, batch)[k] for k in self.dims},
+      compute,
       in_shardings=(replicated, self._batch_sharding),
       out_shardings=self._batch_sharding,
     )

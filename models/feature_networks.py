@@ -1,5 +1,6 @@
 """The networks whose features the evaluation compares, by name."""
 
+import functools
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ NETWORKS = {
 }
 
 
+@functools.cache
 def define(name: str) -> tuple[network.Network, Any]:
   """A network and the shapes of its parameters; uses no device."""
   net = network.define(lambda rngs: NETWORKS[name](rngs=rngs))

@@ -53,9 +53,9 @@ class I3D(nnx.Module):
 
   def __init__(self, *, rngs: nnx.Rngs):
     for name, layer in STEM.items():
-      setattr(self, name, _Unit(*layer, rngs=rngs))
+      setattr(self, name, _Unit(*layer))
     for name, (channels, widths) in BLOCKS.items():
-      setattr(self, name, _Block(channels, widths, rngs=rngs))
+      setattr(self, name, _Block(channels, widths))
     self.logits = nnx.Conv(1024, 400, (1, 1, 1), rngs=rngs)
 
   def __call__(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
@@ -84,14 +84,14 @@ class I3D(nnx.Module):
 
 
 class _Block(nnx.Module):
-  def __init__(self, channels: int, widths: Sequence[int], *, rngs: nnx.Rngs):
+  def __init__(self, channels: int, widths: Sequence[int]):
     b0, b1a, b1b, b2a, b2b, b3b = widths
-    self.b0 = _Unit(channels, b0, rngs=rngs)
-    self.b1a = _Unit(channels, b1a, rngs=rngs)
-    self.b1b = _Unit(b1a, b1b, (3, 3, 3), rngs=rngs)
-    self.b2a = _Unit(channels, b2a, rngs=rngs)
-    self.b2b = _Unit(b2a, b2b, (3, 3, 3), rngs=rngs)
-    self.b3b = _Unit(channels, b3b, rngs=rngs)
+    self.b0 = _Unit(channels, b0)
+    self.b1a = _Unit(channels, b1a)
+    self.b1b = _Unit(b1a, b1b, (3, 3, 3))
+    self.b2a = _Unit(channels, b2a)
+    self.b2b = _Unit(b2a, b2b, (3, 3, 3))
+    self.b3b = _Unit(channels, b3b)
 
   def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
     pooled_BTHWC = max_pool(x_BTHWC, (3, 3, 3), (1, 1, 1))
@@ -105,15 +105,14 @@ class _Block(nnx.Module):
 
 
 class _Unit(nnx.Module):
-  """Convolution, frozen batch norm without a scale, ReLU."""
+  """Convolution, frozen batch norm without a scale, ReLU.
 
-  def __init__(
-    self, channels, width, kernel=(1, 1, 1), strides=(1, 1, 1), *, rngs
-  ):
+  Of no use until weights are loaded.
+  """
+
+  def __init__(self, channels, width, kernel=(1, 1, 1), strides=(1, 1, 1)):
     self.strides = strides
-    init = jax.nn.initializers.he_normal()
-    shape = (*kernel, channels, width)
-    self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+    self.kernel = nnx.Param(jnp.zeros((*kernel, channels, width)))
     self.bias = nnx.Param(jnp.zeros(width))
     self.mean = nnx.Param(jnp.zeros(width))
     self.variance = nnx.Param(jnp.ones(width))

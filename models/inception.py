@@ -112,9 +112,9 @@ class InceptionV3(nnx.Module):
 
   def __init__(self, *, rngs: nnx.Rngs):
     for name, *layer in STEM:
-      setattr(self, name, _Unit(*layer, rngs=rngs))
+      setattr(self, name, _Unit(*layer))
     for name, (channels, pool, branches) in BLOCKS.items():
-      setattr(self, name, _Block(channels, pool, branches, rngs=rngs))
+      setattr(self, name, _Block(channels, pool, branches))
     self.fc = nnx.Linear(2048, 1008, rngs=rngs)
 
   def __call__(self, images_BHWC: jax.Array) -> dict[str, jax.Array]:
@@ -148,7 +148,7 @@ class InceptionV3(nnx.Module):
 class _Block(nnx.Module):
   """Branches whose outputs are joined along the channels."""
 
-  def __init__(self, channels: int, pool: str, branches: Branches, *, rngs):
+  def __init__(self, channels: int, pool: str, branches: Branches):
     self.pool, self.chains = pool, []
     for branch, chain in branches.items():
       width, names = channels, []
@@ -157,7 +157,7 @@ class _Block(nnx.Module):
         stride = 2 if pool == "halve" and last else 1
         padding = "VALID" if stride == 2 else "SAME"
         for name, (out, *kernel) in zip(names_here, layers, strict=True):
-          unit = _Unit(width, out, kernel, stride, padding, rngs=rngs)
+          unit = _Unit(width, out, kernel, stride, padding)
           setattr(self, name, unit)
         width = out
         names.append(names_here)
@@ -188,13 +188,14 @@ def named_layers(branch: str, chain: Sequence[Any]):
 
 
 class _Unit(nnx.Module):
-  """Convolution, frozen batch norm, ReLU."""
+  """Convolution, frozen batch norm, ReLU.
 
-  def __init__(self, channels, width, kernel, stride, padding, *, rngs):
+  Of no use until weights are loaded.
+  """
+
+  def __init__(self, channels, width, kernel, stride, padding):
     self.stride, self.padding = stride, padding
-    init = jax.nn.initializers.he_normal()
-    shape = (*kernel, channels, width)
-    self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+    self.kernel = nnx.Param(jnp.zeros((*kernel, channels, width)))
     self.scale = nnx.Param(jnp.ones(width))
     self.bias = nnx.Param(jnp.zeros(width))
     self.mean = nnx.Param(jnp.zeros(width))

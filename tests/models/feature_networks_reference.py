@@ -13,6 +13,7 @@ initialisation, and the statistics of batch norms are not trivial.
 """
 
 import pathlib
+import tempfile
 import zlib
 
 import numpy as np
@@ -80,6 +81,13 @@ def grid(name: str) -> np.ndarray:
   return np.random.RandomState(3).random_sample((*before, 2)).astype(np.float32)
 
 
+def tensorflow_tensors() -> dict[str, np.ndarray]:
+  """Variables of the recorded checkpoint; the graph has the first two."""
+  names = ["scope/kernel", "ones", *(f"variable_{i}" for i in range(38))]
+  tensors = {x: draw(x, (2, 1 + i % 3)) for i, x in enumerate(names)}
+  return {**tensors, "ones": np.ones((2, 2), np.float32)}
+
+
 def load() -> dict[str, np.ndarray]:
   with np.load(_FILE) as f:
     return dict(f)
@@ -96,6 +104,7 @@ def main():
   for name, x in recorded.items():
     recorded[name] = np.asarray(x, np.float32)
     print(name, recorded[name].shape, f"deviation {x.std():.3g}")
+  recorded |= _tensorflow_files()
   np.savez_compressed(_FILE, **recorded)
 
 
@@ -138,6 +147,34 @@ def _inception(images_BHWC):
     "logits": logits.numpy(),
     "logits_with_bias": logits_with_bias.numpy(),
   }
+
+
+def _tensorflow_files():
+  """Bytes of a frozen graph and of a checkpoint, as TensorFlow writes them."""
+  import tensorflow as tf
+
+  v1 = tf.compat.v1
+  with tf.Graph().as_default() as graph:
+    for name in ("scope/kernel", "ones"):
+      v1.constant(tensorflow_tensors()[name], name=name)
+    v1.constant(128.0, name="scalar")
+    v1.constant([1, 2], name="integers")
+  files = {"file_graph": graph.as_graph_def().SerializeToString()}
+  with (
+    tf.Graph().as_default() as graph,
+    tempfile.TemporaryDirectory() as folder,
+  ):
+    variables = [
+      v1.get_variable(k, initializer=v) for k, v in tensorflow_tensors().items()
+    ]
+    with v1.Session() as session:
+      session.run(v1.global_variables_initializer())
+      saver = v1.train.Saver(variables)
+      saver.save(session, f"{folder}/variables", write_meta_graph=False)
+    for kind in ("index", "data-00000-of-00001"):
+      path = pathlib.Path(folder, f"variables.{kind}")
+      files[f"file_{kind.split('-')[0]}"] = path.read_bytes()
+  return {k: np.frombuffer(x, np.uint8) for k, x in files.items()}
 
 
 def _tf1_resize(x_HWC, height, width):

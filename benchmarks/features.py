@@ -1,0 +1,109 @@
+"""Our Inception features against torch-fidelity's, with the same weights.
+
+  python -m benchmarks.features [--batch=32] [--size=256] [--repeats=5]
+    [--output=FILE]
+
+Both extract pool3, the spatial part aside, and logits from the same uint8
+images, in turn, float32, on two threads: images a second by wall and by CPU
+seconds, largest difference of the features, and, as a floor, the time that
+matrix products of as many operations take. Needs torch, torchvision and
+torch-fidelity beside requirements.txt; nothing is downloaded. Read ratios.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from models import convert_features
+from models import feature_networks
+from models import pretrained
+from tests.models import feature_networks_reference as reference
+
+_GEMM = 1024  # rows, columns and depth of the floor's matrix product
+
+
+def main():
+  parser = argparse.ArgumentParser()
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--size", type=int, default=256)
+  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--threads", type=int, default=2)
+  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  args = parser.parse_args()
+  torch.set_num_threads(args.threads)
+  images_BHWC = reference.pixels((args.batch, args.size, args.size, 3), seed=0)
+
+  net, abstract = feature_networks.define("inception")
+  tensors = {
+    name: reference.draw(name, shape)
+    for name, shape in convert_features.their_shapes(
+      "inception", "torch"
+    ).items()
+  }
+  ours, _ = convert_features.to_ours("inception", tensors, "drawn")
+  params = pretrained.as_tree(ours, abstract)
+
+  @jax.jit
+  def compute(params, images_BHWC):
+    features = net(params, images_BHWC)
+    return features["pool3"], features["logits"]
+
+  compiled = compute.lower(params, images_BHWC).compile()
+  flops = compiled.cost_analysis()["flops"]
+
+  extractor = reference.inception_peer("float32")
+  images_BCHW = torch.from_numpy(np.moveaxis(images_BHWC, -1, 1).copy())
+  a = jnp.ones((_GEMM, _GEMM))
+  gemm = jax.jit(lambda a: a @ a)
+  runs = {
+    "ours": lambda: compiled(params, images_BHWC),
+    "peer": lambda: extractor(images_BCHW)[:2],
+    "gemm": lambda: gemm(a),
+  }
+  outputs = {k: [np.asarray(x) for x in f()] for k, f in runs.items()}
+  errors = [
+    float(np.abs(x - y).max() / np.abs(y).max())
+    for x, y in zip(outputs["ours"], outputs["peer"], strict=True)
+  ]
+  wall, cpu = {k: [] for k in runs}, {k: [] for k in runs}
+  for _ in range(args.repeats):  # in turn: all see the same neighbours
+    for name, run in runs.items():
+      start, cpu_start = time.perf_counter(), time.process_time()
+      jax.block_until_ready(run())
+      wall[name].append(time.perf_counter() - start)
+      cpu[name].append(time.process_time() - cpu_start)
+  result = {
+    "batch": args.batch,
+    "size": args.size,
+    "threads": args.threads,
+    "cores": os.cpu_count(),
+    "relative_error": dict(zip(("pool3", "logits"), errors, strict=True)),
+    "gflop_per_image": flops / args.batch / 1e9,
+  }
+  for kind, seconds in (("wall", wall), ("cpu", cpu)):
+    medians = {k: statistics.median(v) for k, v in seconds.items()}
+    floor = medians["gemm"] * flops / (2 * _GEMM**3)
+    result[kind] = {
+      "images_per_second": {
+        k: args.batch / medians[k] for k in ("ours", "peer")
+      },
+      "ours_faster": medians["peer"] / medians["ours"],
+      "ours_over_floor": medians["ours"] / floor,
+      "seconds": seconds,
+    }
+  text = json.dumps(result, indent=2)
+  print(text)
+  if args.output:
+    args.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+  main()
