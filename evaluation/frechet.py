@@ -10,8 +10,6 @@ from collections.abc import Iterable
 import dataclasses
 import zipfile
 
-import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from evaluation import files
@@ -72,9 +70,6 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
   total = next(parts)
   for part in parts:
     count = total.count + part.count
-    if part.count == 0 or total.count == 0:
-      total = total if part.count == 0 else part
-      continue
     delta = part.mean - total.mean
     total = Statistics(
       count,
@@ -84,31 +79,6 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
       + np.outer(delta, delta) * (total.count * part.count / count),
     )
   return total
-
-
-def merge_processes(own: Statistics | None, width: int) -> Statistics:
-  """Statistics of all processes' examples, the same on each.
-
-  Every process calls it, with None if it has no examples. JAX would make the
-  float64 of the arrays float32, so their bytes travel as uint32; those of one
-  process at a time, so that memory does not grow with their number.
-  """
-  own = own or Statistics(0, np.zeros(width), np.zeros((width, width)))
-  if jax.process_count() == 1:
-    return own
-  packed = np.concatenate([[own.count], own.mean, own.scatter.ravel()])
-  bits = packed.astype(np.float64).view(np.uint32)
-
-  def parts():
-    for index in range(jax.process_count()):
-      sent = multihost_utils.broadcast_one_to_all(
-        bits, is_source=jax.process_index() == index
-      )
-      values = np.asarray(sent).view(np.float64)
-      scatter = values[1 + width :].reshape(width, width)
-      yield Statistics(int(values[0]), values[1 : 1 + width], scatter)
-
-  return merge(parts())
 
 
 def distance(a: Statistics | Gaussian, b: Statistics | Gaussian) -> float:

@@ -40,9 +40,11 @@ class Protocol:
   splits: tuple[str, ...]  # of the real clips
   real_num: int  # of each fold; 0: as many as made; -1: every clip, once
   window: str  # which frames of a real video: input_pipeline/windows.py
-  crop: str  # which part of the frame: input_pipeline/crops.py
+  crop: str  # which part of the frame: input_pipeline/crops.py; "" in either:
+  # the config's eval_window, eval_crop
   resize: int  # pixels, before the network's own resize; 0: none
   task: str  # of samples
+  condition_frames: int  # given to it; 0: none
   uint8: str  # from [0, 1]: "truncate" x * 255, or "round" it
   ddof: int  # of covariances
   source: str
@@ -52,6 +54,7 @@ def _protocol(name: str, measure: str, network: str, **fields) -> Protocol:
   values = {
     **dict(made="samples", folds=1, frames=1, real_num=0, window="centre"),
     **dict(crop="centre", resize=0, task="class_conditional", uint8="round"),
+    **dict(condition_frames=0),
     **dict(ddof=1, splits=("held_out",)),
     **fields,
   }
@@ -87,12 +90,14 @@ _ALL = (
     *("magvit_k600_fvd", "fvd", "i3d"),
     **dict(num=50_000, folds=4, frames=16, dataset="kinetics600"),
     **dict(window="ends", crop="three", resize=64, task="frame_prediction"),
-    source=f"{_MAGVIT}: 5 frames given, 64 x 64 by central crop and bilinear",
+    condition_frames=5,
+    source=f"{_MAGVIT}: 64 x 64 by central crop and bilinear",
   ),
   _protocol(
     *("bair_fvd", "fvd", "i3d"),
     **dict(num=25_600, folds=4, frames=16, dataset="bair", real_num=-1),
     **dict(window="first", task="frame_prediction"),
+    condition_frames=1,
     source=f"{_MAGVIT}: 256 videos, each predicted 100 times",
   ),
   _protocol(
@@ -116,12 +121,14 @@ _ALL = (
   _protocol(
     *("reconstruction", "pixels", ""),
     **dict(made="reconstructions", num=0, frames=0, dataset=""),
+    **dict(window="", crop=""),
     source="per frame, mean over frames, then clips (evaluation/"
     "reconstruction.py); LPIPS v0.1 of VGG16",
   ),
   _protocol(
     *("codebook", "codes", ""),
     **dict(made="reconstructions", num=0, frames=0, dataset=""),
+    **dict(window="", crop=""),
     source="histogram of the ids of whole clips, without smoothing",
   ),
 )

@@ -168,7 +168,8 @@ def of_dataset(
   are, they come again, with another draw of what is random.
   """
   dataset = ml_collections.ConfigDict(config.dataset.to_dict())
-  dataset.eval_window, dataset.eval_crop = protocol.window, protocol.crop
+  dataset.eval_window = protocol.window or dataset.eval_window
+  dataset.eval_crop = protocol.crop or dataset.eval_crop
   check_frames(dataset.frames, protocol, "dataset.frames")
   dataset.seed = seed
   sets = [

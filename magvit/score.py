@@ -274,10 +274,12 @@ class _Run:
       known = protocol.dataset and name.startswith(protocol.dataset)
       actual["dataset"] = protocol.dataset if known else name
       if config.dataset.format == "embedded":
-        actual["window"] = "all there is"
+        actual["window"] = "own"
     elif self._reference is not None and self._request.reference:
       if os.path.isdir(self._request.reference) and protocol.frames > 1:
         actual["window"] = "first"
+    if self._model is not None and protocol.condition_frames:
+      actual["condition_frames"] = self._model.config.condition_frames
     return protocols.reported_name(protocol, actual)
 
   def _record(self, made, real, real_folds, failures) -> dict[str, Any]:

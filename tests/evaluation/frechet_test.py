@@ -1,10 +1,5 @@
 """Tests of evaluation/frechet.py: closed forms."""
 
-import pathlib
-import socket
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from scipy import linalg
@@ -117,30 +112,6 @@ def test_population_covariance_divides_by_the_count():
   x = _gaussian(0, 20, 3)
   gaussian = frechet.statistics(x).gaussian(0)
   np.testing.assert_allclose(gaussian.covariance, np.cov(x.T, ddof=0))
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_statistics_of_one(tmp_path):
-  """Far from zero, where a float32 on the way would keep no digit."""
-  with socket.socket() as s:
-    s.bind(("localhost", 0))
-    address = f"localhost:{s.getsockname()[1]}"
-  script = pathlib.Path(__file__).with_name("frechet_process.py")
-  workers = [
-    subprocess.Popen(
-      [sys.executable, script, address, str(i), tmp_path / f"{i}.npz"],
-      cwd=script.parents[2],
-    )
-    for i in range(2)
-  ]
-  assert [w.wait(timeout=120) for w in workers] == [0, 0]
-  x = np.load(tmp_path / "0.npz")["features"]
-  whole = frechet.statistics(x)
-  for i in range(2):
-    with np.load(tmp_path / f"{i}.npz") as merged:
-      assert merged["count"] == len(x)
-      np.testing.assert_allclose(merged["mean"], whole.mean, rtol=1e-10)
-      np.testing.assert_allclose(merged["scatter"], whole.scatter, rtol=1e-10)
 
 
 def test_statistics_come_back_from_their_file(tmp_path):

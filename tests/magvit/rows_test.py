@@ -1,8 +1,14 @@
 """Tests of magvit/rows.py: nothing is made twice, nothing is dropped."""
 
+import pathlib
+import socket
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from evaluation import frechet
 from magvit import rows
 
 
@@ -57,3 +63,28 @@ def test_rows_of_something_else_are_refused(tmp_path):
   rows.compute(folder, {"name": "squares"}, 4, 4, _maker([]))
   with pytest.raises(ValueError, match="holds something else"):
     rows.compute(folder, {"name": "cubes"}, 4, 4, _maker([]))
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_statistics_of_one(tmp_path):
+  """Far from zero, where raw moments in float32 would keep no digit."""
+  with socket.socket() as s:
+    s.bind(("localhost", 0))
+    address = f"localhost:{s.getsockname()[1]}"
+  script = pathlib.Path(__file__).with_name("rows_process.py")
+  workers = [
+    subprocess.Popen(
+      [sys.executable, script, address, str(i), tmp_path],
+      cwd=script.parents[2],
+    )
+    for i in range(2)
+  ]
+  assert [w.wait(timeout=120) for w in workers] == [0, 0]
+  x = 1000 + 0.3 * np.random.default_rng(0).normal(size=(101, 6))
+  whole = frechet.statistics(x)
+  for i in range(2):
+    with np.load(tmp_path / f"{i}.npz") as shared:
+      assert shared["parts"] == (6, 5)[i]  # of 11: each made its own
+      np.testing.assert_array_equal(shared["features"], x)
+      np.testing.assert_allclose(shared["mean"], whole.mean, rtol=1e-10)
+      np.testing.assert_allclose(shared["scatter"], whole.scatter, rtol=1e-10)

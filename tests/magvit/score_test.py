@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 import pytest
+import safetensors.numpy
 
 from evaluation import frechet
 from evaluation import mp4
@@ -175,6 +176,10 @@ def test_missing_inputs_say_what_to_give(tmp_path):
   with pytest.raises(ValueError, match="'' is no file, .* 'inception' need"):
     request = score.Request("adm_imagenet", input=made, reference=made)
     score.score(str(tmp_path), request)
+  wrong = str(tmp_path / "wrong.safetensors")
+  safetensors.numpy.save_file({"a": np.zeros(2, np.float32)}, wrong)
+  with pytest.raises(ValueError, match="wrong.safetensors"):
+    score.score(str(tmp_path), dataclasses.replace(request, weights=wrong))
 
 
 def test_a_folder_survives_a_broken_file_and_reports_it(tmp_path):
@@ -236,6 +241,20 @@ def test_a_tokenizer_measures_its_reconstructions(tiny_tokenizer_workdir):
     _of_workdir(tiny_tokenizer_workdir, "ucf101_rfvd", _Network(), num=4)
 
 
+@pytest.mark.slow
+def test_perturbed_codes_move_the_reconstructions(
+  tiny_tokenizer_workdir, monkeypatch
+):
+  clips = dataclasses.replace(protocols.get("pfid"), frames=5)
+  monkeypatch.setitem(protocols.PROTOCOLS, "pfid", clips)
+  result = _of_workdir(tiny_tokenizer_workdir, "pfid", _Network(), num=10)
+  scores = [result.metrics[f"pfid_alpha_{a}"] for a in protocols.ALPHAS]
+  assert len(set(scores)) == 3 and np.isfinite(scores).all()
+  np.testing.assert_allclose(result.metrics["pfid"], np.mean(scores))
+  assert result.evaluator.startswith("pfid@10x1,dataset=digits")
+
+
+@pytest.mark.slow
 def test_a_generators_samples_are_those_of_its_seed(
   tiny_generator_workdir, monkeypatch
 ):
@@ -247,7 +266,7 @@ def test_a_generators_samples_are_those_of_its_seed(
   network = _Network()
   first = run(network, 0)
   assert network.clips == 12
-  assert first.evaluator == "is_c3d@6x2,dataset=digits,window=all there is"
+  assert first.evaluator == "is_c3d@6x2,dataset=digits,window=own"
   assert run(network, 0).metrics == first.metrics and network.clips == 12
   assert run(network, 1).metrics != first.metrics
 

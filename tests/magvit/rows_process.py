@@ -1,4 +1,4 @@
-"""One of the two processes of frechet_test: ADDRESS INDEX OUTPUT.npz."""
+"""One of the two processes of rows_test: ADDRESS INDEX FOLDER."""
 
 import os
 import sys
@@ -11,20 +11,24 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from evaluation import frechet  # noqa: E402
+from magvit import rows  # noqa: E402
 
 
-def main(address: str, index: str, output: str) -> None:
+def main(address: str, index: str, folder: str) -> None:
   jax.distributed.initialize(address, num_processes=2, process_id=int(index))
   x = 1000 + 0.3 * np.random.default_rng(0).normal(size=(101, 6))
-  own = frechet.statistics(x[int(index) :: 2])
-  total = frechet.merge_processes(own, 6)
-  # A process without any examples takes part, too.
-  alone = frechet.merge_processes(own if index == "1" else None, 6)
-  assert alone.count == 50, alone.count
+  parts = []
+
+  def make(place):
+    parts.append(place)
+    return rows.Part(place, {"x": x[place]})
+
+  made = rows.compute(os.path.join(folder, "f"), {"name": "x"}, 101, 10, make)
+  total = frechet.streamed(made.rows["x"], rows=16)
   np.savez(
-    output,
-    features=x,
-    count=total.count,
+    os.path.join(folder, f"{index}.npz"),
+    features=made.rows["x"],
+    parts=len(parts),
     mean=total.mean,
     scatter=total.scatter,
   )
