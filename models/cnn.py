@@ -17,6 +17,7 @@ from flax import nnx
 import jax
 
 from models import layers
+from models import past as past_lib
 from models import remat as remat_lib
 
 DOWNSAMPLE = ("conv4", "conv3", "average")
@@ -71,20 +72,23 @@ class Encoder(nnx.Module):
     self.norm_out = layers.GroupNorm(channels, convention, rngs=rngs)
     self.conv_out = conv(channels, latent_channels, (1, 1, 1), use_bias=True)
 
-  def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
-    x = self.conv_in(video_BTHWC)
+  def __call__(
+    self, video_BTHWC: jax.Array, past: past_lib.Past | None = None
+  ) -> jax.Array:
+    """With a `past`, of a chunk of a clip."""
+    x = self.conv_in(video_BTHWC, past)
     for level, blocks in enumerate(self.levels):
       with jax.named_scope(f"encoder_level_{level}"):
         for block in blocks:
-          x = remat_lib.apply(block, self.remat)(x)
+          x = _run(block, x, self.remat, past)
         if level == len(self.down_factors):
           break
         if self.downs is None:
           x = layers.average_pool(x, self.down_factors[level])
         else:
-          x = self.downs[level](x)
+          x = self.downs[level](x, past)
     for block in self.mid:
-      x = remat_lib.apply(block, self.remat)(x)
+      x = _run(block, x, self.remat, past)
     return self.conv_out(jax.nn.silu(self.norm_out(x)))
 
 
@@ -113,6 +117,12 @@ class Decoder(nnx.Module):
     layers.check_choice("upsample", upsample, UPSAMPLE)
     layers.check_choice("adaptive_norm", adaptive_norm, ADAPTIVE_NORM)
     layers.check_choice("kept_frame", kept_frame, ("last", "first"))
+    per_frame = convention.temporal and convention.norm_statistics == "frame"
+    if adaptive_norm == "global" and per_frame:
+      raise ValueError(
+        "tokenizer.adaptive_norm='global' is of whole clips: it needs"
+        " norm_statistics='clip'; or set adaptive_norm='position'"
+      )
     self.upsample, self.adaptive_norm = upsample, adaptive_norm
     self.kept_frame, self.remat = kept_frame, remat
     self.causal = convention.causal
@@ -153,30 +163,42 @@ class Decoder(nnx.Module):
     self.norm_out = layers.GroupNorm(channels, convention, rngs=rngs)
     self.conv_out = conv(channels, 3, kernel)
 
-  def __call__(self, z_BthwK: jax.Array) -> jax.Array:
-    x, condition = self.conv_in(z_BthwK), z_BthwK
+  def __call__(
+    self, z_BthwK: jax.Array, past: past_lib.Past | None = None
+  ) -> jax.Array:
+    """With a `past`, of a chunk of a clip."""
+    at_start = past is None or past.at_start
+    x, condition = self.conv_in(z_BthwK, past), z_BthwK
     for block in self.mid:
-      x = remat_lib.apply(block, self.remat)(x)
+      x = _run(block, x, self.remat, past)
     for step, blocks in enumerate(self.levels):
       with jax.named_scope(f"decoder_level_{len(self.levels) - 1 - step}"):
         if self.adaptive_norms is not None:
           x = self.adaptive_norms[step](x, condition)
         for block in blocks:
-          x = remat_lib.apply(block, self.remat)(x)
+          x = _run(block, x, self.remat, past)
         if step < len(self.ups):
           factors = self.up_factors[step]
           if self.upsample == "depth_to_space":
-            x = layers.depth_to_space(self.ups[step](x), factors)
+            x = layers.depth_to_space(self.ups[step](x, past), factors)
           else:
-            x = self.ups[step](layers.repeat(x, factors))
-          x = self._drop(x, factors[0])
+            x = self.ups[step](layers.repeat(x, factors), past)
           if self.adaptive_norm == "position":
-            condition = self._drop(
-              layers.repeat(condition, factors), factors[0]
-            )
-    return self.conv_out(jax.nn.silu(self.norm_out(x)))
+            condition = layers.repeat(condition, factors)
+          if at_start:
+            x = self._drop(x, factors[0])
+            if self.adaptive_norm == "position":
+              condition = self._drop(condition, factors[0])
+    return self.conv_out(jax.nn.silu(self.norm_out(x)), past)
 
   def _drop(self, x_BTHWC: jax.Array, factor: int) -> jax.Array:
+    """The frames that latent 0, which stands for one, has too many."""
     if not self.causal:
       return x_BTHWC
     return layers.drop_frames(x_BTHWC, factor, self.kept_frame)
+
+
+def _run(block, x_BTHWC, remat: str, past: past_lib.Past | None):
+  if past is not None:  # no way backwards
+    return block(x_BTHWC, past)
+  return remat_lib.apply(block, remat)(x_BTHWC)

@@ -24,6 +24,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from models import convolution
+from models import past as past_lib
 
 _GROUP_NORM_EPSILON = 1e-6
 
@@ -86,10 +87,12 @@ class Conv(nnx.Module):
     self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
     self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
 
-  def __call__(self, x_BTHWI: jax.Array) -> jax.Array:
+  def __call__(
+    self, x_BTHWI: jax.Array, past: past_lib.Past | None = None
+  ) -> jax.Array:
     # Parameters are float32; the input's type is the type of the computation.
     kernel = self.kernel[...].astype(x_BTHWI.dtype)
-    y_BTHWO = conv(x_BTHWI, kernel, self.strides, self.convention)
+    y_BTHWO = conv(x_BTHWI, kernel, self.strides, self.convention, past)
     if self.bias is None:
       return y_BTHWO
     return y_BTHWO + self.bias[...].astype(x_BTHWI.dtype)
@@ -100,13 +103,15 @@ def conv(
   kernel: jax.Array,
   strides: Sequence[int],
   convention: Convention = Convention(),
+  past: past_lib.Past | None = None,
 ) -> jax.Array:
   """Padded convolution of a clip; `kernel` is (kt, kh, kw, I, O).
 
   If causal, all of the time padding, kt - 1 frames, goes in front; space gets
   ((k - 1) // 2, k // 2). The default repeats the edge: with zeros, a still
   clip would not have constant latents. A causal stride s in time takes
-  1 + s * n frames to 1 + n.
+  1 + s * n frames to 1 + n. With a `past` the input is a chunk of a clip: of
+  1 + s * n frames at its start, later of s * n.
   """
   kt, *spatial = kernel.shape[:3]
   same = lambda k: ((k - 1) // 2, k // 2)
@@ -116,6 +121,10 @@ def conv(
   )
   edge = convention.padding == "edge"
   pad = convolution.pad_with_edge if edge else convolution.pad_with_zeros
+  if past is not None and kt > 1:
+    before = [padding[0], (0, 0), (0, 0)]
+    x_BTHWI = past.extend(x_BTHWI, lambda x: pad(x, before), kt - strides[0])
+    padding = ((0, 0), *padding[1:])
   return convolution.valid_conv(pad(x_BTHWI, padding), kernel, strides)
 
 
@@ -236,9 +245,11 @@ class ResidualBlock(nnx.Module):
       biasless(in_channels, out_channels, (1, 1, 1)) if widths_differ else None
     )
 
-  def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
-    h_BTHWC = self.conv1(jax.nn.silu(self.norm1(x_BTHWC)))
-    h_BTHWC = self.conv2(jax.nn.silu(self.norm2(h_BTHWC)))
+  def __call__(
+    self, x_BTHWC: jax.Array, past: past_lib.Past | None = None
+  ) -> jax.Array:
+    h_BTHWC = self.conv1(jax.nn.silu(self.norm1(x_BTHWC)), past)
+    h_BTHWC = self.conv2(jax.nn.silu(self.norm2(h_BTHWC)), past)
     # The shortcut acts on the block's input, unlike in MaskGIT's code.
     if self.shortcut is not None:
       x_BTHWC = self.shortcut(x_BTHWC)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 from flax import nnx
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from models import clip_sizes
 from models import cnn
 from models import layers
+from models import past as past_lib
 from models import quantizers
 from models import vivit
 
@@ -69,6 +71,9 @@ class Tokenizer(nnx.Module):
     layers.check_choice("architecture", architecture, ARCHITECTURES)
     layers.check_choice("dtype", dtype, tuple(_DTYPES))
     self.dtype = _DTYPES[dtype]
+    self.streams = (
+      architecture == "cnn" and causal and norm_statistics == "frame"
+    )
     self.centred_pixels = centred_pixels
     self.quantizer = quantizers.build(**quantizer, rngs=rngs)
     self.sizes = clip_sizes.Sizes(
@@ -129,6 +134,47 @@ class Tokenizer(nnx.Module):
     """Quantized latents to pixels, linear output in float32."""
     y = self.decoder(z_BthwK.astype(self.dtype)).astype(jnp.float32)
     return 0.5 * (y + 1.0) if self.centred_pixels else y
+
+  def encode_chunk(
+    self, video_BTHWC: jax.Array, before: past_lib.Frames | None
+  ) -> tuple[jax.Array, past_lib.Frames]:
+    """(ids int32 (B, t, h, w), what to remember) of the next frames of a clip.
+
+    `before` is what the chunk before said to remember; None at the start of a
+    clip, which takes 1 + n * stride frames. Later chunks take n * stride.
+
+    Raises:
+      ValueError: a tokenizer that needs whole clips, or a size that the strides
+        do not divide.
+    """
+    self._check_streams()
+    sizes = dataclasses.replace(self.sizes, causal=before is None)
+    sizes.latent(video_BTHWC.shape[1:4])
+    past = past_lib.Past(before)
+    x = 2.0 * video_BTHWC - 1.0 if self.centred_pixels else video_BTHWC
+    latents = self.encoder(x.astype(self.dtype), past).astype(jnp.float32)
+    return self.quantizer(latents).ids, past.after
+
+  def decode_chunk(
+    self, ids_Bthw: jax.Array, before: past_lib.Frames | None
+  ) -> tuple[jax.Array, past_lib.Frames]:
+    """(pixels, linear output; what to remember) of the next latents of a clip.
+
+    The first latent of a clip is one frame, each later one `stride` of them.
+    """
+    self._check_streams()
+    past = past_lib.Past(before)
+    z_BthwK = self.quantizer.codes(ids_Bthw).astype(self.dtype)
+    y = self.decoder(z_BthwK, past).astype(jnp.float32)
+    return 0.5 * (y + 1.0) if self.centred_pixels else y, past.after
+
+  def _check_streams(self) -> None:
+    """Raises ValueError for a tokenizer that needs whole clips."""
+    if not self.streams:
+      raise ValueError(
+        "this tokenizer needs whole clips: only a CNN with"
+        " tokenizer.causal=True and norm_statistics=frame codes them in chunks"
+      )
 
   def encode(self, video_BTHWC: jax.Array) -> jax.Array:
     """Clip to ids, int32 (B, t, h, w)."""

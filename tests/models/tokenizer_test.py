@@ -265,6 +265,8 @@ def test_contradictory_settings_are_refused():
     _define(temporal=False)
   with pytest.raises(ValueError, match="cannot halve time with causal=True"):
     _define(downsample="average")
+  with pytest.raises(ValueError, match="'global' .* needs norm_statistics="):
+    _define(adaptive_norm="global")
   for field in ("downsample", "upsample", "adaptive_norm", "padding", "dtype"):
     with pytest.raises(ValueError, match=f"tokenizer.{field}='x' must be one"):
       _define(**{field: "x"})
