@@ -39,19 +39,14 @@ def reconstruct_frames(
   if codes_images(tokenizer.config):
     first_HWC = next(frames)
     frames = itertools.chain([first_HWC], frames)
-    height, width = first_HWC.shape[:2]
-    group_size = max(1, _PIXELS_AT_ONCE // (height * width))
+    group_size = _group_size(first_HWC.shape[:2])
     while group := list(itertools.islice(frames, group_size)):
       outputs_BTHWC = reconstruct(tokenizer, np.stack(group)[:, None])
       yield from zip(group, outputs_BTHWC[:, 0], strict=True)
     return
   clip = list(itertools.islice(frames, MAX_FRAMES + 1))
   if len(clip) > MAX_FRAMES:
-    raise ValueError(
-      f"more than the {MAX_FRAMES} frames that a tokenizer of videos codes at"
-      " once: cut it into shorter videos, best at changes of scene, or use a"
-      " tokenizer of images"
-    )
+    raise ValueError(_too_long())
   outputs_BTHWC = reconstruct(tokenizer, np.stack(clip)[None])
   yield from zip(clip, outputs_BTHWC[0], strict=True)
 
@@ -110,6 +105,55 @@ def decode(
     output_BTHWC = np.asarray(tokenizer.decode(ids_Bthw))
   frames, height, width = shape
   return pictures.to_uint8(output_BTHWC[:, :frames, :height, :width])
+
+
+def encode_clip(
+  tokenizer: load.LoadedTokenizer, video_THWC: np.ndarray
+) -> np.ndarray:
+  """One uint8 video (T, H, W, 3) to int32 (t, h, w), frame by frame or whole.
+
+  Raises:
+    ValueError: too many frames, or too large for the memory of the device.
+  """
+  if codes_images(tokenizer.config):
+    size = _group_size(video_THWC.shape[1:3])
+    groups = [
+      encode(tokenizer, video_THWC[i : i + size, None])
+      for i in range(0, len(video_THWC), size)
+    ]
+    return np.concatenate(groups)[:, 0]
+  if len(video_THWC) > MAX_FRAMES:
+    raise ValueError(_too_long())
+  return encode(tokenizer, video_THWC[None])[0]
+
+
+def decode_clip(
+  tokenizer: load.LoadedTokenizer,
+  ids_thw: np.ndarray,
+  shape: tuple[int, int, int],
+) -> np.ndarray:
+  """Ids of `encode_clip` to uint8 (T, H, W, 3), of that (T, H, W)."""
+  if codes_images(tokenizer.config):
+    size = _group_size(shape[1:])
+    groups = []
+    for i in range(0, len(ids_thw), size):
+      ids_B1hw = ids_thw[i : i + size, None]
+      groups.append(decode(tokenizer, ids_B1hw, (1, *shape[1:])))
+    return np.concatenate(groups)[:, 0]
+  return decode(tokenizer, ids_thw[None], shape)[0]
+
+
+def _group_size(shape: tuple[int, int]) -> int:
+  """Frames that are coded as images at a time."""
+  return max(1, _PIXELS_AT_ONCE // (shape[0] * shape[1]))
+
+
+def _too_long() -> str:
+  return (
+    f"more than the {MAX_FRAMES} frames that a tokenizer of videos codes at"
+    " once: cut it into shorter videos, best at changes of scene, or use a"
+    " tokenizer of images"
+  )
 
 
 @contextlib.contextmanager

@@ -137,8 +137,7 @@ def load(workdir: str) -> GeneratorCoder:
       f"{workdir} holds {config.name!r}, which gives no probabilities of"
       " tokens: name the workdir of a generator"
     )
-  config.mesh.data, config.mesh.fsdp = 1, 1
-  mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+  mesh = mesh_lib.data_mesh(jax.devices()[:1])
   _, params, _ = train.open_trained(config, workdir, mesh)
   own = checkpoint.own_tokenizer(workdir) or config.tokenizer_workdir
   shape = tokenizer_lib.sizes(checkpoint.read_config(own)).latent(
