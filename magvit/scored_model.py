@@ -1,5 +1,6 @@
 """A trained model as the protocols use it: it generates, or reconstructs."""
 
+import os
 from typing import Any
 
 from jax.sharding import Mesh
@@ -27,17 +28,20 @@ class Model:
     algorithm: state_lib.Algorithm,
     params: Any,
     step: int,
+    saved: int | None = None,
   ):
+    """`saved` tells checkpoints of one step apart: features are kept."""
     self.config, self.step = config, step
     self.batch_size = config.batch_size
     self.generates = "sample" in algorithm.predict
     self._mesh, self._algorithm, self._params = mesh, algorithm, params
-    self._workdir = workdir
+    self._workdir, self._saved = workdir, saved
     self._programs = {}
 
   def of(self) -> dict[str, Any]:
     """Which model, in JSON."""
-    of = {"name": self.config.name, "workdir": self._workdir, "step": self.step}
+    of = {"name": self.config.name, "workdir": self._workdir}
+    of |= {"step": self.step, "saved_ns": self._saved}
     if self.generates:
       of["sampling"] = self.config.sampling.to_dict()
     return of
@@ -135,4 +139,7 @@ def open_model(
     if own is not None:
       workdir, config = own, checkpoint.read_config(own)
   mesh = mesh_lib.local_mesh()
-  return Model(config, workdir, mesh, *opener(config, workdir, mesh))
+  algorithm, params, step = opener(config, workdir, mesh)
+  path = os.path.join(workdir, "checkpoints", str(step))
+  saved = os.stat(path).st_mtime_ns
+  return Model(config, workdir, mesh, algorithm, params, step, saved)
