@@ -11,6 +11,7 @@ import itertools
 from typing import Any
 
 from matplotlib import figure
+from matplotlib import ticker
 import numpy as np
 
 from evaluation import bd_rate
@@ -89,9 +90,12 @@ def plot(curves: Curves) -> bytes:
     for name, points in curves.items():
       axes.plot(*_points(points, metric), "o-", label=name, lw=1.6, ms=5)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.xaxis.set_major_formatter(lambda bpp, _: f"{bpp:g}")
     axes.set_xlabel("bits per pixel")
     axes.set_title(METRICS[metric][0], loc="left", fontsize=11)
-    axes.grid(which="both", color="#e6e6e6", lw=0.8)
+    axes.grid(color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
   axes.legend(frameon=False)

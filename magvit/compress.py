@@ -51,7 +51,7 @@ from magvit import metrics
 from magvit import tokenizer as tokenizer_lib
 from models import perceptual
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("magvit.compress")  # __name__ may be __main__
 
 _FRAMES_AT_ONCE = 4  # of scores
 _PROTOCOL = {
