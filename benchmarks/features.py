@@ -3,10 +3,10 @@
   python -m benchmarks.features [--batch=32] [--size=256] [--repeats=5]
     [--output=FILE]
 
-Both extract pool3, the spatial part aside, and logits from the same uint8
-images, in turn, float32, on two threads: images a second by wall and by CPU
-seconds, largest difference of the features, and, as a floor, the time that
-matrix products of as many operations take. Needs torch, torchvision and
+Both compute pool3 and logits of the same uint8 images, in turn, float32, on two
+threads: images a second by wall and by CPU seconds, largest difference of the
+features, and, as a floor, the time that matrix products of as many operations
+take. Needs torch, torchvision and
 torch-fidelity beside requirements.txt; nothing is downloaded. Read ratios.
 """
 
