@@ -294,7 +294,9 @@ def main() -> None:
   add("--keyframes", type=int, default=12, help="frames from one to the next")
   add("--quality", type=int, default=95, help="of JPEG")
   args = parser.parse_args()
-  logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+  logging.basicConfig(
+    level=logging.INFO, format="%(asctime)s %(message)s", force=True
+  )
   try:
     if args.check:
       return check(args.check)
