@@ -137,9 +137,15 @@ def test_workers_change_nothing_nor_does_resuming_with_others(root):
 
 
 def test_evaluations_use_their_own_rules_on_every_split(root):
-  dataset = _dataset(root, train_crop="squash", flip=True)
+  dataset, plain = (
+    _dataset(root, train_crop="squash", flip=True),
+    _dataset(root),
+  )
   for split in ("train", "held_out"):
     clips = pipeline.source(dataset, split, training=False)
+    unflipped = pipeline.source(plain, split, training=False)
+    for i in range(len(clips)):
+      np.testing.assert_array_equal(clips[i]["video"], unflipped[i]["video"])
     batches = list(pipeline.eval_batches(dataset, split, len(clips), 3))
     found = {
       video.tobytes()
