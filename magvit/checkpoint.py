@@ -17,6 +17,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 
 from evaluation import files
+from magvit import exported
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
 
@@ -59,6 +60,11 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f"workdir={workdir} holds imported weights without a training state:"
       " train in another directory"
+    )
+  if exported.is_export(workdir):
+    raise ValueError(
+      f"workdir={workdir} holds an export without a training state: train in"
+      f" another directory, from its weights with --config.init_from={workdir}"
     )
   if os.path.exists(os.path.join(workdir, "config.json")):
     check_same_experiment(read_config(workdir), config, workdir)
@@ -164,8 +170,18 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
       f"workdir={workdir} holds no config.json, so nothing was trained there:"
       " train into it first (--mode=train), or name another"
     )
-  with open(path) as f:
-    return ml_collections.ConfigDict(json.load(f))
+  try:
+    with open(path) as f:
+      fields = json.load(f)
+    fields["algorithm"]
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{path} is no config of this program ({error!r}): name the directory of"
+      " a run or of an export"
+    ) from error
+  if exported.is_export(workdir):
+    exported.check_config(workdir, fields)
+  return ml_collections.ConfigDict(fields)
 
 
 class Checkpoints:
@@ -228,7 +244,9 @@ def _saved(state: state_lib.TrainState) -> dict[str, Any]:
 
 
 def latest_step(workdir: str) -> int:
-  """Step of the newest checkpoint; ValueError if there is none."""
+  """Step of the newest checkpoint or export; ValueError if there is none."""
+  if exported.is_export(workdir):
+    return exported.step(workdir)
   steps = ocp.utils.checkpoint_steps(_checkpoint_directory(workdir))
   if not steps:
     raise ValueError(
@@ -251,14 +269,16 @@ def _checkpoint_directory(workdir: str) -> str:
 def restore_part(
   workdir: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
 ) -> Any:
-  """Some arrays of the newest checkpoint, e.g. {"ema": {"generator": ...}}.
+  """Some networks of the newest checkpoint, e.g. {"ema": {"generator": ...}}.
 
   `part` gives their shapes, in nested dicts of `jax.ShapeDtypeStruct`.
 
   Raises:
-    ValueError: no checkpoint, or an array that it lacks or holds in another
-      shape; it is named.
+    ValueError: no checkpoint, or an array that it lacks, holds in another
+      shape or beside those of a network; it is named.
   """
+  if exported.is_export(workdir):
+    return exported.restore(workdir, part, mesh, rules)
   step = latest_step(workdir)
   path = os.path.join(_checkpoint_directory(workdir), str(step), "state")
   restore_args = jax.tree.map(
@@ -270,7 +290,8 @@ def restore_part(
   )
   with ocp.PyTreeCheckpointer() as checkpointer:
     stored = _named(checkpointer.metadata(path).item_metadata.tree)
-    for name, leaf in _named(part).items():
+    wanted = _named(part)
+    for name, leaf in wanted.items():
       if name not in stored:
         raise ValueError(f"the checkpoint {path} lacks the array {name}")
       if tuple(stored[name].shape) != leaf.shape:
@@ -278,6 +299,10 @@ def restore_part(
           f"the checkpoint {path} holds {name} of shape"
           f" {tuple(stored[name].shape)}, expected {leaf.shape}"
         )
+    networks = tuple(f"{kind}/{name}/" for kind in part for name in part[kind])
+    for name in stored:
+      if name.startswith(networks) and name not in wanted:
+        raise ValueError(f"the checkpoint {path} has an unknown array {name}")
     return checkpointer.restore(
       path,
       ocp.args.PyTreeRestore(

@@ -1,90 +1,174 @@
-"""--mode=export: a trained tokenizer as files that depend on no code of ours.
+"""--mode=export: a trained model as files that depend on no code of ours.
 
   FOLDER/model.safetensors  averaged weights, float32, named like our parameters
-  FOLDER/config.json        the experiment; its sections `tokenizer` and
-                            `quantizer` describe the network
+  FOLDER/config.json        the experiment
   FOLDER/README.md          a model card
+  FOLDER/tokenizer/         of a generator: the same of its tokenizer
+  FOLDER/programs.json and NAME.stablehlo, if asked for: magvit/programs.py
 
-`--mode=import --source=export --input=FOLDER` makes a workdir of them again.
+The layout is that of a model on the Hugging Face hub. `load_tokenizer`,
+`load_generator` and --workdir read FOLDER as they read a workdir.
 """
 
 import json
 import logging
 import os
+import shutil
 
 import jax
+import ml_collections
 import numpy as np
 
 from evaluation import files
 from magvit import checkpoint
+from magvit import exported
 from magvit import fingerprint
 from magvit import mesh as mesh_lib
 from magvit import tokenizer
+from magvit import train
 from models import network
 from models import pretrained
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "model.safetensors"
-NETWORK = "tokenizer"  # in the metadata of the weights
-
 
 def export(workdir: str, output: str) -> None:
-  """Writes the tokenizer of a workdir, a generator's included, to a folder.
+  """Writes the model of a workdir to a new folder, whole or not at all.
 
   Raises:
     ValueError: nothing was trained there, or a folder in use.
   """
-  workdir = checkpoint.own_tokenizer(workdir) or workdir
   config = checkpoint.read_config(workdir)
-  if os.path.isdir(output) and os.listdir(output):
+  output = os.path.abspath(output)
+  if os.path.exists(output) and (
+    not os.path.isdir(output) or os.listdir(output)
+  ):
     raise ValueError(f"--output={output} is not empty: name a new directory")
-  step = checkpoint.latest_step(workdir)
-  _, params = tokenizer.restore_generator(workdir, mesh_lib.local_mesh())
-  name = fingerprint.fingerprint(config, params)
   if jax.process_index() != 0:
     return
-  tensors = {k: np.asarray(v) for k, v in pretrained.by_name(params).items()}
-  path = os.path.join(output, WEIGHTS)
-  ids = fingerprint.id_convention(config)
-  notes = {"fingerprint": name, "ids": ids, "step": str(step)}
-  pretrained.save(path, NETWORK, tensors, notes)
-  files.write_atomically(
-    os.path.join(output, "README.md"),
-    _CARD.format(
-      name=config.name,
-      parameters=network.count(params),
-      fingerprint=name,
-      step=step,
-      ids=ids,
-      quantizer=json.dumps(config.quantizer.to_dict()),
-    ),
+  parent, name = os.path.split(output)
+  temporary = os.path.join(parent, f".{name}.{os.getpid()}.tmp")
+  try:
+    _write(config, workdir, temporary)
+    os.rename(temporary, output)  # fails on a folder that got files meanwhile
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  log.info("wrote %s", output)
+
+
+def _write(
+  config: ml_collections.ConfigDict, workdir: str, folder: str
+) -> exported.Notes:
+  """Writes one model; returns what the metadata say."""
+  mesh = mesh_lib.local_mesh()
+  if config.algorithm == "tokenizer":
+    step = checkpoint.latest_step(workdir)
+    _, params = tokenizer.restore_generator(workdir, mesh)
+  else:
+    own = checkpoint.own_tokenizer(workdir) or config.tokenizer_workdir
+    of_tokens = _write(
+      checkpoint.read_config(own),
+      own,
+      os.path.join(folder, exported.TOKENIZER),
+    )
+    _, params, step = train.open_trained(config, workdir, mesh)
+    params = params["transformer"]
+  sections = exported.SECTIONS[config.algorithm]
+  name = fingerprint.fingerprint(config, params, sections)
+  is_tokenizer = config.algorithm == "tokenizer"
+  notes = exported.Notes(
+    config=json.loads(config.to_json()),
+    fingerprint=name,
+    step=step,
+    ids=fingerprint.id_convention(config) if is_tokenizer else of_tokens.ids,
+    tokenizer=name if is_tokenizer else of_tokens.fingerprint,
   )
-  # Last: a folder with a config is a complete one.
-  checkpoint.write_config(output, config)
-  log.info("wrote %s", path)
+  tensors = {k: np.asarray(v) for k, v in pretrained.by_name(params).items()}
+  pretrained.save(
+    os.path.join(folder, exported.WEIGHTS),
+    config.algorithm,
+    tensors,
+    notes.metadata(),
+  )
+  checkpoint.write_config(folder, config)
+  card = _card(config, notes, network.count(params))
+  files.write_atomically(os.path.join(folder, "README.md"), card)
+  return notes
 
 
-_CARD = """---
+def _card(
+  config: ml_collections.ConfigDict, notes: exported.Notes, parameters: int
+) -> str:
+  common = dict(
+    name=config.name,
+    parameters=f"{parameters:,}",
+    step=f"{notes.step:,}",
+    fingerprint=notes.fingerprint,
+    ids=notes.ids,
+    clip=" x ".join(str(n) for n in tokenizer.clip_shape(config)),
+  )
+  if config.algorithm == "tokenizer":
+    settings = json.dumps(config.quantizer.to_dict())
+    return _TOKENIZER_CARD.format(**common, quantizer=settings)
+  tasks = ", ".join(name for name, share in config.tasks.items() if share)
+  return _GENERATOR_CARD.format(
+    **common,
+    kind=config.algorithm,
+    tasks=tasks,
+    classes=config.transformer.num_classes,
+    tokenizer=notes.tokenizer,
+  )
+
+
+_TOKENIZER_CARD = """---
 library_name: jax
-tags: [video-tokenizer, magvit-v2, lookup-free-quantization]
+tags:
+- magvit-v2
+- video-tokenizer
+- image-tokenizer
 ---
 
 # {name}
 
-A visual tokenizer of MAGVIT-v2 (arXiv 2310.05737): {parameters:,} parameters,
-moving average at step {step}.
+A visual tokenizer of MAGVIT-v2 (arXiv 2310.05737): {parameters} parameters, the
+moving average at step {step}, trained on clips of {clip}.
 
 - Pixels: float32 in [0, 1], (batch, frames, height, width, RGB).
 - Tokens: int32 (batch, t, h, w), {ids}.
 - Quantizer: `{quantizer}`
-- Fingerprint: `{fingerprint}`
+- Fingerprint of settings and weights: `{fingerprint}`
 
-`model.safetensors` holds the weights, `config.json` the settings. To use them:
-
-    python main.py --mode=import --source=export --input=THIS_FOLDER \\
-      --workdir=DIR
+`model.safetensors` holds the weights, `config.json` the settings:
 
     import magvit
-    ids = magvit.load_tokenizer("DIR").encode(video)
+    tokenizer = magvit.load_tokenizer("THIS_FOLDER")
+    ids = tokenizer.encode(video)
+    video = tokenizer.decode(ids)
+"""
+
+_GENERATOR_CARD = """---
+library_name: jax
+tags:
+- magvit-v2
+- video-generation
+- {kind}
+---
+
+# {name}
+
+A generator of MAGVIT-v2 (arXiv 2310.05737), {kind}: {parameters} parameters at
+step {step}. It makes clips of {clip}.
+
+- Tasks: {tasks}.
+- Classes: {classes}.
+- Its tokens are those of `tokenizer/`, {ids};
+  fingerprint `{tokenizer}`
+- Fingerprint of settings and weights: `{fingerprint}`
+
+`model.safetensors` holds the weights, `config.json` the settings:
+
+    import jax
+    import magvit
+    generator = magvit.load_generator("THIS_FOLDER")
+    video = generator.sample(jax.random.key(0), num=4)
 """

@@ -1,7 +1,6 @@
 """A number that names a tokenizer: equal ones give a clip the same tokens."""
 
 from collections.abc import Sequence
-import hashlib
 import json
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from magvit import checkpoint
 from magvit import mesh as mesh_lib
 from magvit import tokenizer
+from models import pretrained
 
 
 def fingerprint(
@@ -29,19 +29,13 @@ def fingerprint(
     params: the averaged weights, all on devices of this process.
     sections: all that decides, beside the weights, what the network computes.
   """
-  digest = hashlib.sha256()
   fields = json.loads(config.to_json())
-  for section in sections:
-    text = json.dumps({section: fields[section]}, sort_keys=True)
-    digest.update(text.encode())
   leaves = {
     jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)
   }
-  for name, leaf in sorted(leaves.items()):
-    digest.update(json.dumps([name, leaf.shape, leaf.dtype.name]).encode())
-    digest.update(leaf.tobytes())
-  return digest.hexdigest()
+  settings = [{section: fields[section]} for section in sections]
+  return pretrained.digest(settings, leaves)
 
 
 def id_convention(config: ml_collections.ConfigDict) -> str:

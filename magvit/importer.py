@@ -13,8 +13,9 @@ import numpy as np
 
 from evaluation import files
 from magvit import checkpoint
-from magvit import export
+from magvit import exported
 from magvit import fingerprint
+from magvit import mesh as mesh_lib
 from magvit import tokenizer
 from models import network
 from models import open_magvit2
@@ -61,8 +62,8 @@ def import_weights(
       f"workdir={workdir} is not empty: import into a new directory"
     )
   if source == "export":
-    weights = os.path.join(path, export.WEIGHTS)
-    config, params, which = _read_export(path, weights)
+    weights = os.path.join(path, exported.WEIGHTS)
+    config, params, which = _read_export(path)
   else:
     weights = path
     tensors = tensor_files.read(path)
@@ -95,12 +96,17 @@ def import_weights(
   )
 
 
-def _read_export(folder: str, weights: str):
-  """(config, weights, "ema") of what --mode=export wrote."""
+def _read_export(folder: str):
+  """(config, weights, "ema") of a tokenizer that --mode=export wrote."""
   config = checkpoint.read_config(folder)
-  generator = tokenizer.define_tokenizer(config)
-  abstract = jax.eval_shape(generator.init, jax.random.key(0))
-  return config, pretrained.load(weights, export.NETWORK, abstract), "ema"
+  if config.algorithm != "tokenizer" or not exported.is_export(folder):
+    raise ValueError(
+      f"--input={folder} is not the export of a tokenizer: name the folder of"
+      " one (a generator's holds it as tokenizer/). Other modes need no"
+      " import: they read an export as --workdir"
+    )
+  _, params = tokenizer.restore_generator(folder, mesh_lib.local_mesh())
+  return config, params, "ema"
 
 
 def convert(

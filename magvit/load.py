@@ -253,10 +253,10 @@ class LoadedGenerator:
 
 
 def load_tokenizer(path: str) -> LoadedTokenizer:
-  """The tokenizer of a workdir, a generator's included.
+  """The tokenizer of a workdir or of an export, a generator's included.
 
   Raises:
-    ValueError: nothing was trained there.
+    ValueError: nothing was trained there, or an export that was changed.
   """
   config = checkpoint.read_config(path)
   if config.algorithm != "tokenizer":
@@ -267,10 +267,11 @@ def load_tokenizer(path: str) -> LoadedTokenizer:
 
 
 def load_generator(path: str) -> LoadedGenerator:
-  """The generator of a workdir.
+  """The generator of a workdir or of an export.
 
   Raises:
-    ValueError: nothing was trained there, or something else.
+    ValueError: nothing was trained there, something else, or an export that was
+      changed.
   """
   config = checkpoint.read_config(path)
   if config.algorithm == "tokenizer":

@@ -6,6 +6,9 @@ The metadata say which network it is and which files it was made from;
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
+import hashlib
+import json
 import os
 import pathlib
 from typing import Any
@@ -89,6 +92,24 @@ def as_tree(tensors: Mapping[str, np.ndarray], abstract: Any) -> Any:
   return jax.tree.structure(abstract).unflatten(
     jnp.asarray(tensors[name], jnp.float32) for name in by_name(abstract)
   )
+
+
+def digest(
+  settings: Sequence[Mapping[str, Any]], tensors: Mapping[str, np.ndarray]
+) -> str:
+  """sha256 in hexadecimal of settings and tensors, the same on every machine.
+
+  Of the settings as JSON, in their order, and of the name, shape, type and
+  bytes of every tensor, by name.
+  """
+  found = hashlib.sha256()
+  for each in settings:
+    found.update(json.dumps(each, sort_keys=True).encode())
+  for name, tensor in sorted(tensors.items()):
+    described = [name, tensor.shape, tensor.dtype.name]
+    found.update(json.dumps(described).encode())
+    found.update(tensor.tobytes())
+  return found.hexdigest()
 
 
 def by_name(tree: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from configs import tokenizer_image
 from configs import tokenizer_video
 import magvit
 from magvit import export
+from magvit import exported
 from magvit import importer
 from magvit import mesh as mesh_lib
 from magvit import tokenizer as tokenizer_lib
@@ -206,7 +207,7 @@ def test_an_export_comes_back(tiny_tokenizer_workdir, tmp_path):
   with open(os.path.join(workdir, "imported.json")) as f:
     origin = json.load(f)
   with safetensors.safe_open(
-    os.path.join(folder, export.WEIGHTS), framework="numpy"
+    os.path.join(folder, exported.WEIGHTS), framework="numpy"
   ) as f:
     assert f.metadata()["fingerprint"] == origin["fingerprint"]
     assert f.metadata()["ids"].endswith("least significant bit")
