@@ -36,14 +36,20 @@ _TASKS = (
 )
 
 
-def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
+def build(
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  tokens: tokens_lib.Tokens | None = None,
+) -> state_lib.Algorithm:
   """Checks the config, reads the tokenizer, describes the transformer.
+
+  With `tokens` no tokenizer is read; their weights may be shapes alone.
 
   Raises:
     ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
   """
   c = config
-  tokens = tokens_lib.open_tokenizer(c, mesh)
+  tokens = tokens or tokens_lib.open_tokenizer(c, mesh)
   names = _check(c, tokens)
   transformer = define_transformer(c, tokens.num)
   given = [  # tokens that each task is given
@@ -115,9 +121,9 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       # Causality: these frames alone have the first tokens of the whole clip.
       frames = tokenizer.to_float(batch["video"][:, : c.condition_frames])
       ids = tokens.network(params["generator"], frames, method="encode")
-      prompt_BMF = factorize(ids.reshape(len(label_B), max(given)))
+      prompt_BMF = factorize(ids.reshape(*label_B.shape, max(given)))
     else:
-      prompt_BMF = factorize(jnp.zeros((len(label_B), 0), jnp.int32))
+      prompt_BMF = factorize(jnp.zeros((*label_B.shape, 0), jnp.int32))
     parts_BNF = generate(
       transformer,
       params["transformer"],
@@ -132,7 +138,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     ids_BN = quantizers.defactorize(parts_BNF, c.transformer.factor_bits)
     return {
       "video": tokens.decode(params["generator"], ids_BN),
-      "ids": ids_BN.reshape(len(label_B), *tokens.latent_shape),
+      "ids": ids_BN.reshape(*label_B.shape, *tokens.latent_shape),
     }
 
   return state_lib.Algorithm(

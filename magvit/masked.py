@@ -28,14 +28,20 @@ from models import quantizers
 from models import tokenizer
 
 
-def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
+def build(
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  tokens: tokens_lib.Tokens | None = None,
+) -> state_lib.Algorithm:
   """Checks the config, reads the tokenizer, describes the transformer.
+
+  With `tokens` no tokenizer is read; their weights may be shapes alone.
 
   Raises:
     ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
   """
   c = config
-  tokens = tokens_lib.open_tokenizer(c, mesh)
+  tokens = tokens or tokens_lib.open_tokenizer(c, mesh)
   names = _check(c, tokens)
   transformer = define_transformer(c, tokens.num)
   region = lambda latents: np.stack(  # S: tasks
@@ -157,11 +163,11 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
     label_B = batch["label"]
     video = tokenizer.to_float(batch["video"])
     parts_BNF = jnp.zeros(
-      (len(label_B), tokens.num, len(c.transformer.factor_bits)), jnp.int32
+      (*label_B.shape, tokens.num, len(c.transformer.factor_bits)), jnp.int32
     )
     condition_BNF = condition_of(params["generator"], video, parts_BNF, task)
     grid = lambda table: jnp.broadcast_to(
-      jnp.asarray(table)[task], (len(label_B), tokens.num)
+      jnp.asarray(table)[task], (*label_B.shape, tokens.num)
     )
     given_BN, fixed_BN = grid(given_SN), grid(fixed_SN)
     no_class_B = jnp.full_like(label_B, c.transformer.num_classes)
@@ -226,7 +232,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
       completed = jnp.where(given_THW[..., None], video, completed)
     return {
       "video": completed,
-      "ids": ids_BN.reshape(len(label_B), *tokens.latent_shape),
+      "ids": ids_BN.reshape(*label_B.shape, *tokens.latent_shape),
     }
 
   return state_lib.Algorithm(

@@ -7,6 +7,7 @@ generator's gradient, one with (0, 1) the discriminator's.
 
 from collections.abc import Callable
 import math
+from typing import Any
 
 import jax
 from jax import lax
@@ -34,8 +35,15 @@ from models import tokenizer
 _LATENTS_PER_CODE = 4  # to choose a codebook's rows from
 
 
-def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
+def build(
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  distance_and_params: tuple[perceptual.Distance, Any] | None = None,
+) -> state_lib.Algorithm:
   """Checks the config, describes the networks; allocates nothing large.
+
+  With the perceptual distance given no file of weights is read, and its
+  parameters may be shapes alone.
 
   Raises:
     ValueError: a clip the strides reject, missing perceptual weights, or an
@@ -65,7 +73,7 @@ def build(config: ml_collections.ConfigDict, mesh: Mesh) -> state_lib.Algorithm:
   }
   frozen, distance = {}, None
   if c.loss.perceptual_network != "off":
-    distance, frozen["perceptual"] = perceptual.load(
+    distance, frozen["perceptual"] = distance_and_params or perceptual.load(
       c.loss.perceptual_network, c.loss.perceptual_weights
     )
   adam = optimizer.make_optimizer(c.optimizer, c.num_steps)

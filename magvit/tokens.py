@@ -54,7 +54,7 @@ class Tokens:
   def encode(self, params: Any, video_BTHWC: jax.Array) -> jax.Array:
     """Float clips to ids, int32 (B, N) in (t, h, w) raster order."""
     ids_Bthw = self.network(params, video_BTHWC, method="encode")
-    return ids_Bthw.reshape(len(ids_Bthw), self.num)
+    return ids_Bthw.reshape(ids_Bthw.shape[0], self.num)
 
   def check_factors(self, config: ml_collections.ConfigDict) -> None:
     """Raises ValueError unless a generator's sub-tokens make up the ids."""
@@ -68,7 +68,7 @@ class Tokens:
 
   def decode(self, params: Any, ids_BN: jax.Array) -> jax.Array:
     """Ids to clips, float32 (B, T, H, W, 3) in [0, 1]."""
-    ids_Bthw = ids_BN.reshape(len(ids_BN), *self.latent_shape)
+    ids_Bthw = ids_BN.reshape(ids_BN.shape[0], *self.latent_shape)
     video = self.network(params, ids_Bthw, method="decode")
     return jnp.clip(video, 0.0, 1.0)
 
@@ -85,10 +85,23 @@ def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
       "tokenizer_workdir is empty: give the workdir of a trained tokenizer"
       " (--config.tokenizer_workdir=DIR)"
     )
-  made_by = checkpoint.read_config(workdir)
+  tokens = describe_tokenizer(config, checkpoint.read_config(workdir))
+  _, params = tokenizer_lib.restore_generator(workdir, mesh)
+  return dataclasses.replace(tokens, params=params)
+
+
+def describe_tokenizer(
+  config: ml_collections.ConfigDict, made_by: ml_collections.ConfigDict
+) -> Tokens:
+  """A generator's tokenizer by its config; `params` are shapes alone.
+
+  Raises:
+    ValueError: the config of something else, or clips that it rejects.
+  """
   if made_by.algorithm != "tokenizer":
     raise ValueError(
-      f"tokenizer_workdir={workdir} holds {made_by.name!r}, not a tokenizer"
+      f"tokenizer_workdir={config.tokenizer_workdir} holds {made_by.name!r},"
+      " not a tokenizer"
     )
   if config.dataset.joint_images:
     raise ValueError(
@@ -98,8 +111,9 @@ def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
   sizes = tokenizer_lib.sizes(made_by)
   latent_shape = sizes.latent(tokenizer_lib.clip_shape(config))
   vocabulary = tokenizer_lib.vocabulary(made_by)
-  generator, params = tokenizer_lib.restore_generator(workdir, mesh)
-  return Tokens(generator, params, sizes, latent_shape, vocabulary)
+  net = tokenizer_lib.define_tokenizer(made_by)
+  shapes = jax.eval_shape(net.init, jax.random.key(0))
+  return Tokens(net, shapes, sizes, latent_shape, vocabulary)
 
 
 def needs_condition_tokens(task: str, causal: bool) -> bool:

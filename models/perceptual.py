@@ -59,9 +59,14 @@ def load(name: str, path: str) -> tuple[Distance, Any]:
       f" {_WHERE_TO_GET[name]}; or switch the term off with"
       " loss.perceptual_network=off"
     )
+  distance, abstract = describe(name)
+  return distance, pretrained.load(path, name, abstract)
+
+
+def describe(name: str) -> tuple[Distance, Any]:
+  """What `load` returns, with shapes instead of weights."""
   net, abstract = define(name)
-  params = pretrained.load(path, name, abstract)
-  return functools.partial(net, method="distance"), params
+  return functools.partial(net, method="distance"), abstract
 
 
 def define(name: str) -> tuple[network.Network, Any]:

@@ -1,0 +1,55 @@
+"""Floating-point operations of a program, counted on what it says.
+
+Products of matrices and convolutions only, two for each multiply-add: the rest
+is not the matrix units' work. A compiler's own count takes the body of a loop
+once; this one multiplies by its length.
+"""
+
+from collections.abc import Iterator
+import math
+from typing import Any
+
+import jax
+
+
+def count(function, *args: Any) -> int:
+  """Of one call, over all devices; arguments may be `jax.ShapeDtypeStruct`s.
+
+  Loops of unknown length count once, of branches the dearest one.
+  """
+  return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr) -> int:
+  return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation) -> int:
+  name = equation.primitive.name
+  if name == "dot_general":
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    depth = math.prod(shape[d] for d in contracted)
+    return 2 * math.prod(equation.outvars[0].aval.shape) * depth
+  if name == "conv_general_dilated":
+    kernel = equation.invars[1].aval.shape
+    # Of (O, I, *space): all but the output channels are summed over.
+    summed = equation.params["dimension_numbers"].rhs_spec[1:]
+    depth = math.prod(kernel[d] for d in summed)
+    # Of a strided convolution's gradient, most products are with a zero that
+    # only stands for the stride.
+    zeros = math.prod(equation.params["lhs_dilation"])
+    output = math.prod(equation.outvars[0].aval.shape)
+    return 2 * output * depth // zeros
+  inner = [_count(jaxpr) for jaxpr in _jaxprs(equation)]
+  if name == "cond":
+    return max(inner)
+  return sum(inner) * (equation.params["length"] if name == "scan" else 1)
+
+
+def _jaxprs(equation) -> Iterator[Any]:
+  for value in equation.params.values():
+    for item in value if isinstance(value, (tuple, list)) else (value,):
+      item = getattr(item, "jaxpr", item)
+      if hasattr(item, "eqns"):
+        yield item
