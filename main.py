@@ -44,6 +44,7 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
 _SOURCE = flags.DEFINE_enum("source", None, importer.SOURCES, "Whose weights.")
 _INPUT = flags.DEFINE_string("input", None, "Files to read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write.")
+_STABLEHLO = flags.DEFINE_bool("stablehlo", False, "Export programs, too.")
 _NUM = flags.DEFINE_integer("num", None, "How many clips.")
 _SPLIT = flags.DEFINE_string("split", "train", "What to tokenize.")
 _TASKS = flags.DEFINE_list("tasks", None, "Whose conditions to tokenize.")
@@ -61,6 +62,7 @@ _MODES_OF = {  # flag -> modes that read it
   "input": ("evaluate", "import", "reconstruct", "sample"),
   "output": ("export", "sample", "tokenize"),
   "num": ("evaluate", "sample", "tokenize"),
+  "stablehlo": ("export",),
   "seed": ("evaluate", "sample"),
   **dict.fromkeys(("protocol", "reference", "weights", "folds"), ("evaluate",)),
   **dict.fromkeys(("split", "tasks"), ("tokenize",)),
@@ -112,7 +114,7 @@ def run(argv: list[str]) -> None:
     checkpoint.check_same_experiment(stored, config, workdir)
   config = config or stored
   if mode == "export":
-    return export.export(workdir, _OUTPUT.value)
+    return export.export(workdir, _OUTPUT.value, _STABLEHLO.value)
   if mode == "reconstruct" and _INPUT.value is not None:
     return media.reconstruct(workdir, _INPUT.value)
   if mode == "sample" and _TASK.value is not None:

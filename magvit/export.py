@@ -10,10 +10,14 @@ The layout is that of a model on the Hugging Face hub. `load_tokenizer`,
 `load_generator` and --workdir read FOLDER as they read a workdir.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
 import json
 import logging
 import os
 import shutil
+from typing import Any
 
 import jax
 import ml_collections
@@ -23,7 +27,9 @@ from evaluation import files
 from magvit import checkpoint
 from magvit import exported
 from magvit import fingerprint
+from magvit import masking
 from magvit import mesh as mesh_lib
+from magvit import programs
 from magvit import tokenizer
 from magvit import train
 from models import network
@@ -32,8 +38,10 @@ from models import pretrained
 log = logging.getLogger(__name__)
 
 
-def export(workdir: str, output: str) -> None:
+def export(workdir: str, output: str, stablehlo: bool = False) -> None:
   """Writes the model of a workdir to a new folder, whole or not at all.
+
+  With `stablehlo` also what it computes: `magvit/programs.py`.
 
   Raises:
     ValueError: nothing was trained there, or a folder in use.
@@ -49,7 +57,7 @@ def export(workdir: str, output: str) -> None:
   parent, name = os.path.split(output)
   temporary = os.path.join(parent, f".{name}.{os.getpid()}.tmp")
   try:
-    _write(config, workdir, temporary)
+    _write(config, workdir, temporary, stablehlo)
     os.rename(temporary, output)  # fails on a folder that got files meanwhile
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
@@ -57,25 +65,28 @@ def export(workdir: str, output: str) -> None:
 
 
 def _write(
-  config: ml_collections.ConfigDict, workdir: str, folder: str
+  config: ml_collections.ConfigDict, workdir: str, folder: str, stablehlo: bool
 ) -> exported.Notes:
   """Writes one model; returns what the metadata say."""
   mesh = mesh_lib.local_mesh()
-  if config.algorithm == "tokenizer":
+  is_tokenizer = config.algorithm == "tokenizer"
+  if is_tokenizer:
     step = checkpoint.latest_step(workdir)
-    _, params = tokenizer.restore_generator(workdir, mesh)
+    net, params = tokenizer.restore_generator(workdir, mesh)
+    weights = {"generator": params}
+    predict = tokenizer.predict_functions(net)
   else:
     own = checkpoint.own_tokenizer(workdir) or config.tokenizer_workdir
     of_tokens = _write(
       checkpoint.read_config(own),
       own,
       os.path.join(folder, exported.TOKENIZER),
+      stablehlo,
     )
-    _, params, step = train.open_trained(config, workdir, mesh)
-    params = params["transformer"]
+    algorithm, weights, step = train.open_trained(config, workdir, mesh)
+    params, predict = weights["transformer"], algorithm.predict
   sections = exported.SECTIONS[config.algorithm]
   name = fingerprint.fingerprint(config, params, sections)
-  is_tokenizer = config.algorithm == "tokenizer"
   notes = exported.Notes(
     config=json.loads(config.to_json()),
     fingerprint=name,
@@ -93,7 +104,69 @@ def _write(
   checkpoint.write_config(folder, config)
   card = _card(config, notes, network.count(params))
   files.write_atomically(os.path.join(folder, "README.md"), card)
+  if stablehlo:
+    programs.write(folder, definitions(config, predict, weights))
   return notes
+
+
+def definitions(
+  config: ml_collections.ConfigDict,
+  predict: Mapping[str, Callable],
+  weights: Mapping[str, Any],
+) -> dict[str, programs.Definition]:
+  """encode and decode of a tokenizer, or sample of a generator.
+
+  `weights` is what the functions of `predict` take.
+  """
+  # In the code a tokenizer's network is the generator of its GAN.
+  ours = {"generator": "tokenizer", "transformer": "transformer"}
+  shapes = {
+    ours[name]: jax.eval_shape(pretrained.by_name, tree)
+    for name, tree in weights.items()
+  }
+  of_names = lambda arrays: {
+    name: pretrained.as_tree(arrays[ours[name]], tree)
+    for name, tree in weights.items()
+  }
+  clip = ("batch", *tokenizer.clip_shape(config), 3)
+  video = programs.Argument(clip, "float32", "pixels in [0, 1]")
+
+  if config.algorithm == "tokenizer":
+    encode = lambda arrays, inputs: {
+      "ids": predict["encode"](of_names(arrays), inputs, None)
+    }
+    decode = lambda arrays, inputs: {
+      "video": predict["decode"](of_names(arrays), inputs, None)
+    }
+    latent = tokenizer.sizes(config).latent(clip[1:-1])
+    below = tokenizer.vocabulary(config) - 1
+    ids = programs.Argument(("batch", *latent), "int32", f"in 0..{below}")
+    return {
+      "encode": programs.Definition(encode, shapes, {"video": video}),
+      "decode": programs.Definition(decode, shapes, {"ids": ids}),
+    }
+
+  def sample(arrays, inputs):
+    batch = {name: inputs[name] for name in ("task", "label", "video")}
+    key = jax.random.wrap_key_data(inputs["key"], impl="threefry2x32")
+    return predict["sample"](of_names(arrays), batch, key)
+
+  tasks = masking.task_names(config)
+  classes = config.transformer.num_classes
+  numbered = ", ".join(f"{n} {name}" for n, name in enumerate(tasks))
+  inputs = {
+    "key": programs.Argument(
+      (2,), "uint32", "jax.random.key_data(jax.random.key(SEED))"
+    ),
+    "task": programs.Argument((), "int32", numbered),
+    "label": programs.Argument(
+      ("batch",), "int32", f"class in 0..{classes - 1}; {classes}: none"
+    ),
+    "video": dataclasses.replace(
+      video, meaning=f"{video.meaning}; read where the task is given them"
+    ),
+  }
+  return {"sample": programs.Definition(sample, shapes, inputs)}
 
 
 def _card(
@@ -110,7 +183,7 @@ def _card(
   if config.algorithm == "tokenizer":
     settings = json.dumps(config.quantizer.to_dict())
     return _TOKENIZER_CARD.format(**common, quantizer=settings)
-  tasks = ", ".join(name for name, share in config.tasks.items() if share)
+  tasks = ", ".join(masking.task_names(config))
   return _GENERATOR_CARD.format(
     **common,
     kind=config.algorithm,

@@ -138,7 +138,7 @@ class ArTransformer(nnx.Module):
     `given`, to be static. What follows them is ignored.
     """
     x_BPD = self._embed_sequence(parts_BMF, class_B)
-    cache = self.stack.empty_cache(len(class_B), self.length)
+    cache = self.stack.empty_cache(class_B.shape[0], self.length)
     mask_PS = self._mask(given)[: x_BPD.shape[1]]
     return self.stack.extend(x_BPD, cache, 0, mask_PS)[1]
 

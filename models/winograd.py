@@ -73,8 +73,10 @@ def valid_conv(x_BTHWI: jax.Array, kernel: jax.Array) -> jax.Array:
   batch, frames, height, width, _ = x_BTHWI.shape
   kt = kernel.shape[0]
   frames, height, width = frames - kt + 1, height - 2, width - 2
-  # In chunks of frames, or bands of rows, small enough for the cache.
-  tiles = batch * height * width // math.prod(_SPACE)
+  # In chunks of frames, or bands of rows, small enough for the cache. An
+  # exported program does not know its batch: chunks as for one clip.
+  known = batch if isinstance(batch, int) else 1
+  tiles = known * height * width // math.prod(_SPACE)
   step_t = 2 * max(1, _CHUNK_TILES // tiles) if kt == 3 else 1
   step_t = min(step_t, frames + frames % 2)
   bands = math.gcd(height // _SPACE[0], max(1, tiles // _CHUNK_TILES))
