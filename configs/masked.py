@@ -45,6 +45,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from configs import base
+from configs import datasets
 
 _BAIR_TASKS = (
   "frame_prediction",
@@ -107,14 +108,14 @@ def _digits_multitask(c: ml_collections.ConfigDict) -> None:
 
 
 def _ucf101(c: ml_collections.ConfigDict) -> None:
-  c.dataset.name = "ucf101"
+  datasets.ucf101(c)
   c.num_steps = 74_000  # 2000 epochs of 9,537 clips, v1's
   c.batch_size = 256
   c.sampling.steps = 24
 
 
 def _kinetics600(c: ml_collections.ConfigDict) -> None:
-  c.dataset.name = "kinetics600"
+  datasets.kinetics600(c)
   c.num_steps = 540_000  # 360 epochs of 384,000 clips
   c.batch_size = 256
   c.transformer.num_classes = 600  # "no class" in all of this one task
@@ -123,7 +124,7 @@ def _kinetics600(c: ml_collections.ConfigDict) -> None:
 
 def _imagenet(size: int):
   def fill(c: ml_collections.ConfigDict) -> None:
-    c.dataset.name = "imagenet2012"
+    datasets.imagenet2012(c)
     c.dataset.frames = 1
     c.dataset.size = size
     c.num_steps = 1_351_000  # 1080 epochs of 1,281,167 images
@@ -154,7 +155,7 @@ def _v1_ucf101(c: ml_collections.ConfigDict) -> None:
 def _bair(steps: int):
   def fill(c: ml_collections.ConfigDict) -> None:
     _v1(c)
-    c.dataset.name = "bair"
+    datasets.bair(c)
     c.dataset.size = 64
     c.num_steps = steps
     c.batch_size = 256
@@ -167,7 +168,7 @@ def _bair(steps: int):
 
 def _ssv2(c: ml_collections.ConfigDict) -> None:
   _v1(c)
-  c.dataset.name = "ssv2"
+  datasets.ssv2(c)
   c.num_steps = 264_000  # a guess: 400 epochs of 169,000 clips
   c.batch_size = 256
   c.condition_frames = 1

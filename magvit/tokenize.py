@@ -97,14 +97,7 @@ def tokenize(
   clips = pipeline.source(settings.dataset, split)
   contents = token_shards.Contents(
     tokenizer=fingerprint.fingerprint(made_by, tokens.params),
-    dataset={
-      "name": settings.dataset.name,
-      "split": split,
-      "frames": settings.dataset.frames,
-      "size": settings.dataset.size,
-      "motion": settings.dataset.motion,
-      "seed": settings.dataset.seed,
-    },
+    dataset={**tokens_lib.clips_of(settings.dataset), "split": split},
     examples=_check_num(num, clips, settings.dataset.name),
     examples_per_shard=examples_per_shard,
     clip_shape=tokenizer_lib.clip_shape(settings),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import json
 import math
 from typing import Any
 
@@ -19,6 +20,11 @@ from models import clip_sizes
 from models import network
 from models import tokenizer
 
+_CLIP_FIELDS = (
+  *("name", "frames", "size", "motion", "seed", "fold", "mixture", "stride"),
+  *("train_window", "train_crop", "short_videos", "short_side", "scale"),
+  *("flip", "filter"),
+)
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
 
 
@@ -138,6 +144,12 @@ def transformer_settings(
   return settings, _DTYPES[name]
 
 
+def clips_of(dataset: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What decides which clips a data set gives; of JSON's types."""
+  fields = json.loads(dataset.to_json())
+  return {name: fields[name] for name in _CLIP_FIELDS}
+
+
 def check_stored(config: ml_collections.ConfigDict) -> None:
   """Checks that a generator may train on the tokens of `dataset.tokens`.
 
@@ -163,8 +175,9 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
       f" is {made_by[:16]}: name the workdir that made them, or make others"
       " with --mode=tokenize"
     )
+  dataset = {**clips_of(config.dataset), "split": "train"}
   for field, stored in contents.dataset.items():
-    wanted = "train" if field == "split" else config.dataset[field]
+    wanted = dataset[field]
     if stored != wanted:
       raise ValueError(
         f"dataset.tokens={folder} was made from {field}={stored!r}, and"

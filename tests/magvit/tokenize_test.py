@@ -376,6 +376,7 @@ def test_tokens_that_do_not_fit_a_generator_are_refused(
   refused("made from size=16, .* needs size=32", **{"dataset.size": 32})
   refused("made from frames=5, .* frames=7", **{"dataset.frames": 7})
   refused("made from seed=0, .* needs seed=1", **{"dataset.seed": 1})
+  refused("made from flip=False, .* needs flip=True", **{"dataset.flip": True})
   refused("holds no tokens.json", **{"dataset.tokens": str(copied.parent)})
   _stored(copied, tasks=[])
   refused(r"tasks.interpolation=1.0 .* --tasks=interpolation,\.")
@@ -384,14 +385,9 @@ def test_tokens_that_do_not_fit_a_generator_are_refused(
   for task in _COMMIT_TASKS:
     config.tasks[task] = 0.0
   tokens_lib.check_stored(config)
-  held_out = {**_data_set(config), "split": "held_out"}
+  held_out = {**tokens_lib.clips_of(config.dataset), "split": "held_out"}
   _stored(copied, dataset=held_out)
   refused("made from split='held_out', .* needs split='train'")
-
-
-def _data_set(config):
-  fields = ("name", "frames", "size", "motion", "seed")
-  return {field: config.dataset[field] for field in fields}
 
 
 def test_condition_frames_count_where_a_stored_condition_depends_on_them(
