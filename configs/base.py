@@ -18,6 +18,7 @@ def _common() -> ml_collections.ConfigDict:
   c.algorithm = ""  # the key in magvit/train.py: "tokenizer", "masked", ...
   c.seed = 0  # of parameters, dropout, masks; the data has its own
   c.num_steps = 0
+  c.init_from = "none"  # workdir or export whose weights a new run starts with
   c.batch_size = 0  # clips per step over all devices
   c.microbatches = 1  # of a step, one after the other; generators only
 

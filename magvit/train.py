@@ -19,6 +19,7 @@ from magvit import mesh as mesh_lib
 from magvit import metrics as metrics_lib
 from magvit import score
 from magvit import scored_model
+from magvit import starts
 from magvit import state as state_lib
 from magvit import tokenizer
 from magvit import tokens
@@ -46,6 +47,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   mesh = mesh_lib.make_mesh(config.mesh)
   check_config(config, mesh)
   checkpoint.check_workdir(workdir, config)
+  starts.check(config, workdir)
   algorithm = build(config, workdir, mesh)
   tokens.check_stored(with_own_tokenizer(config, workdir))
   data = pipeline.train_batches(
@@ -65,8 +67,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   if start:
     state = checkpoints.restore(start, state, data)
     log.info("resuming from step %d in %s", start, workdir)
-  elif algorithm.warm_start is not None:
-    state = algorithm.warm_start(state)
+  else:
+    state = starts.first_state(config, algorithm, mesh, state)
   if jax.process_index() == 0:
     log_sizes(state)
   state = run_steps(
