@@ -31,6 +31,7 @@ _CALLED = re.compile(
   r"(?:calls|body|condition|to_apply|branch_computations"
   r"|true_computation|false_computation)=\{?((?:%[\w.\-]+(?:, )?)+)"
 )
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=(%[\w.\-]+)")
 _NAME = re.compile(r"%[\w.\-]+")
 
@@ -101,6 +102,8 @@ def _runs(computations, entry: str) -> dict[str, _Run]:
 
 def _trips(instruction: _Instruction, computations) -> int:
   """How often a loop runs: JAX counts from 0 up to a constant; else 1."""
+  if known := _TRIPS.search(instruction.text):
+    return int(known[1])
   condition = _CONDITION.search(instruction.text)
   if condition is None:
     return 1
@@ -120,6 +123,8 @@ def _moved(instruction: _Instruction, shapes, computations) -> int:
   ):
     return 0
   operands = [shapes.get(name, "") for name in instruction.operands]
+  if instruction.opcode == "custom-call" and not operands:
+    return 0  # a buffer, not yet filled
   if instruction.opcode == "dynamic-slice":
     return 2 * _size(instruction.shape)
   if instruction.opcode == "dynamic-update-slice":
@@ -128,39 +133,52 @@ def _moved(instruction: _Instruction, shapes, computations) -> int:
     return _size(operands[0]) + _size(_result(instruction))
   if instruction.opcode != "fusion":
     return sum(map(_size, operands)) + _size(_result(instruction))
-  called = _NAME.search(_CALLED.search(instruction.text)[1])[0]
-  return _moved_by_fusion(operands, instruction, computations[called])
+  return _moved_by_fusion(operands, instruction, computations)
 
 
-def _moved_by_fusion(
-  operands: Sequence[str],
-  fusion: _Instruction,
-  body: Sequence[_Instruction],
-) -> int:
+def _moved_by_fusion(operands: Sequence[str], fusion, computations) -> int:
   """Of a slice that is read or updated in place, the slice alone counts."""
-  shapes = {i.name: i.shape for i in body}
-  parameters = [i for i in body if i.opcode == "parameter"]
-  users: dict[str, list[_Instruction]] = {}
-  for instruction in body:
-    for operand in instruction.operands:
-      users.setdefault(operand, []).append(instruction)
-  total, in_place = 0, 0
-  by_number = {int(i.text.split(")")[0]): i for i in parameters}
+  total, written = 0, _size(fusion.shape)
   for number, shape in enumerate(operands):
-    parameter = by_number.get(number)
-    uses = users.get(parameter.name, []) if parameter else []
-    if uses and all(u.opcode == "dynamic-slice" for u in uses):
-      total += sum(min(_size(u.shape), _size(shape)) for u in uses)
-    elif uses and all(
-      u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name
-      for u in uses
-    ):
-      in_place += _size(shape)
-      if _size(shape):
-        total += sum(_size(shapes[u.operands[1]], on_chip=True) for u in uses)
+    whole = _size(shape)
+    if not whole:
+      continue
+    read, updated = _touched(number, fusion, computations)
+    total += whole if read is None else min(read, whole)
+    if updated:
+      written += updated - whole
+  return total + max(0, written)
+
+
+def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
+  """Bytes read by slices (None: all) and updated in place, of an operand."""
+  body = computations[_NAME.search(_CALLED.search(fusion.text)[1])[0]]
+  shapes = {i.name: i.shape for i in body}
+  read, updated = 0, 0
+  names = {
+    i.name
+    for i in body
+    if i.opcode == "parameter" and int(i.text.split(")")[0]) == number
+  }
+  for user in body:  # in the order in which they run
+    if not names & set(user.operands):
+      continue
+    if user.opcode == "bitcast":
+      names.add(user.name)
+    elif user.opcode == "dynamic-slice":
+      read += _size(user.shape, on_chip=True)
+    elif user.opcode == "dynamic-update-slice" and user.operands[0] in names:
+      updated += _size(shapes[user.operands[1]], on_chip=True)
+    elif user.opcode == "fusion":
+      for place, operand in enumerate(user.operands):
+        if operand in names:
+          inner_read, inner_updated = _touched(place, user, computations)
+          if inner_read is None:
+            return None, 0
+          read, updated = read + inner_read, updated + inner_updated
     else:
-      total += _size(shape)
-  return total + max(0, _size(fusion.shape) - in_place)
+      return None, 0
+  return read, updated
 
 
 def _result(instruction: _Instruction) -> str:

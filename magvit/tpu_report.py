@@ -20,11 +20,13 @@ import ml_collections
 import numpy as np
 
 from evaluation import files
+from input_pipeline import token_shards
 from magvit import autoregressive
 from magvit import checkpoint
 from magvit import flops
 from magvit import hlo
 from magvit import masked
+from magvit import masking
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
 from magvit import tokenizer
@@ -56,14 +58,15 @@ _ASSUMPTIONS = (
 )
 
 
-def compile_programs(
+def write(
   config: ml_collections.ConfigDict, workdir: str, topology: str
 ) -> None:
   """Writes WORKDIR/results/compile-TOPOLOGY.json and prints a table.
 
   Compiles the exact step of training and the program of evaluation (a
   tokenizer's reconstruction, a generator's sampling). `tokenizer_workdir` of a
-  generator may name a tokenizer's config (FILE:ARG) instead of a workdir.
+  generator may name a tokenizer's config (FILE:ARG) instead of a workdir; with
+  `dataset.tokens` its step reads stored tokens.
 
   Raises:
     ValueError: no libtpu, an unknown topology, or a config that cannot work.
@@ -202,7 +205,15 @@ def _programs(config, algorithm, mesh: Mesh) -> dict[str, tuple]:
     sharding=mesh_lib.batch_sharding(mesh),
   )
   clip = tokenizer.clip_shape(config)
-  batch = {"video": array(np.uint8, *clip, 3), "label": array(np.int32)}
+  video = array(np.uint8, *clip, 3)
+  batch = {"video": video, "label": array(np.int32)}
+  if config.dataset.tokens:
+    made_by = _tokenizer_config(config.tokenizer_workdir)
+    ids = array(np.int32, *tokenizer.sizes(made_by).latent(clip))
+    batch = {"ids": ids, "label": batch["label"]}
+    for task in masking.task_names(config):
+      if tokens_lib.needs_condition_tokens(task, made_by.tokenizer.causal):
+        batch[token_shards.CONDITION + task] = ids
   if config.dataset.joint_images:
     size = (config.dataset.joint_images, 1, *clip[1:], 3)
     batch["image"] = jax.ShapeDtypeStruct(
@@ -219,7 +230,7 @@ def _programs(config, algorithm, mesh: Mesh) -> dict[str, tuple]:
   for name in ("reconstruct", "sample"):
     if name in algorithm.predict:
       task = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-      inputs = {"video": batch["video"]}
+      inputs = {"video": video}
       if name == "sample":
         inputs |= {"label": batch["label"], "task": task}
       arguments = (state.predict_params(), inputs, key)
