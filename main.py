@@ -7,6 +7,8 @@
   python main.py --workdir=DIR --mode=sample --task=TASK --num=N
   python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
   python main.py --workdir=DIR --mode=export --output=FOLDER
+  python main.py --config=FILE:ARG --workdir=DIR --mode=compile \
+    --topology=v5e:16x16
   python main.py --workdir=DIR --mode=import --source=open_magvit2 --input=FILE
 
 --config may be left out once a workdir was trained: it keeps its own.
@@ -17,30 +19,35 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging as absl_logging
-import jax
 from ml_collections import config_flags
 
 from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit import checkpoint
+from magvit import distributed
 from magvit import errors
 from magvit import export
 from magvit import importer
 from magvit import media
 from magvit import metrics
+from magvit import preemption
 from magvit import sample
 from magvit import score
 from magvit import tokenize
+from magvit import tpu_report
 from magvit import train
 
 _MODES = (
   *("train", "evaluate", "sample", "reconstruct", "tokenize"),
-  *("export", "import"),
+  *("export", "import", "compile"),
 )
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:ARG to run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a pod's job.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a job.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Its HOST:PORT.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many it has.")
+_PROCESS = flags.DEFINE_integer("process", None, "The number of this one.")
 _SOURCE = flags.DEFINE_enum("source", None, importer.SOURCES, "Whose weights.")
 _INPUT = flags.DEFINE_string("input", None, "Files to read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write.")
@@ -57,16 +64,24 @@ flags.DEFINE_string("reference", None, "Real clips, statistics.")
 flags.DEFINE_string("weights", None, "Of the feature network.")
 flags.DEFINE_integer("folds", None, "Of the protocol.")
 flags.DEFINE_float("guidance", None, "Of sampling; 0 is none.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "TPUs to compile for.")
 _MODES_OF = {  # flag -> modes that read it
   "source": ("import",),
   "input": ("evaluate", "import", "reconstruct", "sample"),
   "output": ("export", "sample", "tokenize"),
   "num": ("evaluate", "sample", "tokenize"),
   "stablehlo": ("export",),
+  "topology": ("compile",),
   "seed": ("evaluate", "sample"),
   **dict.fromkeys(("protocol", "reference", "weights", "folds"), ("evaluate",)),
   **dict.fromkeys(("split", "tasks"), ("tokenize",)),
   **dict.fromkeys(("task", "label", "steps", "guidance"), ("sample",)),
+}
+_NEEDED = {  # mode -> flags it cannot do without
+  "train": {"config": "FILE:ARG"},
+  "compile": {"config": "FILE:ARG", "topology": "NAME, like v5e:16x16"},
+  "export": {"output": "FOLDER"},
+  "tokenize": {"output": "FOLDER"},
 }
 _TOKENIZERS = {
   "image": tokenizer_image.get_config,
@@ -77,8 +92,11 @@ _TOKENIZERS = {
 def run(argv: list[str]) -> None:
   if argv[1:]:
     raise ValueError(f"unknown arguments {argv[1:]}: flags start with --")
+  job = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   if _DISTRIBUTED.value:
-    jax.distributed.initialize()
+    distributed.join(*job)
+  elif job != (None, None, None):
+    raise ValueError("--coordinator and the like need --distributed")
   config, workdir, mode = _CONFIG.value, _WORKDIR.value, _MODE.value
   given = {flag for flag in _MODES_OF if flags.FLAGS[flag].present}
   asked = lambda names: {name: flags.FLAGS[name].value for name in names}
@@ -89,17 +107,17 @@ def run(argv: list[str]) -> None:
   for needed, what in (("task", "sample"), ("protocol", "evaluate")):
     if mode == what and given and needed not in given:
       raise ValueError(f"--{min(given)} needs --{needed}: what to {what}")
-  for flag in {"export": ["output"], "tokenize": ["output"]}.get(mode, []):
-    if flag not in given:
-      raise ValueError(f"--mode={mode} needs --{flag}=FOLDER")
-  if mode == "train" and config is None:
-    raise ValueError("--mode=train needs --config=FILE:ARG")
+  for flag, what in _NEEDED.get(mode, {}).items():
+    if not flags.FLAGS[flag].present:
+      raise ValueError(f"--mode={mode} needs --{flag}={what}")
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
   metrics.log_progress_to_stdout()
 
   if mode == "train":
     return train.train(config, workdir)
+  if mode == "compile":
+    return tpu_report.write(config, workdir, _TOPOLOGY.value)
   if mode == "import":
     return importer.import_weights(
       _SOURCE.value, _INPUT.value, _TOKENIZERS, workdir
@@ -123,16 +141,21 @@ def run(argv: list[str]) -> None:
   return train.run_offline(mode, config, workdir)
 
 
+@distributed.errors_end_the_job()
 def main(argv: list[str]) -> None:
   """Errors a user can mend are one line; --verbosity=1 adds the traceback."""
   try:
     run(argv)
+  except preemption.Stopped as stopped:
+    print(stopped, flush=True)
+    sys.exit(preemption.EXIT_CODE)
   except (ValueError, OSError, metrics.NonFiniteError) as error:
     if flags.FLAGS.verbosity >= 1:
       raise
     sys.exit(errors.one_line(error))
   except KeyboardInterrupt:
-    sys.exit("interrupted: run the same command again to continue")
+    print("interrupted: run the same command again to continue")
+    sys.exit(preemption.INTERRUPTED)
 
 
 if __name__ == "__main__":

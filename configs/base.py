@@ -69,6 +69,7 @@ def _common() -> ml_collections.ConfigDict:
   c.checkpoint_every = 100  # steps
   c.checkpoints_to_keep = 2
   c.eval_every = 0  # steps; 0: only at the end
+  c.profile_steps = (0, 0)  # first and last to trace into WORKDIR/profile
 
   c.evaluation = ml_collections.ConfigDict()  # besides the usual scores
   c.evaluation.protocols = ()  # of evaluation/protocols.py, e.g. "is_c3d"

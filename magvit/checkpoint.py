@@ -10,7 +10,6 @@ import json
 import os
 from typing import Any
 
-import grain
 import jax
 from jax.sharding import Mesh
 import ml_collections
@@ -19,9 +18,10 @@ import orbax.checkpoint as ocp
 from evaluation import files
 from magvit import exported
 from magvit import mesh as mesh_lib
-from magvit import state as state_lib
 
 IMPORTED = "imported.json"  # where the weights of an imported model are from
+
+_PROBE = ".writable-"  # a file of each process, for a moment
 
 # Fields that say how to run, not what is trained: they may change between two
 # runs in the same workdir.
@@ -32,6 +32,7 @@ _FREE_FIELDS = (
   "checkpoint_every",
   "checkpoints_to_keep",
   "eval_every",
+  "profile_steps",
   "evaluation",
   "sampling",
   "dataset.eval_examples",
@@ -47,7 +48,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
   """
   try:
     os.makedirs(workdir, exist_ok=True)
-    probe = os.path.join(workdir, f".writable-{jax.process_index()}")
+    probe = os.path.join(workdir, f"{_PROBE}{jax.process_index()}")
     with open(probe, "w"):
       pass
     os.remove(probe)
@@ -68,7 +69,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
     )
   if os.path.exists(os.path.join(workdir, "config.json")):
     check_same_experiment(read_config(workdir), config, workdir)
-  elif os.listdir(workdir):
+  elif any(not name.startswith(_PROBE) for name in os.listdir(workdir)):
     raise ValueError(
       f"workdir={workdir} holds files but no config.json, so it is not a"
       " workdir of this program: choose a new or an empty directory"
@@ -182,65 +183,6 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
   if exported.is_export(workdir):
     exported.check_config(workdir, fields)
   return ml_collections.ConfigDict(fields)
-
-
-class Checkpoints:
-  """The checkpoints of one workdir: training state and data position."""
-
-  def __init__(self, workdir: str, config: ml_collections.ConfigDict):
-    self._directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=config.checkpoints_to_keep,
-        cleanup_tmp_directories=True,  # left by a killed run
-      ),
-      item_names=("state", "data"),
-    )
-
-  def latest_step(self) -> int | None:
-    return self._manager.latest_step()
-
-  def save(
-    self, step: int, state: state_lib.TrainState, data: grain.DatasetIterator
-  ) -> None:
-    """Saves in the background; a kill leaves the previous one in place."""
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(_saved(state)),
-        data=grain.checkpoint.CheckpointSave(data),
-      ),
-    )
-
-  def restore(
-    self, step: int, state: state_lib.TrainState, data: grain.DatasetIterator
-  ) -> state_lib.TrainState:
-    """`state` gives shapes and shardings; `data` is moved to its position."""
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(_saved(state)),
-        data=grain.checkpoint.CheckpointRestore(data),
-      ),
-    )
-    return state.replace(**restored["state"])
-
-  def close(self) -> None:
-    """Waits for saves under way."""
-    self._manager.wait_until_finished()
-    self._manager.close()
-
-
-def _saved(state: state_lib.TrainState) -> dict[str, Any]:
-  """The fields that training changes; frozen networks are kept elsewhere."""
-  return {
-    "step": state.step,
-    "params": state.params,
-    "opt_state": state.opt_state,
-    "ema": state.ema,
-    "extras": state.extras,
-  }
 
 
 def latest_step(workdir: str) -> int:

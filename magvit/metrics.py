@@ -76,6 +76,16 @@ def _lines_up_to(path: str, step: int) -> list[str]:
   return kept
 
 
+def has_evaluation(workdir: str, step: int) -> bool:
+  """Whether metrics.jsonl holds the scores of an evaluation after a step."""
+  path = os.path.join(workdir, "metrics.jsonl")
+  entries = map(json.loads, _lines_up_to(path, step))
+  return any(
+    entry["step"] == step and any(name.startswith("eval/") for name in entry)
+    for entry in entries
+  )
+
+
 class NonFiniteError(ArithmeticError):
   """A metric became NaN or infinite."""
 

@@ -17,12 +17,15 @@ from magvit import evaluate
 from magvit import masked
 from magvit import mesh as mesh_lib
 from magvit import metrics as metrics_lib
+from magvit import preemption
+from magvit import profile
 from magvit import score
 from magvit import scored_model
 from magvit import starts
 from magvit import state as state_lib
 from magvit import tokenizer
 from magvit import tokens
+from magvit import training_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   Raises:
     ValueError: a config or workdir that cannot work; nothing was overwritten.
     NonFiniteError: a metric became NaN or infinite.
+    Stopped: the process was asked to stop; the last step is saved.
+    OSError: the disk failed; the checkpoints before are good.
   """
   mesh = mesh_lib.make_mesh(config.mesh)
   check_config(config, mesh)
@@ -62,10 +67,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   key = jax.random.key(config.seed)
   init_key, step_key = jax.random.split(key)
   state = state_lib.create(algorithm, mesh, init_key)
-  checkpoints = checkpoint.Checkpoints(workdir, config)
-  start = checkpoints.latest_step() or 0
+  checkpoints = training_checkpoints.Checkpoints(workdir, config)
+  start, state = checkpoints.restore_newest(state, data)
   if start:
-    state = checkpoints.restore(start, state, data)
     log.info("resuming from step %d in %s", start, workdir)
   else:
     state = starts.first_state(config, algorithm, mesh, state)
@@ -86,7 +90,7 @@ def run_steps(
   state: state_lib.TrainState,
   key: jax.Array,
   data,
-  checkpoints: checkpoint.Checkpoints,
+  checkpoints: training_checkpoints.Checkpoints,
 ) -> state_lib.TrainState:
   """Steps from `state.step` to `config.num_steps`; returns the last state."""
   start = int(state.step)
@@ -106,28 +110,51 @@ def run_steps(
       writer.write(step, metrics)
       log.info("%s", progress.line(step, metrics))
 
+  def evaluate_now(step: int) -> None:
+    params = state.predict_params()
+    results = evaluate_all(config, workdir, mesh, algorithm, params, step)
+    writer.write(step, evaluate.flat(results))
+    progress.restart_clock(step)
+
+  evaluates = lambda step: (
+    config.eval_every
+    and 0 < step < config.num_steps
+    and step % config.eval_every == 0
+  )
   try:
+    if evaluates(start) and not metrics_lib.has_evaluation(workdir, start):
+      evaluate_now(start)  # which a stop has cut short
     pending = None  # a step is waited for after the next one is under way
-    for step in range(start + 1, config.num_steps + 1):
-      batch = mesh_lib.place_batch(next(data), mesh)
-      state, metrics = step_fn(state, batch, jax.random.fold_in(key, step))
-      if pending is not None:
-        finish(*pending)
-      pending = (step, metrics)
-      last = step == config.num_steps
-      saves = last or step % config.checkpoint_every == 0
-      evaluates = config.eval_every and step % config.eval_every == 0
-      if saves or evaluates:
-        finish(*pending)  # first: a state that went wrong is never saved
-        pending = None
-      if saves:
-        checkpoints.save(step, state, data)
-      if evaluates and not last:
-        results = evaluate_all(
-          config, workdir, mesh, algorithm, state.predict_params(), step
+    with (
+      preemption.Listener() as listener,
+      profile.Trace(workdir, config.profile_steps) as trace,
+    ):
+      for step in range(start + 1, config.num_steps + 1):
+        batch = mesh_lib.place_batch(next(data), mesh)
+        trace.before(step, state)
+        state, metrics = step_fn(state, batch, jax.random.fold_in(key, step))
+        if pending is not None:
+          finish(*pending)
+        pending = (step, metrics)
+        stops = listener.asked()
+        saves = (
+          stops
+          or evaluates(step)
+          or step == config.num_steps
+          or step % config.checkpoint_every == 0
         )
-        writer.write(step, evaluate.flat(results))
-        progress.restart_clock(step)
+        if saves:
+          finish(*pending)  # first: a state that went wrong is never saved
+          pending = None
+        checkpoints.check()
+        if saves:
+          checkpoints.save(step, state, data)
+        if stops:
+          raise preemption.Stopped(step)
+        if evaluates(step):
+          checkpoints.wait()
+          with listener.suspended():
+            evaluate_now(step)
   finally:
     checkpoints.close()
     writer.close()
@@ -231,6 +258,7 @@ def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
   for field in ("num_steps", "log_every", "checkpoint_every"):
     if config[field] < 1:
       raise ValueError(f"{field}={config[field]} must be at least 1")
+  profile.check_steps(config.profile_steps)
   if config.microbatches < 1:
     raise ValueError(f"microbatches={config.microbatches} must be at least 1")
   mesh_lib.check_batch_size(

@@ -29,6 +29,7 @@ from magvit import masked  # noqa: E402
 from magvit import mesh as mesh_lib  # noqa: E402
 from magvit import state as state_lib  # noqa: E402
 from magvit import tokenizer  # noqa: E402
+from magvit import training_checkpoints  # noqa: E402
 import models  # noqa: E402, F401  adds the flag that the project runs with
 from tests import tiny  # noqa: E402
 
@@ -42,7 +43,7 @@ def tiny_tokenizer_workdir(tmp_path_factory):
   algorithm = tokenizer.build(config, mesh)
   state = state_lib.create(algorithm, mesh, jax.random.key(0))
   checkpoint.write_config(workdir, config)
-  checkpoints = checkpoint.Checkpoints(workdir, config)
+  checkpoints = training_checkpoints.Checkpoints(workdir, config)
   data = pipeline.train_batches(config.dataset, config.batch_size)
   checkpoints.save(1, state, data)
   checkpoints.close()
@@ -58,7 +59,7 @@ def tiny_generator_workdir(tiny_tokenizer_workdir, tmp_path_factory):
   algorithm = masked.build(config, mesh)
   checkpoint.write_config(workdir, config)
   checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
-  checkpoints = checkpoint.Checkpoints(workdir, config)
+  checkpoints = training_checkpoints.Checkpoints(workdir, config)
   data = pipeline.train_batches(config.dataset, config.batch_size)
   state = state_lib.create(algorithm, mesh, jax.random.key(0))
   checkpoints.save(1, state, data)

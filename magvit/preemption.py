@@ -1,0 +1,95 @@
+"""Leaving on request: SIGTERM, or Ctrl-C once.
+
+Clusters send SIGTERM some seconds before they take a machine away. The loop
+then finishes the step under way, saves it and leaves with EXIT_CODE; the same
+command goes on from there. Processes of one job leave after the same step,
+whichever of them got the signal.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import signal
+
+import jax
+import numpy as np
+
+from magvit import mesh as mesh_lib
+
+EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports a process that it ended
+INTERRUPTED = 130  # 128 + SIGINT: at once, without saving
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+  """The run was asked to stop, and has saved what it did."""
+
+  def __init__(self, step: int):
+    super().__init__(
+      f"stopped on request after step {step}, which is saved: run the same"
+      " command again to continue"
+    )
+
+
+class Listener:
+  """Notes signals instead of dying from them, between `with` and its end.
+
+  A second Ctrl-C interrupts at once; that loses the steps since the last save.
+  Signals reach Python between two of its instructions: not while a program is
+  compiled or waited for.
+  """
+
+  def __init__(self):
+    self._received = None
+    self._vote = None
+    self._restore = contextlib.ExitStack()
+
+  def __enter__(self) -> "Listener":
+    for number in _SIGNALS:
+      previous = signal.signal(number, self._note)
+      # None: set by a library, not by Python, so Python cannot set it again.
+      previous = signal.SIG_DFL if previous is None else previous
+      self._restore.callback(signal.signal, number, previous)
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self._restore.close()
+
+  def _note(self, number: int, frame) -> None:
+    if self._received == number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self._received = number
+
+  @contextlib.contextmanager
+  def suspended(self) -> Iterator[None]:
+    """For long work of which nothing needs to be saved: a signal ends it."""
+    self.__exit__()
+    if self._received is not None:
+      os.kill(os.getpid(), self._received)
+    yield
+    self.__enter__()
+
+  def asked(self) -> bool:
+    """Whether to leave after this step; the same in all processes.
+
+    Each must call it once a step. With several processes the answer is that of
+    the step before, so that it is at hand without waiting.
+    """
+    received = self._received is not None
+    if jax.process_count() == 1:
+      return received
+    previous, self._vote = self._vote, _any_process(received)
+    return previous is not None and bool(previous)
+
+
+def _any_process(here: bool) -> jax.Array:
+  """Whether it is true in some process; computed on the devices, not awaited.
+
+  Programs that communicate run in the order in which they were called, so this
+  one waits for the step and holds up nothing.
+  """
+  mesh = mesh_lib.data_mesh(jax.devices())
+  local = np.full(len(jax.local_devices()), here)
+  votes = mesh_lib.place_batch(local, mesh)
+  return jax.jit(jax.numpy.any, out_shardings=mesh_lib.replicated(mesh))(votes)

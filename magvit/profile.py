@@ -1,0 +1,43 @@
+"""A trace of some steps by JAX's profiler, for TensorBoard or Perfetto."""
+
+from collections.abc import Sequence
+import os
+from typing import Any
+
+import jax
+
+
+def check_steps(steps: Sequence[int]) -> None:
+  """Raises ValueError unless they are a first and a last step, or (0, 0)."""
+  if len(steps) != 2 or not (0 < steps[0] <= steps[1] or not any(steps)):
+    raise ValueError(
+      f"profile_steps={tuple(steps)} must be the first and the last step to"
+      " trace, or (0, 0)"
+    )
+
+
+class Trace:
+  """Traces the steps from steps[0] to steps[1] into WORKDIR/profile."""
+
+  def __init__(self, workdir: str, steps: Sequence[int]):
+    self._first, self._last = steps
+    self._folder = os.path.join(workdir, "profile")
+    self._running = False
+
+  def __enter__(self) -> "Trace":
+    return self
+
+  def __exit__(self, *unused) -> None:
+    if self._running:
+      jax.profiler.stop_trace()
+
+  def before(self, step: int, state: Any) -> None:
+    """Starts or ends the trace; `state` is what the step before returns."""
+    if self._running and step > self._last:
+      jax.block_until_ready(state)
+      jax.profiler.stop_trace()
+      self._running = False
+    elif not self._running and self._first <= step <= self._last:
+      jax.block_until_ready(state)
+      jax.profiler.start_trace(self._folder)
+      self._running = True
