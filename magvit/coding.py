@@ -5,12 +5,14 @@ bottom and on the right, the last frame repeated at the end) and the output is
 cropped back: as many frames of the same size come out as went in. The padding
 is the smallest that fits, because frames are normalised as a whole.
 
-A tokenizer of images codes each frame as an image, in groups, so that any
-number of frames takes the same memory. A tokenizer of videos codes the whole
-clip at once, because windows of it would leave seams: each would start without
-a past. Memory grows with the clip, and more than MAX_FRAMES frames are refused.
+A tokenizer of images codes each frame as an image, in groups, and a causal CNN
+a video in chunks that remember their past, so that any number of frames takes
+the same memory. Any other tokenizer of videos codes the whole clip at once,
+because windows of it would leave seams. Memory grows with the clip then, and
+more than MAX_FRAMES frames are refused.
 """
 
+import collections
 from collections.abc import Iterator
 import contextlib
 import itertools
@@ -22,6 +24,7 @@ import numpy as np
 from evaluation import pictures
 from magvit import load
 from magvit import tokenizer as tokenizer_lib
+from models import tokenizer as tokenizer_models
 
 MAX_FRAMES = 1024  # of a clip that is coded at once
 _PIXELS_AT_ONCE = 2**20  # of frames that are coded as images
@@ -33,8 +36,8 @@ def reconstruct_frames(
   """(original, reconstruction) of each frame, all uint8 (H, W, 3).
 
   Raises:
-    ValueError: more than MAX_FRAMES frames for a tokenizer of videos, or too
-      much for the memory of the device.
+    ValueError: more than MAX_FRAMES frames for a tokenizer that needs whole
+      clips, or too much for the memory of the device.
   """
   if codes_images(tokenizer.config):
     first_HWC = next(frames)
@@ -43,6 +46,9 @@ def reconstruct_frames(
     while group := list(itertools.islice(frames, group_size)):
       outputs_BTHWC = reconstruct(tokenizer, np.stack(group)[:, None])
       yield from zip(group, outputs_BTHWC[:, 0], strict=True)
+    return
+  if streams(tokenizer.config):
+    yield from _reconstruct_stream(tokenizer, frames)
     return
   clip = list(itertools.islice(frames, MAX_FRAMES + 1))
   if len(clip) > MAX_FRAMES:
@@ -54,6 +60,12 @@ def reconstruct_frames(
 def codes_images(config: ml_collections.ConfigDict) -> bool:
   """Whether a tokenizer is of images and so codes frame by frame."""
   return not config.tokenizer.temporal
+
+
+def streams(config: ml_collections.ConfigDict) -> bool:
+  """Whether a tokenizer codes videos in chunks."""
+  t = config.tokenizer
+  return tokenizer_models.streams(t.architecture, t.causal, t.norm_statistics)
 
 
 def padded_shape(
@@ -83,11 +95,8 @@ def encode(
   Raises:
     ValueError: too large for the memory of the device.
   """
-  shape = video_BTHWC.shape[1:4]
-  padded = padded_shape(tokenizer.config, shape)
-  after = [(0, p - s) for p, s in zip(padded, shape, strict=True)]
-  padded_BTHWC = np.pad(video_BTHWC, [(0, 0), *after, (0, 0)], mode="edge")
-  with _within_memory(shape):
+  padded_BTHWC = _pad(video_BTHWC, tokenizer.config)
+  with _within_memory(video_BTHWC.shape[1:4]):
     return np.asarray(tokenizer.encode(padded_BTHWC))
 
 
@@ -105,6 +114,30 @@ def decode(
     output_BTHWC = np.asarray(tokenizer.decode(ids_Bthw))
   frames, height, width = shape
   return pictures.to_uint8(output_BTHWC[:, :frames, :height, :width])
+
+
+def _reconstruct_stream(tokenizer, frames):
+  first_HWC = next(frames)
+  height, width = first_HWC.shape[:2]
+  waiting = collections.deque()  # originals whose output is not there yet
+
+  def padded():
+    count = 0
+    for frame_HWC in itertools.chain([first_HWC], frames):
+      count += 1
+      waiting.append(frame_HWC)
+      chunk_BTHWC = _pad(frame_HWC[None, None], tokenizer.config)
+      yield chunk_BTHWC
+    total, _, _ = padded_shape(tokenizer.config, (count, height, width))
+    for _ in range(total - count):
+      yield chunk_BTHWC
+
+  with _within_memory((1, height, width)):
+    ids = tokenizer.encode_stream(padded())
+    for video_BTHWC in tokenizer.decode_stream(ids):
+      for output_HWC in pictures.to_uint8(video_BTHWC[0]):
+        if waiting:  # else it is of the padding
+          yield waiting.popleft(), output_HWC[:height, :width]
 
 
 def encode_clip(
@@ -143,6 +176,15 @@ def decode_clip(
   return decode(tokenizer, ids_thw[None], shape)[0]
 
 
+def _pad(
+  video_BTHWC: np.ndarray, config: ml_collections.ConfigDict
+) -> np.ndarray:
+  shape = video_BTHWC.shape[1:4]
+  padded = padded_shape(config, shape)
+  after = [(0, p - s) for p, s in zip(padded, shape, strict=True)]
+  return np.pad(video_BTHWC, [(0, 0), *after, (0, 0)], mode="edge")
+
+
 def _group_size(shape: tuple[int, int]) -> int:
   """Frames that are coded as images at a time."""
   return max(1, _PIXELS_AT_ONCE // (shape[0] * shape[1]))
@@ -150,9 +192,9 @@ def _group_size(shape: tuple[int, int]) -> int:
 
 def _too_long() -> str:
   return (
-    f"more than the {MAX_FRAMES} frames that a tokenizer of videos codes at"
-    " once: cut it into shorter videos, best at changes of scene, or use a"
-    " tokenizer of images"
+    f"more than the {MAX_FRAMES} frames that this tokenizer codes at once: cut"
+    " it into shorter videos, best at changes of scene, or use a tokenizer of"
+    " images or a causal CNN"
   )
 
 

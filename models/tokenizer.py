@@ -71,9 +71,7 @@ class Tokenizer(nnx.Module):
     layers.check_choice("architecture", architecture, ARCHITECTURES)
     layers.check_choice("dtype", dtype, tuple(_DTYPES))
     self.dtype = _DTYPES[dtype]
-    self.streams = (
-      architecture == "cnn" and causal and norm_statistics == "frame"
-    )
+    self.streams = streams(architecture, causal, norm_statistics)
     self.centred_pixels = centred_pixels
     self.quantizer = quantizers.build(**quantizer, rngs=rngs)
     self.sizes = clip_sizes.Sizes(
@@ -183,6 +181,11 @@ class Tokenizer(nnx.Module):
   def decode(self, ids_Bthw: jax.Array) -> jax.Array:
     """Ids to pixels, linear output: clip to [0, 1] to show or score it."""
     return self.decode_latents(self.quantizer.codes(ids_Bthw))
+
+
+def streams(architecture: str, causal: bool, norm_statistics: str) -> bool:
+  """Whether a tokenizer codes clips in chunks, as if they were whole."""
+  return architecture == "cnn" and causal and norm_statistics == "frame"
 
 
 def describe_quantizer(**settings: Any) -> nnx.Module:

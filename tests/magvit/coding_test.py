@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from magvit import coding
+from magvit import load
+from magvit import tokenizer as tokenizer_lib
 from tests import tiny
 
 
@@ -22,6 +24,13 @@ class Exact:
 
   def decode(self, video_BTHWC):
     return video_BTHWC / np.float32(255.0)
+
+  def encode_stream(self, chunks):
+    self.last_BTHWC = np.concatenate(list(chunks), axis=1)
+    return iter([self.last_BTHWC])
+
+  def decode_stream(self, chunks):
+    return map(self.decode, chunks)
 
 
 def _clip(frames, height, width):
@@ -69,9 +78,27 @@ def test_a_tokenizer_of_images_codes_groups_of_single_frames(monkeypatch):
   assert coding.padded_shape(tokenizer.config, (7, 4, 5)) == (7, 4, 6)
 
 
-def test_a_tokenizer_of_videos_is_never_given_a_part(monkeypatch):
+def test_videos_in_chunks_come_out_as_whole_ones_and_soon():
+  config = tiny.tokenizer()
+  net = tokenizer_lib.define_tokenizer(config)
+  tokenizer = load.LoadedTokenizer(config, net, tiny.trained_like(net))
+  clip, read = _clip(60, 5, 7), []
+  frames = (read.append(t) or frame for t, frame in enumerate(clip))
+  pairs = coding.reconstruct_frames(tokenizer, frames)
+  original, output = next(pairs)
+  assert len(read) < 20
+  pairs = [(original, output), *pairs]
+  originals, outputs = (np.stack(x) for x in zip(*pairs, strict=True))
+  np.testing.assert_array_equal(originals, clip)
+  whole = coding.reconstruct(tokenizer, clip[None])[0]
+  assert (outputs != whole).mean() < 1e-3  # a value halfway between two
+  np.testing.assert_allclose(outputs, whole.astype(int), atol=1)
+
+
+def test_a_tokenizer_that_needs_whole_clips_is_never_given_a_part(monkeypatch):
   monkeypatch.setattr(coding, "MAX_FRAMES", 6)
   tokenizer = Exact(tiny.tokenizer())
+  tokenizer.config.tokenizer.norm_statistics = "clip"
   assert len(list(coding.reconstruct_frames(tokenizer, iter(_clip(6, 2, 2)))))
   assert tokenizer.shapes == [(1, 7, 2, 2, 3)]
   with pytest.raises(ValueError, match="more than the 6 frames"):
