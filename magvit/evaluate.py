@@ -62,15 +62,13 @@ def reconstruct(config, workdir, mesh, algorithm, params, step) -> None:
   """Pictures of held-out clips beside their reconstructions."""
   _require(algorithm, "reconstruct", config, "a tokenizer")
   predict = predictor(algorithm, "reconstruct", mesh, params)
-  count = max(_SHOWN, config.batch_size)
+  count = _shown(config)
   video = _held_out(config, count)["video"]
   outputs = [
     predict({"video": batch["video"]})["video"][:real]
     for batch, real in _batches(config, count)
   ]
-  pairs = pictures.side_by_side(
-    [video[:_SHOWN], np.concatenate(outputs)[:_SHOWN]]
-  )
+  pairs = pictures.side_by_side([video, np.concatenate(outputs)])
   title = "Reconstructions of held-out clips"
   caption = f"Original left, reconstruction right; step {step}."
   _publish(workdir, "reconstruction", pairs, 4, title, caption)
@@ -88,14 +86,15 @@ def sample(config, workdir, mesh, algorithm, params, step) -> None:
     if not masking.needs_clip(name):
       classes = config.transformer.num_classes
       label = np.tile(np.arange(min(classes, 10), dtype=np.int32), 4)
-      real = _held_out(config, len(label))["video"]
+      shape = (len(label), *tokenizer.clip_shape(config), 3)
+      nothing = np.zeros(shape, np.uint8)
       shown = evaluators.sample_all(
-        predict, name, label, np.zeros_like(real), config.batch_size, seed
+        predict, name, label, nothing, config.batch_size, seed
       )
       columns = min(classes, 10)
       caption = f"One class a column, four samples each; step {step}."
     else:
-      batch = _held_out(config, _SHOWN)
+      batch = _held_out(config, _shown(config))
       real = batch["video"]
       given = masking.given_pixels(
         name, real.shape[1:4], config.condition_frames
@@ -198,6 +197,12 @@ def _batches(config, count):
   return pipeline.eval_batches(
     config.dataset, "held_out", count, config.batch_size
   )
+
+
+def _shown(config) -> int:
+  """Clips in a picture: small sets have fewer."""
+  clips = pipeline.source(config.dataset, "held_out")
+  return min(_SHOWN, len(clips))
 
 
 def _held_out(config, count) -> dict[str, np.ndarray]:

@@ -269,6 +269,12 @@ def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
       config.dataset.joint_images, mesh, "dataset.joint_images"
     )
   pipeline.source(config.dataset, "train")
+  classes = len(pipeline.class_names(config.dataset))
+  if "transformer" in config and classes > config.transformer.num_classes > 1:
+    raise ValueError(
+      f"transformer.num_classes={config.transformer.num_classes} must be at"
+      f" least the {classes} classes of dataset.name={config.dataset.name!r}"
+    )
 
 
 def log_sizes(state: state_lib.TrainState) -> None:

@@ -179,6 +179,16 @@ def test_training_needs_a_config_and_a_generator_its_tokenizer(tmp_path):
   assert "is not a directory" in message
 
 
+def test_compiling_needs_a_config_and_a_topology(tmp_path):
+  to = [f"--workdir={tmp_path}", "--mode=compile"]
+  assert "--mode=compile needs --config=FILE:ARG" in _error(*to)
+  config = "--config=configs/masked.py:ucf101"
+  assert "--mode=compile needs --topology=NAME" in _error(*to, config)
+  assert "--topology needs --mode=compile" in _error(
+    f"--workdir={tmp_path}", "--topology=v5e:2x4", config
+  )
+
+
 def test_missing_image_tokenizers(tmp_path):
   message = _error(
     _TINY,

@@ -162,3 +162,12 @@ def test_fields_of_the_loop_are_checked(field, value, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     train.train(config, str(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
+
+
+def test_a_model_has_at_least_the_classes_of_its_data():
+  config = tiny.masked("a tokenizer's workdir")
+  mesh = mesh_lib.data_mesh(jax.devices()[:1])
+  train.check_config(config, mesh)
+  config.transformer.num_classes = 4
+  with pytest.raises(ValueError, match="num_classes=4 .* the 10 classes"):
+    train.check_config(config, mesh)
