@@ -17,6 +17,7 @@ from magvit import checkpoint
 from magvit import inflation
 from magvit import mesh as mesh_lib
 from magvit import metrics as metrics_lib
+from magvit import preemption
 from magvit import tokenizer
 from magvit import train
 from tests import tiny
@@ -33,49 +34,67 @@ def _history(workdir):
 
 
 def _start(workdir, steps):
-  command = [sys.executable, "main.py", "--config=tests/tiny.py:tokenizer"]
+  command = [sys.executable, "main.py", "--config=tests/tiny.py:image"]
   command += [f"--workdir={workdir}", f"--config.num_steps={steps}"]
   command += ["--config.checkpoint_every=10"]
-  # One device: what is tested is time, not sharding.
-  flags = "--xla_backend_optimization_level=0"
-  return subprocess.Popen(
-    command,
-    cwd=_ROOT,
-    env={**os.environ, "XLA_FLAGS": flags},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
+  return subprocess.Popen(  # with this process's devices and compiled programs
+    command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
   )
 
 
-def _wait(process):
-  output = process.communicate(timeout=300)[0].decode()
-  assert process.returncode == 0, output
+def _end_after(process, signal_number, workdir, steps):
+  """Sends a signal once metrics of as many steps are written."""
+  while len(_history(workdir)) < steps:
+    assert process.poll() is None, process.communicate()[0].decode()
+    time.sleep(0.002)
+  process.send_signal(signal_number)
+  return process.communicate(timeout=300)[0].decode()
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
-  """kill -9 between checkpoints; then the same command again."""
-  killed, whole = tmp_path / "killed", tmp_path / "whole"
-  steps = 25
-  process = _start(killed, steps)
-  while len(_history(killed)) < 13:  # 10 is saved, or being saved
-    assert process.poll() is None, process.communicate()[0].decode()
-    time.sleep(0.005)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
-  done = len(_history(killed))
-  assert done < steps
+def test_a_run_that_is_stopped_and_killed_goes_on_bit_for_bit(tmp_path):
+  """SIGTERM, then kill -9 between saves; each time the same command again."""
+  ended, whole = tmp_path / "ended", tmp_path / "whole"
+  steps = 60
+  config = tiny.tokenizer(temporal=False)
+  config.num_steps, config.checkpoint_every = steps, 10
+  train.train(config, str(whole))
+
+  stopped = _start(ended, steps)
+  output = _end_after(stopped, signal.SIGTERM, ended, 3)
+  assert stopped.returncode == preemption.EXIT_CODE == 143, output
+  saved = checkpoint.latest_step(str(ended))
+  assert f"stopped on request after step {saved}, which is saved" in output
+  # Nothing is lost: the last step done is the one saved, between saves by plan.
+  assert saved == _history(ended)[-1]["step"] < steps and saved >= 3
+
+  killed = _start(ended, steps)
+  last = saved // 10 * 10 + 13  # the save before it is complete or under way
+  output = _end_after(killed, signal.SIGKILL, ended, last)
+  assert f"resuming from step {saved}" in output
+  assert killed.returncode == -signal.SIGKILL
   # As a kill in the middle of a save would leave it.
-  torn = killed / "checkpoints" / "20.orbax-checkpoint-tmp"
+  torn = ended / "checkpoints" / "50.orbax-checkpoint-tmp"
   (torn / "state").mkdir(parents=True, exist_ok=True)
-  both = [_start(killed, steps), _start(whole, steps)]
-  for process in both:
-    _wait(process)
-  assert _history(killed) == _history(whole)
-  assert [x["step"] for x in _history(killed)] == list(range(1, steps + 1))
-  for step in (20, 25):
-    assert (killed / "checkpoints" / str(step) / "state").is_dir()
+
+  resumed = _start(ended, steps)
+  output = resumed.communicate(timeout=300)[0].decode()
+  assert resumed.returncode == 0, output
+  assert _history(ended) == _history(whole)
+  assert [x["step"] for x in _history(ended)] == list(range(1, steps + 1))
+  for step in (50, 60):
+    assert (ended / "checkpoints" / str(step) / "state").is_dir()
   assert not torn.exists()
+
+
+def test_an_evaluation_that_was_cut_short_is_made_up_for(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  lines = [{"step": 2, "loss": 1.0}, {"step": 2, "eval/a/b": 3.0}]
+  path.write_text(json.dumps(lines[0]) + "\n")
+  assert not metrics_lib.has_evaluation(str(tmp_path), 2)
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  assert metrics_lib.has_evaluation(str(tmp_path), 2)
+  assert not metrics_lib.has_evaluation(str(tmp_path), 4)
 
 
 @pytest.mark.slow
