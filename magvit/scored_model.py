@@ -11,6 +11,7 @@ from evaluation.protocols import Protocol
 from magvit import checkpoint
 from magvit import clip_sources
 from magvit import evaluate
+from magvit import exported
 from magvit import mesh as mesh_lib
 from magvit import state as state_lib
 from magvit import tokenizer
@@ -141,5 +142,7 @@ def open_model(
   mesh = mesh_lib.local_mesh()
   algorithm, params, step = opener(config, workdir, mesh)
   path = os.path.join(workdir, "checkpoints", str(step))
+  if exported.is_export(workdir):
+    path = os.path.join(workdir, exported.WEIGHTS)
   saved = os.stat(path).st_mtime_ns
   return Model(config, workdir, mesh, algorithm, params, step, saved)
