@@ -43,13 +43,15 @@ def test_two_processes_train_as_one_and_leave_together(
       masked.build, tiny.masked(tiny_tokenizer_workdir), mesh
     ),
   }
-  assert [w.wait(timeout=300) for w in workers] == [0, 0]
-  # The tolerances of mesh_test._assert_same, for the same reasons.
+  assert [w.wait(timeout=900) for w in workers] == [0, 0]
+  # float32 sums in another order: 1e-4 of a loss. Where a gradient is nearly 0,
+  # rounding decides the sign of Adam's step: the five learning rates add up to
+  # 2.9e-4, so parameters of two runs may end twice as far apart.
   for name, expected in one.items():
     with np.load(tmp_path / f"{name}.npz") as shared:
       assert len(shared) == len(expected)
       for a, b in zip(shared.values(), expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=6e-4)
   for i in range(2):
     asked = np.load(tmp_path / f"asked{i}.npy").tolist()
     assert asked == [False, False, True, True]

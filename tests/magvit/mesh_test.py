@@ -61,7 +61,8 @@ def _run(build, config, mesh, steps=5):
 def _assert_same(one, eight, check_params=True):
   # float32 sums in another order: 1e-4 of a metric. Adam turns a gradient
   # near 0 into a step of the learning rate (1e-4) of either sign, which the
-  # entropy's temperature of 0.01 enlarges in the gradients of later steps.
+  # entropy's temperature of 0.01 enlarges in the gradients of later steps. The
+  # five learning rates add up to 2.9e-4; two runs may end twice as far apart.
   for step, (a, b) in enumerate(zip(one[0], eight[0], strict=True)):
     assert a.keys() == b.keys()
     for name in a:
@@ -73,7 +74,7 @@ def _assert_same(one, eight, check_params=True):
   for a, b in zip(
     jax.tree.leaves(one[1]), jax.tree.leaves(eight[1]), strict=True
   ):
-    np.testing.assert_allclose(a, b, atol=3e-4)
+    np.testing.assert_allclose(a, b, atol=6e-4)
 
 
 @pytest.fixture(scope="module")

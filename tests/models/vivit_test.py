@@ -160,7 +160,7 @@ def _reach_thwthw(net):
 
 def test_attention_in_space_joins_all_of_a_frame_and_no_two_frames():
   net = network.define(
-    lambda rngs: vivit.SpatialTransformer((2, 3), 2, 8, 16, 2, False, rngs=rngs)
+    lambda rngs: vivit.SpatialTransformer((2, 3), 2, 8, 16, 2, "off", rngs=rngs)
   )
   t, _, _, t2, _, _ = np.indices((3, 2, 3, 3, 2, 3))
   np.testing.assert_array_equal(_reach_thwthw(net) > 0, t == t2)
@@ -168,7 +168,7 @@ def test_attention_in_space_joins_all_of_a_frame_and_no_two_frames():
 
 def test_attention_in_time_joins_a_position_with_its_past_alone():
   net = network.define(
-    lambda rngs: vivit.TemporalTransformer(5, 2, 8, 16, 2, False, rngs=rngs)
+    lambda rngs: vivit.TemporalTransformer(5, 2, 8, 16, 2, "off", rngs=rngs)
   )
   t, h, w, t2, h2, w2 = np.indices((3, 2, 3, 3, 2, 3))
   np.testing.assert_array_equal(
