@@ -31,6 +31,7 @@ from magvit import mesh as mesh_lib
 from magvit import state as state_lib
 from magvit import tokenizer
 from magvit import tokens as tokens_lib
+from models import network
 from models import perceptual
 
 log = logging.getLogger(__name__)
@@ -179,10 +180,7 @@ def _without_remat(config) -> ml_collections.ConfigDict:
 def _parameters(algorithm: state_lib.Algorithm) -> dict[str, int]:
   state = jax.eval_shape(algorithm.init, jax.random.key(0))
   networks = {**state.params, **algorithm.frozen}
-  return {
-    name: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    for name, tree in networks.items()
-  }
+  return {name: network.count(tree) for name, tree in networks.items()}
 
 
 def _programs(config, algorithm, mesh: Mesh) -> dict[str, tuple]:
