@@ -1,6 +1,7 @@
 """Random `kill -9` of a tiny training run, in steps, saves and start-up.
 
   python -m benchmarks.kills [--kills=50] [--steps=120] [--seed=0]
+    [--output=FILE]
 
 Each killed run is started again in its workdir until it ends; its last state
 and its metrics must equal those of a run that nobody killed, bit for bit. Exits
@@ -43,6 +44,7 @@ def main() -> None:
   parser.add_argument("--kills", type=int, default=50)
   parser.add_argument("--steps", type=int, default=120)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
   arguments = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/xla")
@@ -52,7 +54,10 @@ def main() -> None:
     start = lambda workdir: _started(processes, workdir, arguments.steps)
     whole = f"{folder}/whole"
     _wait(start(whole))
-    print(json.dumps(_kill_all(start, folder, whole, arguments), indent=2))
+    text = json.dumps(_kill_all(start, folder, whole, arguments), indent=2)
+  print(text)
+  if arguments.output:
+    arguments.output.write_text(text + "\n")
 
 
 def _kill_all(start, folder: str, whole: str, arguments) -> dict[str, int]:
@@ -75,6 +80,7 @@ def _kill_all(start, folder: str, whole: str, arguments) -> dict[str, int]:
       counts["in start-up"] += _changed(workdir) == before
       saves = pathlib.Path(workdir).glob("checkpoints/*tmp*")
       counts["in a save"] += any(saves)
+      print(f"{counts['kills']} of {arguments.kills} kills", flush=True)
       process = start(workdir)
     _wait(process)
     _check_same(workdir, whole, arguments.steps)

@@ -1,12 +1,14 @@
 """Peak memory and speed of coding long videos in chunks.
 
-  python -m benchmarks.streaming
+  python -m benchmarks.streaming [--output=FILE]
 
 Expected: the same peak for 65 and for 1,025 frames. Each length runs in its own
 process, because a peak never falls.
 """
 
+import argparse
 import json
+import pathlib
 import resource
 import subprocess
 import sys
@@ -47,13 +49,26 @@ def measure(frames: int) -> dict[str, float]:
 
 
 def main() -> None:
-  if len(sys.argv) > 1:
-    print(json.dumps(measure(int(sys.argv[1]))))
+  parser = argparse.ArgumentParser()
+  parser.add_argument("--frames", type=int, help="only this length, here")
+  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  args = parser.parse_args()
+  if args.frames:
+    print(json.dumps(measure(args.frames)))
     return
+  rows = []
   for frames in _LENGTHS:
-    command = [sys.executable, "-m", "benchmarks.streaming", str(frames)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    print(result.stdout.strip().splitlines()[-1])
+    module = [sys.executable, "-m", "benchmarks.streaming"]
+    result = subprocess.run(
+      [*module, f"--frames={frames}"],
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    rows.append(json.loads(result.stdout.strip().splitlines()[-1]))
+    print(rows[-1])
+  if args.output:
+    args.output.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ A tokenizer of images codes each frame as an image, in groups, and a causal CNN
 a video in chunks that remember their past, so that any number of frames takes
 the same memory. Any other tokenizer of videos codes the whole clip at once,
 because windows of it would leave seams. Memory grows with the clip then, and
-more than MAX_FRAMES frames are refused.
+more than MAX_FRAMES frames are refused. Frames, ids and frames again go through
+as iterators; what needs them together collects them.
 """
 
 import collections
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import itertools
@@ -31,30 +33,73 @@ _PIXELS_AT_ONCE = 2**20  # of frames that are coded as images
 
 
 def reconstruct_frames(
-  tokenizer: load.LoadedTokenizer, frames: Iterator[np.ndarray]
+  tokenizer: load.LoadedTokenizer, frames: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """(original, reconstruction) of each frame, all uint8 (H, W, 3).
+
+  Raises:
+    ValueError: as `encode_frames`.
+  """
+  waiting = collections.deque()  # originals whose output is not there yet
+
+  def remembered():
+    for frame_HWC in frames:
+      waiting.append(frame_HWC)
+      yield frame_HWC
+
+  ids = encode_frames(tokenizer, remembered())
+  for output_HWC in _decode(tokenizer, ids):
+    if waiting:  # else it is of the padding
+      height, width = waiting[0].shape[:2]
+      yield waiting.popleft(), output_HWC[:height, :width]
+
+
+def encode_frames(
+  tokenizer: load.LoadedTokenizer, frames: Iterable[np.ndarray]
+) -> Iterator[np.ndarray]:
+  """Frames of a video, uint8 (H, W, 3), to ids int32 (n, h, w) as they come.
 
   Raises:
     ValueError: more than MAX_FRAMES frames for a tokenizer that needs whole
       clips, or too much for the memory of the device.
   """
-  if codes_images(tokenizer.config):
-    first_HWC = next(frames)
-    frames = itertools.chain([first_HWC], frames)
-    group_size = _group_size(first_HWC.shape[:2])
-    while group := list(itertools.islice(frames, group_size)):
-      outputs_BTHWC = reconstruct(tokenizer, np.stack(group)[:, None])
-      yield from zip(group, outputs_BTHWC[:, 0], strict=True)
-    return
-  if streams(tokenizer.config):
-    yield from _reconstruct_stream(tokenizer, frames)
-    return
-  clip = list(itertools.islice(frames, MAX_FRAMES + 1))
-  if len(clip) > MAX_FRAMES:
-    raise ValueError(_too_long())
-  outputs_BTHWC = reconstruct(tokenizer, np.stack(clip)[None])
-  yield from zip(clip, outputs_BTHWC[0], strict=True)
+  config, frames = tokenizer.config, iter(frames)
+  with _within_memory():
+    if codes_images(config):
+      for first_HWC in frames:
+        rest = _group_size(first_HWC.shape[:2]) - 1
+        group = [first_HWC, *itertools.islice(frames, rest)]
+        yield _encode(tokenizer, np.stack(group)[:, None])[:, 0]
+    elif streams(config):
+      for ids_1thw in tokenizer.encode_stream(_padded_frames(config, frames)):
+        yield ids_1thw[0]
+    else:
+      clip = list(itertools.islice(frames, MAX_FRAMES + 1))
+      if len(clip) > MAX_FRAMES:
+        raise ValueError(_too_long())
+      yield _encode(tokenizer, np.stack(clip)[None])[0]
+
+
+def decode_frames(
+  tokenizer: load.LoadedTokenizer,
+  ids: Iterable[np.ndarray],
+  shape: tuple[int, int, int],
+) -> Iterator[np.ndarray]:
+  """Ids (n, h, w) of `encode_frames` to frames, uint8 (H, W, 3) as they come.
+
+  Args:
+    tokenizer: the one that encoded.
+    ids: in pieces of any number; a tokenizer that needs whole clips needs all
+      in one.
+    shape: (T, H, W) of the video that was encoded.
+
+  Raises:
+    ValueError: too much for the memory of the device.
+  """
+  frames, height, width = shape
+  decoded = _decode(tokenizer, ids)
+  for frame_HWC in itertools.islice(decoded, frames):
+    yield frame_HWC[:height, :width]
 
 
 def codes_images(config: ml_collections.ConfigDict) -> bool:
@@ -68,6 +113,13 @@ def streams(config: ml_collections.ConfigDict) -> bool:
   return tokenizer_models.streams(t.architecture, t.causal, t.norm_statistics)
 
 
+def manner(config: ml_collections.ConfigDict) -> str:
+  """How a tokenizer codes frames, for records of results."""
+  if codes_images(config):
+    return "each coded as an image"
+  return "in chunks without seams" if streams(config) else "whole clip at once"
+
+
 def padded_shape(
   config: ml_collections.ConfigDict, shape: tuple[int, int, int]
 ) -> tuple[int, int, int]:
@@ -75,105 +127,49 @@ def padded_shape(
   return tokenizer_lib.sizes(config).padded(shape)
 
 
-def reconstruct(
-  tokenizer: load.LoadedTokenizer, video_BTHWC: np.ndarray
-) -> np.ndarray:
-  """Pads, encodes, decodes and crops: uint8 (B, T, H, W, 3) to the same.
-
-  Raises:
-    ValueError: too large for the memory of the device.
-  """
-  ids_Bthw = encode(tokenizer, video_BTHWC)
-  return decode(tokenizer, ids_Bthw, video_BTHWC.shape[1:4])
-
-
-def encode(
-  tokenizer: load.LoadedTokenizer, video_BTHWC: np.ndarray
-) -> np.ndarray:
-  """Pads and encodes: uint8 (B, T, H, W, 3) to int32 (B, t, h, w).
-
-  Raises:
-    ValueError: too large for the memory of the device.
-  """
+def _encode(tokenizer, video_BTHWC: np.ndarray) -> np.ndarray:
+  """Pads and encodes: uint8 (B, T, H, W, 3) to int32 (B, t, h, w)."""
   padded_BTHWC = _pad(video_BTHWC, tokenizer.config)
-  with _within_memory(video_BTHWC.shape[1:4]):
-    return np.asarray(tokenizer.encode(padded_BTHWC))
+  return np.asarray(tokenizer.encode(padded_BTHWC))
 
 
-def decode(
-  tokenizer: load.LoadedTokenizer,
-  ids_Bthw: np.ndarray,
-  shape: tuple[int, int, int],
-) -> np.ndarray:
-  """Decodes and crops to the (T, H, W) encoded: uint8 (B, T, H, W, 3).
-
-  Raises:
-    ValueError: too large for the memory of the device.
-  """
-  with _within_memory(shape):
-    output_BTHWC = np.asarray(tokenizer.decode(ids_Bthw))
-  frames, height, width = shape
-  return pictures.to_uint8(output_BTHWC[:, :frames, :height, :width])
-
-
-def _reconstruct_stream(tokenizer, frames):
-  first_HWC = next(frames)
-  height, width = first_HWC.shape[:2]
-  waiting = collections.deque()  # originals whose output is not there yet
-
-  def padded():
-    count = 0
-    for frame_HWC in itertools.chain([first_HWC], frames):
-      count += 1
-      waiting.append(frame_HWC)
-      chunk_BTHWC = _pad(frame_HWC[None, None], tokenizer.config)
-      yield chunk_BTHWC
-    total, _, _ = padded_shape(tokenizer.config, (count, height, width))
-    for _ in range(total - count):
-      yield chunk_BTHWC
-
-  with _within_memory((1, height, width)):
-    ids = tokenizer.encode_stream(padded())
-    for video_BTHWC in tokenizer.decode_stream(ids):
-      for output_HWC in pictures.to_uint8(video_BTHWC[0]):
-        if waiting:  # else it is of the padding
-          yield waiting.popleft(), output_HWC[:height, :width]
+def _decode(tokenizer, ids) -> Iterator[np.ndarray]:
+  """uint8 (H, W, 3) of ids (n, h, w), with what was padded."""
+  config = tokenizer.config
+  with _within_memory():
+    if codes_images(config):
+      stride = tokenizer_lib.sizes(config).space
+      videos = (
+        tokenizer.decode(group_N1hw).swapaxes(0, 1)
+        for ids_Nhw in ids
+        for group_N1hw in _groups(ids_Nhw[:, None], stride)
+      )
+    elif streams(config):
+      videos = tokenizer.decode_stream(ids_thw[None] for ids_thw in ids)
+    else:
+      videos = (tokenizer.decode(ids_thw[None]) for ids_thw in ids)
+    for video_1THWC in videos:
+      yield from pictures.to_uint8(np.asarray(video_1THWC)[0])
 
 
-def encode_clip(
-  tokenizer: load.LoadedTokenizer, video_THWC: np.ndarray
-) -> np.ndarray:
-  """One uint8 video (T, H, W, 3) to int32 (t, h, w), frame by frame or whole.
-
-  Raises:
-    ValueError: too many frames, or too large for the memory of the device.
-  """
-  if codes_images(tokenizer.config):
-    size = _group_size(video_THWC.shape[1:3])
-    groups = [
-      encode(tokenizer, video_THWC[i : i + size, None])
-      for i in range(0, len(video_THWC), size)
-    ]
-    return np.concatenate(groups)[:, 0]
-  if len(video_THWC) > MAX_FRAMES:
-    raise ValueError(_too_long())
-  return encode(tokenizer, video_THWC[None])[0]
+def _groups(ids_N1hw: np.ndarray, stride: int) -> Iterator[np.ndarray]:
+  """As many images as are decoded at a time."""
+  height, width = ids_N1hw.shape[2:4]
+  size = _group_size((height * stride, width * stride))
+  for i in range(0, len(ids_N1hw), size):
+    yield ids_N1hw[i : i + size]
 
 
-def decode_clip(
-  tokenizer: load.LoadedTokenizer,
-  ids_thw: np.ndarray,
-  shape: tuple[int, int, int],
-) -> np.ndarray:
-  """Ids of `encode_clip` to uint8 (T, H, W, 3), of that (T, H, W)."""
-  if codes_images(tokenizer.config):
-    size = _group_size(shape[1:])
-    groups = []
-    for i in range(0, len(ids_thw), size):
-      ids_B1hw = ids_thw[i : i + size, None]
-      groups.append(decode(tokenizer, ids_B1hw, (1, *shape[1:])))
-    return np.concatenate(groups)[:, 0]
-  return decode(tokenizer, ids_thw[None], shape)[0]
+def _padded_frames(config, frames) -> Iterator[np.ndarray]:
+  """Chunks (1, 1, H, W, 3), with what the strides want at the end."""
+  count = 0
+  for frame_HWC in frames:
+    count += 1
+    chunk_11HWC = _pad(frame_HWC[None, None], config)
+    yield chunk_11HWC
+  total, _, _ = padded_shape(config, (count, *frame_HWC.shape[:2]))
+  for _ in range(total - count):
+    yield chunk_11HWC
 
 
 def _pad(
@@ -199,13 +195,13 @@ def _too_long() -> str:
 
 
 @contextlib.contextmanager
-def _within_memory(shape: tuple[int, int, int]):
+def _within_memory():
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     raise ValueError(
-      f"{shape[0]} frames of {shape[1]} x {shape[2]} pixels do not fit into"
-      " the memory of the device: make them fewer or smaller"
+      "the frames do not fit into the memory of the device: make them fewer or"
+      " smaller"
     ) from error

@@ -3,11 +3,12 @@
   python -m magvit.compress --input=FOLDER --output=FOLDER --workdirs=A,B,...
 
 Each workdir is one point of the curve "tokens": its tokenizer codes every
-video whole (`magvit/coding.py`), its ids become a file (`magvit/codec.py`), and
-what is scored was decoded from that file. A generator's workdir codes the ids
-of its tokenizer by its own probabilities, on a curve of its own. x265 and vvenc
-(`evaluation/video_codecs.py`) code the same frames at six quantization
-parameters each. Rates are all bytes of the files, headers too.
+video (`magvit/coding.py`), its ids become a file (`magvit/codec.py`), and what
+is scored was decoded from that file; `python -m magvit.decompress` shows it. A
+generator's workdir codes the ids of its tokenizer by its own probabilities, on
+a curve of its own. x265 and vvenc (`evaluation/video_codecs.py`) code the same
+frames at six quantization parameters each. Rates are all bytes of the files,
+headers too.
 
   OUTPUT/study.json       settings, means, BD-rates, values at a rate, failures
   OUTPUT/study.png        rate against distortion
@@ -44,9 +45,8 @@ from input_pipeline import media
 from magvit import checkpoint
 from magvit import codec
 from magvit import coding
+from magvit import decompress
 from magvit import fingerprint
-from magvit import generator_coder
-from magvit import load
 from magvit import metrics
 from magvit import tokenizer as tokenizer_lib
 from models import perceptual
@@ -63,7 +63,7 @@ _PROTOCOL = {
   "vvenc": "Annex-B; constant QP, qpa=0, 10 bits, period longer than the video:"
   " intra at the start",
   "conversion": "BT.709, limited range, 4:2:0, bicubic, both ways",
-  "tokens": "file of magvit/codec.py; the whole clip is coded at once",
+  "tokens": "file of magvit/codec.py",
   "scores": "on 8-bit RGB, per frame, mean over frames, then over videos; PSNR"
   " at most 100 dB; MS-SSIM of five scales on RGB; LPIPS v0.1, VGG-16",
 }
@@ -206,6 +206,7 @@ def _describe(workdir: str) -> dict[str, Any]:
     "tokenizer": fingerprint.of_workdir(own),
     "strides": f"{sizes.time} in time, {sizes.space} in space",
     "vocabulary": tokenizer_lib.vocabulary(config),
+    "frames": coding.manner(config),
     "step": checkpoint.latest_step(own),
     "coded by": "adaptive contexts"
     if own == workdir
@@ -228,18 +229,13 @@ def _contestants(study: Study) -> Iterator[_Contestant]:
 def _tokens(workdir: str):
   """Codes with a workdir's tokenizer, and its generator if it has one."""
 
-  @functools.cache
-  def models():
-    own = checkpoint.own_tokenizer(workdir)
-    generator = None if own is None else generator_coder.load(workdir)
-    name = fingerprint.of_workdir(own or workdir)
-    return load.load_tokenizer(workdir), name, generator
+  models = functools.cache(lambda: decompress.models(workdir))
 
   def code(video_THWC, rate, path):
     tokenizer, name, generator = models()
     shape = video_THWC.shape[:3]
     vocabulary = tokenizer_lib.vocabulary(tokenizer.config)
-    ids_thw = coding.encode_clip(tokenizer, video_THWC)
+    ids_thw = np.concatenate(list(coding.encode_frames(tokenizer, video_THWC)))
     coded = codec.Coded(ids_thw, vocabulary, shape, rate, name)
     files.write_atomically(path, codec.pack(coded, generator))
     with open(path, "rb") as f:
@@ -252,7 +248,8 @@ def _tokens(workdir: str):
       "bpp_uncoded": ids_thw.size * float(np.log2(vocabulary) / pixels),
       "padding_share": float(1 - pixels / np.prod(padded)),
     }
-    return coding.decode_clip(tokenizer, coded.ids_thw, shape), further
+    decoded = coding.decode_frames(tokenizer, [coded.ids_thw], shape)
+    return np.stack(list(decoded)), further
 
   return code
 

@@ -264,10 +264,9 @@ def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def _protocol(config) -> dict[str, Any]:
   sizes = tokenizer_lib.sizes(config)
-  images = coding.codes_images(config)
   return {
     "strides": f"{sizes.time} in time, {sizes.space} in space",
-    "frames": "each coded as an image" if images else "whole clip at once",
+    "frames": coding.manner(config),
     **_PROTOCOL,
   }
 

@@ -76,8 +76,8 @@ def write(
   mesh_lib.check_batch_size(
     config.batch_size, mesh, microbatches=config.microbatches
   )
-  algorithm = _describe(config, mesh)
-  plain = _programs(config, _describe(_without_remat(config), mesh), mesh)
+  algorithm = describe(config, mesh)
+  plain = programs(config, describe(_without_remat(config), mesh), mesh)
   chip = mesh.devices.flat[0].device_kind
   report = {
     "config": config.name,
@@ -92,7 +92,7 @@ def write(
   path = os.path.join(
     workdir, "results", f"compile-{topology.replace(':', '-')}.json"
   )
-  for name, program in _programs(config, algorithm, mesh).items():
+  for name, program in programs(config, algorithm, mesh).items():
     log.info("compiling %s of %s for %s", name, config.name, topology)
     function, *_, arguments = plain[name]
     of_model = flops.count(function, *arguments)
@@ -147,7 +147,9 @@ def _devices(topology: str) -> list[Any]:
     ) from error
 
 
-def _describe(config, mesh: Mesh) -> state_lib.Algorithm:
+def describe(
+  config: ml_collections.ConfigDict, mesh: Mesh
+) -> state_lib.Algorithm:
   """The algorithm, with shapes for whatever it would read from disk."""
   if config.algorithm == "tokenizer":
     config = ml_collections.ConfigDict(config.to_dict())
@@ -162,11 +164,16 @@ def _describe(config, mesh: Mesh) -> state_lib.Algorithm:
 
 
 def _tokenizer_config(workdir: str) -> ml_collections.ConfigDict:
-  file, _, arg = workdir.partition(":")
-  if not file.endswith(".py"):
-    return checkpoint.read_config(workdir)
+  if workdir.partition(":")[0].endswith(".py"):
+    return read_config(workdir)
+  return checkpoint.read_config(workdir)
+
+
+def read_config(name: str) -> ml_collections.ConfigDict:
+  """The config FILE:ARG; raises ValueError if there is no such file."""
+  file, _, arg = name.partition(":")
   if not os.path.isfile(file):
-    raise ValueError(f"tokenizer_workdir={workdir}: there is no file {file}")
+    raise ValueError(f"{name}: there is no file {file}")
   return runpy.run_path(file)["get_config"](*([arg] if arg else []))
 
 
@@ -183,8 +190,14 @@ def _parameters(algorithm: state_lib.Algorithm) -> dict[str, int]:
   return {name: network.count(tree) for name, tree in networks.items()}
 
 
-def _programs(config, algorithm, mesh: Mesh) -> dict[str, tuple]:
-  """name -> (function, shardings of its results, donated, arguments)."""
+def programs(
+  config: ml_collections.ConfigDict, algorithm: state_lib.Algorithm, mesh: Mesh
+) -> dict[str, tuple]:
+  """name -> (function, shardings of its results, donated, arguments).
+
+  "train" is the step of training, of a state that it donates; "reconstruct" and
+  "sample" are those of an evaluation. Arguments are shapes with shardings.
+  """
   placed = lambda tree, shardings: jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     tree,
@@ -218,7 +231,7 @@ def _programs(config, algorithm, mesh: Mesh) -> dict[str, tuple]:
     batch["image"] = jax.ShapeDtypeStruct(
       size, np.uint8, sharding=mesh_lib.batch_sharding(mesh)
     )
-  programs = {
+  found = {
     "train": (
       algorithm.step,
       (state_lib.shardings_of(state), whole),
@@ -233,8 +246,8 @@ def _programs(config, algorithm, mesh: Mesh) -> dict[str, tuple]:
       if name == "sample":
         inputs |= {"label": batch["label"], "task": task}
       arguments = (state.predict_params(), inputs, key)
-      programs[name] = (algorithm.predict[name], whole, (), arguments)
-  return programs
+      found[name] = (algorithm.predict[name], whole, (), arguments)
+  return found
 
 
 def _report(

@@ -20,33 +20,18 @@ os.environ.setdefault(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from input_pipeline import pipeline  # noqa: E402
-from magvit import checkpoint  # noqa: E402
-from magvit import masked  # noqa: E402
-from magvit import mesh as mesh_lib  # noqa: E402
-from magvit import state as state_lib  # noqa: E402
-from magvit import tokenizer  # noqa: E402
-from magvit import training_checkpoints  # noqa: E402
 import models  # noqa: E402, F401  adds the flag that the project runs with
 from tests import tiny  # noqa: E402
+from tests import untrained  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer_workdir(tmp_path_factory):
   """A workdir with an untrained tiny tokenizer, as training leaves it."""
   workdir = str(tmp_path_factory.mktemp("tokenizer"))
-  config = tiny.tokenizer()
-  mesh = mesh_lib.make_mesh(config.mesh)
-  algorithm = tokenizer.build(config, mesh)
-  state = state_lib.create(algorithm, mesh, jax.random.key(0))
-  checkpoint.write_config(workdir, config)
-  checkpoints = training_checkpoints.Checkpoints(workdir, config)
-  data = pipeline.train_batches(config.dataset, config.batch_size)
-  checkpoints.save(1, state, data)
-  checkpoints.close()
+  untrained.write(workdir, tiny.tokenizer())
   return workdir
 
 
@@ -54,14 +39,5 @@ def tiny_tokenizer_workdir(tmp_path_factory):
 def tiny_generator_workdir(tiny_tokenizer_workdir, tmp_path_factory):
   """A workdir with an untrained tiny masked generator."""
   workdir = str(tmp_path_factory.mktemp("generator"))
-  config = tiny.masked(tiny_tokenizer_workdir)
-  mesh = mesh_lib.make_mesh(config.mesh)
-  algorithm = masked.build(config, mesh)
-  checkpoint.write_config(workdir, config)
-  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
-  checkpoints = training_checkpoints.Checkpoints(workdir, config)
-  data = pipeline.train_batches(config.dataset, config.batch_size)
-  state = state_lib.create(algorithm, mesh, jax.random.key(0))
-  checkpoints.save(1, state, data)
-  checkpoints.close()
+  untrained.write(workdir, tiny.masked(tiny_tokenizer_workdir))
   return workdir

@@ -4,6 +4,7 @@ from jax.errors import JaxRuntimeError
 import numpy as np
 import pytest
 
+from evaluation import pictures
 from magvit import coding
 from magvit import load
 from magvit import tokenizer as tokenizer_lib
@@ -90,7 +91,9 @@ def test_videos_in_chunks_come_out_as_whole_ones_and_soon():
   pairs = [(original, output), *pairs]
   originals, outputs = (np.stack(x) for x in zip(*pairs, strict=True))
   np.testing.assert_array_equal(originals, clip)
-  whole = coding.reconstruct(tokenizer, clip[None])[0]
+  padded = coding._pad(clip[None], config)
+  whole = tokenizer.decode(tokenizer.encode(padded))[0, :60, :5, :7]
+  whole = pictures.to_uint8(np.asarray(whole))
   assert (outputs != whole).mean() < 1e-3  # a value halfway between two
   np.testing.assert_allclose(outputs, whole.astype(int), atol=1)
 
@@ -117,4 +120,18 @@ def test_only_too_little_memory_is_the_users_error(text, error):
 
   tokenizer.decode = decode
   with pytest.raises(error, match="fewer or smaller|INTERNAL"):
-    coding.reconstruct(tokenizer, _clip(3, 4, 4)[None])
+    list(coding.reconstruct_frames(tokenizer, iter(_clip(3, 4, 4))))
+
+
+@pytest.mark.parametrize("temporal", [True, False])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_ids_alone_give_the_frames_that_reconstruction_gives(temporal, pieces):
+  config = tiny.tokenizer(temporal)
+  net = tokenizer_lib.define_tokenizer(config)
+  tokenizer = load.LoadedTokenizer(config, net, tiny.trained_like(net))
+  clip = _clip(8, 5, 7)
+  ids = np.concatenate(list(coding.encode_frames(tokenizer, clip)))
+  cut = np.array_split(ids, pieces)
+  decoded = list(coding.decode_frames(tokenizer, cut, clip.shape[:3]))
+  pairs = coding.reconstruct_frames(tokenizer, iter(clip))
+  np.testing.assert_array_equal(decoded, [output for _, output in pairs])

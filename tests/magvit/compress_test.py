@@ -8,9 +8,14 @@ import pytest
 
 from evaluation import mp4
 from evaluation import video_codecs
+from input_pipeline import media
 from input_pipeline import photo
 from magvit import codec
 from magvit import compress
+from magvit import decompress
+from models import perceptual
+from models import pretrained
+from tests import tiny
 
 _QPS = (24, 30, 36, 42)
 
@@ -76,6 +81,33 @@ def test_a_study_measures_the_bytes_on_disk_and_goes_on(
     compress.compress(
       dataclasses.replace(study, frames=3), str(videos), str(tmp_path)
     )
+
+
+@pytest.mark.slow
+def test_a_generators_files_and_lpips_and_back_to_a_video(
+  videos, tmp_path, tiny_generator_workdir, tiny_tokenizer_workdir
+):
+  weights = str(tmp_path / "lpips_vgg.safetensors")
+  _, abstract = perceptual.define("lpips_vgg")
+  drawn = pretrained.by_name(tiny.draw(abstract))
+  tensors = {k: np.abs(np.asarray(v)) for k, v in drawn.items()}
+  pretrained.save(weights, "lpips_vgg", tensors, {})
+  study = _study([tiny_generator_workdir], codecs=(), lpips=weights)
+  results = compress.compress(study, str(videos), str(tmp_path / "out"))
+  (row,) = results["items"]
+  assert row["curve"] == "tokens, generator" and row["lpips"] > 0
+  file = next((tmp_path / "out").rglob(f"*{codec.SUFFIX}"))
+  assert row["bytes"] == file.stat().st_size
+
+  video = str(tmp_path / "back.mp4")
+  decompress.decompress(str(file), video, tiny_generator_workdir)
+  frames = list(media.probe(video).frames())
+  assert len(frames) == 4 and frames[0].shape == (48, 64, 3)
+  with pytest.raises(ValueError, match="back.mp4 exists"):
+    decompress.decompress(str(file), video, tiny_generator_workdir)
+  with pytest.raises(ValueError, match="coded with the generator .* none was"):
+    other = str(tmp_path / "other.mp4")
+    decompress.decompress(str(file), other, tiny_tokenizer_workdir)
 
 
 def test_broken_videos_are_listed_and_the_rest_is_done(videos, tmp_path):

@@ -1,60 +1,131 @@
 """Tests of magvit/distributed.py: several processes compute what one does."""
 
+import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from magvit import distributed
-from magvit import masked
-from magvit import mesh as mesh_lib
-from magvit import tokenizer
-from tests import tiny
-from tests.magvit import five_steps
+from magvit import preemption
+
+_ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_and_leave_together(
-  tiny_tokenizer_workdir, tmp_path
-):
-  """Two of four devices each against one device; then SIGTERM to one."""
+def _start(devices, workdir, *flags):
+  """main.py on as many devices of its own."""
+  xla = f"--xla_force_host_platform_device_count={devices}"
+  xla += " --xla_backend_optimization_level=0"
+  command = [sys.executable, "main.py", f"--workdir={workdir}"]
+  command += ["--config.optimizer.peak_learning_rate=1e-4", *flags]
+  return subprocess.Popen(
+    command,
+    cwd=_ROOT,
+    env={**os.environ, "XLA_FLAGS": xla, "PYTHONWARNINGS": "default"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def _start_two(workdir, *flags):
   with socket.socket() as s:
     s.bind(("localhost", 0))
-    address = f"localhost:{s.getsockname()[1]}"
-  script = pathlib.Path(__file__).with_name("train_process.py")
-  workers = [
-    subprocess.Popen(
-      [sys.executable, script, address, str(i), tmp_path]
-      + [tiny_tokenizer_workdir],
-      cwd=script.parents[2],
-      env={**os.environ, "PYTHONWARNINGS": "default"},
-    )
-    for i in range(2)
+    port = s.getsockname()[1]
+  job = ["--distributed", f"--coordinator=localhost:{port}", "--processes=2"]
+  return [_start(4, workdir, *flags, *job, f"--process={i}") for i in range(2)]
+
+
+def _end(process, code=0):
+  output = process.communicate(timeout=600)[0]
+  assert process.returncode == code, output
+  return output
+
+
+def _losses(workdir):
+  """Of each step by name, in order."""
+  path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  rows = [json.loads(line) for line in lines]
+  return [
+    {k: v for k, v in row.items() if k.endswith("loss")}
+    for row in rows
+    if "eval" not in str(row)
   ]
-  mesh = mesh_lib.data_mesh(jax.devices()[:1])
-  one = {
-    "tokenizer": five_steps.run(tokenizer.build, tiny.tokenizer(), mesh),
-    "masked": five_steps.run(
-      masked.build, tiny.masked(tiny_tokenizer_workdir), mesh
-    ),
-  }
-  assert [w.wait(timeout=900) for w in workers] == [0, 0]
+
+
+def _params(workdir, step):
+  with ocp.StandardCheckpointer() as checkpointer:
+    path = workdir / "checkpoints" / str(step) / "state"
+    return checkpointer.restore(path)["params"]
+
+
+def _assert_same(one, two, step):
   # float32 sums in another order: 1e-4 of a loss. Where a gradient is nearly 0,
   # rounding decides the sign of Adam's step: the five learning rates add up to
   # 2.9e-4, so parameters of two runs may end twice as far apart.
-  for name, expected in one.items():
-    with np.load(tmp_path / f"{name}.npz") as shared:
-      assert len(shared) == len(expected)
-      for a, b in zip(shared.values(), expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=6e-4)
-  for i in range(2):
-    asked = np.load(tmp_path / f"asked{i}.npy").tolist()
-    assert asked == [False, False, True, True]
+  losses = _losses(one)[:step], _losses(two)[:step]
+  assert len(losses[0]) == len(losses[1]) == step
+  for a, b in zip(*losses, strict=True):
+    assert a and a.keys() == b.keys()
+    for name in a:
+      np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=6e-4),
+    *(_params(workdir, step) for workdir in (one, two)),
+  )
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_score_a_tokenizer_as_one(tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  flags = ["--config=tests/tiny.py:tokenizer", "--config.num_steps=5"]
+  processes = [_start(1, one, *flags), *_start_two(two, *flags)]
+  for process in processes:
+    _end(process)
+  _assert_same(one, two, 5)
+  scores = [
+    json.loads((workdir / "results" / "reconstruction.json").read_text())
+    for workdir in (one, two)
+  ]
+  for name, value in scores[0]["metrics"].items():
+    if name != "seconds":
+      np.testing.assert_allclose(
+        scores[1]["metrics"][name], value, rtol=1e-2, err_msg=name
+      )
+  assert (two / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_generator_as_one_and_leave_together(
+  tiny_tokenizer_workdir, tmp_path
+):
+  """SIGTERM to one of them stops both after the same step, which is saved."""
+  one, two = tmp_path / "one", tmp_path / "two"
+  flags = ["--config=tests/tiny.py:masked", "--config.num_steps=1000"]
+  flags += [f"--config.tokenizer_workdir={tiny_tokenizer_workdir}"]
+  flags += ["--config.checkpoint_every=5", "--config.checkpoints_to_keep=99"]
+  pair = _start_two(two, *flags)
+  alone = _start(1, one, *flags)
+  for asked, workdir in ((pair[1], two), (alone, one)):
+    while len(_losses(workdir)) < 5:
+      assert asked.poll() is None, asked.communicate()[0]
+      time.sleep(0.005)
+    asked.send_signal(signal.SIGTERM)
+  output = _end(pair[0], preemption.EXIT_CODE)
+  _end(pair[1], preemption.EXIT_CODE)
+  _end(alone, preemption.EXIT_CODE)
+  _assert_same(one, two, 5)
+  last = max(int(p.name) for p in (two / "checkpoints").iterdir())
+  assert f"stopped on request after step {last}, which is saved" in output
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
   config = masked_configs.get_config("ucf101")
   config.tokenizer_workdir = "configs/tokenizer_video.py:ucf101"
   config.dataset.tokens = "somewhere" if from_tokens else ""
-  algorithm = tpu_report._describe(config, _mesh())
+  algorithm = tpu_report.describe(config, _mesh())
   assert tpu_report._parameters(algorithm) == {
     "transformer": 306_881_536,
     "generator": 376_003_221,
   }
-  programs = tpu_report._programs(config, algorithm, _mesh())
+  programs = tpu_report.programs(config, algorithm, _mesh())
   function, *_, arguments = programs["train"]
   batch = arguments[1]
   assert batch["label"].shape == (256,)
@@ -51,11 +51,11 @@ def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
 
 def test_a_tokenizer_is_described_without_perceptual_weights():
   config = tokenizer_video.get_config("ucf101")
-  algorithm = tpu_report._describe(config, _mesh())
+  algorithm = tpu_report.describe(config, _mesh())
   parameters = tpu_report._parameters(algorithm)
   assert parameters["generator"] == 376_003_221
   assert parameters["perceptual"] > 25_000_000  # ResNet-50
-  programs = tpu_report._programs(config, algorithm, _mesh())
+  programs = tpu_report.programs(config, algorithm, _mesh())
   assert set(programs) == {"train", "reconstruct"}
 
 

@@ -1,0 +1,114 @@
+"""All benchmarks, one after the other, and one JSON of what they found.
+
+  python -m benchmarks.run --output=FILE [--only=entropy,steps_digits]
+
+Each runs in a process of its own, with its defaults; `--list` names them with
+their commands. One that lacks a package of its peer (torch and the like) is
+recorded as skipped, one that fails as failed, and the exit code is 1.
+"""
+
+import argparse
+from importlib import metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+
+_DIGITS = "--config=configs/masked.py:digits"
+# open_magvit2 needs a checkout of its peer, and overfit a trained workdir.
+BENCHMARKS = {
+  "entropy": ("entropy",),
+  "convolution": ("convolution",),
+  "steps_tokenizer_digits": ("steps",),
+  "steps_generator_digits": ("steps", _DIGITS),
+  "generator": ("generator",),
+  "features": ("features",),
+  "pipeline": ("pipeline",),
+  "streaming": ("streaming",),
+  "kills": ("kills",),
+}
+# Where a GPU or TPU is at hand: the papers' models.
+ON_ACCELERATORS = {
+  "steps_tokenizer_ucf101": (
+    *("steps", "--config=configs/tokenizer_video.py:ucf101"),
+    *("--batch_size=8", "--dtype=bfloat16"),
+  ),
+  "steps_generator_ucf101": (
+    *("steps", "--config=configs/masked.py:ucf101"),
+    *("--tokenizer=configs/tokenizer_video.py:ucf101", "--batch_size=8"),
+    "--dtype=bfloat16",
+  ),
+}
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--output", type=pathlib.Path, help="the JSON to write")
+  parser.add_argument("--only", default="", help="names, with commas")
+  parser.add_argument("--list", action="store_true", help="name them")
+  args = parser.parse_args()
+  known = BENCHMARKS | ON_ACCELERATORS
+  if args.list:
+    for name, (module, *flags) in known.items():
+      print(f"{name}: python -m benchmarks.{module} {' '.join(flags)}")
+    return
+  if args.output is None:
+    parser.error("--output=FILE: the JSON to write")
+  names = [name for name in args.only.split(",") if name]
+  for name in names:
+    if name not in known:
+      parser.error(f"--only={name}: expected some of {', '.join(known)}")
+  if not names:
+    names = [*BENCHMARKS, *(ON_ACCELERATORS if _accelerated() else ())]
+  report = {"machine": _machine(), "benchmarks": {}}
+  for name in names:
+    print(f"== {name}", flush=True)
+    report["benchmarks"][name] = _run(*known[name])
+    args.output.write_text(json.dumps(report, indent=2) + "\n")
+  print(f"wrote {args.output}")
+  failed = [n for n, r in report["benchmarks"].items() if "failed" in r]
+  if failed:
+    sys.exit(f"failed: {', '.join(failed)}")
+
+
+def _accelerated() -> bool:
+  # In a process of its own: a device that is held here is lost to the others.
+  code = "import jax; print(jax.default_backend())"
+  found = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  return found.stdout.strip() != "cpu"
+
+
+def _machine():
+  packages = ("jax", "jaxlib", "flax", "numpy")
+  return {
+    "processor": platform.processor() or platform.machine(),
+    "cores": os.cpu_count(),
+    "load": os.getloadavg()[0],
+    "python": platform.python_version(),
+    **{name: metadata.version(name) for name in packages},
+  }
+
+
+def _run(module: str, *flags: str):
+  with tempfile.TemporaryDirectory() as folder:
+    output = pathlib.Path(folder, "result.json")
+    command = [sys.executable, "-m", f"benchmarks.{module}", *flags]
+    process = subprocess.Popen(
+      [*command, f"--output={output}"], stderr=subprocess.PIPE, text=True
+    )
+    errors = process.stderr.read().strip()
+    if process.wait() == 0:
+      return {"command": command[1:], "result": json.loads(output.read_text())}
+  last = errors.splitlines()[-1] if errors else ""
+  kind = "skipped" if last.startswith("ModuleNotFoundError") else "failed"
+  print(f"{kind}: {last}")
+  return {"command": command[1:], kind: last}
+
+
+if __name__ == "__main__":
+  main()

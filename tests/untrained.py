@@ -1,0 +1,24 @@
+"""Workdirs with untrained models, as training leaves them; for tests."""
+
+import jax
+import ml_collections
+
+from input_pipeline import pipeline
+from magvit import checkpoint
+from magvit import mesh as mesh_lib
+from magvit import state as state_lib
+from magvit import train
+from magvit import training_checkpoints
+
+
+def write(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Saves the first state of a config's model, as if of step 1."""
+  mesh = mesh_lib.make_mesh(config.mesh)
+  algorithm = train.build(config, workdir, mesh)
+  state = state_lib.create(algorithm, mesh, jax.random.key(0))
+  checkpoint.write_config(workdir, config)
+  checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)
+  checkpoints = training_checkpoints.Checkpoints(workdir, config)
+  data = pipeline.train_batches(config.dataset, config.batch_size)
+  checkpoints.save(1, state, data)
+  checkpoints.close()
