@@ -115,17 +115,18 @@ def image_source(dataset: ml_collections.ConfigDict):
 def train_batches(
   dataset: ml_collections.ConfigDict,
   batch_size: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  parts: Sequence[int] = (0,),
+  num_parts: int = 1,
 ) -> grain.DatasetIterator:
-  """This process's share of an endless stream of global batches.
+  """Some of the equal parts of an endless stream of global batches.
 
-  Global batch n is made of clips n * batch_size and up, whatever the number of
-  processes; each takes every process_count-th. The iterator's state is its
-  position, saved with each checkpoint. A finite source is repeated, shuffled
-  anew in each epoch with `dataset.shuffle`; so tokens come in the order of the
-  clips that they were made of. Which part of a video a clip shows depends on
-  dataset.seed, the epoch and the clip's number alone.
+  Global batch n is made of clips n * batch_size and up, in this order, whoever
+  reads them: part k of `num_parts` is the k-th run of consecutive clips, and
+  each process reads those that its devices take (`mesh.local_parts`). The
+  iterator's state is its position, saved with each checkpoint. A finite source
+  is repeated, shuffled anew in each epoch with `dataset.shuffle`; so tokens
+  come in the order of the clips that they were made of. Which part of a video a
+  clip shows depends on dataset.seed, the epoch and the clip's number alone.
 
   Raises:
     ValueError: settings that contradict each other, or data that cannot be
@@ -135,18 +136,19 @@ def train_batches(
     ("batch_size", batch_size),
     ("dataset.joint_images", dataset.joint_images),
   ):
-    if size % process_count:
+    if size % num_parts:
       raise ValueError(
-        f"{field}={size} must be a multiple of the {process_count} processes"
+        f"{field}={size} must be a multiple of the {num_parts} devices that"
+        " split it"
       )
-  share = lambda clips, size: clips[process_index::process_count].batch(
-    size // process_count
-  )
+  share = lambda clips, size: grain.MapDataset.source(
+    _Share(clips, size // num_parts, parts, num_parts)
+  ).batch(size // num_parts * len(parts))
   if dataset.tokens:
     clips = _endless(token_shards.TokenShards(dataset.tokens), dataset)
   elif dataset.mixture:
-    parts, weights = real_data.mixture(dataset)
-    streams = [_endless(part, dataset) for part in parts]
+    sets, weights = real_data.mixture(dataset)
+    streams = [_endless(each, dataset) for each in sets]
     clips = grain.MapDataset.mix(streams, weights)
   else:
     clips = _endless(source(dataset, "train"), dataset)
@@ -158,6 +160,27 @@ def train_batches(
     pairs = grain.experimental.ZipMapDataset([batches[:count], images[:count]])
     batches = pairs.map(lambda pair: {**pair[0], "image": pair[1]["video"]})
   return Batches(batches, dataset.workers)
+
+
+class _Share:
+  """The clips of some parts of each global batch, which has `num_parts`."""
+
+  def __init__(
+    self, clips: grain.MapDataset, size: int, parts: Sequence[int], num_parts
+  ):
+    """`size`: clips of a part."""
+    self._clips, self._size = clips, size
+    self._parts, self._num_parts = tuple(parts), num_parts
+
+  def __len__(self) -> int:
+    batches = len(self._clips) // (self._size * self._num_parts)
+    return batches * self._size * len(self._parts)
+
+  def __getitem__(self, index: int):
+    run, place = divmod(index, self._size)
+    batch, which = divmod(run, len(self._parts))
+    part = batch * self._num_parts + self._parts[which]
+    return self._clips[part * self._size + place]
 
 
 def _endless(clips, dataset: ml_collections.ConfigDict) -> grain.MapDataset:

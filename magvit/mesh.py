@@ -151,12 +151,32 @@ def check_batch_size(
     )
 
 
-def place_batch(batch: Any, mesh: Mesh) -> Any:
-  """This process's part of a batch (numpy) to global arrays on the mesh."""
+def local_parts(mesh: Mesh) -> list[int]:
+  """Which of the `batch_parts` of a batch the devices of this process take."""
   sharding = batch_sharding(mesh)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+  places = sharding.addressable_devices_indices_map((batch_parts(mesh),))
+  return sorted(
+    {place[0].indices(batch_parts(mesh))[0] for place in places.values()}
   )
+
+
+def place_batch(batch: Any, mesh: Mesh) -> Any:
+  """This process's parts of a batch (numpy) to global arrays on the mesh.
+
+  They lie one after the other in the order of `local_parts`.
+  """
+  sharding, parts = batch_sharding(mesh), local_parts(mesh)
+
+  def place(x):
+    size = len(x) // len(parts)
+    at = lambda index: parts.index((index[0].start or 0) // size) * size
+    return jax.make_array_from_callback(
+      (size * batch_parts(mesh), *x.shape[1:]),
+      sharding,
+      lambda index: x[at(index) : at(index) + size],
+    )
+
+  return jax.tree.map(place, batch)
 
 
 def place_global(batch: Any, mesh: Mesh) -> Any:

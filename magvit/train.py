@@ -58,8 +58,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   data = pipeline.train_batches(
     config.dataset,
     config.batch_size,
-    jax.process_index(),
-    jax.process_count(),
+    mesh_lib.local_parts(mesh),
+    mesh_lib.batch_parts(mesh),
   )
   checkpoint.write_config(workdir, config)
   checkpoint.keep_tokenizer(config, workdir, algorithm.frozen)

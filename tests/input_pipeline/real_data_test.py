@@ -47,8 +47,8 @@ def _dataset(root, name="ucf101", **changes):
   return c.dataset
 
 
-def _take(dataset, count, batch_size=2, **process):
-  data = pipeline.train_batches(dataset, batch_size, **process)
+def _take(dataset, count, batch_size=2, **share):
+  data = pipeline.train_batches(dataset, batch_size, **share)
   batches = [next(data) for _ in range(count)]
   data.close()
   return batches
@@ -109,12 +109,11 @@ def test_clips_differ_between_epochs_and_an_epoch_has_every_video(root):
 def test_processes_share_each_global_batch(root):
   dataset = _dataset(root)
   whole = _take(dataset, 3, batch_size=4)
-  parts = [
-    _take(dataset, 3, 4, process_index=i, process_count=2) for i in range(2)
-  ]
+  parts = [_take(dataset, 3, 4, parts=(i,), num_parts=2) for i in range(2)]
   for batch, *shares in zip(whole, *parts, strict=True):
     for i, share in enumerate(shares):
-      _assert_equal([{k: v[i::2] for k, v in batch.items()}], [share])
+      rows = slice(2 * i, 2 * i + 2)
+      _assert_equal([{k: v[rows] for k, v in batch.items()}], [share])
 
 
 @pytest.mark.slow

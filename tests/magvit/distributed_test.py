@@ -24,8 +24,8 @@ def _start(devices, workdir, *flags):
   """main.py on as many devices of its own."""
   xla = f"--xla_force_host_platform_device_count={devices}"
   xla += " --xla_backend_optimization_level=0"
-  command = [sys.executable, "main.py", f"--workdir={workdir}"]
-  command += ["--config.optimizer.peak_learning_rate=1e-4", *flags]
+  command = [sys.executable, "main.py", f"--workdir={workdir}", *flags]
+  command += ["--config.optimizer.peak_learning_rate=1e-4"]
   return subprocess.Popen(
     command,
     cwd=_ROOT,
@@ -63,9 +63,12 @@ def _losses(workdir):
 
 
 def _params(workdir, step):
-  with ocp.StandardCheckpointer() as checkpointer:
+  """As arrays of this process, whichever wrote them."""
+  with ocp.PyTreeCheckpointer() as checkpointer:
     path = workdir / "checkpoints" / str(step) / "state"
-    return checkpointer.restore(path)["params"]
+    tree = checkpointer.metadata(path).item_metadata.tree
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), tree)
+    return checkpointer.restore(path, restore_args=numpy)["params"]
 
 
 def _assert_same(one, two, step):

@@ -204,3 +204,14 @@ def test_devices_that_share_a_layer_share_its_examples():
     mesh_lib.check_batch_size(2, _mesh(2, 2, 2))
   with pytest.raises(ValueError, match="times the 3 microbatches.* 24 and 48"):
     mesh_lib.check_batch_size(32, _mesh(8, 1), microbatches=3)
+
+
+@pytest.mark.parametrize("layout", sorted(_LAYOUTS))
+def test_a_batch_lies_on_the_mesh_in_its_order(layout):
+  mesh = _mesh(*_LAYOUTS[layout])
+  assert mesh_lib.local_parts(mesh) == list(range(mesh_lib.batch_parts(mesh)))
+  batch = {"label": np.arange(16), "video": np.arange(48).reshape(16, 3)}
+  placed = mesh_lib.place_batch(batch, mesh)
+  for name, x in batch.items():
+    assert placed[name].sharding == mesh_lib.batch_sharding(mesh)
+    np.testing.assert_array_equal(placed[name], x)
