@@ -163,6 +163,13 @@ def _score_samples(config, mesh, algorithm, params):
   results = []
   for name in masking.task_names(config):
     if not masking.needs_clip(name):
+      if config.dataset.name != "digits":
+        log.info(
+          "%s is not scored: of %s there is no judge of classes; name"
+          " protocols in config.evaluation.protocols",
+          *(name, config.dataset.name),
+        )
+        continue
       results += evaluators.evaluate_class_samples(
         judge=_digit_judge(config.dataset.to_json()),
         samples_per_class=config.sampling.samples_per_class,

@@ -44,6 +44,7 @@ class Part:
 class Rows:
   """All of them: `rows["x"][i]` is of clip `index[i]`, rising."""
 
+  folder: str
   index: np.ndarray
   rows: dict[str, np.ndarray]
   failures: dict[str, str]
@@ -86,7 +87,14 @@ def compute(
     n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
   }
   index = arrays.pop("index")
-  return Rows(index, arrays, failures)
+  return Rows(folder, index, arrays, failures)
+
+
+def discard(rows: Rows) -> None:
+  """Removes the files of rows that all processes have read."""
+  _wait_for_all(f"{rows.folder} read")
+  if jax.process_index() == 0:
+    shutil.rmtree(rows.folder)
 
 
 def _make_parts(folder, of, num, part_size, make, collective) -> None:

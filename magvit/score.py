@@ -264,6 +264,8 @@ class _Run:
         log.info("%d clips were left out; it says why", len(failures))
       if os.path.exists(os.path.join(self._workdir, "config.json")):
         evaluate.write_report(self._workdir)
+    if self._collective:  # the next step has others
+      rows_lib.discard(made_rows)
     return result
 
   def _name(self) -> str:

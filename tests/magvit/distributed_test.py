@@ -20,11 +20,21 @@ from magvit import preemption
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
+# main.py, in which a process that is silent for 5 seconds counts as dead.
+_MAIN = """
+from magvit import distributed
+distributed.HEARTBEAT_SECONDS = 5
+import main
+main.app.run(main.main, flags_parser=main.errors.parse_flags)
+"""
+
+
 def _start(devices, workdir, *flags):
-  """main.py on as many devices of its own."""
-  xla = f"--xla_force_host_platform_device_count={devices}"
-  xla += " --xla_backend_optimization_level=0"
-  command = [sys.executable, "main.py", f"--workdir={workdir}", *flags]
+  """The program on as many devices of its own."""
+  xla = os.environ["XLA_FLAGS"] + (
+    f" --xla_force_host_platform_device_count={devices}"
+  )
+  command = [sys.executable, "-c", _MAIN, f"--workdir={workdir}", *flags]
   command += ["--config.optimizer.peak_learning_rate=1e-4"]
   return subprocess.Popen(
     command,
@@ -111,7 +121,7 @@ def test_two_processes_train_and_score_a_tokenizer_as_one(tmp_path):
 def test_two_processes_train_a_generator_as_one_and_leave_together(
   tiny_tokenizer_workdir, tmp_path
 ):
-  """SIGTERM to one of them stops both after the same step, which is saved."""
+  """SIGTERM to one stops both after the same step; kill -9 of one ends both."""
   one, two = tmp_path / "one", tmp_path / "two"
   flags = ["--config=tests/tiny.py:masked", "--config.num_steps=1000"]
   flags += [f"--config.tokenizer_workdir={tiny_tokenizer_workdir}"]
@@ -129,6 +139,18 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
   _assert_same(one, two, 5)
   last = max(int(p.name) for p in (two / "checkpoints").iterdir())
   assert f"stopped on request after step {last}, which is saved" in output
+
+  pair = _start_two(two, *flags)
+  while len(_losses(two)) < last + 3:
+    assert pair[0].poll() is None, pair[0].communicate()[0]
+    time.sleep(0.005)
+  pair[1].kill()
+  output = pair[0].communicate(timeout=60)[0]
+  pair[1].communicate()
+  assert f"resuming from step {last}" in output
+  assert pair[0].returncode not in (0, preemption.EXIT_CODE)
+  # Gloo's words, or those of who missed the heartbeats.
+  assert "Gloo" in output or "another task died" in output
 
 
 @pytest.mark.parametrize(

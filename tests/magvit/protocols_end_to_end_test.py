@@ -7,6 +7,7 @@ same clips taken through the parts by hand.
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -74,7 +75,11 @@ def tokenizer_workdir(videos, tmp_path_factory):
   return workdir
 
 
-def test_rfvd_of_a_tokenizer_on_raw_videos_by_i3d(tokenizer_workdir, tmp_path):
+def test_rfvd_of_a_tokenizer_on_raw_videos_by_i3d(
+  tokenizer_workdir, tmp_path, monkeypatch
+):
+  # Else clips are added until each of eight devices has one.
+  monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
   weights = _weights("i3d", feature_networks.define, tmp_path)
   record = _score(tokenizer_workdir, "ucf101_rfvd", weights=weights, num=4)
   assert record["evaluator"] == "ucf101_rfvd@4x1"
@@ -120,11 +125,33 @@ def test_fvd_of_a_generator_that_is_given_real_frames(
   assert (made[:, 5:] != real[:, 5:]).mean() > 0.5
 
 
+def test_a_generator_of_videos_is_evaluated_after_training(
+  videos, tokenizer_workdir, tmp_path
+):
+  """Classes have no judge; completions are scored, and pictures drawn."""
+  config = _on(tiny.masked(tokenizer_workdir), videos)
+  for task in config.tasks:
+    config.tasks[task] = float(task in ("class_conditional", "interpolation"))
+  config.dataset.eval_examples = 2
+  config.evaluation.protocols = ("is_c3d",)
+  config.evaluation.num = 2
+  network = lambda batch: {"probabilities": np.full((len(batch), 4), 0.25)}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(score.measured_rows, "load_network", lambda *_: network)
+    untrained.write(str(tmp_path / "run"), config)
+    train.run_offline("evaluate", config, str(tmp_path / "run"))
+  names = {path.stem for path in (tmp_path / "run" / "results").iterdir()}
+  assert names == {"interpolation", "is_c3d@2x1"}
+  assert (tmp_path / "run" / "samples" / "class_conditional.gif").exists()
+  # Within training the features of a step are not wanted again.
+  assert not list((tmp_path / "run" / "features").glob("*made*"))
+
+
 def test_fid_of_somebody_elses_images_by_inception(tmp_path):
   weights = _weights("inception", feature_networks.define, tmp_path)
   rng = np.random.default_rng(0)
   images = [
-    rng.integers(0, high, (12, 32, 32, 3), np.uint8) for high in (256, 99)
+    rng.integers(0, high, (8, 32, 32, 3), np.uint8) for high in (256, 99)
   ]
   paths = [str(tmp_path / f"{name}.npz") for name in ("made", "real")]
   for path, array in zip(paths, images, strict=True):
@@ -134,7 +161,7 @@ def test_fid_of_somebody_elses_images_by_inception(tmp_path):
     "adm_imagenet",
     **dict(input=paths[0], reference=paths[1], weights=weights),
   )
-  assert record["evaluator"] == "adm_imagenet@12x1"
+  assert record["evaluator"] == "adm_imagenet@8x1"
   network = features.load("inception", weights)
   found = [network(array) for array in images]
   for name, layer in (("fid", "pool3"), ("sfid", "spatial")):

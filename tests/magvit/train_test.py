@@ -21,6 +21,7 @@ from magvit import preemption
 from magvit import tokenizer
 from magvit import train
 from tests import tiny
+from tests import untrained
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -37,8 +38,13 @@ def _start(workdir, steps):
   command = [sys.executable, "main.py", "--config=tests/tiny.py:image"]
   command += [f"--workdir={workdir}", f"--config.num_steps={steps}"]
   command += ["--config.checkpoint_every=10"]
-  return subprocess.Popen(  # with this process's devices and compiled programs
-    command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+  return subprocess.Popen(
+    command,
+    cwd=_ROOT,
+    env={**os.environ, "XLA_FLAGS": flags},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
   )
 
 
@@ -56,9 +62,9 @@ def test_a_run_that_is_stopped_and_killed_goes_on_bit_for_bit(tmp_path):
   """SIGTERM, then kill -9 between saves; each time the same command again."""
   ended, whole = tmp_path / "ended", tmp_path / "whole"
   steps = 60
-  config = tiny.tokenizer(temporal=False)
-  config.num_steps, config.checkpoint_every = steps, 10
-  train.train(config, str(whole))
+  uninterrupted = _start(whole, steps)
+  output = uninterrupted.communicate(timeout=300)[0].decode()
+  assert uninterrupted.returncode == 0, output
 
   stopped = _start(ended, steps)
   output = _end_after(stopped, signal.SIGTERM, ended, 3)
@@ -100,8 +106,9 @@ def test_an_evaluation_that_was_cut_short_is_made_up_for(tmp_path):
 @pytest.mark.slow
 def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(tmp_path):
   image_workdir = str(tmp_path / "image")
-  train.train(tiny.tokenizer(temporal=False), image_workdir)
+  untrained.write(image_workdir, tiny.tokenizer(temporal=False))
   config = tiny.tokenizer()
+  config.num_steps, config.optimizer.warmup_steps = 2, 1
   config.inflate_from = image_workdir
   mesh = mesh_lib.make_mesh(config.mesh)
   algorithm = tokenizer.build(config, mesh)
