@@ -7,6 +7,8 @@ import json
 import os
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from evaluation import features as features_lib
@@ -72,10 +74,21 @@ class Work:
 
     def make(index):
       video, kept, failures = clips.read(index)
-      rows = self.network(self._prepared(video)) if len(kept) else {}
+      rows = self._extract(video) if len(kept) else {}
       return rows_lib.Part(kept, rows, failures)
 
     return self._rows(self._of(clips, side), num, make)
+
+  def _extract(self, video_BTHWC: np.ndarray) -> dict[str, np.ndarray]:
+    """Features; of clips that all processes hold, each computes its share."""
+    if not self.collective or jax.process_count() == 1:
+      return self.network(self._prepared(video_BTHWC))
+    count = len(video_BTHWC)
+    size = -(-count // jax.process_count())
+    place = (jax.process_index() * size + np.arange(size)) % count
+    own = self.network(self._prepared(video_BTHWC[place]))
+    shared = multihost_utils.process_allgather(own, tiled=True)
+    return {name: np.asarray(x)[:count] for name, x in shared.items()}
 
   def _prepared(self, video_BTHWC: np.ndarray) -> np.ndarray:
     """Pixels as the feature network takes them."""
@@ -140,8 +153,7 @@ class Work:
         rng = np.random.default_rng(seed)
         output = self.model.decode(protocols.perturb_ids(ids, bits, alpha, rng))
         pixels = clip_sources.to_uint8(output, self.protocol.uint8)
-        found = self.network(self._prepared(pixels))
-        rows[f"pool3_alpha_{alpha}"] = found["pool3"]
+        rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
       return rows_lib.Part(kept, rows, failures)
 
     of = {**self._of(made, "made"), "alphas": protocols.ALPHAS}

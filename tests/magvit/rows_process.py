@@ -11,6 +11,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from evaluation import frechet  # noqa: E402
+from evaluation import protocols  # noqa: E402
+from magvit import clip_sources  # noqa: E402
+from magvit import measured_rows  # noqa: E402
 from magvit import rows  # noqa: E402
 
 
@@ -25,10 +28,35 @@ def main(address: str, index: str, folder: str) -> None:
 
   made = rows.compute(os.path.join(folder, "f"), {"name": "x"}, 101, 10, make)
   total = frechet.streamed(made.rows["x"], rows=16)
+
+  sizes = []  # of a protocol within training: 5 clips that both hold
+
+  def network(clips):
+    sizes.append(len(clips))
+    means = clips.mean((2, 3)).reshape(len(clips), -1)
+    return {"probabilities": means.astype(np.float32)}
+
+  work = measured_rows.Work(
+    os.path.join(folder, "work"),
+    protocols.get("is_c3d"),
+    network,
+    model=None,
+    part_size=5,
+    seed=0,
+    collective=True,
+  )
+  video = np.arange(5 * 16 * 3).reshape(5, 16, 1, 1, 3).astype(np.uint8)
+  clips = clip_sources.Clips(
+    5, {"name": "x"}, lambda index: (video[index], index, {})
+  )
+  shared = work.features(clips, 5, "made").rows["probabilities"]
   np.savez(
     os.path.join(folder, f"{index}.npz"),
     features=made.rows["x"],
     parts=len(parts),
+    sizes=sizes,
+    shared=shared,
+    alone=network(video)["probabilities"],  # recorded in `sizes`, too
     mean=total.mean,
     scatter=total.scatter,
   )

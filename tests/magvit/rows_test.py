@@ -88,3 +88,6 @@ def test_two_processes_have_the_statistics_of_one(tmp_path):
       np.testing.assert_array_equal(shared["features"], x)
       np.testing.assert_allclose(shared["mean"], whole.mean, rtol=1e-10)
       np.testing.assert_allclose(shared["scatter"], whole.scatter, rtol=1e-10)
+      # Within training: each had half of 5 clips, the last share filled up.
+      assert shared["sizes"].tolist() == [3, 5]
+      np.testing.assert_array_equal(shared["shared"], shared["alone"])
