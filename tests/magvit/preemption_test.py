@@ -8,6 +8,14 @@ import pytest
 from magvit import preemption
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+  """As in a terminal; what a script starts with & ignores it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def _send(number):
   os.kill(os.getpid(), number)
 
