@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 SCRATCH = "none"
 # Fields of a tokenizer that give weights, too, and their value if they do not.
-_OTHERS = (("inflate_from", "none"), ("codebook_from_data", False))
+_OTHERS = {"inflate_from": SCRATCH, "codebook_from_data": False}
 
 
 def check(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -37,7 +37,7 @@ def check(config: ml_collections.ConfigDict, workdir: str) -> None:
     return
   _warn_of_other_settings(config, checkpoint.read_config(_source(config)))
   if config.algorithm == "tokenizer":
-    for field, neutral in _OTHERS:
+    for field, neutral in _OTHERS.items():
       if config[field] != neutral:
         raise ValueError(
           f"init_from={config.init_from} and {field}={config[field]} both give"
@@ -58,6 +58,20 @@ def check(config: ml_collections.ConfigDict, workdir: str) -> None:
       f" {names[0][:16]}, and tokenizer_workdir={here} is {names[1][:16]}: set"
       f" tokenizer_workdir={there}"
     )
+
+
+def settled(
+  config: ml_collections.ConfigDict, workdir: str
+) -> ml_collections.ConfigDict:
+  """The config, of a run that has weights without the sources of its first.
+
+  They are not read again, and may be gone.
+  """
+  if config.algorithm != "tokenizer" or not _is_resumed(workdir):
+    return config
+  config = ml_collections.ConfigDict(config.to_dict())
+  config.update(_OTHERS)
+  return config
 
 
 def first_state(

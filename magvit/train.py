@@ -53,7 +53,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   check_config(config, mesh)
   checkpoint.check_workdir(workdir, config)
   starts.check(config, workdir)
-  algorithm = build(config, workdir, mesh)
+  algorithm = build(starts.settled(config, workdir), workdir, mesh)
   tokens.check_stored(with_own_tokenizer(config, workdir))
   data = pipeline.train_batches(
     config.dataset,
@@ -216,7 +216,11 @@ def open_trained(
     ValueError: nothing was trained there, or another network.
   """
   step = checkpoint.latest_step(workdir)
-  algorithm = build(config, workdir, mesh)
+  settled = starts.settled(config, workdir)
+  if config.algorithm == "tokenizer":  # whose loss alone has that network
+    settled = ml_collections.ConfigDict(settled.to_dict())
+    settled.loss.perceptual_network = "off"
+  algorithm = build(settled, workdir, mesh)
   abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
   part = {}  # the average, of a network that keeps one
   for name in algorithm.predict_networks:

@@ -69,6 +69,23 @@ def test_a_resumed_run_does_not_need_the_source(tiny_tokenizer_workdir):
     starts.check(config, "new")
 
 
+def test_a_trained_tokenizer_needs_neither_its_source_nor_a_loss(
+  tiny_tokenizer_workdir, tmp_path
+):
+  """To be measured; nor does a resumed run need the source."""
+  config = tiny.tokenizer()
+  config.inflate_from = str(tmp_path / "gone")
+  settled = starts.settled(config, tiny_tokenizer_workdir)
+  assert settled.inflate_from == starts.SCRATCH
+  assert starts.settled(config, str(tmp_path)).inflate_from != starts.SCRATCH
+  config.loss.perceptual_network = "resnet50"  # without its weights
+  algorithm, params, step = train.open_trained(
+    config, tiny_tokenizer_workdir, mesh_lib.local_mesh()
+  )
+  assert step == 1 and set(params) == {"generator"}
+  assert "reconstruct" in algorithm.predict
+
+
 @pytest.mark.parametrize(
   "change, message",
   [
