@@ -31,6 +31,8 @@ from tests import tiny  # noqa: E402
 
 _SECONDS = 2.0  # of training at most between two kills
 _START_UP = 0.2  # share of kills before the first step
+_SAVE = 0.5  # share of kills that wait for a save; it takes milliseconds
+_SAVE_SECONDS = 0.02
 
 
 def train_one(workdir: str, steps: int) -> None:
@@ -68,18 +70,22 @@ def _kill_all(start, folder: str, whole: str, arguments) -> dict[str, int]:
     process = start(workdir)
     while counts["kills"] < arguments.kills:
       before = _changed(workdir)
-      begun = rng.random() >= _START_UP
-      while begun and process.is_alive() and _changed(workdir) == before:
-        time.sleep(0.001)
-      time.sleep(rng.uniform(0, _SECONDS))
+      if rng.random() < _SAVE:
+        while process.is_alive() and not _saves(workdir):
+          time.sleep(0.0005)
+        time.sleep(rng.uniform(0, _SAVE_SECONDS))
+      else:
+        begun = rng.random() >= _START_UP
+        while begun and process.is_alive() and _changed(workdir) == before:
+          time.sleep(0.001)
+        time.sleep(rng.uniform(0, _SECONDS))
       if not process.is_alive():
         break
       process.kill()
       process.join()
       counts["kills"] += 1
       counts["in start-up"] += _changed(workdir) == before
-      saves = pathlib.Path(workdir).glob("checkpoints/*tmp*")
-      counts["in a save"] += any(saves)
+      counts["in a save"] += _saves(workdir)
       print(f"{counts['kills']} of {arguments.kills} kills", flush=True)
       process = start(workdir)
     _wait(process)
@@ -104,6 +110,11 @@ def _changed(workdir: str) -> int:
   """When the metrics changed last; 0 if there are none yet."""
   path = pathlib.Path(workdir, "metrics.jsonl")
   return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _saves(workdir: str) -> bool:
+  """Whether a save is under way, or was when its process was killed."""
+  return any(pathlib.Path(workdir, "checkpoints").glob("*tmp*"))
 
 
 def _check_same(workdir: str, whole: str, steps: int) -> None:

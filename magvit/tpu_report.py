@@ -5,11 +5,13 @@ what a device's memory holds, what the program computes, reads, writes and
 sends, and from these how long a step would take at the least.
 """
 
+import glob
 import json
 import logging
 import os
 import re
 import runpy
+import tempfile
 import time
 from typing import Any
 
@@ -114,8 +116,7 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
   lines += [
     f"  memory     {memory['total']:.2f} of {program['hbm_gib']} GiB ({kept})",
     f"  products   {program['flops']:.3e} FLOP ({seconds['compute']:.4f} s)",
-    f"  traffic    {program['bytes']:.3e} bytes ({seconds['memory']:.4f} s),"
-    f" counted by {program['traffic_counted_by']}",
+    f"  traffic    {program['bytes']:.3e} bytes ({seconds['memory']:.4f} s)",
     f"  links      {sum(program['collective_bytes'].values()):.3e} bytes"
     f" ({seconds['links']:.4f} s)",
   ]
@@ -135,6 +136,7 @@ def _devices(topology: str) -> list[Any]:
   # Read by libtpu: there is no machine to ask about its TPUs.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_enable_compilation_cache", False)  # time is reported
   try:
     return topologies.get_topology_desc(
       platform="tpu", topology_name=topology
@@ -260,13 +262,19 @@ def _report(
   lowered = jax.jit(
     function, donate_argnums=donated, out_shardings=out_shardings
   ).lower(*arguments)
-  try:
-    compiled = lowered.compile()
-  except jax.errors.JaxRuntimeError as error:
-    reason = re.search(r"Ran out of memory[^\n]*", str(error))
-    if reason is None:
-      raise
-    return {"fits": False, "error": reason[0]}
+  with tempfile.TemporaryDirectory() as folder:
+    # Its own text of the program: jaxlib cannot read back all of libtpu's.
+    dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+    try:
+      compiled = lowered.compile(dump)
+    except jax.errors.JaxRuntimeError as error:
+      reason = re.search(r"Ran out of memory[^\n]*", str(error))
+      if reason is None:
+        raise
+      return {"fits": False, "error": reason[0]}
+    (path,) = glob.glob(os.path.join(folder, "*after_codegen.txt"))
+    with open(path) as f:
+      traffic = hlo.traffic(f.read())
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
   gib = {
@@ -277,7 +285,6 @@ def _report(
     "code": memory.generated_code_size_in_bytes / _GIB,
   }
   gib["total"] = sum(gib.values())
-  traffic, source = _traffic(compiled)
   run = flops.count(function, *arguments)
   times = {
     "compute": run / mesh.size / peak,
@@ -293,7 +300,6 @@ def _report(
     "flops": run / mesh.size,
     "flops_of_model": of_model / mesh.size,
     "bytes": traffic.bytes,
-    "traffic_counted_by": source,
     "collective_count": traffic.collective_count,
     "collective_bytes": traffic.collective_bytes,
     "seconds": times,
@@ -301,17 +307,6 @@ def _report(
     "bound": bound,
     "compile_seconds": seconds,
   }
-
-
-def _traffic(compiled) -> tuple[hlo.Traffic, str]:
-  """(what a program moves, who counted it)."""
-  try:
-    text = compiled.as_text()
-  except jax.errors.JaxRuntimeError:
-    # jaxlib 0.10.2 cannot read back some asynchronous instructions of libtpu.
-    size = int(compiled.cost_analysis()["bytes accessed"])
-    return hlo.Traffic(size, {}, {}), "XLA: each loop once, no collectives"
-  return hlo.traffic(text), "magvit/hlo.py"
 
 
 def _count(mesh: dict[str, int]) -> int:
