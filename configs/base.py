@@ -20,7 +20,7 @@ def _common() -> ml_collections.ConfigDict:
   c.num_steps = 0
   c.init_from = "none"  # workdir or export whose weights a new run starts with
   c.batch_size = 0  # clips per step over all devices
-  c.microbatches = 1  # of a step, one after the other; generators only
+  c.microbatches = 1  # of a step, one after the other; the batch's gradient
 
   c.dataset = ml_collections.ConfigDict()
   c.dataset.name = "digits"  # the embedded set, input_pipeline/digits.py

@@ -77,10 +77,7 @@ def mean_gradient(
   gradient_fn = jax.grad(loss_fn, has_aux=True)
   if microbatches == 1:
     return gradient_fn(params, batch, key)
-  # Every k-th example makes a part, which leaves each on its device.
-  parts = jax.tree.map(
-    lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
-  )
+  parts = _split(batch, microbatches)
 
   def add(total, inputs):
     part, index = inputs
@@ -95,6 +92,36 @@ def mean_gradient(
   )
   total, _ = lax.scan(add, zeros, (parts, jnp.arange(microbatches)))
   return jax.tree.map(lambda x: x / microbatches, total)
+
+
+def in_parts(function: Callable, microbatches: int) -> Callable:
+  """`function` of arrays (B, ...), which sees parts of the batch in turn.
+
+  For functions that do the same to each example: values and gradients are
+  those of the whole. On the way backwards each part is computed again, so that
+  activations are of one part at a time.
+  """
+  if microbatches == 1:
+    return function
+
+  def mapped(*arrays):
+    one = jax.checkpoint(lambda part: function(*part), prevent_cse=False)
+    outputs = lax.map(one, _split(arrays, microbatches))
+    return jax.tree.map(
+      lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs
+    )
+
+  return mapped
+
+
+def _split(batch: Any, microbatches: int) -> Any:
+  """(microbatches, B / microbatches, ...) of arrays (B, ...).
+
+  Every k-th example makes a part, which leaves each on its device.
+  """
+  return jax.tree.map(
+    lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
+  )
 
 
 def descend(

@@ -51,12 +51,6 @@ def build(
   """
   c = config
   check_losses(c)
-  if c.microbatches != 1:
-    raise ValueError(
-      f"microbatches={c.microbatches} must be 1 for a tokenizer, whose codebook"
-      " entropy and LeCAM are of the whole batch: to save memory set"
-      " tokenizer.remat=all, or use more devices"
-    )
   generator = define_tokenizer(c)
   video_shape = clip_shape(c)
   latent_shape = sizes(c).latent(video_shape)
@@ -102,12 +96,24 @@ def build(
 
   def losses_of(g_params, d_params, discriminator, video, anchors, state):
     """(generator's loss, discriminator's, anchors, metrics, latents, ids)."""
-    output, quantized, latents = generator(g_params, video)
+    # Networks see microbatches; the entropy, LeCAM's anchors and all means are
+    # of the whole batch.
+    in_parts = lambda function: state_lib.in_parts(function, c.microbatches)
+    method = lambda name: lambda x: generator(g_params, x, method=name)
+    latents = in_parts(method("encode_latents"))(video)
+    quantized = method("quantize")(latents)
+    output = in_parts(method("decode_latents"))(quantized.z)
     discriminate = lambda x: discriminator(d_params, x)
-    real_logits, r1 = losses.logits_and_lazy_r1(
-      discriminate, video, state.step, c.loss.r1_interval
-    )
-    fake_logits = discriminate(output)
+
+    def logits_and_r1(video):
+      logits, r1 = losses.logits_and_lazy_r1(
+        discriminate, video, state.step, c.loss.r1_interval
+      )
+      return logits, jnp.broadcast_to(r1, logits.shape)
+
+    real_logits, r1 = in_parts(logits_and_r1)(video)
+    r1 = r1.mean()
+    fake_logits = in_parts(discriminate)(output)
     # The anchors are updated before they are used (praxis).
     average = lambda old, logits: (
       c.loss.lecam_decay * old
@@ -138,9 +144,11 @@ def build(
       "entropy": entropy_weight,
     }
     if distance is not None:
-      terms["perceptual"] = losses.perceptual(
-        lambda x, y: distance(state.frozen["perceptual"], x, y), video, output
+      of_frames = lambda x, y: distance(state.frozen["perceptual"], x, y)
+      of_clips = lambda x, y: jnp.broadcast_to(
+        losses.perceptual(of_frames, x, y), len(x)
       )
+      terms["perceptual"] = in_parts(of_clips)(video, output).mean()
       weights["perceptual"] = c.loss.perceptual
     g_loss = sum(weights[k] * terms[k] for k in terms)
     d_adversarial = losses.DISCRIMINATOR_ADVERSARIAL[c.loss.gan](

@@ -51,7 +51,7 @@ _GIB = 2**30
 _REMEDIES = (
   "split the parameters over more devices (mesh.fsdp), compute again instead"
   " of keeping (remat=all), compute in bfloat16, lower batch_size or raise"
-  " microbatches (generators), or take a larger topology"
+  " microbatches, or take a larger topology"
 )
 _ASSUMPTIONS = (
   "at the least: the longest of matrix products at the peak of bfloat16, memory"

@@ -270,7 +270,10 @@ def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
   )
   if config.dataset.joint_images:
     mesh_lib.check_batch_size(
-      config.dataset.joint_images, mesh, "dataset.joint_images"
+      config.dataset.joint_images,
+      mesh,
+      "dataset.joint_images",
+      config.microbatches,
     )
   pipeline.source(config.dataset, "train")
   classes = len(pipeline.class_names(config.dataset))

@@ -115,7 +115,7 @@ class Tokenizer(nnx.Module):
   ) -> tuple[jax.Array, quantizers.Quantized, jax.Array]:
     """Reconstruction (same shape, linear output), latents quantized and not."""
     latents = self.encode_latents(video_BTHWC)
-    quantized = self.quantizer(latents)
+    quantized = self.quantize(latents)
     return self.decode_latents(quantized.z), quantized, latents
 
   def encode_latents(self, video_BTHWC: jax.Array) -> jax.Array:
@@ -127,6 +127,10 @@ class Tokenizer(nnx.Module):
     self.sizes.latent(video_BTHWC.shape[1:4])
     x = 2.0 * video_BTHWC - 1.0 if self.centred_pixels else video_BTHWC
     return self.encoder(x.astype(self.dtype)).astype(jnp.float32)
+
+  def quantize(self, latents_BthwK: jax.Array) -> quantizers.Quantized:
+    """Codes of latents; its entropies are of all that are given."""
+    return self.quantizer(latents_BthwK)
 
   def decode_latents(self, z_BthwK: jax.Array) -> jax.Array:
     """Quantized latents to pixels, linear output in float32."""

@@ -76,6 +76,40 @@ def test_joint_gradients_are_those_of_images_and_clips_added(gradients):
     jax.tree.map(close, both[own], alone[name]["discriminator"])
 
 
+@pytest.mark.slow
+def test_microbatches_take_less_memory_and_change_nothing(monkeypatch):
+  """Entropy and LeCAM, which are of the whole batch, included."""
+  keep = optax.GradientTransformation(
+    lambda params: (), lambda g, s, p: (jax.tree.map(jnp.subtract, g, p), s)
+  )
+  monkeypatch.setattr(optimizer, "make_optimizer", lambda *args: keep)
+  distance = lambda params, x, y: params * jnp.square(x - y).mean((1, 2, 3))
+  config = tiny.tokenizer()
+  config.loss.perceptual_network = "given"
+  config.loss.lecam = 1.0
+  mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+  batch = {"video": jax.random.uniform(jax.random.key(1), (8, 5, 16, 16, 3))}
+  memory, runs = [], []
+  for config.microbatches in (1, 4):
+    algorithm = tokenizer.build(config, mesh, (distance, jnp.float32(3.0)))
+    state = tiny.drawn_state(algorithm)
+    arguments = (state, batch, jax.random.key(0))
+    step = jax.jit(algorithm.step).lower(*arguments).compile()
+    memory.append(step.memory_analysis().temp_size_in_bytes)
+    state, metrics = step(*arguments)
+    runs.append((state.params, metrics))
+  assert memory[1] < 0.5 * memory[0]
+  # Sums of float32 in another order, 1e-6, of which the entropy's temperature
+  # of 0.01 makes a hundred times more. Of a part instead of the batch it would
+  # be another number altogether.
+  close = lambda a, b: np.testing.assert_allclose(
+    a, b, atol=5e-4 * max(1e-2, np.abs(b).max())
+  )
+  jax.tree.map(close, *runs)
+  assert runs[0][1]["generator/perceptual"] > 0
+  assert runs[0][1]["discriminator/r1"] > 0
+
+
 def test_both_kinds_of_metrics_are_told_apart():
   config = tiny.tokenizer()
   config.dataset.joint_images = 2
