@@ -20,22 +20,22 @@ def _build(config):
 
 
 @pytest.fixture
-def gradients(monkeypatch):
-  """A step whose parameters become the gradients that it computed."""
+def gradients_kept(monkeypatch):
+  """Makes the parameters after a step the gradients that it computed."""
   keep = optax.GradientTransformation(
     lambda params: (), lambda g, s, p: (jax.tree.map(jnp.subtract, g, p), s)
   )
   monkeypatch.setattr(optimizer, "make_optimizer", lambda *args: keep)
 
-  def run(config, state, batch):
-    algorithm, _ = _build(config)
-    state, _ = jax.jit(algorithm.step)(state, batch, jax.random.key(0))
-    return jax.device_get(state.params)
 
-  return run
+def _gradients(config, state, batch):
+  algorithm, _ = _build(config)
+  state, _ = jax.jit(algorithm.step)(state, batch, jax.random.key(0))
+  return jax.device_get(state.params)
 
 
-def test_joint_gradients_are_those_of_images_and_clips_added(gradients):
+@pytest.mark.usefixtures("gradients_kept")
+def test_joint_gradients_are_those_of_images_and_clips_added():
   joint = tiny.tokenizer()
   joint.dataset.joint_images = 2
   joint.loss.joint_images = 0.5
@@ -43,7 +43,7 @@ def test_joint_gradients_are_those_of_images_and_clips_added(gradients):
   _, state = _build(joint)
   video = jax.random.uniform(jax.random.key(1), (2, 5, 16, 16, 3))
   image = jax.random.uniform(jax.random.key(2), (2, 1, 16, 16, 3))
-  both = gradients(joint, state, {"video": video, "image": image})
+  both = _gradients(joint, state, {"video": video, "image": image})
 
   clips = tiny.tokenizer()
   clips.loss.entropy_start_factor = 1.0
@@ -61,7 +61,7 @@ def test_joint_gradients_are_those_of_images_and_clips_added(gradients):
       "discriminator": state.params[discriminator],
     }
     own = own.replace(params=jax.tree.map(jnp.copy, params))
-    alone[name] = gradients(config, own, {"video": data})
+    alone[name] = _gradients(config, own, {"video": data})
   added = jax.tree.map(
     lambda a, b: a + 0.5 * b,
     alone["clips"]["generator"],
@@ -77,12 +77,9 @@ def test_joint_gradients_are_those_of_images_and_clips_added(gradients):
 
 
 @pytest.mark.slow
-def test_microbatches_take_less_memory_and_change_nothing(monkeypatch):
+@pytest.mark.usefixtures("gradients_kept")
+def test_microbatches_take_less_memory_and_change_nothing():
   """Entropy and LeCAM, which are of the whole batch, included."""
-  keep = optax.GradientTransformation(
-    lambda params: (), lambda g, s, p: (jax.tree.map(jnp.subtract, g, p), s)
-  )
-  monkeypatch.setattr(optimizer, "make_optimizer", lambda *args: keep)
   distance = lambda params, x, y: params * jnp.square(x - y).mean((1, 2, 3))
   config = tiny.tokenizer()
   config.loss.perceptual_network = "given"
