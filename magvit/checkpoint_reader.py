@@ -28,9 +28,7 @@ def problem(path: str) -> str | None:
 
 
 def _read_json_files(path: str) -> None:
-  index, count = jax.process_index(), jax.process_count()
-  position = os.path.join("data", f"process_{index}-of-{count}.json")
-  for name in ("_CHECKPOINT_METADATA", "state/_METADATA", position):
+  for name in ("_CHECKPOINT_METADATA", "state/_METADATA", "data/metadata"):
     with open(os.path.join(path, name)) as f:
       try:
         json.load(f)

@@ -55,7 +55,7 @@ class Checkpoints:
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(_saved(state)),
-          data=grain.checkpoint.CheckpointSave(data),
+          data=ocp.args.JsonSave(data.get_state()),
         ),
       )
 
@@ -95,9 +95,10 @@ class Checkpoints:
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardRestore(_saved(state)),
-        data=grain.checkpoint.CheckpointRestore(data),
+        data=ocp.args.JsonRestore(),
       ),
     )
+    data.set_state(restored["data"])
     return step, state.replace(**restored["state"])
 
   def _path(self, step: int) -> str:

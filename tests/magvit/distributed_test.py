@@ -152,6 +152,16 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
   # Gloo's words, or those of who missed the heartbeats.
   assert "Gloo" in output or "another task died" in output
 
+  # What two processes saved, one continues.
+  done = len(_losses(two))
+  alone = _start(2, two, *flags)
+  while len(_losses(two)) < done + 1:
+    assert alone.poll() is None, alone.communicate()[0]
+    time.sleep(0.005)
+  alone.send_signal(signal.SIGTERM)
+  output = _end(alone, preemption.EXIT_CODE)
+  assert "resuming from step" in output and "cannot be read" not in output
+
 
 @pytest.mark.parametrize(
   "given, message",

@@ -92,7 +92,7 @@ _DAMAGE = {
   "index missing": lambda path: os.remove(path / "state" / "manifest.ocdbt"),
   "all missing": lambda path: shutil.rmtree(path / "state"),
   "no metadata": lambda path: os.remove(path / "_CHECKPOINT_METADATA"),
-  "position": lambda path: next(path.glob("data/*.json")).write_text('{"ne'),
+  "position": lambda path: (path / "data" / "metadata").write_text('{"ne'),
 }
 
 
