@@ -64,7 +64,7 @@ def _count(generates: bool, changes, mesh) -> dict[str, int]:
   config = (masked if generates else tokenizer_video).get_config(arg)
   config.batch_size = 1
   network = config.transformer if generates else config.tokenizer
-  network.dtype = "bfloat16"  # in float32 a CPU takes convolutions apart
+  network.dtype = "bfloat16"
   if generates:
     config.tokenizer_workdir = _TOKENIZER
     config.dataset.tokens = "STORED"

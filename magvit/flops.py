@@ -15,7 +15,8 @@ import jax
 def count(function, *args: Any) -> int:
   """Of one call, over all devices; arguments may be `jax.ShapeDtypeStruct`s.
 
-  Loops of unknown length count once, of branches the dearest one.
+  Loops of unknown length count once, of branches the dearest one, of forms for
+  several platforms the default: what a CPU takes apart counts as it is defined.
   """
   return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -43,7 +44,8 @@ def _of_equation(equation) -> int:
     return 2 * output * depth // zeros
   inner = [_count(jaxpr) for jaxpr in _jaxprs(equation)]
   if name == "cond":
-    return max(inner)
+    platforms = equation.params.get("branches_platforms")
+    return inner[platforms.index(None)] if platforms else max(inner)
   return sum(inner) * (equation.params["length"] if name == "scan" else 1)
 
 

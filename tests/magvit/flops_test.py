@@ -37,6 +37,13 @@ def test_a_loop_counts_as_often_as_it_runs_and_a_branch_if_dearest():
   assert flops.count(branch, flag, _array(4, 6), _array(6, 6)) == 2 * once
 
 
+def test_a_form_for_one_platform_does_not_count():
+  f = lambda x, w: lax.platform_dependent(
+    x, w, cpu=lambda x, w: x @ w @ w, default=lambda x, w: x @ w
+  )
+  assert flops.count(f, _array(4, 6), _array(6, 6)) == 2 * 4 * 6 * 6
+
+
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2)])
 def test_convolutions_and_their_gradients(strides):
   conv = lambda x, k: convolution.conv_native(x, k, strides)
