@@ -15,19 +15,16 @@ import json
 import os
 import pathlib
 import statistics
-import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks import turns
 from models import convert_features
 from models import feature_networks
 from models import pretrained
 from tests.models import feature_networks_reference as reference
-
-_GEMM = 1024  # rows, columns and depth of the floor's matrix product
 
 
 def main():
@@ -61,25 +58,17 @@ def main():
 
   extractor = reference.inception_peer("float32")
   images_BCHW = torch.from_numpy(np.moveaxis(images_BHWC, -1, 1).copy())
-  a = jnp.ones((_GEMM, _GEMM))
-  gemm = jax.jit(lambda a: a @ a)
   runs = {
     "ours": lambda: compiled(params, images_BHWC),
     "peer": lambda: extractor(images_BCHW)[:2],
-    "gemm": lambda: gemm(a),
+    "gemm": turns.gemm(),
   }
   outputs = {k: [np.asarray(x) for x in f()] for k, f in runs.items()}
   errors = [
     float(np.abs(x - y).max() / np.abs(y).max())
     for x, y in zip(outputs["ours"], outputs["peer"], strict=True)
   ]
-  wall, cpu = {k: [] for k in runs}, {k: [] for k in runs}
-  for _ in range(args.repeats):  # in turn: all see the same neighbours
-    for name, run in runs.items():
-      start, cpu_start = time.perf_counter(), time.process_time()
-      jax.block_until_ready(run())
-      wall[name].append(time.perf_counter() - start)
-      cpu[name].append(time.process_time() - cpu_start)
+  wall, cpu = turns.seconds(runs, args.repeats)
   result = {
     "batch": args.batch,
     "size": args.size,
@@ -90,7 +79,7 @@ def main():
   }
   for kind, seconds in (("wall", wall), ("cpu", cpu)):
     medians = {k: statistics.median(v) for k, v in seconds.items()}
-    floor = medians["gemm"] * flops / (2 * _GEMM**3)
+    floor = medians["gemm"] * flops / turns.GEMM_FLOP
     result[kind] = {
       "images_per_second": {
         k: args.batch / medians[k] for k in ("ours", "peer")

@@ -17,21 +17,18 @@ import json
 import os
 import pathlib
 import statistics
-import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
 
+from benchmarks import turns
 from configs import masked as masked_config
 from magvit import flops
 from magvit import masked
 from magvit import sampling
 from tests import tiny
-
-_GEMM = 1024  # rows, columns and depth of the floor's matrix product
 
 
 def main():
@@ -58,8 +55,6 @@ def main():
   words = torch.from_numpy(words.astype(np.int64))
 
   forward = jax.jit(transformer)
-  a = jnp.ones((_GEMM, _GEMM))
-  gemm = jax.jit(lambda a: a @ a)
 
   def run_peer():
     with torch.inference_mode():
@@ -68,11 +63,13 @@ def main():
   runs = {
     "ours": lambda: forward(params, *inputs)[0],
     "peer": run_peer,
-    "gemm": lambda: gemm(a),
+    "gemm": turns.gemm(),
   }
-  ours, theirs = (np.asarray(runs[name]()) for name in ("ours", "peer"))
-  seconds = _time(runs, args.repeats)
-  per_second = 2 * _GEMM**3 / seconds["gemm"]
+  # Also warms them up.
+  ours, theirs, _ = (np.asarray(run()) for run in runs.values())
+  wall, _ = turns.seconds(runs, args.repeats)
+  seconds = {name: statistics.median(values) for name, values in wall.items()}
+  per_second = turns.GEMM_FLOP / seconds["gemm"]
   operations = flops.count(transformer, params, *inputs)
   result = {
     "config": args.config,
@@ -188,17 +185,6 @@ def _peer(config, params, tokens: int) -> transformers.BertForMaskedLM:
   return bert
 
 
-def _time(runs, repeats: int) -> dict[str, float]:
-  """Median seconds of each, in turn: all see the same neighbours."""
-  seconds = {name: [] for name in runs}
-  for _ in range(repeats):
-    for name, run in runs.items():
-      start = time.perf_counter()
-      jax.block_until_ready(run())
-      seconds[name].append(time.perf_counter() - start)
-  return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def _clip(config, args, per_second: float):
   """One clip's tokens, sampled from nothing."""
   transformer = masked.define_transformer(config, args.clip_tokens)
@@ -219,7 +205,8 @@ def _clip(config, args, per_second: float):
   key = jax.random.key(0)
   operations = flops.count(sample, params, key)
   compiled = jax.jit(sample).lower(params, key).compile()
-  seconds = _time({"clip": lambda: compiled(params, key)}, 1)["clip"]
+  wall, _ = turns.seconds({"clip": lambda: compiled(params, key)}, 1)
+  (seconds,) = wall["clip"]
   return {
     "tokens": args.clip_tokens,
     "steps": args.steps,

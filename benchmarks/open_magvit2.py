@@ -16,13 +16,13 @@ import json
 import os
 import pathlib
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks import turns
 from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit import importer
@@ -92,12 +92,8 @@ def main():
     "cores": os.cpu_count(),
     **errors(run_ours(), run_peer(), lambda z: decode(params, z)),
   }
-  times = {"ours": [], "peer": []}
-  for _ in range(args.repeats):  # in turn: both see the same neighbours
-    for name, run in (("ours", run_ours), ("peer", run_peer)):
-      start = time.perf_counter()
-      jax.block_until_ready(run())
-      times[name].append(time.perf_counter() - start)
+  runs = {"ours": run_ours, "peer": run_peer}
+  times, _ = turns.seconds(runs, args.repeats)
   if args.repeats:
     medians = {k: statistics.median(v) for k, v in times.items()}
     result["seconds"] = times

@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, and one JSON of what they found.
 
-  python -m benchmarks.run --output=FILE [--only=entropy,steps_digits]
+  python -m benchmarks.run --output=FILE [--only=entropy,generator]
 
 Each runs in a process of its own, with its defaults; `--list` names them with
 their commands. One that lacks a package of its peer (torch and the like) is

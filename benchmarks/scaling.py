@@ -13,7 +13,6 @@ import json
 import pathlib
 
 import jax
-import ml_collections
 
 from configs import masked
 from configs import tokenizer_video
@@ -21,8 +20,8 @@ from magvit import flops
 from magvit import mesh as mesh_lib
 from magvit import tpu_report
 
-_TOKENIZER = "configs/tokenizer_video.py:ucf101"
-_ROWS = {  # name -> (generator?, changes of the config)
+_TOKENIZERS = {"v1_ucf101_l": "v1_l"}  # of generators; others: ucf101
+_ROWS = {  # name -> (generator?, changes of ucf101, or another config)
   "tokenizer, 17 x 128 x 128, 18 bits, 1 clip": (False, {}),
   "2 clips": (False, {"batch_size": 2}),
   "17 x 256 x 256": (False, {"dataset.size": 256}),
@@ -32,7 +31,7 @@ _ROWS = {  # name -> (generator?, changes of the config)
   "2 clips of tokens": (True, {"batch_size": 2}),
   "5 x 32 x 32 tokens (256 x 256 pixels)": (True, {"dataset.size": 256}),
   "9 x 16 x 16 tokens (33 frames)": (True, {"dataset.frames": 33}),
-  "one head of 2^10": (True, {"transformer.factor_bits": (10,)}),
+  "one head of 2^10": (True, "v1_ucf101_l"),
   "MAGVIT-B": (True, "ucf101_b"),
   "MAGVIT-H": (True, "ucf101_h"),
 }
@@ -66,12 +65,11 @@ def _count(generates: bool, changes, mesh) -> dict[str, int]:
   network = config.transformer if generates else config.tokenizer
   network.dtype = "bfloat16"
   if generates:
-    config.tokenizer_workdir = _TOKENIZER
+    own = _TOKENIZERS.get(arg, "ucf101")
+    config.tokenizer_workdir = f"configs/tokenizer_video.py:{own}"
     config.dataset.tokens = "STORED"
   if isinstance(changes, dict):
     config.update_from_flattened_dict(changes)
-  if "transformer.factor_bits" in changes:
-    _with_ten_bits(config)
   algorithm = tpu_report.describe(config, mesh)
   function, _, _, arguments = tpu_report.programs(config, algorithm, mesh)[
     "train"
@@ -79,11 +77,6 @@ def _count(generates: bool, changes, mesh) -> dict[str, int]:
   state = arguments[0].replace(frozen={})
   size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
   return {"flops": flops.count(function, *arguments), "state_bytes": size}
-
-
-def _with_ten_bits(config: ml_collections.ConfigDict) -> None:
-  config.tokenizer_workdir = "configs/tokenizer_video.py:v1_l"
-  config.dataset.frames = 16
 
 
 if __name__ == "__main__":

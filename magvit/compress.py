@@ -46,6 +46,7 @@ from magvit import checkpoint
 from magvit import codec
 from magvit import coding
 from magvit import decompress
+from magvit import errors
 from magvit import fingerprint
 from magvit import metrics
 from magvit import tokenizer as tokenizer_lib
@@ -389,7 +390,7 @@ def main() -> None:
     )
     compress(study, arguments.input, arguments.output)
   except (ValueError, OSError) as error:
-    sys.exit(f"error: {' '.join(str(error).split())}")
+    sys.exit(errors.one_line(error))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from evaluation import mp4
 from magvit import checkpoint
 from magvit import codec
 from magvit import coding
+from magvit import errors
 from magvit import fingerprint
 from magvit import generator_coder
 from magvit import load
@@ -76,7 +77,7 @@ def main() -> None:
   try:
     decompress(arguments.input, arguments.output, arguments.workdir)
   except (ValueError, OSError) as error:
-    sys.exit(f"error: {' '.join(str(error).split())}")
+    sys.exit(errors.one_line(error))
 
 
 if __name__ == "__main__":

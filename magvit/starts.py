@@ -69,6 +69,13 @@ def settled(
   """
   if config.algorithm != "tokenizer" or not _is_resumed(workdir):
     return config
+  return without_sources(config)
+
+
+def without_sources(
+  config: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """A tokenizer's config that reads no weights of others."""
   config = ml_collections.ConfigDict(config.to_dict())
   config.update(_OTHERS)
   return config

@@ -30,6 +30,7 @@ from magvit import hlo
 from magvit import masked
 from magvit import masking
 from magvit import mesh as mesh_lib
+from magvit import starts
 from magvit import state as state_lib
 from magvit import tokenizer
 from magvit import tokens as tokens_lib
@@ -154,8 +155,7 @@ def describe(
 ) -> state_lib.Algorithm:
   """The algorithm, with shapes for whatever it would read from disk."""
   if config.algorithm == "tokenizer":
-    config = ml_collections.ConfigDict(config.to_dict())
-    config.inflate_from, config.codebook_from_data = "none", False
+    config = starts.without_sources(config)
     name = config.loss.perceptual_network
     distance = None if name == "off" else perceptual.describe(name)
     return tokenizer.build(config, mesh, distance)

@@ -14,8 +14,7 @@ from magvit import codec
 from magvit import compress
 from magvit import decompress
 from models import perceptual
-from models import pretrained
-from tests import tiny
+from tests import untrained
 
 _QPS = (24, 30, 36, 42)
 
@@ -88,10 +87,7 @@ def test_a_generators_files_and_lpips_and_back_to_a_video(
   videos, tmp_path, tiny_generator_workdir, tiny_tokenizer_workdir
 ):
   weights = str(tmp_path / "lpips_vgg.safetensors")
-  _, abstract = perceptual.define("lpips_vgg")
-  drawn = pretrained.by_name(tiny.draw(abstract))
-  tensors = {k: np.abs(np.asarray(v)) for k, v in drawn.items()}
-  pretrained.save(weights, "lpips_vgg", tensors, {})
+  untrained.write_weights(weights, "lpips_vgg", perceptual.define)
   study = _study([tiny_generator_workdir], codecs=(), lpips=weights)
   results = compress.compress(study, str(videos), str(tmp_path / "out"))
   (row,) = results["items"]

@@ -22,7 +22,6 @@ from magvit import score
 from magvit import train
 from models import feature_networks
 from models import perceptual
-from models import pretrained
 from tests import raw_data
 from tests import tiny
 from tests import untrained
@@ -31,14 +30,8 @@ pytestmark = pytest.mark.slow
 
 
 def _weights(name, define, tmp_path):
-  """A file of drawn weights."""
-  _, abstract = define(name)
-  tensors = pretrained.by_name(tiny.draw(abstract))
-  tensors = {k: np.abs(v) if "var" in k else v for k, v in tensors.items()}
-  tensors = {k: np.asarray(v) for k, v in tensors.items()}
   path = str(tmp_path / f"{name}.safetensors")
-  pretrained.save(path, name, tensors, {})
-  return path
+  return untrained.write_weights(path, name, define)
 
 
 def _score(workdir, protocol, **fields):

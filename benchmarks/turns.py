@@ -1,0 +1,36 @@
+"""Timing of programs in turn: all of them see the same neighbours."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_SIZE = 1024  # rows, columns and depth of the floor's matrix product
+GEMM_FLOP = 2 * _SIZE**3
+
+# By program, of each repeat.
+Seconds = dict[str, list[float]]
+
+
+def gemm() -> Callable[[], jax.Array]:
+  """A float32 matrix product of GEMM_FLOP, to time beside the others."""
+  a = jnp.ones((_SIZE, _SIZE))
+  product = jax.jit(lambda a: a @ a)
+  return lambda: product(a)
+
+
+def seconds(
+  runs: Mapping[str, Callable[[], Any]], repeats: int
+) -> tuple[Seconds, Seconds]:
+  """Wall and CPU seconds of this process; warm the programs up before."""
+  wall, cpu = {name: [] for name in runs}, {name: [] for name in runs}
+  for _ in range(repeats):
+    for name, run in runs.items():
+      start, cpu_start = time.perf_counter(), time.process_time()
+      jax.block_until_ready(run())
+      wall[name].append(time.perf_counter() - start)
+      cpu[name].append(time.process_time() - cpu_start)
+  return wall, cpu
