@@ -9,7 +9,7 @@ DEMO ?= demo
 TRAIN := $(BIN)/python main.py
 IMAGE := $(DEMO)/image_tokenizer
 VIDEO := $(DEMO)/video_tokenizer
-REPORT = $(BIN)/python -m evaluation.report --output=$@ --title=$(TITLE) \
+REPORT = $(BIN)/python -m evaluation.show.report --output=$@ --title=$(TITLE) \
   $(patsubst %/report.html,%,$^)
 
 .PHONY: demo demo-multitask test test-rows lint clean

@@ -23,19 +23,20 @@ from ml_collections import config_flags
 
 from configs import tokenizer_image
 from configs import tokenizer_video
-from magvit import checkpoint
-from magvit import distributed
-from magvit import errors
-from magvit import export
-from magvit import importer
-from magvit import media
-from magvit import metrics
-from magvit import preemption
-from magvit import sample
-from magvit import score
-from magvit import tokenize
-from magvit import tpu_report
-from magvit import train
+from evaluation.protocols import run as protocol_run
+from magvit import command_line
+from magvit.cost import report as cost_report
+from magvit.modes import evaluate as evaluate_mode
+from magvit.modes import export as export_mode
+from magvit.modes import import_weights as import_mode
+from magvit.modes import reconstruct as reconstruct_mode
+from magvit.modes import sample as sample_mode
+from magvit.modes import tokenize as tokenize_mode
+from magvit.training import distributed
+from magvit.training import loop
+from magvit.training import metrics as metrics_lib
+from magvit.training import preemption
+from magvit.workdir import folder as workdir_lib
 
 _MODES = (
   *("train", "evaluate", "sample", "reconstruct", "tokenize"),
@@ -48,7 +49,9 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a job.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Its HOST:PORT.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many it has.")
 _PROCESS = flags.DEFINE_integer("process", None, "The number of this one.")
-_SOURCE = flags.DEFINE_enum("source", None, importer.SOURCES, "Whose weights.")
+_SOURCE = flags.DEFINE_enum(
+  "source", None, import_mode.SOURCES, "Whose weights."
+)
 _INPUT = flags.DEFINE_string("input", None, "Files to read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write.")
 _STABLEHLO = flags.DEFINE_bool("stablehlo", False, "Export programs, too.")
@@ -112,33 +115,35 @@ def run(argv: list[str]) -> None:
       raise ValueError(f"--mode={mode} needs --{flag}={what}")
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
-  metrics.log_progress_to_stdout()
+  command_line.log_progress_to_stdout()
 
   if mode == "train":
-    return train.train(config, workdir)
+    return loop.train(config, workdir)
   if mode == "compile":
-    return tpu_report.write(config, workdir, _TOPOLOGY.value)
+    return cost_report.write(config, workdir, _TOPOLOGY.value)
   if mode == "import":
-    return importer.import_weights(
+    return import_mode.import_weights(
       _SOURCE.value, _INPUT.value, _TOKENIZERS, workdir
     )
   if mode == "tokenize":
     what = (_SPLIT.value, _NUM.value, _TASKS.value)
-    return tokenize.tokenize(workdir, _OUTPUT.value, config, *what)
+    return tokenize_mode.tokenize(workdir, _OUTPUT.value, config, *what)
   if mode == "evaluate" and _PROTOCOL.value is not None:
-    return train.score_protocol(config, workdir, score.Request(**asked(given)))
-  stored = checkpoint.read_config(workdir)
+    return evaluate_mode.score_protocol(
+      config, workdir, protocol_run.Request(**asked(given))
+    )
+  stored = workdir_lib.read_config(workdir)
   if config is not None:
-    checkpoint.check_same_experiment(stored, config, workdir)
+    workdir_lib.check_same_experiment(stored, config, workdir)
   config = config or stored
   if mode == "export":
-    return export.export(workdir, _OUTPUT.value, _STABLEHLO.value)
+    return export_mode.export(workdir, _OUTPUT.value, _STABLEHLO.value)
   if mode == "reconstruct" and _INPUT.value is not None:
-    return media.reconstruct(workdir, _INPUT.value)
+    return reconstruct_mode.reconstruct(workdir, _INPUT.value)
   if mode == "sample" and _TASK.value is not None:
-    request = sample.Request(**{"num": 64, **asked(given - {"output"})})
-    return sample.sample(config, workdir, request, _OUTPUT.value)
-  return train.run_offline(mode, config, workdir)
+    request = sample_mode.Request(**{"num": 64, **asked(given - {"output"})})
+    return sample_mode.sample(config, workdir, request, _OUTPUT.value)
+  return evaluate_mode.run_offline(mode, config, workdir)
 
 
 @distributed.errors_end_the_job()
@@ -149,14 +154,14 @@ def main(argv: list[str]) -> None:
   except preemption.Stopped as stopped:
     print(stopped, flush=True)
     sys.exit(preemption.EXIT_CODE)
-  except (ValueError, OSError, metrics.NonFiniteError) as error:
+  except (ValueError, OSError, metrics_lib.NonFiniteError) as error:
     if flags.FLAGS.verbosity >= 1:
       raise
-    sys.exit(errors.one_line(error))
+    sys.exit(command_line.one_line(error))
   except KeyboardInterrupt:
     print("interrupted: run the same command again to continue")
     sys.exit(preemption.INTERRUPTED)
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=errors.parse_flags)
+  app.run(main, flags_parser=command_line.parse_flags)

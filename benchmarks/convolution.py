@@ -2,11 +2,11 @@
 
   python -m benchmarks.convolution [--repeats=5] [--output=FILE]
 
-Compares two forms of models/convolution.py under the project's XLA flags, and
-the taps with jaxlib's default, which hands 2-D convolutions to YNNPACK;
-models/__init__.py turns that off. Flags are read once per process, so each set
-of them has its own, and the two take turns layer by layer: on a shared machine
-both see the same neighbours. Read ratios.
+Compares two forms of models/tokenizer/convolution.py under the project's XLA
+flags, and the taps with jaxlib's default, which hands 2-D convolutions to
+YNNPACK; models/__init__.py turns that off. Flags are read once per process, so
+each set of them has its own, and the two take turns layer by layer: on a shared
+machine both see the same neighbours. Read ratios.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from models import convolution
+from models.tokenizer import convolution
 
 # (B, T, H, W, I) of the input before padding, O, kernel, strides.
 LAYERS = [

@@ -26,7 +26,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from models import quantizers
+from models.quantizers import binary
+from models.quantizers import bits as bits_lib
 
 TARGET_MS, TARGET_MB = 300, 100  # gradient, 18 bits, 4096 tokens, two cores
 COMPARED_BITS = 12  # where the direct form still fits
@@ -127,7 +128,7 @@ def _measure_here(loss, with_gradient, bits, temperature, tokens, repeats):
 
 def _exact(z_BTHWK, temperature):
   bits = z_BTHWK.shape[-1]
-  q = quantizers.LookupFreeQuantizer(bits, temperature)(z_BTHWK)
+  q = binary.LookupFreeQuantizer(bits, temperature)(z_BTHWK)
   return q.sample_entropy - q.batch_entropy
 
 
@@ -135,7 +136,7 @@ def _direct(z_BTHWK, temperature, epsilon=1e-5):
   """The same by a softmax over all codes."""
   bits = z_BTHWK.shape[-1]
   z_NK = z_BTHWK.reshape(-1, bits)
-  codes_VK = quantizers.ids_to_codes(jnp.arange(2**bits), bits)
+  codes_VK = bits_lib.ids_to_codes(jnp.arange(2**bits), bits)
   inner_NV = jnp.matmul(z_NK, codes_VK.T, precision=lax.Precision.HIGHEST)
   log_p_NV = jax.nn.log_softmax(2.0 * inner_NV / temperature)
   p_NV = jnp.exp(log_p_NV)

@@ -20,11 +20,11 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks import turns
-from models import convert_features
-from models import feature_networks
-from models import pretrained
-from tests.models import feature_networks_reference as reference
+from benchmarks import timing
+from models.features import networks as feature_networks
+from models.weights import feature_networks as feature_weights
+from models.weights import safetensors_file
+from tests.models.features import networks_reference
 
 
 def main():
@@ -36,17 +36,19 @@ def main():
   parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
   args = parser.parse_args()
   torch.set_num_threads(args.threads)
-  images_BHWC = reference.pixels((args.batch, args.size, args.size, 3), seed=0)
+  images_BHWC = networks_reference.pixels(
+    (args.batch, args.size, args.size, 3), seed=0
+  )
 
   net, abstract = feature_networks.define("inception")
   tensors = {
-    name: reference.draw(name, shape)
-    for name, shape in convert_features.their_shapes(
+    name: networks_reference.draw(name, shape)
+    for name, shape in feature_weights.their_shapes(
       "inception", "torch"
     ).items()
   }
-  ours, _ = convert_features.to_ours("inception", tensors, "drawn")
-  params = pretrained.as_tree(ours, abstract)
+  ours, _ = feature_weights.to_ours("inception", tensors, "drawn")
+  params = safetensors_file.as_tree(ours, abstract)
 
   @jax.jit
   def compute(params, images_BHWC):
@@ -56,19 +58,19 @@ def main():
   compiled = compute.lower(params, images_BHWC).compile()
   flops = compiled.cost_analysis()["flops"]
 
-  extractor = reference.inception_peer("float32")
+  extractor = networks_reference.inception_peer("float32")
   images_BCHW = torch.from_numpy(np.moveaxis(images_BHWC, -1, 1).copy())
   runs = {
     "ours": lambda: compiled(params, images_BHWC),
     "peer": lambda: extractor(images_BCHW)[:2],
-    "gemm": turns.gemm(),
+    "gemm": timing.gemm(),
   }
   outputs = {k: [np.asarray(x) for x in f()] for k, f in runs.items()}
   errors = [
     float(np.abs(x - y).max() / np.abs(y).max())
     for x, y in zip(outputs["ours"], outputs["peer"], strict=True)
   ]
-  wall, cpu = turns.seconds(runs, args.repeats)
+  wall, cpu = timing.seconds(runs, args.repeats)
   result = {
     "batch": args.batch,
     "size": args.size,
@@ -79,7 +81,7 @@ def main():
   }
   for kind, seconds in (("wall", wall), ("cpu", cpu)):
     medians = {k: statistics.median(v) for k, v in seconds.items()}
-    floor = medians["gemm"] * flops / turns.GEMM_FLOP
+    floor = medians["gemm"] * flops / timing.GEMM_FLOP
     result[kind] = {
       "images_per_second": {
         k: args.batch / medians[k] for k in ("ours", "peer")

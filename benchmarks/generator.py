@@ -23,11 +23,11 @@ import numpy as np
 import torch
 import transformers
 
-from benchmarks import turns
+from benchmarks import timing
 from configs import masked as masked_config
-from magvit import flops
-from magvit import masked
-from magvit import sampling
+from magvit.cost import flops
+from magvit.generators import masked
+from magvit.generators import sampling
 from tests import tiny
 
 
@@ -63,13 +63,13 @@ def main():
   runs = {
     "ours": lambda: forward(params, *inputs)[0],
     "peer": run_peer,
-    "gemm": turns.gemm(),
+    "gemm": timing.gemm(),
   }
   # Also warms them up.
   ours, theirs, _ = (np.asarray(run()) for run in runs.values())
-  wall, _ = turns.seconds(runs, args.repeats)
+  wall, _ = timing.seconds(runs, args.repeats)
   seconds = {name: statistics.median(values) for name, values in wall.items()}
-  per_second = turns.GEMM_FLOP / seconds["gemm"]
+  per_second = timing.GEMM_FLOP / seconds["gemm"]
   operations = flops.count(transformer, params, *inputs)
   result = {
     "config": args.config,
@@ -205,7 +205,7 @@ def _clip(config, args, per_second: float):
   key = jax.random.key(0)
   operations = flops.count(sample, params, key)
   compiled = jax.jit(sample).lower(params, key).compile()
-  wall, _ = turns.seconds({"clip": lambda: compiled(params, key)}, 1)
+  wall, _ = timing.seconds({"clip": lambda: compiled(params, key)}, 1)
   (seconds,) = wall["clip"]
   return {
     "tokens": args.clip_tokens,

@@ -26,7 +26,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402
 
-from magvit import train  # noqa: E402
+from magvit.training import loop  # noqa: E402
 from tests import tiny  # noqa: E402
 
 _SECONDS = 2.0  # of training at most between two kills
@@ -38,7 +38,7 @@ _SAVE_SECONDS = 0.02
 def train_one(workdir: str, steps: int) -> None:
   config = tiny.tokenizer(temporal=False)
   config.num_steps, config.checkpoint_every = steps, 4
-  train.train(config, workdir)
+  loop.train(config, workdir)
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import turns
+from benchmarks import timing
 from configs import tokenizer_image
 from configs import tokenizer_video
-from magvit import importer
+from magvit.modes import import_weights as import_mode
 
 _MODULES = {"video": "improved_video_model.py", "image": "improved_model.py"}
 _CONFIGS = {"video": tokenizer_video, "image": tokenizer_image}
@@ -65,7 +65,7 @@ def main():
 
   config = _CONFIGS[args.kind].get_config("open_magvit2")
   tensors = {k: v.numpy() for k, v in state.items()}
-  ours, params, _ = importer.convert(
+  ours, params, _ = import_mode.convert(
     "open_magvit2", tensors, config, "the peer"
   )
   encode = jax.jit(lambda p, v: ours(p, v, method="encode_latents"))
@@ -93,7 +93,7 @@ def main():
     **errors(run_ours(), run_peer(), lambda z: decode(params, z)),
   }
   runs = {"ours": run_ours, "peer": run_peer}
-  times, _ = turns.seconds(runs, args.repeats)
+  times, _ = timing.seconds(runs, args.repeats)
   if args.repeats:
     medians = {k: statistics.median(v) for k, v in times.items()}
     result["seconds"] = times

@@ -24,8 +24,8 @@ from sklearn import datasets as photos
 
 from configs import base
 from configs import datasets
-from input_pipeline import clips
-from input_pipeline import frame_reader
+from input_pipeline import clips as clips_lib
+from input_pipeline.decoding import frame_reader
 
 _FRAMES, _SIZE = 300, (340, 256)  # width, height
 _ROUNDS = 5
@@ -85,7 +85,7 @@ def _measure(data: bytes, count: int) -> dict[str, float]:
   config = base.tokenizer()
   datasets.ucf101(config)
   store = _OneVideo(data)
-  source = clips.Clips(store, config.dataset, "train", training=True)
+  source = clips_lib.Clips(store, config.dataset, "train", training=True)
   index = frame_reader._index(data)
   starts = []
   for epoch in range(count):  # the windows that the source draws

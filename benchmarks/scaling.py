@@ -2,7 +2,7 @@
 
   python -m benchmarks.scaling [--output=FILE]
 
-FLOPs of matrix products and convolutions (magvit/flops.py, checked against
+FLOPs of matrix products and convolutions (magvit/cost/flops.py, checked against
 closed forms) of the exact step, forward and backward, and the bytes of what is
 kept between steps, for the papers' models with one thing changed at a time.
 Nothing is compiled or run: about two minutes. As a table for docs/scaling.md.
@@ -16,9 +16,9 @@ import jax
 
 from configs import masked
 from configs import tokenizer_video
-from magvit import flops
 from magvit import mesh as mesh_lib
-from magvit import tpu_report
+from magvit.cost import flops
+from magvit.cost import programs as cost_programs
 
 _TOKENIZERS = {"v1_ucf101_l": "v1_l"}  # of generators; others: ucf101
 _ROWS = {  # name -> (generator?, changes of ucf101, or another config)
@@ -70,8 +70,8 @@ def _count(generates: bool, changes, mesh) -> dict[str, int]:
     config.dataset.tokens = "STORED"
   if isinstance(changes, dict):
     config.update_from_flattened_dict(changes)
-  algorithm = tpu_report.describe(config, mesh)
-  function, _, _, arguments = tpu_report.programs(config, algorithm, mesh)[
+  algorithm = cost_programs.describe(config, mesh)
+  function, _, _, arguments = cost_programs.programs(config, algorithm, mesh)[
     "train"
   ]
   state = arguments[0].replace(frozen={})

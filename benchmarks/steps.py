@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit import flops
 from magvit import mesh as mesh_lib
-from magvit import tpu_report
+from magvit.cost import flops
+from magvit.cost import programs as cost_programs
 
 _GEMM = {"cpu": 1024}  # rows, columns and depth of the floor's matrix product
 _GEMM_ELSEWHERE = 8192
@@ -42,14 +42,14 @@ def main():
   add("--repeats", type=int, default=5)
   add("--output", type=pathlib.Path, help="also write JSON")
   args = parser.parse_args()
-  config = tpu_report.read_config(args.config)
+  config = cost_programs.read_config(args.config)
   network = "tokenizer" if config.algorithm == "tokenizer" else "transformer"
   config.batch_size = args.batch_size or config.batch_size
   config[network].dtype = args.dtype or config[network].dtype
   if network == "transformer":
     config.tokenizer_workdir = args.tokenizer
   mesh = mesh_lib.make_mesh(config.mesh)
-  algorithm = tpu_report.describe(config, mesh)
+  algorithm = cost_programs.describe(config, mesh)
   device = mesh.devices.flat[0]
   per_second = _products_per_second(device, config[network].dtype)
   result = {
@@ -62,7 +62,7 @@ def main():
     "products_per_second": per_second,
     "programs": {},
   }
-  for name, program in tpu_report.programs(config, algorithm, mesh).items():
+  for name, program in cost_programs.programs(config, algorithm, mesh).items():
     found = _measure(program, args.repeats, donates=name == "train")
     floor = found["flops"] / mesh.size / per_second
     found |= {"floor_seconds": floor, "mfu": floor / found["seconds"]}

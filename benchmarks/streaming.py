@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from configs import tokenizer_video
-from magvit import load
-from magvit import tokenizer as tokenizer_lib
+from magvit.tokenizer import describe
+from magvit.tokenizer import loaded
 
 _LENGTHS = (65, 257, 1025)
 _SIZE = 32  # pixels
@@ -30,9 +30,9 @@ def measure(frames: int) -> dict[str, float]:
   """Peak of the process in MiB, and frames per second, of both directions."""
   config = tokenizer_video.get_config("ucf101")
   config.tokenizer.base_channels = config.tokenizer.norm_groups = _CHANNELS
-  net = tokenizer_lib.define_tokenizer(config)
+  net = describe.define_tokenizer(config)
   params = jax.jit(net.init)(jax.random.key(0))
-  tokenizer = load.LoadedTokenizer(config, net, params)
+  tokenizer = loaded.LoadedTokenizer(config, net, params)
   rng = np.random.default_rng(0)
 
   def pieces():

@@ -15,7 +15,7 @@ def _common() -> ml_collections.ConfigDict:
   """Fields the training loop reads, whatever the algorithm."""
   c = ml_collections.ConfigDict()
   c.name = ""  # one line that says what this is; shown in the report
-  c.algorithm = ""  # the key in magvit/train.py: "tokenizer", "masked", ...
+  c.algorithm = ""  # a key of magvit/trained.py: "tokenizer", "masked", ...
   c.seed = 0  # of parameters, dropout, masks; the data has its own
   c.num_steps = 0
   c.init_from = "none"  # workdir or export whose weights a new run starts with
@@ -23,7 +23,7 @@ def _common() -> ml_collections.ConfigDict:
   c.microbatches = 1  # of a step, one after the other; the batch's gradient
 
   c.dataset = ml_collections.ConfigDict()
-  c.dataset.name = "digits"  # the embedded set, input_pipeline/digits.py
+  c.dataset.name = "digits"  # embedded: input_pipeline/sources/digits.py
   c.dataset.frames = 17  # clip length, 1 + a multiple of the temporal stride
   c.dataset.size = 32  # height and width, pixels
   c.dataset.motion = "bounce"  # of digits; "cross": all the way in each clip
@@ -38,7 +38,7 @@ def _common() -> ml_collections.ConfigDict:
   c.dataset.joint_path = ""
   c.dataset.joint_crop = "random_resized"
   c.dataset.joint_flip = True
-  # Sets on disk: input_pipeline/real_data.py, folders.py, windows.py, crops.py.
+  # Sets on disk: input_pipeline/stores.py, folders.py, windows.py, crops.py.
   c.dataset.format = "embedded"  # "folder", "tfds", "shards"; "auto": path's
   c.dataset.path = REQUIRED  # folder of the data, of all formats but embedded
   c.dataset.lists = ""  # of "folder": folder of the official lists; "": path
@@ -72,9 +72,9 @@ def _common() -> ml_collections.ConfigDict:
   c.profile_steps = (0, 0)  # first and last to trace into WORKDIR/profile
 
   c.evaluation = ml_collections.ConfigDict()  # besides the usual scores
-  c.evaluation.protocols = ()  # of evaluation/protocols.py, e.g. "is_c3d"
+  c.evaluation.protocols = ()  # names of evaluation/protocols/table.py
   c.evaluation.num = 256  # clips of each; the name in results/ says so
-  c.evaluation.inception_weights = ""  # files of models/convert.py, of the
+  c.evaluation.inception_weights = ""  # files of models.weights.convert, of the
   c.evaluation.i3d_weights = ""  # networks that those protocols read
   c.evaluation.c3d_weights = ""
   c.evaluation.lpips_weights = ""  # also adds LPIPS to reconstructions
@@ -169,7 +169,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   # "resnet50": mean squared error of the logits (spec); "lpips_vgg": LPIPS
   # v0.1, which others weight with 1; "off": the term is left out.
   c.loss.perceptual_network = "resnet50"
-  c.loss.perceptual_weights = REQUIRED  # written by models/convert.py
+  c.loss.perceptual_weights = REQUIRED  # written by models/weights/convert.py
   c.loss.adversarial = 0.1  # spec
   c.loss.gan = "non_saturating"  # spec; or "hinge"
   c.loss.r1 = 10.0  # no 1/2, sum over the clip (spec)
@@ -183,7 +183,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.loss.entropy_start_factor = 3.0  # spec: 3x at step 0, linear down to 1x
   c.loss.entropy_annealing_steps = 2000  # spec
 
-  c.health_every = 100  # steps; see magvit/health.py
+  c.health_every = 100  # steps; see magvit/tokenizer/health.py
   c.optimizer = _optimizer(b1=0.0, b2=0.99, warmup_steps=1000)  # spec; warm-up
   # of v2 is not published, v1's is one epoch
   c.ema_decay = 0.999  # of the generator, from step 0 (spec)
@@ -211,7 +211,7 @@ def masked() -> ml_collections.ConfigDict:
   # softmax and losses stay in float32
 
   c.tasks = ml_collections.ConfigDict()  # relative frequency in training;
-  c.tasks.class_conditional = 1.0  # what is given: magvit/masking.py
+  c.tasks.class_conditional = 1.0  # what is given: magvit/generators/tasks.py
   c.tasks.frame_prediction = 0.0
   c.tasks.class_conditional_frame_prediction = 0.0
   c.tasks.interpolation = 0.0  # between the first and the last frame

@@ -28,11 +28,11 @@ papers'. None but `digits` and `overfit` was trained by us.
   praxis           17x128x128    5x16x16       376.0  for its weights
 
 joint_cvivit and joint_hybrid are approximations: the paper gives their sizes
-(90M, 67M) and the kinds of their blocks, and models/vivit.py fills in the rest.
-The papers do not say when the network became causal, with what padding, and
-when adaptive norm came: here all three come with the row `updown`. The rows
-that halve time early and late differ in size because the halving convolutions
-sit at other widths.
+(90M, 67M) and the kinds of their blocks, and models/tokenizer/vivit.py fills in
+the rest. The papers do not say when the network became causal, with what
+padding, and when adaptive norm came: here all three come with the row `updown`.
+The rows that halve time early and late differ in size because the halving
+convolutions sit at other widths.
 
 ucf101 and kinetics600 start from `configs/tokenizer_image.py:imagenet128`:
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import digit_judge
-from evaluation import files
-from evaluation import frechet
-from evaluation import lpips as lpips_lib
-from evaluation import pictures
-from evaluation import reconstruction as metrics_lib
+from evaluation.metrics import digit_judge
+from evaluation.metrics import frames as frame_metrics
+from evaluation.metrics import frechet
+from evaluation.metrics import lpips as lpips_lib
+from evaluation.show import pictures
+from storage import files
 
 # clips uint8 -> {"video": float, "ids": int, "codebook_entropy": float, ...}
 Reconstruct = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -66,11 +66,11 @@ def evaluate_reconstruction(
     output = reconstruct(video)
     real = video[:count] / np.float64(255.0)
     fake = output["video"][:count]
-    psnr.append(metrics_lib.psnr(real, fake))
-    ssim.append(metrics_lib.ssim(real, fake, "rgb"))
+    psnr.append(frame_metrics.psnr(real, fake))
+    ssim.append(frame_metrics.ssim(real, fake, "rgb"))
     ids.append(output["ids"][:count])
-    if min(real.shape[2:4]) >= metrics_lib.MS_SSIM_MIN_SIZE:
-      others["ms_ssim"].append(metrics_lib.ms_ssim(real, fake))
+    if min(real.shape[2:4]) >= frame_metrics.MS_SSIM_MIN_SIZE:
+      others["ms_ssim"].append(frame_metrics.ms_ssim(real, fake))
     if lpips is not None:
       pixels = pictures.to_uint8(fake)
       others["lpips"].append(lpips(video[:count], pixels))
@@ -92,7 +92,7 @@ def evaluate_reconstruction(
       "ssim": "rgb, Gaussian 11, sigma 1.5, valid",
     },
   )
-  use = metrics_lib.codebook(ids, vocabulary)
+  use = frame_metrics.codebook(ids, vocabulary)
   return [scores, Result("codebook", use, {**protocol, "examples": len(ids)})]
 
 
@@ -132,7 +132,7 @@ def evaluate_class_samples(
       "seed": seed,
       "baseline": "random class",
       "judge": "network on centred mean frames, fitted on real training"
-      " clips (evaluation/digit_judge.py)",
+      " clips (evaluation/metrics/digit_judge.py)",
     },
   )
   # Real clips in the class proportions of the samples: the digits are nearly
@@ -227,7 +227,7 @@ def trivial_completion(
 
 
 def _mean_psnr(real, fake, region_THW) -> float:
-  return float(metrics_lib.masked_psnr(real, fake, region_THW).mean())
+  return float(frame_metrics.masked_psnr(real, fake, region_THW).mean())
 
 
 def sample_all(

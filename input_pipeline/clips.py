@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 
 from input_pipeline import crops
-from input_pipeline import frame_reader
 from input_pipeline import windows
+from input_pipeline.decoding import frame_reader
 
 SPLITS = ("train", "held_out")
 

@@ -1,7 +1,7 @@
 """Batches of clips: checkpointable for training, complete for evaluation.
 
 `dataset.format` "embedded" names a set that is made as it is read; others are
-files on disk, see input_pipeline/real_data.py. Every set has two splits:
+files on disk, see input_pipeline/stores.py. Every set has two splits:
 "train", and "held_out", which is what its authors call validation or test.
 """
 
@@ -14,11 +14,11 @@ import ml_collections
 import numpy as np
 
 from input_pipeline import clips as clips_lib
-from input_pipeline import digits
-from input_pipeline import photo
-from input_pipeline import real_data
-from input_pipeline import token_shards
+from input_pipeline import stores
 from input_pipeline.batches import Batches
+from input_pipeline.sources import digits
+from input_pipeline.sources import photo
+from input_pipeline.sources import token_shards
 
 # "video": uint8 (B, T, H, W, 3), "label": (B,), and in joint training "image":
 # uint8 (B', 1, H, W, 3). Of stored tokens, instead of "video": "ids" int32
@@ -52,7 +52,7 @@ def source(
   """
   if dataset.format != "embedded":
     training = split == "train" if training is None else training
-    clips = real_data.source(dataset, split, training)
+    clips = stores.source(dataset, split, training)
     return clips if length is None else _Spread(clips, length, dataset.seed)
   if dataset.name not in _SOURCES:
     raise ValueError(
@@ -97,7 +97,7 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   Empty if it has none, or if its files are not at hand.
   """
   if dataset.format != "embedded":
-    return real_data.class_names(dataset)
+    return stores.class_names(dataset)
   return getattr(_SOURCES.get(dataset.name), "CLASS_NAMES", ())
 
 
@@ -147,7 +147,7 @@ def train_batches(
   if dataset.tokens:
     clips = _endless(token_shards.TokenShards(dataset.tokens), dataset)
   elif dataset.mixture:
-    sets, weights = real_data.mixture(dataset)
+    sets, weights = stores.mixture(dataset)
     streams = [_endless(each, dataset) for each in sets]
     clips = grain.MapDataset.mix(streams, weights)
   else:

@@ -6,8 +6,9 @@
 Every file is decoded once, to the end: those that are broken or missing are
 left out and listed with the reason in SHARDS/train/media.json. The same command
 again goes on after an interruption: finished shards stay. `--reencode` stores
-smaller copies (input_pipeline/reencode.py), else the files' own bytes are kept.
-`--check` reads finished shards of a folder again and compares their sha256.
+smaller copies (input_pipeline/decoding/reencode.py), else the files' own bytes
+are kept. `--check` reads finished shards of a folder again and compares their
+sha256.
 """
 
 import argparse
@@ -26,11 +27,11 @@ from typing import Any
 
 from array_record.python import array_record_module
 
-from input_pipeline import folders
-from input_pipeline import frame_reader
-from input_pipeline import media
-from input_pipeline import media_shards
-from input_pipeline import reencode as reencode_lib
+from input_pipeline.decoding import frame_reader
+from input_pipeline.decoding import media
+from input_pipeline.decoding import reencode as reencode_lib
+from input_pipeline.sources import folders
+from input_pipeline.sources import media_shards
 
 log = logging.getLogger(__name__)
 

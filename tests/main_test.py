@@ -8,7 +8,7 @@ from unittest import mock
 from absl import flags
 import pytest
 
-from magvit import errors
+from magvit import command_line
 import main
 from tests import tiny
 
@@ -20,7 +20,7 @@ def _parse(*arguments):
   argv = ["main.py", *arguments]
   flags.FLAGS.unparse_flags()
   with mock.patch.object(sys, "argv", argv):  # config_flags looks there
-    return errors.parse_flags(argv)
+    return command_line.parse_flags(argv)
 
 
 def _error(*arguments):

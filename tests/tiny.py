@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from configs import base
-from magvit import state as state_lib
+from magvit import algorithm as algorithm_lib
 from models import network
 
 
@@ -108,7 +108,7 @@ def draw(abstract: Any) -> Any:
   return jax.tree.map(leaf, abstract)
 
 
-def drawn_state(algorithm: state_lib.Algorithm) -> state_lib.TrainState:
+def drawn_state(algorithm: algorithm_lib.Algorithm) -> algorithm_lib.TrainState:
   """The state that `init` makes, its parameters from `draw`."""
   state = jax.eval_shape(algorithm.init, jax.random.key(0))
   params = draw(state.params)

@@ -6,10 +6,10 @@ import pytest
 from configs import masked as configs
 from configs import tokenizer_image
 from configs import tokenizer_video
-from magvit import masked
-from magvit import masking
-from magvit import sampling
-from magvit import tokenizer
+from magvit.generators import masked
+from magvit.generators import sampling
+from magvit.generators import tasks
+from magvit.tokenizer import describe
 from models import network
 
 _TOKENIZERS = {
@@ -42,14 +42,14 @@ def test_a_row_fits_its_tokenizer_and_has_the_size_it_says(arg):
   c = configs.get_config(arg)
   module, name = _TOKENIZERS[arg]
   made_by = module.get_config(name)
-  sizes = tokenizer.sizes(made_by)
-  latent_shape = sizes.latent(tokenizer.clip_shape(c))
+  sizes = describe.sizes(made_by)
+  latent_shape = sizes.latent(describe.clip_shape(c))
   assert "x".join(map(str, latent_shape)).removeprefix("1x") in (
     _documented(arg)
   )
-  assert 2 ** sum(c.transformer.factor_bits) == tokenizer.vocabulary(made_by)
-  for task in masking.task_names(c):
-    masking.given_latents(
+  assert 2 ** sum(c.transformer.factor_bits) == describe.vocabulary(made_by)
+  for task in tasks.task_names(c):
+    tasks.given_latents(
       task, latent_shape, c.condition_frames, sizes.time, sizes.causal
     )
   sampling.check_settings(c.sampling)
@@ -84,14 +84,14 @@ def test_the_papers_sizes_b_and_h(arg, millions):
   "arg, count", [("bair", 8), ("ssv2", 10), ("digits_multitask", 10)]
 )
 def test_multi_task_rows_have_the_papers_tasks(arg, count):
-  names = masking.task_names(configs.get_config(arg))
+  names = tasks.task_names(configs.get_config(arg))
   assert len(names) == count
   assert ("class_conditional" in names) == (count == 10)
 
 
 def test_kinetics600_keeps_two_latents_of_five_frames():
   c = configs.get_config("kinetics600")
-  kept = masking.kept_latents(
+  kept = tasks.kept_latents(
     "frame_prediction", (5, 16, 16), c.condition_frames, 4
   )
   assert kept[:2].all() and not kept[2:].any()

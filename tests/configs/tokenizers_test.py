@@ -12,7 +12,8 @@ from configs import base
 from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit import mesh as mesh_lib
-from magvit import tokenizer
+from magvit.tokenizer import describe
+from magvit.tokenizer import gan
 from models import network
 from tests import tiny
 
@@ -59,15 +60,15 @@ def _millions(net):
 @functools.cache  # many rows share one
 def _discriminator_millions(settings, shape):
   c = ml_collections.ConfigDict({"discriminator": json.loads(settings)})
-  return _millions(tokenizer.define_discriminator(c, shape))
+  return _millions(gan.define_discriminator(c, shape))
 
 
 @pytest.mark.parametrize("row", _ROWS, ids=_name)
 def test_sizes(row):
   module, arg = row
   c = module.get_config(arg)
-  generator = _millions(tokenizer.define_tokenizer(c))
-  shape = tokenizer.clip_shape(c)
+  generator = _millions(describe.define_tokenizer(c))
+  shape = describe.clip_shape(c)
   discriminator = _discriminator_millions(c.discriminator.to_json(), shape)
   published = _PUBLISHED.get(_name(row), (None, None))
   assert published[0] in (generator, None)
@@ -128,8 +129,8 @@ _BY_DEFAULT = {"video v1_b", "video joint_cvivit", "video open_magvit2"}
 def test_one_step(row):
   c = _shrunk(row)
   mesh = mesh_lib.make_mesh(c.mesh, jax.devices()[:1])
-  algorithm = tokenizer.build(c, mesh)
-  shape = (1, *tokenizer.clip_shape(c), 3)
+  algorithm = gan.build(c, mesh)
+  shape = (1, *describe.clip_shape(c), 3)
   video = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
   state, metrics = jax.jit(algorithm.step)(
     tiny.drawn_state(algorithm), {"video": video}, jax.random.key(2)

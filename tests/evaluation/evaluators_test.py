@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from evaluation import digit_judge
 from evaluation import evaluators
-from input_pipeline import digits
+from evaluation.metrics import digit_judge
+from input_pipeline.sources import digits
 
 
 def _clips(split, first, count):

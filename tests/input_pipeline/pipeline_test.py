@@ -5,9 +5,9 @@ import pytest
 from sklearn import datasets
 
 from configs import base
-from input_pipeline import digits
-from input_pipeline import photo
 from input_pipeline import pipeline
+from input_pipeline.sources import digits
+from input_pipeline.sources import photo
 
 
 def _dataset(**changes):

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from input_pipeline import folders
-from input_pipeline import frame_reader
-from input_pipeline import media
-from input_pipeline import media_shards
 from input_pipeline import prepare
-from input_pipeline import reencode
+from input_pipeline.decoding import frame_reader
+from input_pipeline.decoding import media
+from input_pipeline.decoding import reencode
+from input_pipeline.sources import folders
+from input_pipeline.sources import media_shards
 from tests import raw_data
 
 

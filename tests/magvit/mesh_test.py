@@ -11,11 +11,12 @@ from configs import autoregressive as autoregressive_configs
 from configs import masked as masked_configs
 from configs import tokenizer_video
 from input_pipeline import pipeline
-from magvit import autoregressive
-from magvit import masked
+from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
-from magvit import state as state_lib
-from magvit import tokenizer
+from magvit.generators import autoregressive
+from magvit.generators import masked
+from magvit.tokenizer import describe
+from magvit.tokenizer import gan
 from tests import tiny
 
 _LAYOUTS = {
@@ -34,7 +35,7 @@ def _run(build, config, mesh, steps=5):
   """Metrics of a few steps, and the parameters after them."""
   config.optimizer.peak_learning_rate = 1e-4  # see _assert_same
   algorithm = build(config, mesh)
-  state = state_lib.create(algorithm, mesh, jax.random.key(0))
+  state = algorithm_lib.create(algorithm, mesh, jax.random.key(0))
   axes = {
     axis
     for leaf in jax.tree.leaves(state.params)
@@ -46,7 +47,10 @@ def _run(build, config, mesh, steps=5):
   step_fn = jax.jit(
     algorithm.step,
     donate_argnums=0,
-    out_shardings=(state_lib.shardings_of(state), mesh_lib.replicated(mesh)),
+    out_shardings=(
+      algorithm_lib.shardings_of(state),
+      mesh_lib.replicated(mesh),
+    ),
   )
   data = pipeline.train_batches(config.dataset, config.batch_size)
   history = []
@@ -80,7 +84,7 @@ def _assert_same(one, eight, check_params=True):
 @pytest.fixture(scope="module")
 def one_device_tokenizer():
   mesh = _mesh(1, 1, devices=jax.devices()[:1])
-  return _run(tokenizer.build, tiny.tokenizer(), mesh)
+  return _run(gan.build, tiny.tokenizer(), mesh)
 
 
 @pytest.mark.slow
@@ -89,7 +93,7 @@ def test_tokenizer_step_on_eight_devices(
   one_device_tokenizer, layout, monkeypatch
 ):
   monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
-  eight = _run(tokenizer.build, tiny.tokenizer(), _mesh(*_LAYOUTS[layout]))
+  eight = _run(gan.build, tiny.tokenizer(), _mesh(*_LAYOUTS[layout]))
   _assert_same(one_device_tokenizer, eight)
 
 
@@ -153,7 +157,7 @@ def test_rules_that_do_not_fit_are_refused(rule, message):
 @pytest.mark.parametrize(
   "make",
   [
-    lambda: (tokenizer.define_tokenizer, tokenizer_video.get_config("ucf101")),
+    lambda: (describe.define_tokenizer, tokenizer_video.get_config("ucf101")),
     lambda: (
       lambda c: masked.define_transformer(c, 1280),
       masked_configs.get_config("ucf101"),

@@ -1,0 +1,1 @@
+"""Metrics as the published tables define them, on arrays."""

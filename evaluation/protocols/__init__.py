@@ -1,0 +1,1 @@
+"""Protocols of the published tables: which clips, features and scores."""

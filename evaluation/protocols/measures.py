@@ -1,0 +1,217 @@
+"""The protocols of published tables, by name: what is measured, on what.
+
+Each is data, for people and for the result file, and one function from features
+to scores. Who makes the features, from which pixels, is run.py's beside it.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import itertools
+
+import numpy as np
+
+from evaluation.metrics import frames as frame_metrics
+from evaluation.metrics import frechet
+from evaluation.metrics import inception_score
+from evaluation.metrics import kernels
+from evaluation.metrics import manifold
+from evaluation.protocols import table as protocol_table
+
+# Rows by name: float32 (N, width), or what a clip scored, (N, 1).
+Features = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+  """What the made clips are compared with; None of what there is not.
+
+  `folds` has features for each fold, or one for all of them. `gaussians` are
+  published statistics by suffix ("" of pool3, "_s" of spatial); they go before
+  those of the features.
+  """
+
+  folds: Sequence[Features] | None = None
+  gaussians: Mapping[str, frechet.Gaussian] = dataclasses.field(
+    default_factory=dict
+  )
+
+  def fold(self, index: int) -> Features:
+    return self.folds[index if len(self.folds) > 1 else 0]
+
+
+def image_suite(
+  protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
+) -> dict[str, float]:
+  """FID, sFID, IS by each convention, and what two sets of features give."""
+  fake = made[0]
+  scores = {}
+  for name, suffix, layer in (("fid", "", "pool3"), ("sfid", "_s", "spatial")):
+    reference = real.gaussians.get(suffix)
+    if reference is None and not real.gaussians:
+      reference = _gaussian(real.fold(0)[layer], protocol.ddof)
+    if reference is not None:
+      scores[name] = frechet.distance(
+        _gaussian(fake[layer], protocol.ddof), reference
+      )
+  for convention in inception_score.CONVENTIONS:
+    if len(fake["logits"]) >= 10:
+      score = inception_score.inception_score(fake["logits"], convention)
+      scores[f"is_{convention}"] = score["is"]
+  if real.folds is None:
+    return scores
+  features = (real.fold(0)["pool3"], fake["pool3"])
+  smallest = min(map(len, features))
+  if smallest > manifold.ADM_NEIGHBOURS:
+    scores |= manifold.precision_recall(*features)
+  if smallest > manifold.PRDC_NEIGHBOURS:
+    scores |= manifold.density_coverage(*features)
+  if smallest >= 1000:
+    scores |= kernels.kid(fake["pool3"], real.fold(0)["pool3"])
+  return scores
+
+
+def fvd(
+  protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
+) -> dict[str, float]:
+  """Fréchet distance of I3D's logits: mean over folds, and population std."""
+  values = []
+  for index, fake in enumerate(made):
+    reference = real.gaussians.get("")
+    if reference is None:
+      reference = _gaussian(real.fold(index)["logits"], protocol.ddof)
+    own = _gaussian(fake["logits"], protocol.ddof)
+    values.append(frechet.distance(own, reference))
+  return _over_folds("fvd", values)
+
+
+def reconstruction_fid(protocol, made, real) -> dict[str, float]:
+  """FID of reconstructions against their originals; IS of each."""
+  fake, original = made[0], real.fold(0)
+  scores = {
+    "rfid": frechet.distance(
+      _gaussian(fake["pool3"], protocol.ddof),
+      _gaussian(original["pool3"], protocol.ddof),
+    )
+  }
+  for name, features in (("", fake), ("original_", original)):
+    score = inception_score.inception_score(features["logits"], "one_split")
+    scores[f"{name}is_one_split"] = score["is"]
+  return scores
+
+
+def reconstruction_fvd(protocol, made, real) -> dict[str, float]:
+  """As fvd."""
+  return {f"r{k}": v for k, v in fvd(protocol, made, real).items()}
+
+
+def perturbed_fid(protocol, made, real) -> dict[str, float]:
+  """FID of decoded perturbed codes for each share, and their mean."""
+  reference = _gaussian(real.fold(0)["pool3"], protocol.ddof)
+  scores = {
+    f"pfid_alpha_{alpha}": frechet.distance(
+      _gaussian(made[0][f"pool3_alpha_{alpha}"], protocol.ddof), reference
+    )
+    for alpha in protocol_table.ALPHAS
+  }
+  return {"pfid": float(np.mean(list(scores.values()))), **scores}
+
+
+def class_score(protocol, made, real) -> dict[str, float]:
+  """Inception score of C3D's probabilities: over folds as fvd."""
+  del protocol, real
+  score = inception_score.score_of_probabilities
+  values = [score(f["probabilities"], "one_split")["is"] for f in made]
+  return _over_folds("is_c3d", values)
+
+
+def pixels(protocol, made, real) -> dict[str, float]:
+  """Means over clips of what `pixel_scores` found."""
+  del protocol, real
+  return {k: float(np.mean(v)) for k, v in made[0].items()}
+
+
+def pixel_scores(
+  video_BTHWC: np.ndarray, output_BTHWC: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Scores of each clip, mean over its frames, (B, 1); pixels are uint8.
+
+  SSIM in every convention whose window fits, MS-SSIM where frames are large.
+  """
+  real, fake = (x / np.float64(255.0) for x in (video_BTHWC, output_BTHWC))
+  scores = {"psnr": frame_metrics.psnr(real, fake)}
+  scores["psnr_first_frame"] = scores["psnr"][:, :1]
+  smallest = min(real.shape[2:4])
+  for mode in frame_metrics.SSIM_MODES if smallest >= 11 else ():
+    scores[f"ssim_{mode}"] = frame_metrics.ssim(real, fake, mode)
+  if smallest >= frame_metrics.MS_SSIM_MIN_SIZE:
+    scores["ms_ssim"] = frame_metrics.ms_ssim(real, fake)
+  return {k: v.mean(1, keepdims=True) for k, v in scores.items()}
+
+
+def codes(protocol, made, real) -> dict[str, float]:
+  """Use of the codebook by ids (N, t h w)."""
+  del protocol, real
+  vocabulary = int(made[0]["vocabulary"][0, 0])
+  return frame_metrics.codebook(made[0]["ids"], vocabulary)
+
+
+MEASURES = {
+  "image_suite": image_suite,
+  "fvd": fvd,
+  "reconstruction_fid": reconstruction_fid,
+  "reconstruction_fvd": reconstruction_fvd,
+  "perturbed_fid": perturbed_fid,
+  "class_score": class_score,
+  "pixels": pixels,
+  "codes": codes,
+}
+
+
+def measure(
+  protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
+) -> dict[str, float]:
+  """The protocol's scores.
+
+  Args:
+    protocol: which.
+    made: features of each fold of made clips.
+    real: of what they are compared with.
+  """
+  return MEASURES[protocol.measure](protocol, made, real)
+
+
+def perturb_ids(
+  ids: np.ndarray, bits: int, alpha: float, rng: np.random.Generator
+) -> np.ndarray:
+  """pFID's: each id, with chance alpha, becomes one of its DELTA nearest.
+
+  Of codes of `bits` signs those are the id itself, then its neighbours by the
+  number of flipped bits; among equals those whose flipped bits come first, as
+  itertools.combinations counts them. Of fewer codes, all of them.
+  """
+  flips = np.asarray(_nearest_flips(bits), ids.dtype)
+  drawn = ids ^ flips[rng.integers(len(flips), size=ids.shape)]
+  return np.where(rng.random(ids.shape) < alpha, drawn, ids)
+
+
+def _nearest_flips(bits: int) -> list[int]:
+  flips = []
+  for count in range(bits + 1):
+    for places in itertools.combinations(range(bits), count):
+      flips.append(sum(1 << place for place in places))
+      if len(flips) == protocol_table.DELTA:
+        return flips
+  return flips
+
+
+def _gaussian(features: np.ndarray, ddof: int) -> frechet.Gaussian:
+  return frechet.streamed(features).gaussian(ddof)
+
+
+def _over_folds(name: str, values: Sequence[float]) -> dict[str, float]:
+  scores = {name: float(np.mean(values))}
+  if len(values) > 1:
+    scores[f"{name}_std"] = float(np.std(values))
+    scores |= {f"{name}_fold_{i}": v for i, v in enumerate(values)}
+  return scores

@@ -1,0 +1,149 @@
+"""Features of images and clips by the networks that published metrics use.
+
+`load` gives an `Extractor`: uint8 pixels in, features by name out. The weights
+are the user's; the metrics are built on it in the files beside this one.
+"""
+
+from collections.abc import Sequence
+import os
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+import numpy as np
+
+from models import network
+from models.features import c3d
+from models.features import i3d
+from models.features import inception
+from models.features import networks as feature_networks
+from models.weights import readers
+from models.weights import safetensors_file
+
+# What each network gives, and its width.
+_DIMS = {
+  "inception": {k: inception.DIMS[k] for k in ("pool3", "spatial", "logits")},
+  "i3d": i3d.DIMS,
+  "c3d": c3d.DIMS,
+}
+_NDIM = {"inception": 4, "i3d": 5, "c3d": 5}
+_WHERE_TO_GET = {
+  "inception": (
+    "weights-inception-2015-12-05-6726825d.pth (from the releases of"
+    " https://github.com/toshas/torch-fidelity, v0.2.0)"
+  ),
+  "i3d": (
+    "i3d_pretrained_400.pt (of https://github.com/wilson1yan/VideoGPT) or the"
+    " variables of https://tfhub.dev/deepmind/i3d-kinetics-400/1"
+  ),
+  "c3d": (
+    "c3d_ucf101.flax (gs://magvit/metrics/inception_score, of"
+    " https://github.com/google-research/magvit)"
+  ),
+}
+
+
+class Extractor:
+  """Features of batches, computed on all given devices.
+
+  Attributes:
+    name: "inception", "i3d" or "c3d".
+    weights_sha256: of the file of weights, in hexadecimal; results record it.
+    dims: width of each of the features.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    net: network.Network,
+    params: Any,
+    weights_sha256: str,
+    devices: Sequence[jax.Device],
+  ):
+    self.name = name
+    self.weights_sha256 = weights_sha256
+    self.dims = dict(_DIMS[name])
+    self._num_devices = len(devices)
+    self._largest = {}  # batch so far, by the shape of one example
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
+    self._batch_sharding = NamedSharding(mesh, PartitionSpec("data"))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    self._params = jax.device_put(params, replicated)
+
+    def compute(params, batch):
+      features = net(params, batch)
+      return {k: features[k] for k in self.dims}
+
+    self._compute = jax.jit(
+      compute,
+      in_shardings=(replicated, self._batch_sharding),
+      out_shardings=self._batch_sharding,
+    )
+
+  def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+    """float32 (B, dim) by name, of any number of examples.
+
+    A batch is padded to the devices, and to the largest one so far of the same
+    kind of example, and its features are cropped back: the short last batch of
+    a set is compiled no second time.
+
+    Args:
+      batch: uint8 RGB, images (B, H, W, 3) or, for i3d and c3d, clips
+        (B, T, H, W, 3), of any size.
+
+    Raises:
+      ValueError: another dtype or shape, or a clip of the wrong length.
+    """
+    if batch.dtype != np.uint8:
+      raise ValueError(
+        f"{self.name} takes pixels as uint8 in [0, 255], not {batch.dtype}"
+      )
+    if batch.ndim != _NDIM[self.name] or batch.shape[-1] != 3 or not len(batch):
+      expected = ("", "T, ")[_NDIM[self.name] - 4]
+      raise ValueError(
+        f"{self.name} takes batches (B, {expected}H, W, 3), got {batch.shape}"
+      )
+    example = batch.shape[1:]
+    size = max(len(batch), self._largest.get(example, 0))
+    size += -size % self._num_devices
+    self._largest[example] = size
+    padded = np.zeros((size, *example), np.uint8)
+    padded[: len(batch)] = batch
+    features = self._compute(
+      self._params, jax.device_put(padded, self._batch_sharding)
+    )
+    return {k: np.asarray(x)[: len(batch)] for k, x in features.items()}
+
+
+def load(
+  name: str, weights_path: str, devices: Sequence[jax.Device] | None = None
+) -> Extractor:
+  """The features of a network whose weights `models.weights.convert` wrote.
+
+  Args:
+    name: "inception", "i3d" or "c3d".
+    weights_path: the .safetensors file.
+    devices: batches are divided among them; by default those of this process.
+
+  Raises:
+    ValueError: an unknown name, no file, or another network's weights.
+  """
+  if name not in _DIMS:
+    raise ValueError(f"features {name!r} must be one of {sorted(_DIMS)}")
+  if not weights_path or not os.path.isfile(weights_path):
+    raise ValueError(
+      f"{weights_path!r} is no file, and the features of {name!r} need their"
+      f" weights: get {_WHERE_TO_GET[name]} and convert it once by python -m"
+      f" models.weights.convert --network={name} --input=FILE"
+      f" --output={name}.safetensors"
+    )
+  net, abstract = feature_networks.define(name)
+  params = safetensors_file.load(weights_path, name, abstract)
+  return Extractor(
+    name,
+    net,
+    params,
+    readers.sha256(weights_path),
+    jax.local_devices() if devices is None else devices,
+  )

@@ -1,0 +1,361 @@
+"""The numbers of tables, by protocol, of any model or of files that one made.
+
+  python main.py --mode=evaluate --protocol=NAME --workdir=DIR
+    [--input=SAMPLES] [--reference=REAL] [--weights=FILE] [--num=N] [--folds=K]
+
+What is measured: `--input`, an .npz in the layout of ADM's samples or a folder
+of images or videos, whoever made them; without it, the model in DIR generates
+or reconstructs. What it is compared with: `--reference`, an .npz of samples or
+of statistics (mu, sigma, mu_s, sigma_s) or a folder; without it, the config's
+data set by the protocol's rules. Without a model DIR only takes the results.
+
+  DIR/results/PROTOCOL.json   scores, and every choice they depend on
+  DIR/features/               features, kept for the same clips and weights
+
+`evaluation/protocols/table.py` has the protocols. A run that follows its
+protocol in less than all of it writes another name, PROTOCOL@WHAT_DIFFERS.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+from importlib import metadata
+import logging
+import os
+import platform
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from evaluation import evaluators
+from evaluation.metrics import frechet
+from evaluation.protocols import clips as clips_lib
+from evaluation.protocols import measurements
+from evaluation.protocols import measures
+from evaluation.protocols import table as protocol_table
+from evaluation.protocols.clips import Clips
+from evaluation.protocols.clips import of_path
+from evaluation.protocols.scored_model import ScoredModel
+from models.weights import readers
+from storage import npz
+from storage import parts as parts_lib
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("jax", "flax", "numpy", "scipy", "pillow", "av")
+_PART = {"inception": 64, "i3d": 8, "c3d": 8, "": 8}  # clips, without a model
+_WIDTHS = {"": 2048, "_s": 2023}  # of published statistics, by suffix
+_STATISTICS = {  # suffixes that a measure reads
+  "image_suite": ("", "_s"),
+  "fvd": ("",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What to measure; None is the protocol's."""
+
+  protocol: str
+  input: str | None = None
+  reference: str | None = None
+  weights: str | None = None
+  num: int | None = None
+  folds: int | None = None
+  seed: int = 0
+
+
+def score(
+  workdir: str,
+  request: Request,
+  config: ml_collections.ConfigDict | None = None,
+  open_model: Callable[[], ScoredModel] | None = None,
+  network: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
+  collective: bool = False,
+) -> evaluators.Result:
+  """Measures, and writes the result; see the top of this file.
+
+  Args:
+    workdir: takes the results, and is where `open_model` found its model.
+    request: what to measure.
+    config: of the model, or of a data set to compare with; None: neither.
+    open_model: gives the model; None if there is none.
+    network: a features.Extractor; None to load the request's weights.
+    collective: all processes hold parts of one model and call together.
+
+  Raises:
+    ValueError: something is missing or does not fit; names the file or flag.
+  """
+  protocol = protocol_table.get(request.protocol)
+  for field in ("num", "folds"):
+    value = getattr(request, field)
+    if value is not None and value < 1:
+      raise ValueError(f"--{field}={value} must be at least 1")
+  network = network or measurements.load_network(protocol, request.weights)
+  run = _Run(
+    workdir, protocol, request, config, open_model, network, collective
+  )
+  return run.result()
+
+
+class _Run:
+  """One measurement: its clips, their features, its scores."""
+
+  def __init__(
+    self, workdir, protocol, request, config, open_model, network, collective
+  ):
+    self._network = network
+    self._workdir, self._protocol, self._request = workdir, protocol, request
+    self._config, self._collective = config, collective
+    self._model = None
+    if request.input is None:
+      if open_model is None:
+        raise ValueError(
+          f"{workdir} holds no model: --protocol={protocol.name} needs"
+          " --input=FILE_OR_FOLDER, or the workdir of one"
+        )
+      self._model = open_model()
+      self._config = self._model.config
+    self._given = None
+    if request.input is not None:
+      self._given = of_path(request.input, protocol, "input")
+    self._folds = request.folds or protocol.folds
+    self._num = self._choose_num()
+    self._gaussians, self._reference = self._read_reference()
+    self._part = _PART[protocol.network]
+    if self._model is not None:
+      self._part = self._model.batch_size
+
+  def _choose_num(self) -> int:
+    """Made clips of each fold."""
+    asked, wanted = self._request.num, self._protocol.num
+    num = asked or wanted
+    if self._given is not None:
+      available = self._given.num // self._folds
+      if asked and asked > available:
+        raise ValueError(
+          f"--num={asked} in --folds={self._folds}:"
+          f" --input={self._request.input} holds {self._given.num} clips"
+        )
+      num = min(num or available, available)
+    elif not num:
+      num = self._config.dataset.eval_examples
+    if num < 1:
+      raise ValueError(
+        f"--input={self._request.input} holds {self._given.num} clips, fewer"
+        f" than the {self._folds} folds: say --folds=1"
+      )
+    return num
+
+  def _read_reference(self):
+    """(statistics by suffix, clips) of --reference, {} or None if not there."""
+    path, protocol = self._request.reference, self._protocol
+    if path is None:
+      return {}, None
+    if not path.endswith(".npz") or os.path.isdir(path):
+      return {}, of_path(path, protocol, "reference")
+    held = npz.names(path)
+    gaussians = {}
+    if "mu" in held:
+      if protocol.measure not in _STATISTICS:
+        raise ValueError(
+          f"--reference={path} holds statistics, and {protocol.name} needs the"
+          " clips themselves"
+        )
+      for suffix in _STATISTICS[protocol.measure]:
+        width = 400 if protocol.network == "i3d" else _WIDTHS[suffix]
+        if f"mu{suffix}" in held or not suffix:
+          gaussians[suffix] = frechet.load(path, suffix, width)
+    if "arr_0" in held:
+      return gaussians, of_path(path, protocol, "reference")
+    if not gaussians:
+      raise ValueError(
+        f"--reference={path} must hold arr_0 (clips) or mu and sigma"
+        f" (statistics), and it holds {', '.join(held)}"
+      )
+    return gaussians, None
+
+  def _real_clips(self) -> tuple[Clips | None, int]:
+    """(what the made clips are compared with, how many of them)."""
+    protocol, total = self._protocol, self._num * self._folds
+    smaller = protocol.num and self._num < protocol.num
+    if self._reference is not None:
+      count = self._reference.num
+      if protocol.real_num == 0 or protocol.made == "reconstructions":
+        count = min(count, total)
+      return self._reference, count
+    if self._gaussians or protocol.measure == "class_score":
+      return None, 0
+    if self._config is None:
+      raise ValueError(
+        f"--protocol={protocol.name} compares with real clips: give"
+        " --reference=FILE_OR_FOLDER, or --config=FILE:ARG of their data set"
+      )
+    count = total
+    if protocol.real_num < 0 and not smaller:
+      count = -1
+    clips = clips_lib.of_dataset(
+      self._config, protocol, count, self._request.seed
+    )
+    return clips, clips.num
+
+  def _made_clips(self, real: Clips | None) -> Clips:
+    if self._given is not None:
+      return self._given
+    protocol, total = self._protocol, self._num * self._folds
+    if protocol.made == "reconstructions":
+      return self._model.reconstructions(protocol, real)
+    seed = self._request.seed
+    given = real
+    if protocol.task != "class_conditional" and given is None:
+      given = clips_lib.of_dataset(self._config, protocol, total, seed)
+    return self._model.samples(protocol, given, total, seed)
+
+  def result(self) -> evaluators.Result:
+    protocol = self._protocol
+    real, real_count = self._real_clips()
+    made = self._made_clips(real)
+    total = self._num * self._folds
+    if protocol.made == "reconstructions":
+      if real_count < total:
+        raise ValueError(
+          f"{total} reconstructions and {real_count} originals: --reference"
+          " must hold an original for each"
+        )
+      _check_pairs(real, made)
+    work = measurements.Work(
+      workdir=self._workdir,
+      protocol=protocol,
+      network=self._network,
+      model=self._model,
+      part_size=self._part,
+      seed=self._request.seed,
+      collective=self._collective,
+    )
+    made_rows = work.made(made, real, total)
+    failures = dict(made_rows.failures)
+    folds = [
+      _select(made_rows, k * self._num, (k + 1) * self._num)
+      for k in range(self._folds)
+    ]
+    real_folds = None
+    if real is not None and protocol.network:
+      real_rows = work.features(real, real_count, "real")
+      failures |= real_rows.failures
+      paired = self._folds > 1 and real_count == total
+      real_folds = [_select(real_rows, 0, real_count)]
+      if paired and protocol.real_num == 0:
+        real_folds = [
+          _select(real_rows, k * self._num, (k + 1) * self._num)
+          for k in range(self._folds)
+        ]
+    compared = measures.Real(real_folds, self._gaussians)
+    metrics = measures.measure(protocol, folds, compared)
+    result = evaluators.Result(
+      self._name(), metrics, self._record(made, real, real_folds, failures)
+    )
+    if jax.process_index() == 0:
+      step = 0 if self._model is None else self._model.step
+      path = result.write(self._workdir, step)
+      log.info("%s", result.summary())
+      log.info("wrote %s", path)
+      if failures:
+        log.info("%d clips were left out; it says why", len(failures))
+    if self._collective:  # the next step has others
+      parts_lib.discard(made_rows)
+    return result
+
+  def _name(self) -> str:
+    actual = {"num": self._num, "folds": self._folds}
+    protocol, config = self._protocol, self._config
+    if self._reference is None and not self._gaussians and config is not None:
+      name = config.dataset.name
+      known = protocol.dataset and name.startswith(protocol.dataset)
+      actual["dataset"] = protocol.dataset if known else name
+      if config.dataset.format == "embedded":
+        actual["window"] = "own"
+    elif self._reference is not None and self._request.reference:
+      if os.path.isdir(self._request.reference) and protocol.frames > 1:
+        actual["window"] = "first"
+    if self._model is not None and protocol.condition_frames:
+      actual["condition_frames"] = self._model.config.condition_frames
+    return protocol_table.reported_name(protocol, actual)
+
+  def _record(self, made, real, real_folds, failures) -> dict[str, Any]:
+    """Everything that the number depends on."""
+    protocol, request = self._protocol, self._request
+    network = self._network
+    reference = request.reference
+    is_file = reference is not None and os.path.isfile(reference)
+    return {
+      **dataclasses.asdict(protocol),
+      "protocol": protocol.name,
+      "num": self._num,
+      "folds": self._folds,
+      "examples": self._num * self._folds - len(failures),
+      "real_examples_per_fold": [
+        len(next(iter(f.values()))) for f in real_folds or ()
+      ],
+      "seed": request.seed,
+      "weights_sha256": getattr(network, "weights_sha256", None),
+      "uint8_rule": made.of.get("uint8"),
+      "resize_rule": measurements.resize_rule(protocol),
+      "made_clips": made.of,
+      "real_clips": None if real is None else real.of,
+      "reference": reference,
+      "reference_sha256": readers.sha256(reference) if is_file else None,
+      "reference_statistics": [f"mu{s}" for s in self._gaussians],
+      "form": "Fréchet: exact nuclear-norm form, float64, Chan merge",
+      "failures": failures,
+      "versions": {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _PACKAGES},
+      },
+      "device": jax.devices()[0].device_kind,
+    }
+
+
+def _select(rows: parts_lib.Rows, start: int, stop: int) -> measures.Features:
+  """Rows of the clips start to stop, as views."""
+  first, last = np.searchsorted(rows.index, (start, stop))
+  return {name: array[first:last] for name, array in rows.rows.items()}
+
+
+def _check_pairs(real: Clips, made: Clips) -> None:
+  if real.names is None or made.names is None:
+    return
+  for original, output in zip(real.names, made.names, strict=False):
+    if original != output:
+      raise ValueError(
+        f"--reference has {original} where --input has {output}: files must"
+        " have the same names in both folders"
+      )
+
+
+def run_configured(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  model: ScoredModel,
+) -> Sequence[evaluators.Result]:
+  """The protocols of config.evaluation, within training, on a small budget."""
+  results = []
+  for name in config.evaluation.protocols:
+    protocol = protocol_table.get(name)
+    if protocol.made == "samples" and not model.generates:
+      raise ValueError(
+        f"evaluation.protocols: {name} is of samples, and {config.name!r}"
+        " does not generate"
+      )
+    weights = config.evaluation[f"{protocol.network or 'lpips'}_weights"]
+    request = Request(
+      protocol=name,
+      weights=weights or None,
+      num=config.evaluation.num,
+      folds=1,
+      seed=config.seed,
+    )
+    results.append(
+      score(workdir, request, config, lambda: model, collective=True)
+    )
+  return results

@@ -1,0 +1,152 @@
+"""The protocols of published tables, by name: what is measured, on what.
+
+Each is data, for people and for the result file.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+ALPHAS = (0.1, 0.25, 0.5)  # of pfid: share of the tokens that are replaced
+DELTA = 100  # of pfid: each by one of its nearest codes, itself included
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How a number of a table is made."""
+
+  name: str
+  measure: str  # key of MEASURES
+  network: str  # whose features; "": none
+  made: str  # "samples" or "reconstructions" of the real clips
+  num: int  # made clips of each fold
+  folds: int  # independent ones: mean and std are over them
+  frames: int  # that the network sees, the first of each clip; 0: all
+  dataset: str
+  splits: tuple[str, ...]  # of the real clips
+  real_num: int  # of each fold; 0: as many as made; -1: every clip, once
+  window: str  # which frames of a real video: input_pipeline/windows.py
+  crop: str  # which part of the frame: input_pipeline/crops.py; "" in either:
+  # the config's eval_window, eval_crop
+  resize: int  # pixels, before the network's own resize; 0: none
+  task: str  # of samples
+  condition_frames: int  # given to it; 0: none
+  uint8: str  # from [0, 1]: "truncate" x * 255, or "round" it
+  ddof: int  # of covariances
+  source: str
+
+
+def _protocol(name: str, measure: str, network: str, **fields) -> Protocol:
+  values = {
+    **dict(made="samples", folds=1, frames=1, real_num=0, window="centre"),
+    **dict(crop="centre", resize=0, task="class_conditional", uint8="round"),
+    **dict(condition_frames=0),
+    **dict(ddof=1, splits=("held_out",)),
+    **fields,
+  }
+  return Protocol(name=name, measure=measure, network=network, **values)
+
+
+_MAGVIT = "MAGVIT (2212.05199) appendix B.3 and google-research/magvit"
+_ALL = (
+  _protocol(
+    *("adm_imagenet", "image_suite", "inception"),
+    **dict(num=50_000, dataset="imagenet", splits=("train",), crop="adm"),
+    **dict(real_num=-1, uint8="truncate"),
+    source="guided-diffusion's evaluator: FID, sFID, IS, precision, recall",
+  ),
+  _protocol(
+    *("rfid_imagenet_val", "reconstruction_fid", "inception"),
+    **dict(made="reconstructions", num=50_000, dataset="imagenet"),
+    source="originals against their reconstructions, one crop and size",
+  ),
+  _protocol(
+    *("pfid", "perturbed_fid", "inception"),
+    **dict(made="reconstructions", num=50_000, dataset="imagenet"),
+    source="RobusTok's latent perturbation; the grid is this project's: alpha"
+    f" {ALPHAS}, delta {DELTA}; nearest by Hamming distance, then by bit order",
+  ),
+  _protocol(
+    *("magvit_ucf101_fvd", "fvd", "i3d"),
+    **dict(num=10_000, folds=4, frames=16, dataset="ucf101"),
+    **dict(splits=("train",), window="random", crop="random"),
+    source=_MAGVIT,
+  ),
+  _protocol(
+    *("magvit_k600_fvd", "fvd", "i3d"),
+    **dict(num=50_000, folds=4, frames=16, dataset="kinetics600"),
+    **dict(window="ends", crop="three", resize=64, task="frame_prediction"),
+    condition_frames=5,
+    source=f"{_MAGVIT}: 64 x 64 by central crop and bilinear",
+  ),
+  _protocol(
+    *("bair_fvd", "fvd", "i3d"),
+    **dict(num=25_600, folds=4, frames=16, dataset="bair", real_num=-1),
+    **dict(window="first", task="frame_prediction"),
+    condition_frames=1,
+    source=f"{_MAGVIT}: 256 videos, each predicted 100 times",
+  ),
+  _protocol(
+    *("styleganv_fvd", "fvd", "i3d"),
+    **dict(num=2048, frames=16, dataset="ucf101", ddof=0),
+    **dict(splits=("train", "held_out"), window="random"),
+    source="StyleGAN-V: 2048 against 2048, covariances over n",
+  ),
+  _protocol(
+    *("ucf101_rfvd", "reconstruction_fvd", "i3d"),
+    **dict(made="reconstructions", num=10_000, frames=16, dataset="ucf101"),
+    splits=("train",),
+    source=f"{_MAGVIT}, tables 7 and 14; MAGVIT-v2's 5c. Central clips, in"
+    " turn until there are 10,000",
+  ),
+  _protocol(
+    *("is_c3d", "class_score", "c3d"),
+    **dict(num=10_000, folds=4, frames=16, dataset="ucf101"),
+    source=f"{_MAGVIT}: C3D of TGAN2, one split",
+  ),
+  _protocol(
+    *("reconstruction", "pixels", ""),
+    **dict(made="reconstructions", num=0, frames=0, dataset=""),
+    **dict(window="", crop=""),
+    source="per frame, mean over frames, then clips (evaluation/"
+    "reconstruction.py); LPIPS v0.1 of VGG16",
+  ),
+  _protocol(
+    *("codebook", "codes", ""),
+    **dict(made="reconstructions", num=0, frames=0, dataset=""),
+    **dict(window="", crop=""),
+    source="histogram of the ids of whole clips, without smoothing",
+  ),
+)
+PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
+
+
+def get(name: str) -> Protocol:
+  """Raises ValueError for an unknown name."""
+  if name not in PROTOCOLS:
+    raise ValueError(f"protocol {name!r} must be one of {sorted(PROTOCOLS)}")
+  return PROTOCOLS[name]
+
+
+def reported_name(protocol: Protocol, actual: Mapping[str, Any]) -> str:
+  """The protocol's name if it was followed, else with what was not.
+
+  "magvit_ucf101_fvd@256x1,dataset=digits": a number that no table may hold
+  without saying so. "256x1" is made clips and folds.
+
+  Args:
+    protocol: which was asked for.
+    actual: fields of it, as they were. Of a protocol that leaves a field open
+      (num 0, dataset "") any value is as asked.
+  """
+  differ = []
+  num, folds = actual["num"], actual["folds"]
+  if protocol.num and (num, folds) != (protocol.num, protocol.folds):
+    differ.append(f"{num}x{folds}")
+  for field in sorted(set(actual) - {"num", "folds"}):
+    wanted = getattr(protocol, field)
+    if wanted and actual[field] != wanted:
+      value = actual[field]
+      value = "+".join(value) if isinstance(value, tuple) else value
+      differ.append(f"{field}={value}")
+  return "@".join([protocol.name, *([",".join(differ)] if differ else [])])

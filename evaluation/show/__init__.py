@@ -1,0 +1,1 @@
+"""Pictures, videos, curves and the report page."""

@@ -1,0 +1,108 @@
+"""Smaller copies of images and videos, which training decodes faster."""
+
+import dataclasses
+import fractions
+import io
+import math
+
+import av
+import numpy as np
+from PIL import Image
+
+from input_pipeline.decoding import frame_reader
+from input_pipeline.decoding import media
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+  """Videos become H.264 in MP4, images and folders of frames JPEG."""
+
+  short_side: int  # pixels, antialiased bicubic; 0, or larger: as it is
+  fps: float  # frames per second: 0: every frame, at its own rate
+  crf: int  # x264's constant rate factor: 0 is lossless, 18 hard to tell
+  keyframes: int  # frames from one to the next: what a seek decodes too much
+  quality: int  # of JPEG, up to 95
+
+  def __post_init__(self):
+    """Raises ValueError for settings that cannot work."""
+    for field, low, high in (
+      ("short_side", 0, 2**15),
+      ("fps", 0, 1000),
+      ("crf", 0, 51),
+      ("keyframes", 1, 2**15),
+      ("quality", 1, 95),
+    ):
+      if not low <= getattr(self, field) <= high:
+        raise ValueError(
+          f"--{field}={getattr(self, field)} must be in {low}..{high}"
+        )
+
+
+def reencode(
+  encoded: frame_reader.Encoded, encoding: Encoding
+) -> tuple[frame_reader.Encoded, int]:
+  """(the example anew, its number of frames).
+
+  Raises:
+    ValueError: a damaged file; names it.
+  """
+  path = encoded.parts[0]
+  if len(encoded.parts) > 1:
+    frames = frame_reader.read(encoded, range)
+    parts = tuple(_jpeg(frame_HWC, encoding) for frame_HWC in frames)
+    return dataclasses.replace(encoded, parts=parts), len(parts)
+  opened = media.probe(path)
+  if opened.kind == "image":
+    (frame_HWC,) = opened.frames()
+    parts = (_jpeg(frame_HWC, encoding),)
+    return dataclasses.replace(encoded, parts=parts), 1
+  data, length = _mp4(opened, encoding)
+  return dataclasses.replace(encoded, parts=(data,)), length
+
+
+def _jpeg(frame_HWC: np.ndarray, encoding: Encoding) -> bytes:
+  file = io.BytesIO()
+  image = Image.fromarray(_shrink(frame_HWC, encoding.short_side, even=False))
+  image.save(file, "JPEG", quality=encoding.quality, subsampling=0)
+  return file.getvalue()
+
+
+def _mp4(opened: media.Media, encoding: Encoding) -> tuple[bytes, int]:
+  """H.264 4:2:0 of the BT.601 matrix, FFmpeg's default, in memory."""
+  rate = opened.frame_rate
+  if encoding.fps:
+    rate = fractions.Fraction(encoding.fps).limit_denominator(1001)
+  file, stream, count = io.BytesIO(), None, 0
+  with av.open(file, "w", format="mp4") as container:
+    for number, frame_HWC in enumerate(opened.frames()):
+      # Frame k of the copy is the one shown at its time, k / rate.
+      due = math.ceil((number + 1) * rate / opened.frame_rate)
+      if due == count:
+        continue
+      frame_HWC = _shrink(frame_HWC, encoding.short_side, even=True)
+      if stream is None:
+        stream = container.add_stream(
+          "libx264", rate=rate, options={"crf": str(encoding.crf)}
+        )
+        stream.height, stream.width = frame_HWC.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = encoding.keyframes
+        stream.codec_context.thread_count = 1  # examples are made in parallel
+      for _ in range(due - count):
+        frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+        container.mux(stream.encode(frame))
+      count = due
+    container.mux(stream.encode())
+  return file.getvalue(), count
+
+
+def _shrink(frame_HWC: np.ndarray, short_side: int, even: bool) -> np.ndarray:
+  """To this short side; `even` (4:2:0 needs it): in both sizes."""
+  height, width = frame_HWC.shape[:2]
+  scale = min(short_side / min(height, width), 1) if short_side else 1
+  unit = 2 if even else 1
+  sizes = [max(round(n * scale / unit), 1) * unit for n in (width, height)]
+  if sizes == [width, height]:
+    return np.ascontiguousarray(frame_HWC)
+  image = Image.fromarray(frame_HWC)
+  return np.asarray(image.resize(sizes, Image.Resampling.BICUBIC))

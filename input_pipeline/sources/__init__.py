@@ -1,0 +1,1 @@
+"""Data sets as random-access sources of clips or of stored tokens."""

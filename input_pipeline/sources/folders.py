@@ -1,0 +1,267 @@
+"""Folders of images and videos: what belongs to a split, and its classes.
+
+`dataset.name` says how a folder is laid out:
+
+  ucf101       CLASS/v_CLASS_g01_c01.avi; lists classInd.txt, trainlist01.txt,
+               testlist01.txt (dataset.fold of 1..3)
+  kinetics600  ID_000010_000020.mp4 in any folder below; lists train.csv and
+               validation.csv (or val.csv) with the columns label, youtube_id,
+               time_start, time_end
+  ssv2         ID.webm in any folder below; lists labels.json, train.json,
+               validation.json
+  bair         {train,test}/.../VIDEO/*.png, a folder of frames for each video,
+               or a video file; no lists, no classes
+  others       {train,held_out}/CLASS/..., images or videos; no lists;
+               "val", "validation" or "test" may stand for "held_out"
+
+Lists lie in `dataset.lists`, or beside the media. An entry of a list whose
+file is missing is reported, and so is a class that the list of classes lacks.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
+import csv
+import dataclasses
+import json
+import os
+
+from input_pipeline.decoding import frame_reader
+from input_pipeline.decoding import media
+
+_HELD_OUT = ("held_out", "val", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One example of a split."""
+
+  name: str  # path below the folder
+  label: int
+  files: tuple[str, ...]  # one, or a video's frames; () where it is missing
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """What a split should hold, in the order of its list."""
+
+  entries: tuple[Entry, ...]
+  class_names: tuple[str, ...]
+
+
+class Folder:
+  """Random-access encoded examples of a listing."""
+
+  def __init__(self, listing: Listing):
+    """Raises ValueError if files are missing; names them."""
+    missing = [entry.name for entry in listing.entries if not entry.files]
+    if missing:
+      raise ValueError(
+        f"{len(missing)} of {len(listing.entries)} listed files are missing:"
+        f" {', '.join(missing[:5])}{', ...' if missing[5:] else ''}; put them"
+        " there, or make shards with `python -m input_pipeline.prepare"
+        " --max_broken=SHARE`, which leaves them out and reports them"
+      )
+    self._entries, self.class_names = listing.entries, listing.class_names
+
+  def __len__(self) -> int:
+    return len(self._entries)
+
+  def __getitem__(self, index: int) -> frame_reader.Encoded:
+    entry = self._entries[index]
+    return frame_reader.Encoded(entry.files[0], entry.label, entry.files)
+
+
+def listing(name: str, path: str, lists: str, split: str, fold: int) -> Listing:
+  """The examples of a split ("train" or "held_out"), found on disk.
+
+  Args:
+    name: the data set's, see above.
+    path: the folder of the media.
+    lists: the folder of the lists; "": the same.
+    split: of ours.
+    fold: which of UCF-101's three.
+
+  Raises:
+    ValueError: a folder or list that is missing or not as expected.
+  """
+  for field, folder in (("path", path), ("lists", lists or path)):
+    if not os.path.isdir(folder):
+      raise ValueError(f"dataset.{field}={folder!r} is no folder")
+  if name == "ucf101":
+    found = _ucf101(path, lists or path, split, fold)
+  elif name in _BY_STEM:
+    found = _by_stem(path, *_BY_STEM[name](lists or path, split))
+  elif name == "bair":
+    found = _bair(_split_folder(path, split), path)
+  else:
+    found = _by_class(path, split)
+  if not found.entries:
+    raise ValueError(f"dataset.path={path} has no {split!r} images or videos")
+  return found
+
+
+def _ucf101(path: str, lists: str, split: str, fold: int) -> Listing:
+  if fold not in (1, 2, 3):
+    raise ValueError(f"dataset.fold={fold} must be 1, 2 or 3")
+  index_path = _list_file(lists, "classInd.txt")
+  classes = [line.split() for line in _lines(index_path)]
+  if [x[0] for x in classes] != [str(i + 1) for i in range(len(classes))]:
+    raise ValueError(
+      f"{index_path}: expected lines '1 ApplyEyeMakeup', numbered from 1"
+    )
+  numbers = {x[1]: i for i, x in enumerate(classes)}
+  part = {"train": "train", "held_out": "test"}[split]
+  list_path = _list_file(lists, f"{part}list{fold:02}.txt")
+  # Names differ in case between the lists and the archive (HandStandPushups).
+  files = {name.lower(): name for name in media.find(path)[0]}
+  entries = []
+  for line in _lines(list_path):
+    name = line.split()[0]
+    label = _number(numbers, name.split("/")[0], list_path, name)
+    found = files.get(name.lower())
+    paths = (os.path.join(path, found),) if found else ()
+    entries.append(Entry(found or name, label, paths))
+  return Listing(tuple(entries), tuple(x[1] for x in classes))
+
+
+def _kinetics(lists: str, split: str):
+  """(list, [(file without suffix, class)], classes) of a split."""
+  train_path = _list_file(lists, "train.csv")
+  path = train_path
+  if split == "held_out":
+    path = _list_file(lists, "validation.csv", "val.csv")
+  rows = {path: [], train_path: []}
+  for each, found in rows.items():
+    with open(each, newline="") as f:
+      reader = csv.DictReader(f)
+      wanted = {"label", "youtube_id", "time_start", "time_end"}
+      if not wanted <= set(reader.fieldnames or ()):
+        raise ValueError(
+          f"{each}: its first line must name the columns {sorted(wanted)}, and"
+          f" has {reader.fieldnames}"
+        )
+      for row in reader:
+        start, end = (int(row[k]) for k in ("time_start", "time_end"))
+        stem = f"{row['youtube_id']}_{start:06}_{end:06}"
+        found.append((stem, row["label"]))
+  classes = sorted({label for _, label in rows[train_path]})
+  return path, rows[path], classes
+
+
+def _ssv2(lists: str, split: str):
+  """(list, [(file without suffix, class)], classes) of a split."""
+  labels_path = _list_file(lists, "labels.json")
+  with open(labels_path) as f:
+    numbers = {name: int(number) for name, number in json.load(f).items()}
+  classes = sorted(numbers, key=numbers.get)
+  if sorted(numbers.values()) != list(range(len(numbers))):
+    raise ValueError(f"{labels_path}: expected the numbers 0 and up, each once")
+  part = {"train": "train", "held_out": "validation"}[split]
+  path = _list_file(lists, f"{part}.json")
+  with open(path) as f:
+    rows = json.load(f)
+  # In templates, "[something]" marks what a placeholder stands for.
+  plain = str.maketrans("", "", "[]")
+  pairs = [(row["id"], row["template"].translate(plain)) for row in rows]
+  return path, pairs, classes
+
+
+_BY_STEM: dict[str, Callable] = {"kinetics600": _kinetics, "ssv2": _ssv2}
+
+
+def _by_stem(
+  path: str,
+  list_path: str,
+  rows: Iterable[tuple[str, str]],
+  class_names: Sequence[str],
+) -> Listing:
+  numbers = {name: i for i, name in enumerate(class_names)}
+  files = {}
+  for name in media.find(path)[0]:
+    stem = os.path.splitext(os.path.basename(name))[0]
+    files.setdefault(stem, []).append(name)
+  entries = []
+  for stem, class_name in rows:
+    label = _number(numbers, class_name, list_path, stem)
+    found = files.get(stem, [])
+    if len(found) > 1:
+      raise ValueError(
+        f"dataset.path={path} holds {stem} more than once: {', '.join(found)};"
+        " keep one of them"
+      )
+    paths = tuple(os.path.join(path, name) for name in found)
+    entries.append(Entry(*found or [stem], label, paths))
+  return Listing(tuple(entries), tuple(class_names))
+
+
+def _bair(folder: str, path: str) -> Listing:
+  """Each video file, and each folder of frames."""
+  videos = {}
+  for name in media.find(folder)[0]:
+    full = os.path.join(folder, name)
+    image = name.lower().endswith(media.IMAGE_SUFFIXES)
+    videos.setdefault(os.path.dirname(full) if image else full, []).append(full)
+  return Listing(
+    tuple(
+      Entry(os.path.relpath(video, path), 0, tuple(sorted(files, key=_natural)))
+      for video, files in sorted(videos.items())
+    ),
+    (),
+  )
+
+
+def _natural(file: str) -> tuple[int, str]:
+  """Sorts 10.png behind 9.png."""
+  return (len(file), file)
+
+
+def _by_class(path: str, split: str) -> Listing:
+  folder = _split_folder(path, split)
+  train = os.path.join(path, "train")
+  classes = sorted(
+    entry.name
+    for entry in os.scandir(train if os.path.isdir(train) else folder)
+    if entry.is_dir() and not entry.name.startswith(".")
+  )
+  numbers = {name: i for i, name in enumerate(classes)}
+  entries = []
+  for name in media.find(folder)[0]:
+    full = os.path.join(folder, name)
+    label = _number(numbers, name.split(os.sep)[0], folder, name)
+    entries.append(Entry(os.path.relpath(full, path), label, (full,)))
+  return Listing(tuple(entries), tuple(classes))
+
+
+def _split_folder(path: str, split: str) -> str:
+  names = ("train",) if split == "train" else _HELD_OUT
+  found = [n for n in names if os.path.isdir(os.path.join(path, n))]
+  if len(found) != 1:
+    raise ValueError(
+      f"dataset.path={path} must hold one folder of {list(names)} for the"
+      f" split {split!r}, and holds {found}"
+    )
+  return os.path.join(path, found[0])
+
+
+def _list_file(folder: str, *names: str) -> str:
+  for name in names:
+    if os.path.isfile(os.path.join(folder, name)):
+      return os.path.join(folder, name)
+  raise ValueError(
+    f"dataset.lists={folder} lacks the official list {' or '.join(names)}"
+  )
+
+
+def _lines(path: str) -> list[str]:
+  with open(path) as f:
+    return [line.strip() for line in f if line.strip()]
+
+
+def _number(numbers: dict[str, int], name: str, where: str, what: str) -> int:
+  if name not in numbers:
+    raise ValueError(
+      f"{where}: {what} is of the class {name!r}, which is none of the"
+      f" {len(numbers)} known ones ({', '.join(list(numbers)[:3])}, ...)"
+    )
+  return numbers[name]

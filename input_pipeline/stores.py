@@ -1,0 +1,117 @@
+"""The stores of `dataset.format`, and clips of them: one, or a mixture.
+
+auto    whichever of these the folder holds
+folder  raw files, as input_pipeline/sources/folders.py lays them out
+tfds    input_pipeline/sources/tfds_files.py
+shards  input_pipeline/sources/media_shards.py
+"""
+
+from collections.abc import Sequence
+import os
+
+import ml_collections
+
+from input_pipeline import clips as clips_lib
+from input_pipeline.sources import folders
+from input_pipeline.sources import media_shards
+from input_pipeline.sources import tfds_files
+
+FORMATS = ("auto", "folder", "tfds", "shards")
+
+
+def source(
+  dataset: ml_collections.ConfigDict, split: str, training: bool
+) -> clips_lib.Clips:
+  """Clips of one split of `dataset.path`.
+
+  Raises:
+    ValueError: data that are not there or not as expected; see Clips.
+  """
+  store = _store(dataset, split)
+  if dataset.mixture:  # labels as in the mixture, by the names of classes
+    _, stores = _mixed_stores(dataset)
+    store = clips_lib.renumber(store, clips_lib.all_names(stores))
+  return clips_lib.Clips(store, dataset, split, training)
+
+
+def mixture(
+  dataset: ml_collections.ConfigDict,
+) -> tuple[list[clips_lib.Clips], list[float]]:
+  """Training clips of each of `dataset.mixture`, and their weights.
+
+  They have one list of classes: those of one name are one. The clips of a set
+  without classes have the label 0.
+
+  Raises:
+    ValueError: a part that is not "WEIGHT:FOLDER" of shards.
+  """
+  weights, stores = _mixed_stores(dataset)
+  names = clips_lib.all_names(stores)
+  clips = [
+    clips_lib.Clips(
+      clips_lib.renumber(store, names), dataset, "train", training=True
+    )
+    for store in stores
+  ]
+  return clips, weights
+
+
+def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
+  """Of the training split; () where the data are not at hand."""
+  if dataset.mixture:
+    return clips_lib.all_names(_mixed_stores(dataset)[1])
+  if not os.path.isdir(os.path.expanduser(dataset.path)):
+    return ()
+  return _store(dataset, "train").class_names
+
+
+def _mixed_stores(dataset: ml_collections.ConfigDict):
+  weights, stores = [], []
+  for part in dataset.mixture:
+    weight, _, folder = str(part).partition(":")
+    try:
+      weights.append(float(weight))
+    except ValueError:
+      weights.append(0.0)
+    if weights[-1] <= 0 or not folder:
+      raise ValueError(
+        f"dataset.mixture={tuple(dataset.mixture)}: {part!r} must be"
+        " 'WEIGHT:FOLDER', a positive number and a folder made by"
+        " `python -m input_pipeline.prepare`"
+      )
+    stores.append(media_shards.MediaShards(folder, "train"))
+  return weights, stores
+
+
+def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
+  if dataset.format not in FORMATS:
+    raise ValueError(
+      f"dataset.format={dataset.format!r} must be 'embedded' or one of"
+      f" {FORMATS}"
+    )
+  if split not in clips_lib.SPLITS:
+    raise ValueError(f"split={split!r} must be one of {clips_lib.SPLITS}")
+  path = os.path.expanduser(dataset.path)
+  if not os.path.isdir(path):
+    raise ValueError(
+      f"dataset.path={path!r} is no folder: name that of the data, or of the"
+      " shards that `python -m input_pipeline.prepare` made of them"
+    )
+  kind = _detect(path) if dataset.format == "auto" else dataset.format
+  if kind == "tfds":
+    return tfds_files.TfdsFiles(path, split)
+  if kind == "shards":
+    return media_shards.MediaShards(path, split)
+  lists = os.path.expanduser(dataset.lists)
+  return folders.Folder(
+    folders.listing(dataset.name, path, lists, split, dataset.fold)
+  )
+
+
+def _detect(path: str) -> str:
+  if os.path.exists(os.path.join(path, tfds_files.INFO)):
+    return "tfds"
+  for split in clips_lib.SPLITS:
+    if os.path.exists(os.path.join(path, split, media_shards.MANIFEST)):
+      return "shards"
+  return "folder"

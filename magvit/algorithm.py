@@ -1,0 +1,171 @@
+"""What an algorithm is, and the state it trains."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import optax
+
+from magvit import mesh as mesh_lib
+
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class TrainState:
+  """Everything a step reads and writes; each field is a tree of arrays."""
+
+  step: jax.Array  # int32: steps done
+  params: dict[str, Any]  # by network
+  opt_state: dict[str, Any]  # by network
+  ema: dict[str, Any]  # moving average of `params`, of networks that keep one
+  extras: dict[str, jax.Array]  # the algorithm's own running statistics
+  frozen: dict[str, Any]  # networks that are read, never trained or saved
+
+  def predict_params(self) -> dict[str, Any]:
+    """What predict functions take: averages where kept, frozen networks."""
+    return {**self.params, **self.ema, **self.frozen}
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+  """An algorithm as pure functions; the training loop runs any of them."""
+
+  init: Callable[[jax.Array], TrainState]
+  step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
+  # name -> fn(params, batch, key), with params from TrainState.predict_params
+  predict: dict[str, Callable[[Any, Any, jax.Array], Any]]
+  predict_networks: tuple[str, ...]  # the trained networks that those read
+  # Arrays for TrainState.frozen; `init` leaves that field empty.
+  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
+  sharding_rules: mesh_lib.Rules = ()  # of the state, beside fsdp
+  # Applied to the initial state of a new run, never on resuming.
+  warm_start: Callable[[TrainState], TrainState] | None = None
+
+
+def of_one_network(
+  name: str, params: Any, adam: optax.GradientTransformation
+) -> TrainState:
+  """The first state of an algorithm of one network that keeps no average."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params={name: params},
+    opt_state={name: adam.init(params)},
+    ema={},
+    extras={},
+    frozen={},
+  )
+
+
+def mean_gradient(
+  loss_fn: Callable[[Any, Any, jax.Array], tuple[jax.Array, Metrics]],
+  params: Any,
+  batch: Any,
+  key: jax.Array,
+  microbatches: int,
+) -> tuple[Any, Metrics]:
+  """(gradient, metrics) of a loss that is a mean over the batch.
+
+  `loss_fn(params, batch, key)` sees `microbatches` parts of the batch one after
+  the other, so its activations are of one part at a time.
+  """
+  gradient_fn = jax.grad(loss_fn, has_aux=True)
+  if microbatches == 1:
+    return gradient_fn(params, batch, key)
+  parts = _split(batch, microbatches)
+
+  def add(total, inputs):
+    part, index = inputs
+    new = gradient_fn(params, part, jax.random.fold_in(key, index))
+    return jax.tree.map(jnp.add, total, new), None
+
+  zeros = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype),
+    jax.eval_shape(
+      gradient_fn, params, jax.tree.map(lambda x: x[0], parts), key
+    ),
+  )
+  total, _ = lax.scan(add, zeros, (parts, jnp.arange(microbatches)))
+  return jax.tree.map(lambda x: x / microbatches, total)
+
+
+def in_parts(function: Callable, microbatches: int) -> Callable:
+  """`function` of arrays (B, ...), which sees parts of the batch in turn.
+
+  For functions that do the same to each example: values and gradients are
+  those of the whole. On the way backwards each part is computed again, so that
+  activations are of one part at a time.
+  """
+  if microbatches == 1:
+    return function
+
+  def mapped(*arrays):
+    one = jax.checkpoint(lambda part: function(*part), prevent_cse=False)
+    outputs = lax.map(one, _split(arrays, microbatches))
+    return jax.tree.map(
+      lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs
+    )
+
+  return mapped
+
+
+def _split(batch: Any, microbatches: int) -> Any:
+  """(microbatches, B / microbatches, ...) of arrays (B, ...).
+
+  Every k-th example makes a part, which leaves each on its device.
+  """
+  return jax.tree.map(
+    lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
+  )
+
+
+def descend(
+  state: TrainState,
+  name: str,
+  gradient: Any,
+  adam: optax.GradientTransformation,
+) -> TrainState:
+  """The state of `of_one_network` after a step along the gradient."""
+  updates, opt_state = adam.update(
+    gradient, state.opt_state[name], state.params[name]
+  )
+  params = optax.apply_updates(state.params[name], updates)
+  return state.replace(
+    step=state.step + 1, params={name: params}, opt_state={name: opt_state}
+  )
+
+
+def create(algorithm: Algorithm, mesh: Mesh, key: jax.Array) -> TrainState:
+  """The initial state, born sharded: no device ever holds all of it."""
+  shardings = mesh_lib.state_shardings(
+    jax.eval_shape(algorithm.init, key), mesh, algorithm.sharding_rules
+  )
+  # XLA:CPU spends 20 s optimising the random numbers of a small network.
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  state = jax.jit(
+    algorithm.init,
+    out_shardings=shardings,
+    compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
+  )(key)
+  frozen = jax.device_put(
+    algorithm.frozen, mesh_lib.state_shardings(algorithm.frozen, mesh)
+  )
+  return state.replace(frozen=frozen)
+
+
+def shardings_of(state: TrainState) -> TrainState:
+  return jax.tree.map(lambda leaf: leaf.sharding, state)
+
+
+def update_ema(ema: Any, params: Any, decay: float) -> Any:
+  return jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, ema, params)
+
+
+def copy(tree: Any) -> Any:
+  """Distinct buffers: a donated state must not hold one array twice."""
+  return jax.tree.map(jnp.copy, tree)

@@ -1,0 +1,174 @@
+"""Trained models for Python: tokens out of clips, and clips out of tokens."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
+from magvit.generators import long_video
+from magvit.generators import sampling
+from magvit.generators import tasks
+from magvit.tokenizer import describe
+from magvit.workdir import folder as workdir_lib
+from magvit.workdir import weights as weights_lib
+from models.tokenizer.tokenizer import to_float
+
+
+class LoadedGenerator:
+  """Samples clips. Make one with `load_generator`."""
+
+  def __init__(self, config: ml_collections.ConfigDict, workdir: str):
+    self.config = config
+    self._workdir = workdir
+    self._programs = {}
+
+  def sample(
+    self,
+    key: jax.Array,
+    num: int,
+    label: int | None = None,
+    task: str = "class_conditional",
+    condition: np.ndarray | jax.Array | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    choice_temperature: float | None = None,
+  ) -> jax.Array:
+    """Generates clips: float32 (num, T, H, W, 3) in [0, 1].
+
+    Args:
+      key: PRNG key; the same key gives the same clips.
+      num: how many.
+      label: class of all of them; None for no class.
+      task: one of the tasks that the model was trained on.
+      condition: clips (num, T, H, W, 3), read where the task is given pixels;
+        needed by every task but class_conditional.
+      steps: predictions of a masked model; None for the config's, as in the
+        next three. Any of those makes a masked model's completions samples, too
+        (config.sampling.completion). An autoregressive model has as many steps
+        as tokens, and no choice_temperature.
+      guidance: 0 is unguided; `magvit.generators.sampling.guidance_of_scale`
+        makes it of the papers' scale.
+      temperature: of drawing tokens; 0 takes the likeliest of a masked model.
+      choice_temperature: of choosing which tokens to keep.
+
+    Raises:
+      ValueError: an unknown task or label, a condition that does not fit, or a
+        setting that the model does not have.
+    """
+    self._check(task, label)
+    shape = (num, *describe.clip_shape(self.config), 3)
+    if condition is None:
+      if tasks.needs_clip(task):
+        raise ValueError(f"task={task!r} needs condition, clips {shape}")
+      condition = np.zeros(shape, np.uint8)
+    if condition.shape != shape:
+      raise ValueError(
+        f"condition of shape {condition.shape} must be {shape}: the model's"
+        " clips"
+      )
+    program = self._program(
+      steps=steps,
+      guidance=guidance,
+      temperature=temperature,
+      choice_temperature=choice_temperature,
+    )
+    return program(self._batch(task, label, condition), key)
+
+  def sample_long(
+    self,
+    key: jax.Array,
+    condition: np.ndarray | jax.Array,
+    frames: int,
+    label: int | None = None,
+    task: str = "frame_prediction",
+    **settings: float | None,
+  ) -> Iterator[jax.Array]:
+    """Predicts on and on: float32 (num, n, H, W, 3) at a time.
+
+    Each clip continues the last `config.condition_frames` frames of the one
+    before. Memory does not grow with `frames`, and one program serves all.
+
+    Args:
+      key: PRNG key; the same key gives the same video.
+      condition: the first frames (num, config.condition_frames, H, W, 3).
+      frames: how many to predict in all.
+      label: class of all of them, read by class_conditional_frame_prediction.
+      task: that, or frame_prediction.
+      **settings: steps, guidance, temperature, choice_temperature of `sample`.
+
+    Raises:
+      ValueError: another task, or a condition that does not fit.
+    """
+    self._check(task, label)
+    if "frame_prediction" not in task:
+      raise ValueError(f"task={task!r} must be a frame prediction")
+    length, height, width = describe.clip_shape(self.config)
+    shape = (self.config.condition_frames, height, width, 3)
+    if condition.shape[1:] != shape:
+      raise ValueError(
+        f"condition of shape {condition.shape} must be (num, {shape[0]},"
+        f" {height}, {width}, 3): condition_frames={shape[0]} first frames"
+      )
+    program = self._program(**settings)
+    predict = lambda video, key: program(self._batch(task, label, video), key)
+    return long_video.roll(predict, key, condition, frames, length)
+
+  def _check(self, task, label) -> None:
+    names = tasks.task_names(self.config)
+    if task not in names:
+      raise ValueError(f"task={task!r} must be one of {names}")
+    classes = self.config.transformer.num_classes
+    if label is not None and not 0 <= label < classes:
+      raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
+
+  def _batch(self, task, label, video):
+    if label is None:
+      label = self.config.transformer.num_classes
+    return {
+      "task": np.int32(tasks.task_names(self.config).index(task)),
+      "label": np.full(len(video), label, np.int32),
+      "video": to_float(jnp.asarray(video)),  # one program for uint8, too
+    }
+
+  def _program(self, **settings):
+    """(batch, key) -> clips, with these fields of config.sampling."""
+    changed = {k: v for k, v in settings.items() if v is not None}
+    name = tuple(sorted(changed.items()))
+    if name not in self._programs:
+      config = sampling.with_settings(self.config, changed)
+      mesh = mesh_lib.data_mesh(jax.devices()[:1])
+      algorithm = trained_lib.build(config, self._workdir, mesh)
+      params = {**self._params(algorithm, mesh), **algorithm.frozen}
+      sample = jax.jit(algorithm.predict["sample"])
+      self._programs[name] = lambda batch, key: sample(params, batch, key)[
+        "video"
+      ]
+    return self._programs[name]
+
+  def _params(self, algorithm, mesh):
+    abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
+    part = {"params": abstract.params}
+    return weights_lib.restore_part(self._workdir, part, mesh)["params"]
+
+
+def load_generator(path: str) -> LoadedGenerator:
+  """The generator of a workdir or of an export.
+
+  Raises:
+    ValueError: nothing was trained there, something else, or an export that was
+      changed.
+  """
+  config = workdir_lib.read_config(path)
+  if config.algorithm == "tokenizer":
+    raise ValueError(
+      f"{path} holds {config.name!r}, which does not generate: use"
+      " load_tokenizer"
+    )
+  weights_lib.latest_step(path)
+  config.mesh.data, config.mesh.fsdp = 1, 1
+  return LoadedGenerator(config, path)

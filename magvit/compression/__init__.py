@@ -1,0 +1,1 @@
+"""Tokens as files, and the study of them against video codecs."""

@@ -1,0 +1,83 @@
+"""A file of coded tokens back to a video that any player shows.
+
+  python -m magvit.decompress --input=FILE.mvt --output=FILE.mp4 --workdir=DIR
+
+DIR is the workdir, or the export, that `magvit.compress` coded it with; one of
+another tokenizer, or of another generator, is refused. The tokens come out bit
+for bit. The MP4 is for looking at: H.264 adds losses of its own, and a study
+scores the frames before them.
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+from absl import logging as absl_logging
+import numpy as np
+
+from evaluation.show import mp4
+from magvit import command_line
+from magvit.compression import file_format
+from magvit.compression import generator_coder
+from magvit.tokenizer import fingerprint
+from magvit.tokenizer import frames as frames_lib
+from magvit.tokenizer import loaded
+from magvit.workdir import folder as workdir_lib
+
+log = logging.getLogger("magvit.decompress")  # __name__ may be __main__
+
+
+def decompress(input_path: str, output_path: str, workdir: str) -> None:
+  """Decodes one file.
+
+  Raises:
+    ValueError: no such file, a damaged one, or one of other models; an output
+      that exists.
+  """
+  if not output_path.endswith(".mp4"):
+    raise ValueError(f"--output={output_path} must end in .mp4")
+  if os.path.exists(output_path):
+    raise ValueError(f"--output={output_path} exists: name another file")
+  if not os.path.isfile(input_path):
+    raise ValueError(f"--input={input_path} is no file")
+  tokenizer, name, generator = models(workdir)
+  with open(input_path, "rb") as f:
+    coded = file_format.unpack(f.read(), name, generator, input_path)
+  frames, height, width = coded.video_shape
+  log.info("%d frames of %d x %d", frames, height, width)
+  with mp4.Writer(output_path, coded.frame_rate) as writer:
+    decoded = frames_lib.decode_frames(
+      tokenizer, [coded.ids_thw], coded.video_shape
+    )
+    for frame_HWC in decoded:
+      writer.add(np.ascontiguousarray(frame_HWC))
+  log.info("wrote %s", output_path)
+
+
+def models(
+  workdir: str,
+) -> tuple[loaded.LoadedTokenizer, str, generator_coder.GeneratorCoder | None]:
+  """(tokenizer, its fingerprint, and the generator if it is one's workdir)."""
+  own = workdir_lib.own_tokenizer(workdir)
+  generator = None if own is None else generator_coder.load(workdir)
+  name = fingerprint.of_workdir(own or workdir)
+  return loaded.load_tokenizer(workdir), name, generator
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--input", required=True, help="file of coded tokens")
+  parser.add_argument("--output", required=True, help="the .mp4 to write")
+  parser.add_argument("--workdir", required=True, help="what it was coded with")
+  arguments = parser.parse_args()
+  absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
+  command_line.log_progress_to_stdout()
+  try:
+    decompress(arguments.input, arguments.output, arguments.workdir)
+  except (ValueError, OSError) as error:
+    sys.exit(command_line.one_line(error))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,402 @@
+"""Compression study: our tokens against HEVC and VVC, over a folder of videos.
+
+  python -m magvit.compress --input=FOLDER --output=FOLDER --workdirs=A,B,...
+
+Each workdir is one point of the curve "tokens": its tokenizer codes every video
+(`magvit/tokenizer/frames.py`), its ids become a file (`file_format.py`), and
+what is scored was decoded from that file; `python -m magvit.decompress` shows
+it. A generator's workdir codes the ids of its tokenizer by its own
+probabilities, on a curve of its own. x265 and vvenc (`video_codecs.py`) code
+the same frames at six quantization parameters each. Rates are all bytes of the
+files, headers too.
+
+  OUTPUT/study.json       settings, means, BD-rates, values at a rate, failures
+  OUTPUT/study.png        rate against distortion
+  OUTPUT/items/VIDEO/     one result and one coded file of each point
+
+Run again, it goes on where it was stopped.
+"""
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import fractions
+import functools
+import itertools
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+from absl import logging as absl_logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from evaluation.metrics import frames as frame_metrics
+from input_pipeline.decoding import media
+from magvit import command_line
+from magvit.compression import decode as decode_file
+from magvit.compression import file_format
+from magvit.compression import rate_distortion
+from magvit.compression import video_codecs
+from magvit.tokenizer import describe
+from magvit.tokenizer import fingerprint
+from magvit.tokenizer import frames as frames_lib
+from magvit.workdir import folder as workdir_lib
+from magvit.workdir import weights as weights_lib
+from models.features import perceptual
+from storage import files
+from storage import progress as progress_lib
+
+log = logging.getLogger("magvit.compress")  # __name__ may be __main__
+
+_FRAMES_AT_ONCE = 4  # of scores
+_PROTOCOL = {
+  "frames": "cut centrally to the aspect, resized (Pillow, bicubic,"
+  " antialiased) to 8-bit RGB, which all are given and compared with",
+  "rate": "8 x all bytes of the file / (frames x height x width)",
+  "x265": "Annex-B; constant QP, -tune psnr, keyint=-1: intra at the start and"
+  " where x265 sees a scene cut",
+  "vvenc": "Annex-B; constant QP, qpa=0, 10 bits, period longer than the video:"
+  " intra at the start",
+  "conversion": "BT.709, limited range, 4:2:0, bicubic, both ways",
+  "tokens": "file of magvit/compression/file_format.py",
+  "scores": "on 8-bit RGB, per frame, mean over frames, then over videos; PSNR"
+  " at most 100 dB; MS-SSIM of five scales on RGB; LPIPS v0.1, VGG-16",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """What is compared; see the flags of the program."""
+
+  workdirs: tuple[str, ...]
+  codecs: tuple[video_codecs.VideoCodec, ...]
+  height: int = 360
+  width: int = 640
+  frames: int | None = None  # only the first ones of each video
+  at_bpp: float = 0.0384
+  lpips: str | None = None  # weights, of models.weights.convert
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contestant:
+  """One point of one curve."""
+
+  curve: str
+  point: str
+  suffix: str
+  # (video (T, H, W, 3), frame rate, path) -> decoded video, further results.
+  code: Callable[..., tuple[np.ndarray, dict[str, Any]]]
+
+
+def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
+  """Runs what is missing of a study and writes its results, returned too.
+
+  Raises:
+    ValueError: no videos, a workdir without a tokenizer, an output of another
+      study; or, after all else was written, videos that failed.
+  """
+  names, settings = _check(study, input_path, output_path)
+  contestants = list(_contestants(study))
+  distance = _lpips(study.lpips)
+  rows, failures = [], {}
+  start, measured = time.monotonic(), 0
+  for number, name in enumerate(names):
+    path = os.path.join(input_path, name)
+    folder = os.path.join(output_path, "items", name)
+    try:
+      video_THWC, of_video = None, []
+      for at, contestant in enumerate(contestants):
+        result = os.path.join(folder, f"{_file_name(contestant)}.json")
+        if not os.path.exists(result):
+          if video_THWC is None:
+            video_THWC, rate = _read(path, study)
+          row = _measure(contestant, video_THWC, rate, folder, distance)
+          row = {"video": name, **row}
+          files.write_atomically(result, json.dumps(row, indent=2) + "\n")
+          measured += 1
+          done = number * len(contestants) + at + 1
+          per_second = measured / max(time.monotonic() - start, 1e-9)
+          total = len(names) * len(contestants)
+          line = progress_lib.progress(
+            "compress", done, total, per_second, "items"
+          )
+          log.info("%s | %s: %s", line, name, _text(row))
+        with open(result) as f:
+          of_video.append(json.load(f))
+      rows += of_video  # of whole videos only: all means are over the same
+    except (ValueError, OSError) as error:
+      failures[name] = " ".join(str(error).split())
+      log.info("%s failed: %s", name, failures[name])
+  results = _summary(study, settings, rows, failures)
+  target = os.path.join(output_path, "study.json")
+  files.write_atomically(target, json.dumps(results, indent=2) + "\n")
+  if rows:
+    plot = rate_distortion.plot(results["curves"])
+    files.write_atomically(os.path.join(output_path, "study.png"), plot)
+  log.info("wrote %s", target)
+  if failures:
+    raise ValueError(
+      f"{len(failures)} of {len(names)} videos in {input_path} failed and are"
+      f" in no mean ({', '.join(list(failures)[:3])}); {target} says why: mend"
+      " them or take them away"
+    )
+  return results
+
+
+def _check(study, input_path, output_path):
+  """(videos, settings); starts a new output, or knows it for its own."""
+  for side in ("height", "width"):
+    if getattr(study, side) < 16 or getattr(study, side) % 2:
+      raise ValueError(
+        f"{side}={getattr(study, side)} must be even, for 4:2:0, and at least"
+        " 16"
+      )
+  if not os.path.isdir(input_path):
+    raise ValueError(f"--input={input_path} is not a folder of videos")
+  names = [
+    name
+    for name in media.find(input_path)[0]
+    if name.lower().endswith(media.VIDEO_SUFFIXES)
+  ]
+  if not names:
+    raise ValueError(
+      f"--input={input_path} holds no videos: their names must end in one of"
+      f" {' '.join(media.VIDEO_SUFFIXES)}"
+    )
+  settings = json.loads(
+    json.dumps(
+      {
+        **dataclasses.asdict(study),
+        "tokens": {w: _describe(w) for w in study.workdirs},
+        "ffmpeg": video_codecs.version(),
+        "jax": f"{jax.__version__} on {jax.devices()[0].device_kind}",
+        "protocol": _PROTOCOL,
+      }
+    )
+  )
+  path = os.path.join(output_path, "settings.json")
+  if os.path.exists(path):
+    with open(path) as f:
+      stored = json.load(f)
+    # What comes of the results alone may change.
+    differ = [k for k in settings if settings[k] != stored.get(k)]
+    differ = [k for k in differ if k != "at_bpp"]
+    if differ:
+      raise ValueError(
+        f"--output={output_path} holds a study of other settings"
+        f" ({', '.join(differ)}): name another folder, or remove it"
+      )
+  elif os.path.isdir(output_path) and os.listdir(output_path):
+    raise ValueError(
+      f"--output={output_path} is not empty and holds no study: name another"
+      " folder"
+    )
+  files.write_atomically(path, json.dumps(settings, indent=2) + "\n")
+  return names, settings
+
+
+def _describe(workdir: str) -> dict[str, Any]:
+  own = workdir_lib.own_tokenizer(workdir) or workdir
+  config = workdir_lib.read_config(own)
+  sizes = describe.sizes(config)
+  return {
+    "tokenizer": fingerprint.of_workdir(own),
+    "strides": f"{sizes.time} in time, {sizes.space} in space",
+    "vocabulary": describe.vocabulary(config),
+    "frames": describe.manner(config),
+    "step": weights_lib.latest_step(own),
+    "coded by": "adaptive contexts"
+    if own == workdir
+    else f"the generator in {workdir}",
+  }
+
+
+def _contestants(study: Study) -> Iterator[_Contestant]:
+  for workdir in study.workdirs:
+    own = workdir_lib.own_tokenizer(workdir)
+    curve = "tokens" if own is None else "tokens, generator"
+    point = os.path.basename(os.path.abspath(workdir))
+    yield _Contestant(curve, point, file_format.SUFFIX, _tokens(workdir))
+  for each in study.codecs:
+    for qp in each.qps:
+      code = functools.partial(_video_codec, each, qp)
+      yield _Contestant(each.name, f"qp {qp}", f".{each.format}", code)
+
+
+def _tokens(workdir: str):
+  """Codes with a workdir's tokenizer, and its generator if it has one."""
+
+  models = functools.cache(lambda: decode_file.models(workdir))
+
+  def code(video_THWC, rate, path):
+    tokenizer, name, generator = models()
+    shape = video_THWC.shape[:3]
+    vocabulary = describe.vocabulary(tokenizer.config)
+    ids_thw = np.concatenate(
+      list(frames_lib.encode_frames(tokenizer, video_THWC))
+    )
+    coded = file_format.Coded(ids_thw, vocabulary, shape, rate, name)
+    files.write_atomically(path, file_format.pack(coded, generator))
+    with open(path, "rb") as f:
+      coded = file_format.unpack(f.read(), name, generator, path)
+    if not np.array_equal(coded.ids_thw, ids_thw):
+      raise ValueError(f"{path} does not decode to the tokens that went in")
+    padded = describe.padded_shape(tokenizer.config, shape)
+    pixels = np.prod(shape)
+    further = {
+      "bpp_uncoded": ids_thw.size * float(np.log2(vocabulary) / pixels),
+      "padding_share": float(1 - pixels / np.prod(padded)),
+    }
+    decoded = frames_lib.decode_frames(tokenizer, [coded.ids_thw], shape)
+    return np.stack(list(decoded)), further
+
+  return code
+
+
+def _video_codec(codec_, qp, video_THWC, rate, path):
+  video_codecs.encode(codec_, qp, video_THWC, rate, path)
+  output_THWC = video_codecs.decode(codec_, path, video_THWC.shape[:3])
+  seconds = video_THWC.shape[0] / rate
+  return output_THWC, {"ffmpeg": codec_.settings(qp, seconds)}
+
+
+def _read(path: str, study: Study) -> tuple[np.ndarray, fractions.Fraction]:
+  """(uint8 (T, H, W, 3) of the study's size, frames per second)."""
+  source = media.probe(path)
+  if source.kind != "video":
+    raise ValueError(f"{path} is an image, not a video")
+  frames = itertools.islice(source.frames(), study.frames)
+  size = (study.height, study.width)
+  return np.stack([_resize(f, *size) for f in frames]), source.frame_rate
+
+
+def _resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+  h, w = frame_HWC.shape[:2]
+  scale = min(h / height, w / width)
+  top, left = (h - scale * height) / 2, (w - scale * width) / 2
+  box = (left, top, w - left, h - top)
+  image = Image.fromarray(np.ascontiguousarray(frame_HWC))
+  resized = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+  return np.asarray(resized)
+
+
+def _measure(contestant, video_THWC, rate, folder, distance) -> dict[str, Any]:
+  path = os.path.join(folder, _file_name(contestant) + contestant.suffix)
+  os.makedirs(folder, exist_ok=True)
+  start = time.monotonic()
+  output_THWC, further = contestant.code(video_THWC, rate, path)
+  seconds = time.monotonic() - start
+  size = os.path.getsize(path)
+  frames, height, width = video_THWC.shape[:3]
+  return {
+    "curve": contestant.curve,
+    "point": contestant.point,
+    "frames": frames,
+    "frame_rate": str(rate),
+    "bytes": size,
+    "bpp": 8 * size / (frames * height * width),
+    **_scores(video_THWC, output_THWC, distance),
+    "seconds": seconds,  # to encode and decode, compilation included
+    **further,
+  }
+
+
+def _scores(video_THWC, output_THWC, distance) -> dict[str, float | None]:
+  large = min(video_THWC.shape[1:3]) >= frame_metrics.MS_SSIM_MIN_SIZE
+  values = {"psnr": [], "ms_ssim": [], "lpips": []}
+  for at in range(0, len(video_THWC), _FRAMES_AT_ONCE):
+    pair = [
+      video[None, at : at + _FRAMES_AT_ONCE] / np.float64(255)
+      for video in (video_THWC, output_THWC)
+    ]
+    values["psnr"] += frame_metrics.psnr(*pair)[0].tolist()
+    if large:
+      values["ms_ssim"] += frame_metrics.ms_ssim(*pair)[0].tolist()
+    if distance is not None:
+      pair = [jnp.asarray(video[0], jnp.float32) for video in pair]
+      values["lpips"] += np.asarray(distance(*pair)).tolist()
+  return {k: float(np.mean(v)) if v else None for k, v in values.items()}
+
+
+def _lpips(path: str | None):
+  if path is None:
+    return None
+  distance, params = perceptual.load("lpips_vgg", path)
+  return functools.partial(jax.jit(distance), params)
+
+
+def _summary(study, settings, rows, failures) -> dict[str, Any]:
+  curves = rate_distortion.mean_curves(rows)
+  return {
+    "settings": settings,
+    "curves": curves,
+    "bd_rate": {
+      "of": "the mean curves, pchip in log(bpp), percent of the second's rate",
+      **rate_distortion.compare(curves),
+    },
+    "at_rate": {
+      "bpp": study.at_bpp,
+      **rate_distortion.at_rate(curves, study.at_bpp),
+    },
+    "videos": len({row["video"] for row in rows}),
+    "items": rows,
+    "failures": failures,
+  }
+
+
+def _file_name(contestant: _Contestant) -> str:
+  return f"{contestant.curve}-{contestant.point}".replace(" ", "_")
+
+
+def _text(row: dict[str, Any]) -> str:
+  return (
+    f"{row['curve']} {row['point']}, {row['bpp']:.4f} bpp, {row['psnr']:.2f} dB"
+  )
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  add = parser.add_argument
+  numbers = lambda text: tuple(int(part) for part in text.split(","))
+  add("--input", required=True, help="folder of videos")
+  add("--output", required=True, help="folder to write, or to go on with")
+  add("--workdirs", default="", help="tokenizers or generators, with commas")
+  add("--size", default="640x360", help="WIDTHxHEIGHT")
+  add("--frames", type=int, help="only the first ones of each video")
+  add("--x265_preset", default="slow")
+  add("--x265_qps", type=numbers, default=(22, 26, 30, 34, 38, 42))
+  add("--vvenc_preset", default="fast")
+  add("--vvenc_qps", type=numbers, default=(22, 26, 30, 34, 38, 42))
+  add("--at_bpp", type=float, default=Study.at_bpp, help="MAGVIT's: 0.0384")
+  add("--lpips", help="weights, of models.weights.convert")
+  arguments = parser.parse_args()
+  absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
+  command_line.log_progress_to_stdout()
+  try:
+    width, height = (int(side) for side in arguments.size.split("x"))
+    study = Study(
+      workdirs=tuple(filter(None, arguments.workdirs.split(","))),
+      codecs=(
+        video_codecs.x265(arguments.x265_preset, arguments.x265_qps),
+        video_codecs.vvenc(arguments.vvenc_preset, arguments.vvenc_qps),
+      ),
+      height=height,
+      width=width,
+      frames=arguments.frames,
+      at_bpp=arguments.at_bpp,
+      lpips=arguments.lpips,
+    )
+    compress(study, arguments.input, arguments.output)
+  except (ValueError, OSError) as error:
+    sys.exit(command_line.one_line(error))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,1 @@
+"""The cost of a program on a chip: memory, operations and traffic."""

@@ -1,0 +1,203 @@
+"""A config's programs, compiled for TPUs that are not there.
+
+libtpu compiles for any topology it knows, without one at hand. The report says
+what a device's memory holds, what the program computes, reads, writes and
+sends, and from these how long a step would take at the least.
+"""
+
+import glob
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+import ml_collections
+import numpy as np
+
+from magvit import mesh as mesh_lib
+from magvit.cost import flops
+from magvit.cost import programs as cost_programs
+from magvit.cost import traffic as traffic_lib
+from storage import files
+
+log = logging.getLogger(__name__)
+
+# Per chip: peak of bfloat16 in FLOP/s, memory in GiB and in bytes/s, links in
+# bytes/s of both directions together (cloud.google.com/tpu/docs, system
+# architecture of each).
+_CHIPS = {
+  "TPU v4": (275e12, 32, 1.2e12, 300e9),
+  "TPU v5 lite": (197e12, 16, 819e9, 200e9),
+  "TPU v5": (459e12, 95, 2.765e12, 600e9),
+  "TPU v6 lite": (918e12, 32, 1.64e12, 448e9),
+}
+_GIB = 2**30
+_REMEDIES = (
+  "split the parameters over more devices (mesh.fsdp), compute again instead"
+  " of keeping (remat=all), compute in bfloat16, lower batch_size or raise"
+  " microbatches, or take a larger topology"
+)
+_ASSUMPTIONS = (
+  "at the least: the longest of matrix products at the peak of bfloat16, memory"
+  " traffic at its full bandwidth and collectives at that of all links, as if"
+  " the three overlapped wholly; MFU counts the products of the model, without"
+  " those computed again"
+)
+
+
+def write(
+  config: ml_collections.ConfigDict, workdir: str, topology: str
+) -> None:
+  """Writes WORKDIR/results/compile-TOPOLOGY.json and prints a table.
+
+  Compiles the exact step of training and the program of evaluation (a
+  tokenizer's reconstruction, a generator's sampling). `tokenizer_workdir` of a
+  generator may name a tokenizer's config (FILE:ARG) instead of a workdir; with
+  `dataset.tokens` its step reads stored tokens.
+
+  Raises:
+    ValueError: no libtpu, an unknown topology, or a config that cannot work.
+  """
+  mesh = mesh_lib.make_mesh(config.mesh, _devices(topology))
+  mesh_lib.check_batch_size(
+    config.batch_size, mesh, microbatches=config.microbatches
+  )
+  algorithm = cost_programs.describe(config, mesh)
+  plain = cost_programs.programs(
+    config,
+    cost_programs.describe(cost_programs.without_remat(config), mesh),
+    mesh,
+  )
+  chip = mesh.devices.flat[0].device_kind
+  report = {
+    "config": config.name,
+    "topology": topology,
+    "chip": chip,
+    "mesh": dict(mesh.shape),
+    "batch_size": config.batch_size,
+    "parameters": cost_programs.parameters(algorithm),
+    "assumptions": _ASSUMPTIONS,
+    "programs": {},
+  }
+  path = os.path.join(
+    workdir, "results", f"compile-{topology.replace(':', '-')}.json"
+  )
+  for name, program in cost_programs.programs(config, algorithm, mesh).items():
+    log.info("compiling %s of %s for %s", name, config.name, topology)
+    function, *_, arguments = plain[name]
+    of_model = flops.count(function, *arguments)
+    report["programs"][name] = _report(mesh, chip, of_model, *program)
+    files.write_atomically(path, json.dumps(report, indent=2) + "\n")
+    for line in table(name, report):
+      log.info("%s", line)
+  log.info("wrote %s", path)
+
+
+def table(name: str, report: dict[str, Any]) -> list[str]:
+  """One program of a report for people."""
+  program = report["programs"][name]
+  lines = [f"{name}, each of the {_count(report['mesh'])} {report['chip']}:"]
+  if not program["fits"]:
+    return [*lines, f"  DOES NOT FIT: {program['error']}; {_REMEDIES}"]
+  memory, seconds = program["memory_gib"], program["seconds"]
+  kept = ", ".join(f"{k} {v:.2f}" for k, v in memory.items() if k != "total")
+  lines += [
+    f"  memory     {memory['total']:.2f} of {program['hbm_gib']} GiB ({kept})",
+    f"  products   {program['flops']:.3e} FLOP ({seconds['compute']:.4f} s)",
+    f"  traffic    {program['bytes']:.3e} bytes ({seconds['memory']:.4f} s)",
+    f"  links      {sum(program['collective_bytes'].values()):.3e} bytes"
+    f" ({seconds['links']:.4f} s)",
+  ]
+  lines += [
+    f"    {kind}: {program['collective_count'][kind]} times, {size:.3e} bytes"
+    for kind, size in sorted(program["collective_bytes"].items())
+  ]
+  return [
+    *lines,
+    f"  estimate   {seconds['least']:.4f} s, MFU {program['mfu']:.0%} at most,"
+    f" bound by {program['bound']}; compiled in"
+    f" {program['compile_seconds']:.0f} s",
+  ]
+
+
+def _devices(topology: str) -> list[Any]:
+  # Read by libtpu: there is no machine to ask about its TPUs.
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_enable_compilation_cache", False)  # time is reported
+  try:
+    return topologies.get_topology_desc(
+      platform="tpu", topology_name=topology
+    ).devices
+  except Exception as error:  # of plugins: no common class
+    raise ValueError(
+      f"--topology={topology} cannot be compiled for ({error}): it needs libtpu"
+      " (pip install libtpu==0.0.52) and a name that libtpu knows, like"
+      " v5e:16x16, v5p:4x4x4 or v6e:16x16"
+    ) from error
+
+
+def _report(
+  mesh, chip, of_model, function, out_shardings, donated, arguments
+) -> dict[str, Any]:
+  peak, hbm, bandwidth, links = _CHIPS.get(chip, (None,) * 4)
+  if peak is None:
+    raise ValueError(f"no peak is known of {chip!r}, only of {sorted(_CHIPS)}")
+  start = time.monotonic()
+  lowered = jax.jit(
+    function, donate_argnums=donated, out_shardings=out_shardings
+  ).lower(*arguments)
+  with tempfile.TemporaryDirectory() as folder:
+    # Its own text of the program: jaxlib cannot read back all of libtpu's.
+    dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+    try:
+      compiled = lowered.compile(dump)
+    except jax.errors.JaxRuntimeError as error:
+      reason = re.search(r"Ran out of memory[^\n]*", str(error))
+      if reason is None:
+        raise
+      return {"fits": False, "error": reason[0]}
+    (path,) = glob.glob(os.path.join(folder, "*after_codegen.txt"))
+    with open(path) as f:
+      traffic = traffic_lib.traffic(f.read())
+  seconds = time.monotonic() - start
+  memory = compiled.memory_analysis()
+  gib = {
+    "arguments": memory.argument_size_in_bytes / _GIB,
+    "results": memory.output_size_in_bytes / _GIB,
+    "shared by both": -memory.alias_size_in_bytes / _GIB,
+    "temporaries": memory.temp_size_in_bytes / _GIB,
+    "code": memory.generated_code_size_in_bytes / _GIB,
+  }
+  gib["total"] = sum(gib.values())
+  run = flops.count(function, *arguments)
+  times = {
+    "compute": run / mesh.size / peak,
+    "memory": traffic.bytes / bandwidth,
+    "links": sum(traffic.collective_bytes.values()) / links,
+  }
+  bound = max(times, key=times.get)
+  times["least"] = times[bound]
+  return {
+    "fits": True,
+    "hbm_gib": hbm,
+    "memory_gib": gib,
+    "flops": run / mesh.size,
+    "flops_of_model": of_model / mesh.size,
+    "bytes": traffic.bytes,
+    "collective_count": traffic.collective_count,
+    "collective_bytes": traffic.collective_bytes,
+    "seconds": times,
+    "mfu": of_model / mesh.size / peak / times["least"],
+    "bound": bound,
+    "compile_seconds": seconds,
+  }
+
+
+def _count(mesh: dict[str, int]) -> int:
+  return int(np.prod(list(mesh.values())))

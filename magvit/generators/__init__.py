@@ -1,0 +1,1 @@
+"""Generators of tokens: tasks, sampling and losses."""

@@ -1,0 +1,311 @@
+"""Algorithm: autoregressive modelling of tokens, one after the other.
+
+The AR-LM that MAGVIT-v2 (arXiv 2310.05737) compares tokenizers with. Each step
+draws one task. `class_conditional` predicts every token of the clip from its
+class; `frame_prediction` is given the first latents, with a class or without,
+which under the causal tokenizer are those of the first frames alone: they are a
+prefix of the sequence, and carry no loss.
+"""
+
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import ml_collections
+import optax
+
+from magvit import algorithm as algorithm_lib
+from magvit import optimizer
+from magvit.algorithm import TrainState
+from magvit.generators import losses as generator_losses
+from magvit.generators import sampling
+from magvit.generators import tasks
+from magvit.generators import tokens as tokens_lib
+from models import network
+from models.quantizers import bits as bits_lib
+from models.tokenizer import tokenizer as tokenizer_network
+from models.transformers import autoregressive as ar_transformer
+
+# What is given in these is a prefix of the sequence, exact under causality.
+_TASKS = (
+  "class_conditional",
+  "frame_prediction",
+  "class_conditional_frame_prediction",
+)
+
+
+def build(
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  tokens: tokens_lib.Tokens | None = None,
+) -> algorithm_lib.Algorithm:
+  """Checks the config, reads the tokenizer, describes the transformer.
+
+  With `tokens` no tokenizer is read; their weights may be shapes alone.
+
+  Raises:
+    ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
+  """
+  c = config
+  tokens = tokens or tokens_lib.open_tokenizer(c, mesh)
+  names = _check(c, tokens)
+  transformer = define_transformer(c, tokens.num)
+  given = [  # tokens that each task is given
+    int(
+      tasks.given_latents(
+        name, tokens.latent_shape, c.condition_frames, tokens.sizes.time
+      ).sum()
+    )
+    for name in names
+  ]
+  given_S = jnp.array(given)  # S: tasks
+  has_class_S = jnp.array([tasks.TASKS[n].class_conditional for n in names])
+  weight_S = jnp.array([c.tasks[n] for n in names])
+  adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
+
+  def init(key: jax.Array) -> TrainState:
+    params = transformer.init(key)
+    return algorithm_lib.of_one_network("transformer", params, adam)
+
+  def factorize(ids) -> jax.Array:
+    """Sub-tokens (..., F)."""
+    return bits_lib.factorize(ids, c.transformer.factor_bits)
+
+  def step(state: TrainState, batch, key: jax.Array):
+    task_key, drop_key, dropout_key = jax.random.split(key, 3)
+    task = jax.random.categorical(task_key, jnp.log(weight_S))
+    parts_BNF = factorize(tokens.of_batch(state.frozen["generator"], batch))
+    label_B = batch["label"]
+    dropped_B = jax.random.uniform(drop_key, label_B.shape) < c.label_drop
+    no_class = c.transformer.num_classes
+    class_B = jnp.where(dropped_B | ~has_class_S[task], no_class, label_B)
+    predicted_N = jnp.arange(tokens.num) >= given_S[task]
+
+    def loss_fn(params, inputs, dropout_key):
+      parts_BNF, class_B = inputs
+      loss_BN, hits_BN = token_losses(
+        transformer,
+        params,
+        parts_BNF,
+        class_B,
+        given_S[task],
+        dropout_key,
+        c.label_smoothing,
+        c.loss_chunks,
+      )
+      mean = lambda x_BN: (x_BN * predicted_N).mean() / predicted_N.mean()
+      return mean(loss_BN), {"loss": mean(loss_BN), "accuracy": mean(hits_BN)}
+
+    gradient, metrics = algorithm_lib.mean_gradient(
+      loss_fn,
+      state.params["transformer"],
+      (parts_BNF, class_B),
+      dropout_key,
+      c.microbatches,
+    )
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    state = algorithm_lib.descend(state, "transformer", gradient, adam)
+    return state, metrics
+
+  def sample(params, batch, key):
+    """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
+
+    batch: {"task": int32 (), place of the task in the config's list of tasks;
+    "label": int32 (B,); "video": (B, T, H, W, 3), read where given}.
+    """
+    task, label_B = batch["task"], batch["label"]
+    class_B = jnp.where(has_class_S[task], label_B, c.transformer.num_classes)
+    if max(given):
+      # Causality: these frames alone have the first tokens of the whole clip.
+      frames = tokenizer_network.to_float(
+        batch["video"][:, : c.condition_frames]
+      )
+      ids = tokens.network(params["generator"], frames, method="encode")
+      prompt_BMF = factorize(ids.reshape(*label_B.shape, max(given)))
+    else:
+      prompt_BMF = factorize(jnp.zeros((*label_B.shape, 0), jnp.int32))
+    parts_BNF = generate(
+      transformer,
+      params["transformer"],
+      key,
+      tokens.num,
+      class_B,
+      prompt_BMF,
+      given_S[task],
+      c.transformer.num_classes,
+      c.sampling,
+    )
+    ids_BN = bits_lib.defactorize(parts_BNF, c.transformer.factor_bits)
+    return {
+      "video": tokens.decode(params["generator"], ids_BN),
+      "ids": ids_BN.reshape(*label_B.shape, *tokens.latent_shape),
+    }
+
+  return algorithm_lib.Algorithm(
+    init=init,
+    step=step,
+    predict={"sample": sample},
+    predict_networks=("transformer",),
+    sharding_rules=c.mesh.rules,
+    frozen={"generator": tokens.params},
+  )
+
+
+def token_losses(
+  transformer: network.Network,
+  params: Any,
+  parts_BNF: jax.Array,
+  class_B: jax.Array,
+  given: int | jax.Array,
+  dropout_key: jax.Array | None,
+  label_smoothing: float,
+  chunks: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Loss of each token in nats, summed over its heads; whether all are right.
+
+  Both (B, N). The logits of N / chunks tokens exist at a time, also in the
+  backward pass, which computes them again: all of them, over 2^18 values,
+  would take 1.3 GB for each clip of 1,280 tokens and each copy of them.
+  """
+  x_BND = transformer(
+    params, parts_BNF, class_B, given, dropout_key, method="features"
+  )
+  batch, tokens, factors = parts_BNF.shape
+
+  @jax.checkpoint
+  def of_chunk(chunk):
+    x_BnD, parts_BnF = chunk
+    loss_Bn, hits_Bn = 0.0, True
+    for f in range(factors):
+      logits_BnV = transformer(
+        params, x_BnD, parts_BnF[..., :f], method="logits"
+      )
+      target_Bn = parts_BnF[..., f]
+      loss_Bn += generator_losses.cross_entropy(
+        logits_BnV, target_Bn, label_smoothing
+      )
+      hits_Bn &= logits_BnV.argmax(-1) == target_Bn
+    return loss_Bn, hits_Bn
+
+  in_chunks = (batch, chunks, tokens // chunks)
+  split = lambda a: a.reshape(*in_chunks, a.shape[-1]).swapaxes(0, 1)
+  join = lambda a: a.swapaxes(0, 1).reshape(batch, tokens)
+  loss, hits = lax.map(of_chunk, (split(x_BND), split(parts_BNF)))
+  return join(loss), join(hits)
+
+
+def generate(
+  transformer: network.Network,
+  params: Any,
+  key: jax.Array,
+  num_tokens: int,
+  class_B: jax.Array,
+  prompt_BMF: jax.Array,
+  given: int | jax.Array,
+  no_class: int,
+  settings: ml_collections.ConfigDict,
+) -> jax.Array:
+  """Samples the tokens of a batch of clips: int32 (B, N, F).
+
+  One loop over the tokens that are not given, each step on one position and
+  the cache of those before. With guidance a step runs on two halves, of which
+  the second sees no class; what is given both see, as it cannot be left out
+  of a sequence. Sub-token f of token n is drawn with the key folded with n,
+  then f, from the guided logits over the temperature, truncated.
+
+  Args:
+    transformer: an `ArTransformer`.
+    params: its parameters.
+    key: PRNG key.
+    num_tokens: N.
+    class_B: int32 in 0..no_class.
+    prompt_BMF: begins with the given tokens; the rest is ignored.
+    given: how many there are, at most M, below N.
+    no_class: the class that means "no class".
+    settings: `guidance`, `temperature`, `top_k` and `top_p`, not traced.
+  """
+  batch, prompt, factors = prompt_BMF.shape
+  guided = bool(settings.guidance)
+  twice = lambda a: jnp.concatenate([a, a]) if guided else a
+  classes = class_B
+  if guided:
+    classes = jnp.concatenate([class_B, jnp.full_like(class_B, no_class)])
+
+  def draw(key, x_B1D, earlier_Bf):
+    logits_BV = transformer(
+      params, x_B1D, twice(earlier_Bf)[:, None], method="logits"
+    )[:, 0]
+    if guided:
+      conditional_BV, unconditional_BV = jnp.split(logits_BV, 2)
+      (logits_BV,) = sampling.guide(
+        [conditional_BV], [unconditional_BV], settings.guidance
+      )
+    logits_BV /= settings.temperature
+    logits_BV = sampling.truncate(logits_BV, settings.top_k, settings.top_p)
+    return jax.random.categorical(key, logits_BV)
+
+  def one_token(n, carry):
+    parts_BNF, cache = carry
+    previous_BF = twice(parts_BNF[:, n - 1])
+    x_B1D, cache = transformer(
+      params, previous_BF, classes, n, cache, method="step"
+    )
+    token_key = jax.random.fold_in(key, n)
+    for f in range(factors):
+      drawn_B = draw(
+        jax.random.fold_in(token_key, f), x_B1D, parts_BNF[:, n, :f]
+      )
+      parts_BNF = parts_BNF.at[:, n, f].set(drawn_B)
+    return parts_BNF, cache
+
+  cache = transformer(params, twice(prompt_BMF), classes, given, method="start")
+  parts_BNF = jnp.zeros((batch, num_tokens, factors), jnp.int32)
+  parts_BNF = parts_BNF.at[:, :prompt].set(prompt_BMF)
+  start = (parts_BNF, cache)
+  return lax.fori_loop(given, num_tokens, one_token, start)[0]
+
+
+def define_transformer(
+  config: ml_collections.ConfigDict, tokens: int
+) -> network.Network:
+  """The transformer of a config, for clips of this many tokens."""
+  settings, dtype = tokens_lib.transformer_settings(config)
+  return network.define(
+    lambda rngs: ar_transformer.ArTransformer(
+      num_tokens=tokens, **settings, rngs=rngs
+    ),
+    dtype,
+  )
+
+
+def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
+  names = tasks.task_names(config)
+  if set(names) - set(_TASKS):
+    raise ValueError(
+      f"tasks={dict(config.tasks)} of an autoregressive model can only be"
+      f" {', '.join(_TASKS)}, whose condition is a prefix of the tokens: for"
+      " others train a masked model"
+    )
+  tokens.check_factors(config)
+  predicts = [name for name in names if tasks.needs_clip(name)]
+  if predicts:
+    if not tokens.sizes.causal:
+      raise ValueError(
+        f"tasks.{predicts[0]} needs a causal tokenizer, and that in"
+        f" {config.tokenizer_workdir} is not: set it to 0"
+      )
+    tasks.check_condition_frames(
+      config.condition_frames, config.dataset.frames, tokens.sizes.time
+    )
+  if config.loss_chunks < 1 or tokens.num % config.loss_chunks:
+    raise ValueError(
+      f"loss_chunks={config.loss_chunks} must divide the {tokens.num} tokens"
+      " of a clip, as 1 does"
+    )
+  settings = config.sampling
+  sampling.check_truncation(
+    settings.temperature, settings.top_k, settings.top_p
+  )
+  return names

@@ -1,0 +1,238 @@
+"""Iterative parallel decoding, the whole loop as one program.
+
+MaskGIT / MAGVIT decoding (google-research/magvit `parallel_decode.py`): every
+step predicts all tokens at once, keeps the most confident and masks the rest
+again, fewer each time.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import ml_collections
+
+# (parts_BNF, decided_BN, step from 0) -> logits (B, N, V) of each of the F
+# sub-tokens; the parts not decided hold the condition where it is given.
+Predictor = Callable[[jax.Array, jax.Array, jax.Array], Sequence[jax.Array]]
+
+# (progress from 0 at the first step to 1 at the last, power) -> share of the
+# guidance in force. MDT's (arXiv 2303.14389) starts without guidance.
+GUIDANCE_SCHEDULES: dict[str, Callable] = {
+  "constant": lambda progress, power: jnp.ones_like(progress),
+  "power_cosine": lambda progress, power: (
+    0.5 * (1.0 - jnp.cos(math.pi * progress**power))
+  ),
+}
+
+COMPLETIONS = ("sample", "likeliest")  # see configs/base.py
+
+# (progress r in [0, 1], N tokens) -> share of the tokens still masked.
+SCHEDULES: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+  "cosine": lambda r, n: jnp.cos(0.5 * math.pi * r),
+  "uniform": lambda r, n: 1.0 - r,
+  "exp": lambda r, n: 1.0 - 2.0 ** (-math.log2(n) * (1.0 - r)),
+  "log": lambda r, n: jnp.minimum(-jnp.log2(r) / math.log2(n), 1.0),
+  "pow0.5": lambda r, n: 1.0 - r**0.5,
+  "pow2": lambda r, n: 1.0 - r**2,
+  "pow3": lambda r, n: 1.0 - r**3,
+}
+
+
+def decode(
+  key: jax.Array,
+  predict: Predictor,
+  condition_BNF: jax.Array,
+  fixed_BN: jax.Array,
+  steps: int,
+  schedule: str,
+  choice_temperature: float | jax.Array,
+  temperature: float | jax.Array = 1.0,
+) -> jax.Array:
+  """Samples the tokens of a batch of clips: int32 (B, N, F).
+
+  Args:
+    key: PRNG key.
+    predict: logits of all tokens, of the distribution to sample from.
+    condition_BNF: sub-tokens of the condition, anything where none is given.
+    fixed_BN: bool; these keep their condition token.
+    steps: number of predictions, any.
+    schedule: name in `masking.SCHEDULES`.
+    choice_temperature: scale of the Gumbel noise added to log-probabilities
+      when choosing what to keep; it falls linearly to 0 at the last step.
+    temperature: of drawing tokens; 0 takes the likeliest.
+  """
+  tokens = fixed_BN.shape[1]
+
+  def one_step(carry, k):
+    parts_BNF, decided_BN = carry
+    sample_key, choice_key = jax.random.split(jax.random.fold_in(key, k))
+    current_BNF = jnp.where(decided_BN[..., None], parts_BNF, condition_BNF)
+    logits = predict(current_BNF, decided_BN, k)
+    drawn_BNF, log_p_BN = sample_factors(sample_key, logits, temperature)
+    sampled_BNF = jnp.where(decided_BN[..., None], parts_BNF, drawn_BNF)
+    progress = (k + 1) / steps
+    noise_BN = jax.random.gumbel(choice_key, log_p_BN.shape)
+    confidence_BN = log_p_BN + choice_temperature * (1.0 - progress) * noise_BN
+    confidence_BN = jnp.where(decided_BN, jnp.inf, confidence_BN)
+    share = SCHEDULES[schedule](progress, tokens)
+    undecided_B1 = (~decided_BN).sum(-1, keepdims=True)
+    remask_B1 = jnp.clip(jnp.floor(tokens * share), 1, undecided_B1 - 1)
+    rank_BN = confidence_BN.argsort(-1).argsort(-1)  # 0: least confident
+    return (sampled_BNF, rank_BN >= remask_B1), None
+
+  start = (condition_BNF, fixed_BN)
+  (parts_BNF, _), _ = lax.scan(one_step, start, jnp.arange(steps))
+  # The last step masks some again, but its sample is complete.
+  return parts_BNF
+
+
+def sample_factors(
+  key: jax.Array,
+  logits: Sequence[jax.Array],
+  temperature: float | jax.Array = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+  """Draws each sub-token; the log-probabilities of the draws are summed.
+
+  These are the model's, before the temperature: at 0 all draws are certain,
+  and would say nothing about what to keep.
+  """
+  drawn, total = [], 0.0
+  for factor, logits_BNV in enumerate(logits):
+    log_p_BNV = jax.nn.log_softmax(logits_BNV)
+    # As jax.random.categorical, but for a temperature that may be 0.
+    noise_BNV = jax.random.gumbel(
+      jax.random.fold_in(key, factor), logits_BNV.shape
+    )
+    token_BN = (temperature * noise_BNV + logits_BNV).argmax(-1)
+    drawn.append(token_BN)
+    total += jnp.take_along_axis(log_p_BNV, token_BN[..., None], -1)[..., 0]
+  return jnp.stack(drawn, -1), total
+
+
+def guide(
+  conditional: Sequence[jax.Array],
+  unconditional: Sequence[jax.Array],
+  guidance: float | jax.Array,
+) -> list[jax.Array]:
+  """logits + guidance * (logits - unconditional), per head; 0 is unguided."""
+  return [
+    c + guidance * (c - u)
+    for c, u in zip(conditional, unconditional, strict=True)
+  ]
+
+
+def guidance_at(
+  step: jax.Array, steps: int, guidance: float, schedule: str, power: float
+) -> jax.Array:
+  """The guidance of step 0..steps - 1; a single step has all of it."""
+  progress = step / (steps - 1) if steps > 1 else jnp.ones(())
+  return guidance * GUIDANCE_SCHEDULES[schedule](progress, power)
+
+
+def guidance_of_scale(scale: float) -> float:
+  """Our guidance s for a scale w of the other convention; 1 is unguided.
+
+  u + w (l - u) = l + s (l - u) with s = w - 1: the papers' scale 25 is 24.
+  """
+  return scale - 1.0
+
+
+def with_settings(
+  config: ml_collections.ConfigDict, settings: Mapping[str, float]
+) -> ml_collections.ConfigDict:
+  """A generator's config with these fields of its section `sampling`.
+
+  Any but `steps` asks for samples, and so makes completions samples, too.
+
+  Raises:
+    ValueError: a setting that this kind of model does not have.
+  """
+  config = ml_collections.ConfigDict(config.to_dict())
+  for field, value in settings.items():
+    if field not in config.sampling:
+      raise ValueError(
+        f"{field}={value} is no setting of this {config.algorithm} model:"
+        f" leave it out; it has {sorted(config.sampling)}"
+      )
+    config.sampling[field] = value
+  if set(settings) - {"steps"} and "completion" in config.sampling:
+    config.sampling.completion = "sample"
+  return config
+
+
+def check_settings(settings: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for a field of `config.sampling` that cannot work."""
+  if settings.steps < 1:
+    raise ValueError(f"sampling.steps={settings.steps} must be at least 1")
+  for field, known in (
+    ("schedule", SCHEDULES),
+    ("guidance_schedule", GUIDANCE_SCHEDULES),
+    ("completion", COMPLETIONS),
+  ):
+    if settings[field] not in known:
+      raise ValueError(
+        f"sampling.{field}={settings[field]!r} must be one of {sorted(known)}"
+      )
+  for field in ("choice_temperature", "temperature"):
+    if settings[field] < 0:
+      raise ValueError(
+        f"sampling.{field}={settings[field]} must not be negative; 0 is without"
+        " noise"
+      )
+  if settings.guidance_power <= 0:
+    raise ValueError(
+      f"sampling.guidance_power={settings.guidance_power} must be positive"
+    )
+
+
+def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
+  """Minus infinity for the values (..., V) that are not to be drawn.
+
+  Keeps the `top_k` most likely (0: all); then, of what they leave of the
+  distribution, the fewest most likely values that hold `top_p` of it (1: all).
+  Values as likely as the last one kept are kept, too.
+  """
+  if 0 < top_k < logits.shape[-1]:
+    last = lax.top_k(logits, top_k)[0][..., -1:]
+    logits = jnp.where(logits >= last, logits, -jnp.inf)
+  if top_p < 1.0:
+    falling = -jnp.sort(-logits)
+    p = jax.nn.softmax(falling)
+    needed = p.cumsum(-1) - p < top_p  # what comes before does not suffice
+    last = jnp.where(needed, falling, jnp.inf).min(-1, keepdims=True)
+    logits = jnp.where(logits >= last, logits, -jnp.inf)
+  return logits
+
+
+def check_truncation(temperature: float, top_k: int, top_p: float) -> None:
+  """Raises ValueError for settings of one draw that cannot work."""
+  if temperature <= 0:
+    raise ValueError(
+      f"sampling.temperature={temperature} must be above 0; to draw the most"
+      " likely token always, set sampling.top_k=1"
+    )
+  if top_k < 0:
+    raise ValueError(f"sampling.top_k={top_k} must be at least 1, or 0: off")
+  if not 0 < top_p <= 1:
+    raise ValueError(
+      f"sampling.top_p={top_p} must be above 0 and at most 1, which is off"
+    )
+
+
+def training_mask(
+  key: jax.Array, batch: int, tokens: int, ratio_per_clip: bool
+) -> jax.Array:
+  """bool (B, N), True where masked: floor(N cos(pi r / 2)) >= 1 of N tokens.
+
+  r ~ U(0, 1), one for the batch as in MAGVIT, or one per clip.
+  """
+  ratio_key, order_key = jax.random.split(key)
+  r_B1 = jax.random.uniform(ratio_key, (batch if ratio_per_clip else 1, 1))
+  share_B1 = SCHEDULES["cosine"](r_B1, tokens)
+  masked_B1 = jnp.maximum(1, jnp.floor(tokens * share_B1))
+  order_BN = jax.random.uniform(order_key, (batch, tokens)).argsort(-1)
+  return order_BN.argsort(-1) < masked_B1  # by rank: ties mask nothing extra

@@ -1,0 +1,256 @@
+"""Mask schedules, and the geometry of the generation tasks (COMMIT).
+
+MAGVIT, arXiv 2212.05199, section 3.2 and appendix; google-research/magvit
+`mask_schedule.py`, `cond_utils.py`, `task_registry.py`. A task says which
+region of a clip is given, on the pixels and, by the same formula, on the grid
+of latents, and how the rest of the condition clip is filled before it is
+tokenized.
+
+Given latents are treated in one of two ways when sampling. Those whose tokens
+the condition clip is sure to have in common with the true clip are kept. That
+is so where a causal tokenizer has seen given frames only: all of frame
+prediction, the first latent of interpolation. The others start from the
+condition's tokens and are predicted like the rest (COMMIT), since a latent
+there has also seen what was filled in: in interpolation the last one, through
+time; in inpainting and outpainting every one, through the convolutions in
+space. With a tokenizer that is not causal, none is kept.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+TASK_SLOTS = 16  # rows of the task table; new tasks take free ones
+
+# Rows of the task table; never reused. As in v1, one for all outpainting, and
+# one for frame prediction with and without a class. Unlike in v1's released
+# code, where it takes outpainting's, inpainting has its own.
+_GENERATION, _PREDICTION, _INPAINTING, _INTERPOLATION, _OUTPAINTING = range(5)
+
+# (shape (T, H, W), frames given to frame prediction) -> bool (T, H, W). Of
+# pixels or of latents: the formula is the same.
+Region = Callable[[Sequence[int], int], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One generation task."""
+
+  token: int  # row of the task table
+  class_conditional: bool  # else the class is "no class"
+  given: Region
+  # (video, given) -> the condition clip that is tokenized
+  fill: Callable[[jax.Array, np.ndarray], jax.Array]
+  kept: Region  # the given latents that are exact under causality
+
+  @property
+  def exact(self) -> bool:
+    """Whether the condition clip has the true tokens wherever it is given."""
+    return self.kept is self.given
+
+
+def _nothing(shape: Sequence[int], frames: int) -> np.ndarray:
+  del frames
+  return np.zeros(shape, bool)
+
+
+def _first_frames(shape: Sequence[int], frames: int) -> np.ndarray:
+  given = np.zeros(shape, bool)
+  given[:frames] = True
+  return given
+
+
+def _first_frame(shape: Sequence[int], frames: int) -> np.ndarray:
+  del frames
+  return _first_frames(shape, 1)
+
+
+def _both_ends(shape: Sequence[int], frames: int) -> np.ndarray:
+  given = _first_frame(shape, frames)
+  given[-1] = True
+  return given
+
+
+def _rows(shape: Sequence[int], frames: int) -> np.ndarray:
+  given = _nothing(shape, frames)
+  given[:, shape[1] // 4 : 3 * shape[1] // 4] = True
+  return given
+
+
+def _columns(shape: Sequence[int], frames: int) -> np.ndarray:
+  given = _nothing(shape, frames)
+  given[:, :, shape[2] // 4 : 3 * shape[2] // 4] = True
+  return given
+
+
+def _sliding_columns(shape: Sequence[int], frames: int) -> np.ndarray:
+  """Half the width, from the left end in frame 0 to the right in the last."""
+  given = _nothing(shape, frames)
+  half = shape[2] // 2
+  starts = np.round(np.linspace(0, half, shape[0])).astype(int)
+  for frame, start in zip(given, starts, strict=True):
+    frame[:, start : start + half] = True
+  return given
+
+
+def _both(a: Region, b: Region) -> Region:
+  return lambda shape, frames: a(shape, frames) & b(shape, frames)
+
+
+def _all_but(region: Region) -> Region:
+  return lambda shape, frames: ~region(shape, frames)
+
+
+def _with_zeros(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
+  return jnp.where(given_THW[..., None], video_BTHWC, 0)
+
+
+def _with_last_frame(
+  video_BTHWC: jax.Array, given_THW: np.ndarray
+) -> jax.Array:
+  frames = int(given_THW.all((1, 2)).sum())
+  last = np.minimum(np.arange(len(given_THW)), frames - 1)
+  return video_BTHWC[:, last]
+
+
+def _interpolated(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
+  """Hidden frame k of n is k / (n + 1) of the way from first to last."""
+  way_T = np.linspace(0, 1, len(given_THW), dtype=np.float32)
+  way_T111 = way_T[:, None, None, None]
+  return (1 - way_T111) * video_BTHWC[:, :1] + way_T111 * video_BTHWC[:, -1:]
+
+
+def _with_edges(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
+  """The border of a box that is the same in all frames, repeated outwards."""
+  rows, columns = (np.flatnonzero(given_THW[0].any(axis)) for axis in (1, 0))
+  _, height, width = given_THW.shape
+  rows = np.arange(height).clip(rows[0], rows[-1])
+  columns = np.arange(width).clip(columns[0], columns[-1])
+  return video_BTHWC[:, :, rows[:, None], columns]
+
+
+_CENTRE = _both(_rows, _columns)
+
+TASKS: dict[str, Task] = {
+  "class_conditional": Task(
+    _GENERATION, True, _nothing, _with_zeros, kept=_nothing
+  ),
+  "frame_prediction": Task(
+    _PREDICTION, False, _first_frames, _with_last_frame, kept=_first_frames
+  ),
+  "class_conditional_frame_prediction": Task(
+    _PREDICTION, True, _first_frames, _with_last_frame, kept=_first_frames
+  ),
+  "interpolation": Task(
+    _INTERPOLATION, False, _both_ends, _interpolated, kept=_first_frame
+  ),
+  "central_outpainting": Task(
+    _OUTPAINTING, False, _CENTRE, _with_edges, kept=_nothing
+  ),
+  "vertical_outpainting": Task(
+    _OUTPAINTING, False, _columns, _with_edges, kept=_nothing
+  ),
+  "horizontal_outpainting": Task(
+    _OUTPAINTING, False, _rows, _with_edges, kept=_nothing
+  ),
+  "dynamic_outpainting": Task(
+    _OUTPAINTING, False, _sliding_columns, _with_zeros, kept=_nothing
+  ),
+  "central_inpainting": Task(
+    _INPAINTING, False, _all_but(_CENTRE), _with_zeros, kept=_nothing
+  ),
+  "dynamic_inpainting": Task(
+    _INPAINTING,
+    False,
+    _all_but(_both(_rows, _sliding_columns)),
+    _with_zeros,
+    kept=_nothing,
+  ),
+}
+
+
+def task_names(config: ml_collections.ConfigDict) -> list[str]:
+  """The tasks a config trains, in the order of `TASKS`.
+
+  Raises:
+    ValueError: an unknown task, or none of positive weight.
+  """
+  names = [name for name in TASKS if config.tasks.get(name, 0.0) > 0]
+  if set(config.tasks) - set(TASKS) or not names:
+    raise ValueError(
+      f"tasks={dict(config.tasks)} must give a positive weight to one or more"
+      f" of {sorted(TASKS)}"
+    )
+  return names
+
+
+def needs_clip(task: str) -> bool:
+  """Whether a task is given pixels."""
+  return TASKS[task].given is not _nothing
+
+
+def given_pixels(
+  task: str, video_shape: Sequence[int], condition_frames: int
+) -> np.ndarray:
+  """bool (T, H, W): the pixels a task is given."""
+  return TASKS[task].given(video_shape, condition_frames)
+
+
+def given_latents(
+  task: str,
+  latent_shape: Sequence[int],
+  condition_frames: int,
+  time_factor: int,
+  causal: bool = True,
+) -> np.ndarray:
+  """bool (t, h, w): the latents a task is given.
+
+  1 + k s frames of a causal tokenizer of stride s are 1 + k latents. Of any
+  other, the latents wholly inside c frames count, c // s, but at least one, as
+  in v1.
+
+  Raises:
+    ValueError: a grid so small that all of it is given, or nothing.
+  """
+  frames = _latent_frames(condition_frames, time_factor, causal)
+  given_thw = TASKS[task].given(latent_shape, frames)
+  if needs_clip(task) and (given_thw.all() or not given_thw.any()):
+    raise ValueError(
+      f"tasks.{task} leaves nothing to generate, or nothing given, of"
+      f" {tuple(latent_shape)} latents: set it to 0, or give larger clips"
+      " (dataset.frames, dataset.size)"
+    )
+  return given_thw
+
+
+def kept_latents(
+  task: str,
+  latent_shape: Sequence[int],
+  condition_frames: int,
+  time_factor: int,
+  causal: bool = True,
+) -> np.ndarray:
+  """bool (t, h, w): those of the given latents that sampling keeps."""
+  frames = _latent_frames(condition_frames, time_factor, causal)
+  return TASKS[task].kept(latent_shape, frames) & causal
+
+
+def _latent_frames(frames: int, time_factor: int, causal: bool) -> int:
+  if causal:
+    return 1 + (frames - 1) // time_factor
+  return max(1, frames // time_factor)
+
+
+def check_condition_frames(frames: int, clip_length: int, factor: int) -> None:
+  """Raises ValueError unless whole latents stand for the given frames."""
+  if not 1 <= frames < clip_length or (frames - 1) % factor:
+    raise ValueError(
+      f"condition_frames={frames} must be 1 + a multiple of the temporal"
+      f" stride {factor}, below the clip length {clip_length}: e.g."
+      f" {list(range(1, clip_length, factor))}"
+    )

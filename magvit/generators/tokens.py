@@ -1,0 +1,207 @@
+"""The tokens a generator models, and the tokenizer that makes them."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import ml_collections
+
+from input_pipeline.sources import token_shards
+from magvit.generators import tasks
+from magvit.tokenizer import describe
+from magvit.tokenizer import fingerprint
+from magvit.workdir import folder as workdir_lib
+from models import network as network_lib
+from models.tokenizer import geometry
+from models.tokenizer import tokenizer as tokenizer_network
+
+_CLIP_FIELDS = (
+  *("name", "frames", "size", "motion", "seed", "fold", "mixture", "stride"),
+  *("train_window", "train_crop", "short_videos", "short_side", "scale"),
+  *("flip", "filter"),
+)
+_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """A trained tokenizer, and the token grid of a generator's clips."""
+
+  network_lib: network_lib.Network
+  params: Any  # the tokenizer's weights, for TrainState.frozen["generator"]
+  sizes: geometry.Sizes
+  latent_shape: tuple[int, int, int]  # (t, h, w)
+  vocabulary: int
+
+  @property
+  def num(self) -> int:
+    """N, tokens of a clip."""
+    return math.prod(self.latent_shape)
+
+  def of_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """int32 (B, N): the batch's "ids" if it has them, else of its "video"."""
+    if "ids" in batch:
+      return batch["ids"].reshape(-1, self.num)
+    return self.encode(params, tokenizer_network.to_float(batch["video"]))
+
+  def stored_condition(
+    self, batch: Mapping[str, jax.Array], task: str
+  ) -> jax.Array:
+    """int32 (B, N), true in the task's given region; of a batch with "ids"."""
+    stored = needs_condition_tokens(task, self.sizes.causal)
+    ids_Bthw = batch[token_shards.CONDITION + task if stored else "ids"]
+    return ids_Bthw.reshape(-1, self.num)
+
+  def encode(self, params: Any, video_BTHWC: jax.Array) -> jax.Array:
+    """Float clips to ids, int32 (B, N) in (t, h, w) raster order."""
+    ids_Bthw = self.network(params, video_BTHWC, method="encode")
+    return ids_Bthw.reshape(ids_Bthw.shape[0], self.num)
+
+  def check_factors(self, config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError unless a generator's sub-tokens make up the ids."""
+    bits = tuple(config.transformer.factor_bits)
+    if 2 ** sum(bits) != self.vocabulary:
+      raise ValueError(
+        f"transformer.factor_bits={bits} must add up to log2 of the"
+        f" {self.vocabulary} codes of the tokenizer in"
+        f" {config.tokenizer_workdir}, {math.log2(self.vocabulary):g}"
+      )
+
+  def decode(self, params: Any, ids_BN: jax.Array) -> jax.Array:
+    """Ids to clips, float32 (B, T, H, W, 3) in [0, 1]."""
+    ids_Bthw = ids_BN.reshape(ids_BN.shape[0], *self.latent_shape)
+    video = self.network(params, ids_Bthw, method="decode")
+    return jnp.clip(video, 0.0, 1.0)
+
+
+def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
+  """Reads the tokenizer of a generator's config.
+
+  Raises:
+    ValueError: no tokenizer there, or clips that it rejects.
+  """
+  workdir = config.tokenizer_workdir
+  if not workdir:
+    raise ValueError(
+      "tokenizer_workdir is empty: give the workdir of a trained tokenizer"
+      " (--config.tokenizer_workdir=DIR)"
+    )
+  tokens = describe_tokenizer(config, workdir_lib.read_config(workdir))
+  _, params = describe.restore_generator(workdir, mesh)
+  return dataclasses.replace(tokens, params=params)
+
+
+def describe_tokenizer(
+  config: ml_collections.ConfigDict, made_by: ml_collections.ConfigDict
+) -> Tokens:
+  """A generator's tokenizer by its config; `params` are shapes alone.
+
+  Raises:
+    ValueError: the config of something else, or clips that it rejects.
+  """
+  if made_by.algorithm != "tokenizer":
+    raise ValueError(
+      f"tokenizer_workdir={config.tokenizer_workdir} holds {made_by.name!r},"
+      " not a tokenizer"
+    )
+  if config.dataset.joint_images:
+    raise ValueError(
+      f"dataset.joint_images={config.dataset.joint_images} is for tokenizers:"
+      " set it to 0"
+    )
+  sizes = describe.sizes(made_by)
+  latent_shape = sizes.latent(describe.clip_shape(config))
+  vocabulary = describe.vocabulary(made_by)
+  net = describe.define_tokenizer(made_by)
+  shapes = jax.eval_shape(net.init, jax.random.key(0))
+  return Tokens(net, shapes, sizes, latent_shape, vocabulary)
+
+
+def needs_condition_tokens(task: str, causal: bool) -> bool:
+  """Whether a condition clip has other tokens in its given region than a clip.
+
+  Then tokenizing a data set stores them, too.
+  """
+  exact = causal and tasks.TASKS[task].exact
+  return tasks.needs_clip(task) and not exact
+
+
+def transformer_settings(
+  config: ml_collections.ConfigDict,
+) -> tuple[dict[str, Any], Any]:
+  """(arguments of a generator's network, the dtype that it computes in)."""
+  settings = config.transformer.to_dict()
+  name = settings.pop("dtype")
+  if name not in _DTYPES:
+    raise ValueError(
+      f"transformer.dtype={name!r} must be one of {sorted(_DTYPES)}"
+    )
+  return settings, _DTYPES[name]
+
+
+def clips_of(dataset: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What decides which clips a data set gives; of JSON's types."""
+  fields = json.loads(dataset.to_json())
+  return {name: fields[name] for name in _CLIP_FIELDS}
+
+
+def check_stored(config: ml_collections.ConfigDict) -> None:
+  """Checks that a generator may train on the tokens of `dataset.tokens`.
+
+  Raises:
+    ValueError: tokens of another tokenizer, data set or clip size; a task
+      whose condition tokens were not stored, or for other given pixels.
+  """
+  folder = config.dataset.tokens
+  if not folder:
+    return
+  if "tokenizer_workdir" not in config:
+    raise ValueError(
+      f"dataset.tokens={folder} is for generators: set it to '', because a"
+      " tokenizer trains from pixels"
+    )
+  contents, _ = token_shards.read_manifest(folder)
+  workdir = config.tokenizer_workdir
+  made_by = fingerprint.of_workdir(workdir)
+  if made_by != contents.tokenizer:
+    raise ValueError(
+      f"dataset.tokens={folder} was made by the tokenizer"
+      f" {contents.tokenizer[:16]}, and that of tokenizer_workdir={workdir}"
+      f" is {made_by[:16]}: name the workdir that made them, or make others"
+      " with --mode=tokenize"
+    )
+  dataset = {**clips_of(config.dataset), "split": "train"}
+  for field, stored in contents.dataset.items():
+    wanted = dataset[field]
+    if stored != wanted:
+      raise ValueError(
+        f"dataset.tokens={folder} was made from {field}={stored!r}, and"
+        f" training needs {field}={wanted!r}: change dataset.{field}, or make"
+        " tokens of that with --mode=tokenize"
+      )
+  causal = describe.sizes(workdir_lib.read_config(workdir)).causal
+  for name in tasks.task_names(config) if "tasks" in config else ():
+    if not needs_condition_tokens(name, causal):
+      continue
+    if name not in contents.tasks:
+      raise ValueError(
+        f"tasks.{name}={config.tasks[name]} needs condition tokens, and"
+        f" dataset.tokens={folder} holds those of {list(contents.tasks)}: set"
+        f" it to 0, or make them with --mode=tokenize --tasks={name},..."
+      )
+    given = [
+      tasks.given_pixels(name, contents.clip_shape, frames)
+      for frames in (contents.condition_frames, config.condition_frames)
+    ]
+    if (given[0] != given[1]).any():
+      raise ValueError(
+        f"condition_frames={config.condition_frames} gives tasks.{name} other"
+        f" pixels than the {contents.condition_frames} that dataset.tokens="
+        f"{folder} was made with: set it to that, or make tokens with"
+        " --mode=tokenize and this --config"
+      )

@@ -1,0 +1,307 @@
+"""Images and videos of the user through a trained tokenizer.
+
+  python main.py --mode=reconstruct --input=FILE_OR_FOLDER --workdir=DIR
+
+Each file is padded to a size that the strides allow (the edge pixels repeated
+at the bottom and on the right, the last frame repeated at the end), encoded,
+decoded and cropped back: as many frames of the same size come out as went in.
+Every run writes new files and replaces none but the picture in the report:
+
+  WORKDIR/reconstructions/NAME/reconstruction/  PNG of images, MP4 of videos
+  WORKDIR/reconstructions/NAME/side_by_side/    original | reconstruction
+  WORKDIR/results/media_NAME.json               scores, protocol, failures
+
+NAME is the input's, numbered from its second run on.
+`magvit/tokenizer/frames.py` says how frames are coded, and how many of them.
+Every new size is compiled first.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from evaluation import evaluators
+from evaluation.metrics import frames as frame_metrics
+from evaluation.show import mp4
+from evaluation.show import pictures
+from evaluation.show import report
+from input_pipeline.decoding import media as media_lib
+from magvit.scoring import pictures as scoring_pictures
+from magvit.tokenizer import describe
+from magvit.tokenizer import frames as frames_lib
+from magvit.tokenizer import loaded
+from magvit.workdir import folder as workdir_lib
+from magvit.workdir import weights as weights_lib
+from storage import files
+from storage import progress as progress_lib
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 4  # files in the report
+_SMALLEST_SSIM = 11  # pixels: the window of SSIM
+_BAR = 2  # pixels between a pair: even, so that even widths stay even
+
+_PROTOCOL = {
+  "padding": "to the strides: edge pixels repeated at the bottom and on the"
+  " right, last frame repeated at the end; cropped back",
+  "pixels": "8-bit RGB as decoded, transparency on white; the reconstruction"
+  " is clipped to [0, 1], times 255, rounded; scored before any video codec",
+  "psnr": "dB per frame, at most 100, mean over a file's frames, then over"
+  " files",
+  "ssim": "rgb, Gaussian 11, sigma 1.5, valid; means as for psnr, without"
+  " files of fewer than 11 pixels",
+}
+
+
+def reconstruct(workdir: str, path: str) -> None:
+  """Codes and decodes a file, or the images and videos in a folder and below.
+
+  Within a folder a file that fails does not stop the rest.
+
+  Raises:
+    ValueError: nothing to read at `path`; a workdir without a tokenizer; or,
+      after the others were written, files that failed.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(
+      f"--input={path} is read by one process, and {jax.process_count()} were"
+      " started: start it without --distributed"
+    )
+  folder, names, skipped = _sources(path)
+  tokenizer = loaded.load_tokenizer(workdir)
+  step = weights_lib.latest_step(workdir_lib.own_tokenizer(workdir) or workdir)
+  run = _unused_name(workdir, path)
+  targets = _target_names(names)
+  rows, failures, shown = [], {}, []
+  start = time.monotonic()
+  for done, name in enumerate(names, 1):
+    try:
+      row, pair_HWC = _reconstruct_file(
+        tokenizer, os.path.join(folder, name), workdir, run, targets[name]
+      )
+    except (ValueError, OSError) as error:
+      if not os.path.isdir(path):
+        raise ValueError(f"--input={path}: {error}") from error
+      failures[name] = " ".join(str(error).split())
+      outcome = f"failed: {failures[name]}"
+    else:
+      rows.append({"file": name, **row})
+      shown = (shown + [(name, pair_HWC)])[:_SHOWN]
+      outcome = _scores_text(row)
+    rate = done / max(time.monotonic() - start, 1e-9)
+    progress = progress_lib.progress(run, done, len(names), rate, "files")
+    log.info("%s | %s: %s", progress, name, outcome)
+
+  result = evaluators.Result(
+    f"media_{run}",
+    {
+      **_means(rows),
+      "files": len(rows),
+      "frames": sum(row["frames"] for row in rows),
+      "failed": len(failures),
+    },
+    {"input": path, **_protocol(tokenizer.config)},
+  )
+  lists = {"files": rows, "failures": failures, "skipped": skipped}
+  record = {"step": step, **dataclasses.asdict(result), **lists}
+  results_path = _results_path(workdir, run)
+  files.write_atomically(results_path, json.dumps(record, indent=2) + "\n")
+  if shown:
+    _show(workdir, shown, step)
+    log.info("scores\n%s", "\n".join(_table(rows)))
+    log.info("wrote %s", os.path.join(workdir, "reconstructions", run))
+  scoring_pictures.write_report(workdir)
+  log.info("wrote %s; %s", results_path, result.summary())
+  if failures:
+    log.info(
+      "failed\n%s", "\n".join(f"{n}: {why}" for n, why in failures.items())
+    )
+    few = ", ".join(list(failures)[:3]) + ", ..." * (len(failures) > 3)
+    raise ValueError(
+      f"{len(failures)} of {len(names)} files in --input={path} failed ({few}),"
+      f" the rest is done; {results_path} says why: mend them or take them away"
+    )
+
+
+def _sources(path: str) -> tuple[str, list[str], list[str]]:
+  """(folder, files in it to read, other files in it)."""
+  if os.path.isfile(path):
+    return os.path.dirname(path), [os.path.basename(path)], []
+  if not os.path.isdir(path):
+    raise ValueError(
+      f"--input={path} is neither a file nor a folder: give the path of an"
+      " image, a video, or a folder of them"
+    )
+  names, others = media_lib.find(path)
+  if not names:
+    suffixes = " ".join(media_lib.IMAGE_SUFFIXES + media_lib.VIDEO_SUFFIXES)
+    raise ValueError(
+      f"--input={path} is a folder with {len(others)} files and none of them"
+      f" an image or a video: their names must end in one of {suffixes}"
+    )
+  if others:
+    log.info("skipping %d files of other types in %s", len(others), path)
+  return path, names, others
+
+
+def _unused_name(workdir: str, path: str) -> str:
+  """The input's name, numbered if an earlier run took it."""
+  stem = _stem(os.path.basename(os.path.abspath(path))) or "input"
+  for number in itertools.count(1):
+    name = stem if number == 1 else f"{stem}-{number}"
+    taken = (
+      os.path.join(workdir, "reconstructions", name),
+      _results_path(workdir, name),
+    )
+    if not any(os.path.lexists(path) for path in taken):
+      return name
+
+
+def _results_path(workdir: str, run: str) -> str:
+  return os.path.join(workdir, "results", f"media_{run}.json")
+
+
+def _target_names(names: list[str]) -> dict[str, str]:
+  """What each file's outputs are called, without .png or .mp4.
+
+  Its name without suffix; with it for files that share the rest, as a.png and
+  a.jpg do. Capitals count for nothing, as on some file systems.
+  """
+  stems = collections.Counter(_stem(name).lower() for name in names)
+  targets, taken = {}, set()
+  for name in names:
+    wanted = _stem(name) if stems[_stem(name).lower()] == 1 else name
+    numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+    targets[name] = next(
+      target
+      for target in itertools.chain([wanted], numbered)
+      if target.lower() not in taken
+    )
+    taken.add(targets[name].lower())
+  return targets
+
+
+def _stem(name: str) -> str:
+  return os.path.splitext(name)[0]
+
+
+def _reconstruct_file(
+  tokenizer: loaded.LoadedTokenizer,
+  path: str,
+  workdir: str,
+  run: str,
+  target: str,
+) -> tuple[dict[str, Any], np.ndarray]:
+  """(entry of the results, first pair of frames (H, W, 3)) of one file."""
+  media = media_lib.probe(path)
+  suffix = ".mp4" if media.kind == "video" else ".png"
+  alone, beside = (
+    os.path.join(workdir, "reconstructions", run, kind, target + suffix)
+    for kind in ("reconstruction", "side_by_side")
+  )
+  psnr, ssim, first_HWC = [], [], None
+  with contextlib.ExitStack() as stack:
+    if media.kind == "video":
+      writers = [
+        stack.enter_context(mp4.Writer(name, media.frame_rate))
+        for name in (alone, beside)
+      ]
+    for original_HWC, output_HWC in frames_lib.reconstruct_frames(
+      tokenizer, media.frames()
+    ):
+      real_BTHWC, fake_BTHWC = (
+        frame_HWC[None, None] / np.float64(255.0)
+        for frame_HWC in (original_HWC, output_HWC)
+      )
+      psnr.append(frame_metrics.psnr(real_BTHWC, fake_BTHWC).item())
+      if min(original_HWC.shape[:2]) >= _SMALLEST_SSIM:
+        ssim.append(frame_metrics.ssim(real_BTHWC, fake_BTHWC).item())
+      pair_HWC = pictures.side_by_side(
+        [original_HWC[None, None], output_HWC[None, None]], _BAR
+      )[0, 0]
+      first_HWC = pair_HWC if first_HWC is None else first_HWC
+      if media.kind == "video":
+        writers[0].add(output_HWC)
+        writers[1].add(pair_HWC)
+      else:
+        pictures.write_png(alone, output_HWC, scale=1)
+        pictures.write_png(beside, pair_HWC, scale=1)
+  height, width = original_HWC.shape[:2]
+  padded = describe.padded_shape(tokenizer.config, (len(psnr), height, width))
+  row = {
+    "kind": media.kind,
+    "coding": media.coding,
+    "frames": len(psnr),
+    "height": height,
+    "width": width,
+    "frame_rate": media.frame_rate and str(media.frame_rate),
+    "padded_frames": padded[0],
+    "padded_height": padded[1],
+    "padded_width": padded[2],
+    "psnr": float(np.mean(psnr)),
+    "ssim": float(np.mean(ssim)) if ssim else None,
+    "reconstruction": os.path.relpath(alone, workdir),
+    "side_by_side": os.path.relpath(beside, workdir),
+  }
+  return row, first_HWC
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
+  """Over files. Not called "psnr": the headline is of held-out clips."""
+  means = {}
+  for score in ("psnr", "ssim"):
+    values = [row[score] for row in rows if row[score] is not None]
+    if values:
+      means[f"mean_{score}"] = float(np.mean(values))
+  return means
+
+
+def _protocol(config) -> dict[str, Any]:
+  sizes = describe.sizes(config)
+  return {
+    "strides": f"{sizes.time} in time, {sizes.space} in space",
+    "frames": describe.manner(config),
+    **_PROTOCOL,
+  }
+
+
+def _scores_text(row: dict[str, Any]) -> str:
+  ssim = "" if row["ssim"] is None else f", SSIM {row['ssim']:.3f}"
+  return f"PSNR {row['psnr']:.2f} dB{ssim}"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+  """Lines of the summary: a heading, then a file a line."""
+  wide = max(4, *(len(row["file"]) for row in rows))
+  lines = [f"{'file':<{wide}} {'frames':>6} {'size':>11}  PSNR dB   SSIM"]
+  for row in rows:
+    size = f"{row['height']} x {row['width']}"
+    ssim = "-" if row["ssim"] is None else f"{row['ssim']:.3f}"
+    lines.append(
+      f"{row['file']:<{wide}} {row['frames']:>6} {size:>11}"
+      f"  {row['psnr']:>7.2f}  {ssim:>5}"
+    )
+  return lines
+
+
+def _show(workdir: str, shown: list[tuple[str, np.ndarray]], step: int) -> None:
+  """Puts the first pairs of a run into the report."""
+  sheet_HWC = pictures.stack([pair_HWC for _, pair_HWC in shown])
+  path = os.path.join(workdir, "samples", "media.png")
+  pictures.write_png(path, sheet_HWC)
+  report.add_caption(
+    workdir,
+    "media.png",
+    "Your own media",
+    f"Original left, reconstruction right; first frames of"
+    f" {', '.join(name for name, _ in shown)}; step {step}.",
+  )

@@ -1,0 +1,336 @@
+"""Any number of samples of one task, written to a folder.
+
+  python main.py --workdir=DIR --mode=sample --task=TASK [--num=50000]
+    [--label=NUMBER_OR_NAME] [--input=FILE_OR_FOLDER] [--seed=0] [--steps=24]
+    [--guidance=2.0] [--output=FOLDER]
+
+  FOLDER/samples.npz   the layout of ADM's evaluations: arr_0 uint8 (num, H, W,
+                       3) of images or (num, T, H, W, 3) of clips; arr_1 int64
+                       (num,), the classes, of tasks that have one
+  FOLDER/samples.png   the first of them, of clips also as .gif and .mp4
+  FOLDER/request.json  what was asked for, and of which checkpoint
+
+Samples are made in parts of one batch. A part depends on the request and its
+number alone, so that processes share the parts, whatever their number, and an
+interrupted run goes on where it stopped. Memory does not grow with `num`.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import shutil
+import time
+from typing import Any
+import zipfile
+
+import jax
+from jax.experimental import multihost_utils
+import ml_collections
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+
+from evaluation.show import mp4
+from evaluation.show import pictures
+from input_pipeline import pipeline
+from input_pipeline.decoding import media
+from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
+from magvit.generators import sampling
+from magvit.generators import tasks
+from magvit.scoring import model as scored_model
+from magvit.tokenizer import describe
+from storage import files
+from storage import progress as progress_lib
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 64  # samples in the pictures
+_FRAME_RATE = 8  # of the pictures; clips carry none
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What to sample; None of a setting is the config's."""
+
+  task: str
+  num: int
+  label: str | None = None  # number or name; None: all classes in turn
+  input: str | None = None  # given clips; None: held-out clips of the data set
+  seed: int = 0
+  steps: int | None = None
+  guidance: float | None = None
+
+
+def sample(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  request: Request,
+  output: str | None = None,
+  *,
+  process_index: int | None = None,
+  process_count: int | None = None,
+) -> None:
+  """Samples with the newest checkpoint; goes on with an interrupted request.
+
+  Args:
+    config: of the generator in `workdir`.
+    workdir: of a trained generator.
+    request: what to sample.
+    output: a folder that is new or holds this request; None for one of the
+      task's and seed's name in WORKDIR/samples.
+    process_index: None for what JAX says, as in the next.
+    process_count: of those that make the folder together.
+
+  Raises:
+    ValueError: a request that the model cannot serve, an input that cannot be
+      read, or a folder of something else. Nothing was sampled.
+  """
+  if config.algorithm == "tokenizer":
+    raise ValueError(
+      f"--mode=sample needs the workdir of a generator, and {workdir} holds"
+      f" {config.name!r}"
+    )
+  index = jax.process_index() if process_index is None else process_index
+  count = jax.process_count() if process_count is None else process_count
+  config = _with_settings(config, request)
+  labels = _Labels(config, request)
+  clips = _Clips(config, request)
+  mesh = mesh_lib.local_mesh()
+  algorithm, params, step = trained_lib.open_trained(config, workdir, mesh)
+  folder = output or os.path.join(
+    workdir, "samples", f"{request.task}_seed{request.seed}"
+  )
+  protocol = {
+    **dataclasses.asdict(request),
+    "step": step,
+    "batch_size": config.batch_size,
+    "sampling": json.loads(config.sampling.to_json()),
+  }
+  _check_folder(folder, protocol, index)
+  archive = os.path.join(folder, "samples.npz")
+  if os.path.exists(archive):
+    log.info("%s is complete: nothing is left to do", archive)
+    return
+
+  run = scored_model.sampler(config, mesh, algorithm, params)
+  parts = range(-(-request.num // config.batch_size))
+  path_of = lambda part: os.path.join(folder, "parts", f"{part:06d}.npz")
+  missing = [
+    part for part in parts[index::count] if not os.path.exists(path_of(part))
+  ]
+  start = time.monotonic()
+  for done, part in enumerate(missing, 1):
+    place = part * config.batch_size + np.arange(config.batch_size)
+    # Unrelated to the seeds of other parts, and of other requests.
+    sequence = np.random.SeedSequence((request.seed, part))
+    label = labels.of(place)
+    video = run(
+      request.task, label, clips.of(place), int(sequence.generate_state(1)[0])
+    )["video"]
+    asked = place < request.num  # a batch may hold more
+    _write_part(path_of(part), pictures.to_uint8(video)[asked], label[asked])
+    made, total = (n * config.batch_size for n in (done, len(missing)))
+    rate = made / max(time.monotonic() - start, 1e-9)
+    log.info(
+      "%s", progress_lib.progress(request.task, made, total, rate, "samples")
+    )
+  _wait_for_all("samples")
+  if index == 0:
+    paths = [path_of(part) for part in parts]
+    _show(folder, paths, config)
+    _join(archive, paths, request.num, tasks.TASKS[request.task])
+    shutil.rmtree(os.path.join(folder, "parts"))
+    log.info("wrote %s and pictures beside it", archive)
+
+
+def _with_settings(config, request: Request):
+  """The config, with the request's settings of sampling."""
+  names = tasks.task_names(config)
+  if request.task not in names:
+    raise ValueError(f"--task={request.task} must be one of {names}")
+  if request.num < 1:
+    raise ValueError(f"--num={request.num} must be at least 1")
+  settings = {"steps": request.steps, "guidance": request.guidance}
+  given = {k: v for k, v in settings.items() if v is not None}
+  return sampling.with_settings(config, given)
+
+
+class _Labels:
+  """The class of each sample."""
+
+  def __init__(self, config, request: Request):
+    self._classes = config.transformer.num_classes
+    self._only = None
+    if request.label is None:
+      return
+    if not tasks.TASKS[request.task].class_conditional:
+      raise ValueError(
+        f"--label={request.label} is for tasks with a class, and"
+        f" --task={request.task} has none: leave it out"
+      )
+    names = pipeline.class_names(config.dataset)
+    if request.label in names:
+      self._only = names.index(request.label)
+    elif request.label.isdigit() and int(request.label) < self._classes:
+      self._only = int(request.label)
+    else:
+      known = f", or of {list(names)}" if names else ""
+      raise ValueError(
+        f"--label={request.label} must be in 0..{self._classes - 1}{known}"
+      )
+
+  def of(self, index: np.ndarray) -> np.ndarray:
+    if self._only is None:
+      return index % self._classes
+    return np.full_like(index, self._only)
+
+
+class _Clips:
+  """The clip that each sample completes; read where the task is given it."""
+
+  def __init__(self, config, request: Request):
+    self._shape = describe.clip_shape(config)
+    self._needed = tasks.needs_clip(request.task)
+    if request.input is not None and not self._needed:
+      raise ValueError(
+        f"--input={request.input} is for tasks that are given a clip, and"
+        f" --task={request.task} is not: leave it out"
+      )
+    self._clips: Sequence[Any] | None = None
+    if request.input is not None:
+      given = tasks.given_pixels(
+        request.task, self._shape, config.condition_frames
+      )
+      frames = 1 + int(np.flatnonzero(given.any((1, 2)))[-1])
+      self._clips = [
+        _read_clip(path, frames, self._shape) for path in _paths(request.input)
+      ]
+    elif self._needed:
+      source = pipeline.source(config.dataset, "held_out", length=request.num)
+      self._clips = source
+
+  def of(self, index: np.ndarray) -> np.ndarray:
+    """uint8 (B, T, H, W, 3); files are taken in turn."""
+    if self._clips is None:
+      return np.zeros((len(index), *self._shape, 3), np.uint8)
+    chosen = [self._clips[int(i) % len(self._clips)] for i in index]
+    return np.stack([c["video"] for c in chosen])
+
+
+def _paths(path: str) -> list[str]:
+  if not os.path.isdir(path):
+    return [path]
+  names, _ = media.find(path)
+  if not names:
+    raise ValueError(f"--input={path} holds no images or videos")
+  return [os.path.join(path, name) for name in names]
+
+
+def _read_clip(path: str, frames: int, shape: Sequence[int]):
+  """The first frames of a file, in the shape of the model's clips.
+
+  The shorter side is resized to the model's, the centre cropped. Frames after
+  the last given one are not read; the last one stands in for them.
+  """
+  length, height, width = shape
+  source = itertools.islice(media.probe(path).frames(), frames)
+  clip = [_fit(frame, height, width) for frame in source]
+  if len(clip) < frames:
+    raise ValueError(
+      f"--input: {path} has {len(clip)} frames, and the task is given"
+      f" {frames}: choose a longer one"
+    )
+  clip += [clip[-1]] * (length - frames)
+  return {"video": np.stack(clip)}
+
+
+def _fit(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+  image = Image.fromarray(frame_HWC)
+  return np.asarray(
+    ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+  )
+
+
+def _check_folder(folder: str, protocol: dict[str, Any], index: int) -> None:
+  """Makes the folder this request's; ValueError if it is another's."""
+  path = os.path.join(folder, "request.json")
+  if os.path.exists(path):
+    with open(path) as f:
+      stored = json.load(f)
+    differ = sorted(k for k in protocol if stored.get(k) != protocol[k])
+    if differ:
+      raise ValueError(
+        f"{folder} holds samples of another request: {differ[0]} is"
+        f" {stored.get(differ[0])!r} there and {protocol[differ[0]]!r} here;"
+        " give --output=FOLDER, or remove them"
+      )
+  elif os.path.isdir(folder) and set(os.listdir(folder)) - {"parts"}:
+    raise ValueError(
+      f"--output={folder} is not empty and holds no samples: choose a new"
+      " directory"
+    )
+  elif index == 0:
+    files.write_atomically(path, json.dumps(protocol, indent=2) + "\n")
+  _wait_for_all("request")
+
+
+def _wait_for_all(name: str) -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def _write_part(path: str, video: np.ndarray, label: np.ndarray) -> None:
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  temporary = f"{path}.{jax.process_index()}.tmp"
+  with open(temporary, "wb") as f:
+    np.savez(f, arr_0=video, arr_1=label.astype(np.int64))
+  os.replace(temporary, path)
+
+
+def _read_part(path: str, array: str) -> np.ndarray:
+  with np.load(path) as part:
+    return part[array]
+
+
+def _join(
+  archive: str, paths: Sequence[str], num: int, task: tasks.Task
+) -> None:
+  """Writes the parts as one .npz, holding one of them in memory at a time."""
+  first = _read_part(paths[0], "arr_0")
+  single = first.shape[1] == 1  # images have no axis of time
+  shape = (num, *(first.shape[2:] if single else first.shape[1:]))
+  arrays = {"arr_0": (shape, np.dtype(np.uint8))}
+  if task.class_conditional:
+    arrays["arr_1"] = ((num,), np.dtype(np.int64))
+  temporary = f"{archive}.tmp"
+  with zipfile.ZipFile(temporary, "w") as zipped:
+    for name, (shape, dtype) in arrays.items():
+      with zipped.open(f"{name}.npy", "w", force_zip64=True) as f:
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(f, header)
+        for path in paths:
+          f.write(_read_part(path, name).tobytes())
+  os.replace(temporary, archive)
+
+
+def _show(folder: str, paths: Sequence[str], config) -> None:
+  """The first samples as a picture, and as films."""
+  shown = itertools.islice(
+    (clip for path in paths for clip in _read_part(path, "arr_0")), _SHOWN
+  )
+  video = np.stack(list(shown))
+  columns = int(np.ceil(len(video) ** 0.5))
+  grid_THWC = pictures.tile(video, columns)
+  name = os.path.join(folder, "samples")
+  if len(grid_THWC) == 1:
+    pictures.write_png(f"{name}.png", grid_THWC[0])
+    return
+  pictures.write_png(f"{name}.png", pictures.filmstrip(video[:8], every=2))
+  pictures.write_gif(f"{name}.gif", grid_THWC, fps=_FRAME_RATE)
+  with mp4.Writer(f"{name}.mp4", _FRAME_RATE) as film:
+    for frame_HWC in grid_THWC:
+      film.add(frame_HWC)

@@ -1,0 +1,191 @@
+"""Compiled-anywhere programs of an export: StableHLO with any batch size.
+
+`--mode=export --stablehlo` writes encode and decode of a tokenizer and sample
+of a generator, each as NAME.stablehlo: StableHLO in the container of
+`jax.export`, for CPU, CUDA and TPU at once. programs.json says what goes in and
+out. Weights are arguments, read from the .safetensors files. To run one needs
+jax and no code of the networks.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+import os
+from typing import Any
+
+import jax
+from jax import export as jax_export
+import jax.numpy as jnp
+import numpy as np
+
+from magvit.workdir import exports
+from magvit.workdir import folder as workdir_lib
+from storage import files
+
+MANIFEST = "programs.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+_BATCH = "batch"  # the size that is left open
+_FORMAT = "StableHLO in a container of jax.export"
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+  """An input of a program; "batch" in its shape is any number of clips."""
+
+  shape: tuple[int | str, ...]
+  dtype: str
+  meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+  """A program to be written."""
+
+  function: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
+  # Network -> the shapes of its arrays by name: the function's first argument.
+  weights: dict[str, dict[str, jax.ShapeDtypeStruct]]
+  inputs: dict[str, Argument]  # the second
+
+
+def write(folder: str, definitions: Mapping[str, Definition]) -> None:
+  """Lowers each, and writes it and the manifest."""
+  programs = {}
+  for name, definition in definitions.items():
+    (batch,) = jax_export.symbolic_shape(_BATCH)
+    inputs = {
+      key: jax.ShapeDtypeStruct(
+        tuple(batch if n == _BATCH else n for n in argument.shape),
+        argument.dtype,
+      )
+      for key, argument in definition.inputs.items()
+    }
+    lowered = jax_export.export(
+      jax.jit(definition.function), platforms=PLATFORMS
+    )(definition.weights, inputs)
+    data = bytes(lowered.serialize())
+    path = os.path.join(folder, f"{name}.stablehlo")
+    files.write_atomically(path, data)
+    outputs = jax.tree.unflatten(lowered.out_tree, lowered.out_avals)
+    programs[name] = {
+      "file": os.path.basename(path),
+      "sha256": hashlib.sha256(data).hexdigest(),
+      "platforms": list(lowered.platforms),
+      "calling_convention": lowered.calling_convention_version,
+      "weights": {
+        network: _weights_file(network, definition.weights)
+        for network in definition.weights
+      },
+      "inputs": {
+        key: dataclasses.asdict(argument)
+        for key, argument in definition.inputs.items()
+      },
+      "outputs": {
+        key: {
+          "shape": [n if isinstance(n, int) else str(n) for n in aval.shape],
+          "dtype": aval.dtype.name,
+        }
+        for key, aval in outputs.items()
+      },
+    }
+  manifest = {"format": _FORMAT, "jax": jax.__version__, "programs": programs}
+  files.write_atomically(
+    os.path.join(folder, MANIFEST), json.dumps(manifest, indent=2) + "\n"
+  )
+
+
+class Program:
+  """A program on its weights. Make one with `load_program`."""
+
+  def __init__(
+    self, name: str, described: Mapping[str, Any], run: Callable[..., Any]
+  ):
+    self.name = name
+    self.inputs = described["inputs"]  # key -> shape, dtype, meaning
+    self.outputs = described["outputs"]  # key -> shape, dtype
+    self._run = run
+
+  def __call__(self, **inputs: np.ndarray) -> dict[str, jax.Array]:
+    """Runs it; compiles once for each batch size.
+
+    Raises:
+      ValueError: an input that is missing, unknown, or of another shape or
+        type.
+    """
+    if inputs.keys() != self.inputs.keys():
+      raise ValueError(
+        f"program {self.name} takes {sorted(self.inputs)}, not {sorted(inputs)}"
+      )
+    sizes = set()
+    for key, x in inputs.items():
+      wanted = self.inputs[key]
+      shape, dtype = tuple(np.shape(x)), wanted["dtype"]
+      pairs = list(zip(wanted["shape"], shape, strict=False))
+      sizes |= {size for name, size in pairs if name == _BATCH}
+      fits = len(shape) == len(wanted["shape"]) and all(
+        name in (_BATCH, size) for name, size in pairs
+      )
+      if not fits or jnp.result_type(x) != dtype:
+        raise ValueError(
+          f"{key} of shape {shape} and type {jnp.result_type(x)} must be"
+          f" {dtype} {tuple(wanted['shape'])}: {wanted['meaning']}"
+        )
+    if len(sizes) > 1 or 0 in sizes:
+      raise ValueError(
+        f"inputs of {sorted(sizes)} clips: all must have the same number, at"
+        " least 1"
+      )
+    return self._run(inputs)
+
+
+def load_program(folder: str, name: str) -> Program:
+  """A program of an export folder, e.g. "encode", on the weights there.
+
+  A generator's encode and decode are those in its folder `tokenizer`.
+
+  Raises:
+    ValueError: no such program, or a file that is not as it was exported.
+  """
+  path = os.path.join(folder, MANIFEST)
+  if not os.path.isfile(path):
+    raise ValueError(
+      f"{folder} holds no {MANIFEST}: export with --mode=export --stablehlo"
+    )
+  try:
+    with open(path) as f:
+      described = json.load(f)["programs"]
+    known = sorted(described)
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{path} lists no programs ({error!r})") from error
+  if name not in known:
+    raise ValueError(f"{path} has no program {name!r}: it has {known}")
+  workdir_lib.read_config(folder)  # that all files are of one model
+  try:
+    entry = described[name]
+    with open(os.path.join(folder, f"{name}.stablehlo"), "rb") as f:
+      data = f.read()
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+      raise ValueError("its sha256 is not that of the manifest")
+    networks = list(entry["weights"])
+  except (KeyError, OSError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{folder}: {name}.stablehlo is not as it was exported ({error}): get or"
+      " make it again"
+    ) from error
+  program = jax_export.deserialize(bytearray(data))
+  weights = {
+    network: exports.tensors(
+      os.path.dirname(os.path.join(folder, _weights_file(network, networks)))
+    )
+    for network in networks
+  }
+  weights = jax.device_put(weights)
+  call = jax.jit(program.call)
+  return Program(name, entry, lambda inputs: call(weights, inputs))
+
+
+def _weights_file(network: str, networks) -> str:
+  """In the folder; a generator's tokenizer has a folder of its own."""
+  nested = network == "tokenizer" and len(networks) > 1
+  return os.path.join(*([exports.TOKENIZER] if nested else []), exports.WEIGHTS)

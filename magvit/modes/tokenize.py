@@ -1,0 +1,349 @@
+"""A data set as tokens: encoded once, read by every generator after that.
+
+  python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
+
+`input_pipeline/sources/token_shards.py` says what the folder holds. Shard s of
+it is made by process s modulo their number, from consecutive clips and by
+itself, and gets its name when it is whole: the same command again makes those
+that are missing. Until the last, FOLDER/unfinished.json says what they are of.
+
+Ids near a tie depend on the hardware and on the number of clips encoded at
+once, as those of training from pixels do.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import functools
+import itertools
+import logging
+import os
+import time
+
+from array_record.python import array_record_module
+import grain
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+import ml_collections
+import numpy as np
+
+from input_pipeline import pipeline
+from input_pipeline.sources import token_shards
+from magvit import mesh as mesh_lib
+from magvit.generators import tasks as tasks_lib
+from magvit.generators import tokens as tokens_lib
+from magvit.tokenizer import describe
+from magvit.tokenizer import fingerprint
+from magvit.workdir import folder as workdir_lib
+from models.tokenizer import tokenizer as tokenizer_network
+from storage import files
+from storage import progress as progress_lib
+
+log = logging.getLogger(__name__)
+
+_UNFINISHED = "unfinished.json"
+_CONDITION_FRAMES = 5  # where no config says otherwise: K600 (spec)
+_LOG_SECONDS = 10.0
+
+
+def tokenize(
+  workdir: str,
+  folder: str,
+  config: ml_collections.ConfigDict | None = None,
+  split: str = "train",
+  num: int | None = None,
+  tasks: Sequence[str] | None = None,
+  *,
+  examples_per_shard: int = 4096,
+  process_index: int | None = None,
+  process_count: int | None = None,
+) -> None:
+  """Writes the tokens of a data set into `folder`, or those still missing.
+
+  Args:
+    workdir: of a trained tokenizer, or of a generator that has its own.
+    folder: new, empty, or of the same tokens; all processes share it.
+    config: of the generator to train, which gives the data set, the size of
+      its clips and condition_frames; None: what the tokenizer was trained on.
+    split: of the data set.
+    num: of its first clips; None for all, which an endless set has not.
+    tasks: whose condition clips are tokenized, too; None for the config's that
+      need it, or for all without one.
+    examples_per_shard: clips in a file.
+    process_index: None for what JAX says, as in the next.
+    process_count: of those that make the folder together.
+
+  Raises:
+    ValueError: no tokenizer, arguments that cannot work, a folder of something
+      else, or a damaged shard in it.
+  """
+  index = jax.process_index() if process_index is None else process_index
+  count = jax.process_count() if process_count is None else process_count
+  workdir = workdir_lib.own_tokenizer(workdir) or workdir
+  made_by = workdir_lib.read_config(workdir)
+  settings = ml_collections.ConfigDict(
+    {
+      "tokenizer_workdir": workdir,
+      "dataset": (config or made_by).dataset.to_dict(),
+      "condition_frames": _CONDITION_FRAMES,
+    }
+  )
+  settings.dataset.joint_images = 0  # the clips alone
+  if config is not None and "condition_frames" in config:
+    settings.condition_frames = config.condition_frames
+  mesh = mesh_lib.local_mesh()
+  tokens = tokens_lib.open_tokenizer(settings, mesh)
+  clips = pipeline.source(settings.dataset, split)
+  contents = token_shards.Contents(
+    tokenizer=fingerprint.fingerprint(made_by, tokens.params),
+    dataset={**tokens_lib.clips_of(settings.dataset), "split": split},
+    examples=_check_num(num, clips, settings.dataset.name),
+    examples_per_shard=examples_per_shard,
+    clip_shape=describe.clip_shape(settings),
+    latent_shape=tokens.latent_shape,
+    vocabulary=tokens.vocabulary,
+    bits=(tokens.vocabulary - 1).bit_length(),
+    ids=describe.id_convention(made_by),
+    dtype=np.min_scalar_type(tokens.vocabulary - 1).name,
+    tasks=_check_tasks(tasks, config, tokens.sizes.causal),
+    condition_frames=settings.condition_frames,
+  )
+  checked = _claim(folder, contents, index)
+  # As many on a device as in training, if that had as many devices.
+  batch_size = -(-made_by.batch_size // (count * mesh.size)) * mesh.size
+  encode = _encoder(contents, tokens, mesh)
+  names = contents.shard_names[index::count]
+  _write_missing(folder, contents, names, clips, encode, batch_size)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("all shards are written")
+  if index == 0:
+    _finish(folder, contents, checked, count)
+
+
+def _check_num(num: int | None, clips, name: str) -> int:
+  if num is None and pipeline.is_endless(clips):
+    raise ValueError(
+      f"dataset.name={name!r} is endless: say with --num=N how many clips"
+    )
+  num = len(clips) if num is None else num
+  if not 1 <= num <= len(clips):
+    raise ValueError(
+      f"--num={num} must be in 1..{len(clips)}, the clips of {name!r}"
+    )
+  return num
+
+
+def _check_tasks(
+  tasks: Sequence[str] | None,
+  config: ml_collections.ConfigDict | None,
+  causal: bool,
+) -> tuple[str, ...]:
+  needed = tuple(
+    name
+    for name in tasks_lib.TASKS
+    if tokens_lib.needs_condition_tokens(name, causal)
+  )
+  if tasks is None and config is not None and "tasks" in config:
+    tasks = set(tasks_lib.task_names(config)) & set(needed)
+  elif tasks is None:
+    return needed
+  if set(tasks) - set(needed):
+    raise ValueError(
+      f"--tasks={','.join(tasks)} must name some of {list(needed)}; others"
+      " need no condition tokens, because their clips' own are the same"
+    )
+  return tuple(name for name in needed if name in tasks)
+
+
+def _claim(
+  folder: str, contents: token_shards.Contents, process_index: int
+) -> dict[str, token_shards.Shard]:
+  """Makes sure that these tokens may be written into a folder.
+
+  Returns:
+    The shards that are there of a folder that was finished once, by name.
+
+  Raises:
+    ValueError: files of something else, or a shard that was changed.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+    names = [n for n in os.listdir(folder) if not n.startswith(".")]
+  except OSError as error:
+    raise ValueError(
+      f"cannot write to --output={folder} ({error.strerror}): choose a folder"
+      " you may write to"
+    ) from error
+  shards = []
+  if token_shards.MANIFEST in names:
+    stored, shards = token_shards.read_manifest(folder)
+  elif _UNFINISHED in names:
+    with open(os.path.join(folder, _UNFINISHED)) as f:
+      stored, _ = token_shards.contents_from_json(f.read())
+  elif names:
+    raise ValueError(
+      f"--output={folder} holds files but no {token_shards.MANIFEST}, so they"
+      " are not tokens of this program: choose a new or an empty folder"
+    )
+  else:
+    stored = contents
+    if process_index == 0:
+      text = token_shards.to_json(contents)
+      files.write_atomically(os.path.join(folder, _UNFINISHED), text)
+  for field, value in vars(contents).items():
+    other = getattr(stored, field)
+    if other != value:
+      raise ValueError(
+        f"--output={folder} holds other tokens: their {field} is {other!r},"
+        f" and that of these would be {value!r}; choose another folder"
+      )
+  shards = [s for s in shards if os.path.exists(os.path.join(folder, s.name))]
+  for shard in shards:
+    token_shards.check_shard(folder, shard)
+  return {shard.name: shard for shard in shards}
+
+
+def _write_missing(
+  folder: str,
+  contents: token_shards.Contents,
+  names: Sequence[str],
+  clips,
+  encode,
+  batch_size: int,
+) -> None:
+  """Those of the named shards that are not there yet."""
+  missing = {
+    name: contents.places(name)
+    for name in names
+    if not os.path.exists(os.path.join(folder, name))
+  }
+  total, done = sum(len(places) for places in missing.values()), 0
+  start = shown = None  # at the first clip: after compiling
+  for name, places in missing.items():
+    temporary = os.path.join(folder, f".{name}.tmp")
+    # Groups of one record: readers jump, so none decompresses its neighbours.
+    writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1")
+    for record in _records(clips, places, contents, encode, batch_size):
+      writer.write(token_shards.pack(record))
+      done += 1
+      now = time.monotonic()
+      if start is None:
+        start = shown = now
+      if now - shown > _LOG_SECONDS or done == total:
+        shown, rate = now, done / max(now - start, 1e-9)
+        line = progress_lib.progress("tokens", done, total, rate, "clips")
+        log.info("%s", line)
+    writer.close()
+    _publish(temporary, os.path.join(folder, name))
+
+
+def _encoder(
+  contents: token_shards.Contents, tokens: tokens_lib.Tokens, mesh: Mesh
+) -> Callable[[np.ndarray], dict[str, jax.Array]]:
+  """uint8 clips (B, T, H, W, 3) to {"ids", "condition/TASK"}, each (B, N)."""
+
+  def condition(task: str, video_BTHWC: jax.Array) -> jax.Array:
+    given_THW = tasks_lib.given_pixels(
+      task, video_BTHWC.shape[1:4], contents.condition_frames
+    )
+    return tasks_lib.TASKS[task].fill(
+      tokenizer_network.to_float(video_BTHWC), given_THW
+    )
+
+  views = {"ids": tokenizer_network.to_float}
+  for task in contents.tasks:
+    views[token_shards.CONDITION + task] = functools.partial(condition, task)
+  views = {key: jax.jit(view) for key, view in views.items()}
+  encode = jax.jit(tokens.encode)  # compiled once for all views
+
+  def run(video_BTHWC: np.ndarray) -> dict[str, jax.Array]:
+    placed = mesh_lib.place_global(video_BTHWC, mesh)
+    return {
+      key: encode(tokens.params, view(placed)) for key, view in views.items()
+    }
+
+  return run
+
+
+def _records(
+  clips, places: range, contents: token_shards.Contents, encode, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """Records of some clips; a batch is encoded while the last is written."""
+  stream = grain.MapDataset.source(clips)[places.start : places.stop]
+  options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+  batches = stream.batch(batch_size).to_iter_dataset(options)
+
+  def dispatched():
+    for batch in batches:
+      # The last is filled up with its last clip, so that all have one shape.
+      video = batch["video"]
+      filled = np.minimum(np.arange(batch_size), len(video) - 1)
+      yield batch["label"], encode(video[filled])
+
+  def records(label_B, encoded):
+    ids = {
+      key: np.asarray(ids_BN)
+      .astype(contents.dtype)
+      .reshape(-1, *contents.latent_shape)
+      for key, ids_BN in encoded.items()
+    }
+    for i, label in enumerate(label_B):
+      record = {key: ids_Bthw[i] for key, ids_Bthw in ids.items()}
+      yield {**record, "label": np.asarray(label, np.int32)}
+
+  batches_under_way = dispatched()
+  pending = next(batches_under_way)
+  index = itertools.count(places.start)
+  for following in itertools.chain(batches_under_way, [None]):
+    for record in records(*pending):
+      yield {**record, "index": np.asarray(next(index), np.int64)}
+    pending = following
+
+
+def _publish(temporary: str, path: str) -> None:
+  """Gives a whole file its name; a kill leaves it whole or without."""
+  with open(temporary, "rb") as f:
+    os.fsync(f.fileno())
+  os.rename(temporary, path)
+
+
+def _finish(
+  folder: str,
+  contents: token_shards.Contents,
+  checked: dict[str, token_shards.Shard],
+  process_count: int,
+) -> None:
+  """Writes the manifest of a folder whose shards are all there."""
+  missing = [
+    name
+    for name in contents.shard_names
+    if not os.path.exists(os.path.join(folder, name))
+  ]
+  if missing:
+    raise ValueError(
+      f"--output={folder} still lacks {len(missing)} of"
+      f" {len(contents.shard_names)} shards, {missing[0]} first: they are of"
+      f" others of the {process_count} processes, which have to write into one"
+      " shared folder; run the same command again"
+    )
+  shards = [
+    checked.get(name) or token_shards.describe_shard(folder, name)
+    for name in contents.shard_names
+  ]
+  path = files.write_atomically(
+    os.path.join(folder, token_shards.MANIFEST),
+    token_shards.to_json(contents, shards),
+  )
+  unfinished = os.path.join(folder, _UNFINISHED)
+  if os.path.exists(unfinished):
+    os.remove(unfinished)
+  size = sum(shard.bytes for shard in shards)
+  log.info(
+    "wrote %s: %s clips in %d shards, %s bytes, %.0f a clip",
+    path,
+    f"{contents.examples:,}",
+    len(shards),
+    f"{size:,}",
+    size / contents.examples,
+  )

@@ -1,0 +1,1 @@
+"""Held-out scores and pictures of a trained model."""

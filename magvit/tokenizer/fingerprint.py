@@ -1,0 +1,44 @@
+"""A number that names a tokenizer: equal ones give a clip the same tokens."""
+
+from collections.abc import Sequence
+import json
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from magvit import mesh as mesh_lib
+from magvit.tokenizer import describe
+from magvit.workdir import folder as workdir_lib
+from models.weights import safetensors_file
+
+
+def fingerprint(
+  config: ml_collections.ConfigDict,
+  params: Any,
+  sections: Sequence[str] = ("tokenizer", "quantizer"),
+) -> str:
+  """sha256 in hexadecimal, the same in every process and on every machine.
+
+  Of these sections of the config, and of the name, shape, type and bytes of
+  every averaged weight.
+
+  Args:
+    config: the tokenizer's, as its workdir stores it.
+    params: the averaged weights, all on devices of this process.
+    sections: all that decides, beside the weights, what the network computes.
+  """
+  fields = json.loads(config.to_json())
+  leaves = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+  settings = [{section: fields[section]} for section in sections]
+  return safetensors_file.digest(settings, leaves)
+
+
+def of_workdir(workdir: str) -> str:
+  """Of the tokenizer in a workdir; ValueError if there is none."""
+  _, params = describe.restore_generator(workdir, mesh_lib.local_mesh())
+  return fingerprint(workdir_lib.read_config(workdir), params)

@@ -1,0 +1,181 @@
+"""Frames of any size and number through a tokenizer.
+
+They are padded to what the strides allow (the edge pixels repeated at the
+bottom and on the right, the last frame repeated at the end) and the output is
+cropped back: as many frames of the same size come out as went in. The padding
+is the smallest that fits, because frames are normalised as a whole.
+
+A tokenizer of images codes each frame as an image, in groups, and a causal CNN
+a video in chunks that remember their past, so that any number of frames takes
+the same memory. Any other tokenizer of videos codes the whole clip at once,
+because windows of it would leave seams. Memory grows with the clip then, and
+more than MAX_FRAMES frames are refused. Frames, ids and frames again go through
+as iterators; what needs them together collects them.
+"""
+
+import collections
+from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
+import itertools
+
+import jax
+import ml_collections
+import numpy as np
+
+from evaluation.show import pictures
+from magvit.tokenizer import describe
+from magvit.tokenizer import loaded
+
+MAX_FRAMES = 1024  # of a clip that is coded at once
+_PIXELS_AT_ONCE = 2**20  # of frames that are coded as images
+
+
+def reconstruct_frames(
+  tokenizer: loaded.LoadedTokenizer, frames: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """(original, reconstruction) of each frame, all uint8 (H, W, 3).
+
+  Raises:
+    ValueError: as `encode_frames`.
+  """
+  waiting = collections.deque()  # originals whose output is not there yet
+
+  def remembered():
+    for frame_HWC in frames:
+      waiting.append(frame_HWC)
+      yield frame_HWC
+
+  ids = encode_frames(tokenizer, remembered())
+  for output_HWC in _decode(tokenizer, ids):
+    if waiting:  # else it is of the padding
+      height, width = waiting[0].shape[:2]
+      yield waiting.popleft(), output_HWC[:height, :width]
+
+
+def encode_frames(
+  tokenizer: loaded.LoadedTokenizer, frames: Iterable[np.ndarray]
+) -> Iterator[np.ndarray]:
+  """Frames of a video, uint8 (H, W, 3), to ids int32 (n, h, w) as they come.
+
+  Raises:
+    ValueError: more than MAX_FRAMES frames for a tokenizer that needs whole
+      clips, or too much for the memory of the device.
+  """
+  config, frames = tokenizer.config, iter(frames)
+  with _within_memory():
+    if describe.codes_images(config):
+      for first_HWC in frames:
+        rest = _group_size(first_HWC.shape[:2]) - 1
+        group = [first_HWC, *itertools.islice(frames, rest)]
+        yield _encode(tokenizer, np.stack(group)[:, None])[:, 0]
+    elif describe.streams(config):
+      for ids_1thw in tokenizer.encode_stream(_padded_frames(config, frames)):
+        yield ids_1thw[0]
+    else:
+      clip = list(itertools.islice(frames, MAX_FRAMES + 1))
+      if len(clip) > MAX_FRAMES:
+        raise ValueError(_too_long())
+      yield _encode(tokenizer, np.stack(clip)[None])[0]
+
+
+def decode_frames(
+  tokenizer: loaded.LoadedTokenizer,
+  ids: Iterable[np.ndarray],
+  shape: tuple[int, int, int],
+) -> Iterator[np.ndarray]:
+  """Ids (n, h, w) of `encode_frames` to frames, uint8 (H, W, 3) as they come.
+
+  Args:
+    tokenizer: the one that encoded.
+    ids: in pieces of any number; a tokenizer that needs whole clips needs all
+      in one.
+    shape: (T, H, W) of the video that was encoded.
+
+  Raises:
+    ValueError: too much for the memory of the device.
+  """
+  frames, height, width = shape
+  decoded = _decode(tokenizer, ids)
+  for frame_HWC in itertools.islice(decoded, frames):
+    yield frame_HWC[:height, :width]
+
+
+def _encode(tokenizer, video_BTHWC: np.ndarray) -> np.ndarray:
+  """Pads and encodes: uint8 (B, T, H, W, 3) to int32 (B, t, h, w)."""
+  padded_BTHWC = _pad(video_BTHWC, tokenizer.config)
+  return np.asarray(tokenizer.encode(padded_BTHWC))
+
+
+def _decode(tokenizer, ids) -> Iterator[np.ndarray]:
+  """uint8 (H, W, 3) of ids (n, h, w), with what was padded."""
+  config = tokenizer.config
+  with _within_memory():
+    if describe.codes_images(config):
+      stride = describe.sizes(config).space
+      videos = (
+        tokenizer.decode(group_N1hw).swapaxes(0, 1)
+        for ids_Nhw in ids
+        for group_N1hw in _groups(ids_Nhw[:, None], stride)
+      )
+    elif describe.streams(config):
+      videos = tokenizer.decode_stream(ids_thw[None] for ids_thw in ids)
+    else:
+      videos = (tokenizer.decode(ids_thw[None]) for ids_thw in ids)
+    for video_1THWC in videos:
+      yield from pictures.to_uint8(np.asarray(video_1THWC)[0])
+
+
+def _groups(ids_N1hw: np.ndarray, stride: int) -> Iterator[np.ndarray]:
+  """As many images as are decoded at a time."""
+  height, width = ids_N1hw.shape[2:4]
+  size = _group_size((height * stride, width * stride))
+  for i in range(0, len(ids_N1hw), size):
+    yield ids_N1hw[i : i + size]
+
+
+def _padded_frames(config, frames) -> Iterator[np.ndarray]:
+  """Chunks (1, 1, H, W, 3), with what the strides want at the end."""
+  count = 0
+  for frame_HWC in frames:
+    count += 1
+    chunk_11HWC = _pad(frame_HWC[None, None], config)
+    yield chunk_11HWC
+  total, _, _ = describe.padded_shape(config, (count, *frame_HWC.shape[:2]))
+  for _ in range(total - count):
+    yield chunk_11HWC
+
+
+def _pad(
+  video_BTHWC: np.ndarray, config: ml_collections.ConfigDict
+) -> np.ndarray:
+  shape = video_BTHWC.shape[1:4]
+  padded = describe.padded_shape(config, shape)
+  after = [(0, p - s) for p, s in zip(padded, shape, strict=True)]
+  return np.pad(video_BTHWC, [(0, 0), *after, (0, 0)], mode="edge")
+
+
+def _group_size(shape: tuple[int, int]) -> int:
+  """Frames that are coded as images at a time."""
+  return max(1, _PIXELS_AT_ONCE // (shape[0] * shape[1]))
+
+
+def _too_long() -> str:
+  return (
+    f"more than the {MAX_FRAMES} frames that this tokenizer codes at once: cut"
+    " it into shorter videos, best at changes of scene, or use a tokenizer of"
+    " images or a causal CNN"
+  )
+
+
+@contextlib.contextmanager
+def _within_memory():
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise ValueError(
+      "the frames do not fit into the memory of the device: make them fewer or"
+      " smaller"
+    ) from error

@@ -1,0 +1,217 @@
+"""Saving the state of training, and finding it again after any accident.
+
+orbax commits a checkpoint by renaming its directory, so a process that dies at
+any moment leaves the complete ones in place.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import logging
+import os
+import shutil
+from typing import Any
+
+import grain
+import jax
+from jax.experimental import multihost_utils
+import ml_collections
+import orbax.checkpoint as ocp
+import tensorstore as ts
+
+from magvit import algorithm as algorithm_lib
+from magvit.workdir import folder as workdir_lib
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+  """The checkpoints of one workdir: training state and data position."""
+
+  def __init__(self, workdir: str, config: ml_collections.ConfigDict):
+    self._directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=config.checkpoints_to_keep,
+        cleanup_tmp_directories=True,  # left by a killed run
+      ),
+      item_names=("state", "data"),
+    )
+
+  def save(
+    self,
+    step: int,
+    state: algorithm_lib.TrainState,
+    data: grain.DatasetIterator,
+  ) -> None:
+    """Saves in the background; a kill leaves the previous one in place.
+
+    Raises:
+      OSError: this or an earlier save failed, or the workdir is gone.
+    """
+    if not workdir_lib.has_config(os.path.dirname(self._directory)):
+      raise OSError(
+        f"cannot save step {step}: the workdir of {self._directory} is gone"
+      )
+    with self._named_failure():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(_saved(state)),
+          data=ocp.args.JsonSave(data.get_state()),
+        ),
+      )
+
+  def check(self) -> None:
+    """Raises OSError if a save in the background has failed."""
+    with self._named_failure():
+      self._manager.check_for_errors()
+
+  def restore_newest(
+    self, state: algorithm_lib.TrainState, data: grain.DatasetIterator
+  ) -> tuple[int, algorithm_lib.TrainState]:
+    """(step, state) of the newest checkpoint that can be read, or (0, state).
+
+    `state` gives shapes and shardings; `data` is moved to its position. Newer
+    checkpoints that cannot be read are moved to WORKDIR/damaged, with a
+    warning: nothing is deleted.
+
+    Raises:
+      ValueError: there are checkpoints, and none can be read; all stay.
+    """
+    damaged = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      problem = find_problem(self._path(step))
+      if problem is None:
+        break
+      damaged[step] = problem
+    else:
+      if not damaged:
+        return 0, state
+      raise ValueError(
+        f"no checkpoint in {self._directory} can be read: "
+        + "; ".join(f"step {step}: {why}" for step, why in damaged.items())
+        + ". Put back a good copy, or start anew in another workdir"
+      )
+    self._put_aside(damaged)
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(_saved(state)),
+        data=ocp.args.JsonRestore(),
+      ),
+    )
+    data.set_state(restored["data"])
+    return step, state.replace(**restored["state"])
+
+  def _path(self, step: int) -> str:
+    return os.path.join(self._directory, str(step))
+
+  def _put_aside(self, damaged: dict[int, str]) -> None:
+    folder = os.path.join(os.path.dirname(self._directory), "damaged")
+    for step, problem in damaged.items():
+      target, copies = os.path.join(folder, str(step)), 1
+      while os.path.exists(target):
+        copies += 1
+        target = os.path.join(folder, f"{step}-{copies}")
+      if jax.process_index() == 0:
+        os.makedirs(folder, exist_ok=True)
+        shutil.move(self._path(step), target)
+      log.warning(
+        "WARNING: the checkpoint of step %d cannot be read (%s). It is now %s,"
+        " and training goes on from the one before",
+        *(step, problem, target),
+      )
+    if damaged:
+      if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("damaged checkpoints put aside")
+      self._manager.reload()
+
+  def wait(self) -> None:
+    """Waits for a save under way; OSError if it failed."""
+    with self._named_failure():
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+
+  def close(self) -> None:
+    """Waits for saves under way; OSError if one failed."""
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _named_failure(self) -> Iterator[None]:
+    """Errors of a save as OSError that says what is still there."""
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:
+      steps = ocp.utils.checkpoint_steps(self._directory)
+      kept = f"step {max(steps)}" if steps else "none"
+      raise OSError(
+        f"a checkpoint could not be written to {self._directory}: {error}."
+        f" The newest complete one: {kept}. Make room or repair the disk, then"
+        " run the same command again"
+      ) from error
+
+
+def _saved(state: algorithm_lib.TrainState) -> dict[str, Any]:
+  """The fields that training changes; frozen networks are kept elsewhere."""
+  return {
+    "step": state.step,
+    "params": state.params,
+    "opt_state": state.opt_state,
+    "ema": state.ema,
+    "extras": state.extras,
+  }
+
+
+def find_problem(path: str) -> str | None:
+  """What is wrong with the checkpoint directory `path`; None if it is good.
+
+  Every array and every file beside them is read once, by one of the processes;
+  all of them get an answer, and the same one whether there is a problem.
+  """
+  try:
+    found = None
+    _read_json_files(path)
+    _read_arrays(os.path.join(path, "state"))
+  except (OSError, ValueError) as error:
+    found = " ".join(str(error).split())
+  if jax.process_count() > 1:
+    bad = multihost_utils.process_allgather(found is not None)
+    if bad.any() and found is None:
+      found = f"process {int(bad.argmax())} cannot read it"
+  return found
+
+
+def _read_json_files(path: str) -> None:
+  for name in ("_CHECKPOINT_METADATA", "state/_METADATA", "data/metadata"):
+    with open(os.path.join(path, name)) as f:
+      try:
+        json.load(f)
+      except ValueError as error:
+        raise ValueError(f"{name} is damaged ({error})") from error
+
+
+def _read_arrays(path: str) -> None:
+  """Reads this process's share of the arrays, one at a time.
+
+  They are zarr arrays in one OCDBT database, orbax's default layout.
+
+  Raises:
+    ValueError: one of them cannot be read.
+  """
+  store = {"driver": "ocdbt", "base": f"file://{path}/"}
+  database = ts.KvStore.open(store).result()
+  keys = [key.decode() for key in database.list().result()]
+  names = sorted(k.removesuffix("/.zarray") for k in keys if "/.zarray" in k)
+  if not names:
+    raise ValueError("state holds no arrays")
+  for name in names[jax.process_index() :: jax.process_count()]:
+    spec = {"driver": "zarr", "kvstore": {**store, "path": f"{name}/"}}
+    try:
+      ts.open(spec, open=True).result().read().result()
+    except ValueError as error:
+      raise ValueError(f"array {name}: {error}") from error

@@ -1,0 +1,124 @@
+"""Metrics of a run: JSON lines, TensorBoard, progress, and the NaN guard."""
+
+import json
+import os
+import time
+
+import jax
+import numpy as np
+import tensorboardX
+
+from storage import files
+from storage import progress as progress_lib
+
+_SHOWN = (  # in progress lines, where an algorithm has them
+  "loss",
+  "masked_accuracy",
+  "generator/reconstruction",
+  "generator/codebook_entropy",
+  "discriminator/loss",
+  "discriminator/accuracy",
+  "health/dead_bits",
+)
+
+
+class Writer:
+  """Writes WORKDIR/metrics.jsonl and TensorBoard events, from process 0.
+
+  A resumed run repeats the steps after its checkpoint, so what was written
+  after that step is removed first: a step stands in the files once.
+  """
+
+  def __init__(self, workdir: str, start_step: int):
+    self._file = self._board = None
+    if jax.process_index() != 0:
+      return
+    path = os.path.join(workdir, "metrics.jsonl")
+    files.write_atomically(
+      path, "".join(f"{line}\n" for line in _lines_up_to(path, start_step))
+    )
+    self._file = open(path, "a")
+    self._board = tensorboardX.SummaryWriter(
+      os.path.join(workdir, "tensorboard"), purge_step=start_step + 1
+    )
+
+  def write(self, step: int, metrics: dict[str, float | list[float]]) -> None:
+    """One line; flushed, so that a kill loses nothing written."""
+    if self._file is None:
+      return
+    self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+    self._file.flush()
+    for name, value in metrics.items():
+      if isinstance(value, list):
+        self._board.add_histogram(name, np.asarray(value), step)
+      else:
+        self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    if self._file is not None:
+      self._file.close()
+      self._board.close()
+
+
+def _lines_up_to(path: str, step: int) -> list[str]:
+  if not os.path.exists(path):
+    return []
+  kept = []
+  with open(path) as f:
+    for line in f.read().splitlines():
+      try:
+        if json.loads(line)["step"] <= step:
+          kept.append(line)
+      except ValueError:  # torn by a kill; its step is repeated
+        continue
+  return kept
+
+
+def has_evaluation(workdir: str, step: int) -> bool:
+  """Whether metrics.jsonl holds the scores of an evaluation after a step."""
+  path = os.path.join(workdir, "metrics.jsonl")
+  entries = map(json.loads, _lines_up_to(path, step))
+  return any(
+    entry["step"] == step and any(name.startswith("eval/") for name in entry)
+    for entry in entries
+  )
+
+
+class NonFiniteError(ArithmeticError):
+  """A metric became NaN or infinite."""
+
+
+def check_finite(step: int, metrics: dict[str, float | list[float]]) -> None:
+  """Raises NonFiniteError naming the step and the offending metrics."""
+  bad = {k: v for k, v in metrics.items() if not np.isfinite(v).all()}
+  if bad:
+    names = ", ".join(f"{k}={v}" for k, v in bad.items())
+    raise NonFiniteError(
+      f"step {step}: {names}. Training stopped; the last checkpoint is from"
+      " before. Lower optimizer.peak_learning_rate, or look at the metrics"
+      " of the steps before in metrics.jsonl"
+    )
+
+
+class Progress:
+  """Progress, rate and time left, for a log line."""
+
+  def __init__(self, start_step: int, num_steps: int, name: str):
+    self._name, self._num_steps = name, num_steps
+    self._last = (start_step, time.monotonic())
+
+  def line(self, step: int, metrics: dict[str, float]) -> str:
+    """E.g. "NAME 120/600 (20%), 1.9 steps/s, 4:12 left | loss 2.31"."""
+    now = time.monotonic()
+    last_step, last_time = self._last
+    rate = (step - last_step) / max(now - last_time, 1e-9)
+    self._last = (step, now)
+    done = progress_lib.progress(
+      self._name, step, self._num_steps, rate, "steps"
+    )
+    shown = ", ".join(f"{k} {metrics[k]:.4g}" for k in _SHOWN if k in metrics)
+    return f"{done} | {shown}"
+
+  def restart_clock(self, step: int) -> None:
+    """After work that is not training, so that the rate leaves it out."""
+    self._last = (step, time.monotonic())

@@ -1,0 +1,133 @@
+"""What a new run starts from: another model's weights, or its own.
+
+`config.init_from` names a workdir or an export. Its averaged weights (those of
+a generator are not averaged) become the first weights, and average, of the
+network of the same name; optimizer and discriminators start anew. Resuming
+never reads it, so it may be gone by then.
+"""
+
+import json
+import logging
+
+from flax import traverse_util
+import jax
+from jax.sharding import Mesh
+import ml_collections
+
+from magvit import algorithm as algorithm_lib
+from magvit import trained as trained_lib
+from magvit.tokenizer import fingerprint
+from magvit.workdir import exports
+from magvit.workdir import folder as workdir_lib
+from magvit.workdir import weights as weights_lib
+
+log = logging.getLogger(__name__)
+
+SCRATCH = "none"
+
+
+def check(config: ml_collections.ConfigDict, workdir: str) -> None:
+  """Checks before anything is written that a new run can start.
+
+  Raises:
+    ValueError: `init_from` holds nothing, a model of another kind, or a
+      generator of other tokens; or two fields say where weights are from.
+  """
+  if config.init_from == SCRATCH or weights_lib.is_resumed(workdir):
+    return
+  _warn_of_other_settings(config, workdir_lib.read_config(_source(config)))
+  if config.algorithm == "tokenizer":
+    for field, neutral in trained_lib.WEIGHT_SOURCES.items():
+      if config[field] != neutral:
+        raise ValueError(
+          f"init_from={config.init_from} and {field}={config[field]} both give"
+          f" the first weights: set {field}={neutral}, or init_from={SCRATCH}"
+        )
+    return
+  there = workdir_lib.own_tokenizer(config.init_from)
+  if there is None:
+    raise ValueError(
+      f"init_from={config.init_from} lacks the tokenizer of its tokens: name"
+      " the whole workdir or export"
+    )
+  here = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
+  names = [fingerprint.of_workdir(path) for path in (there, here)]
+  if names[0] != names[1]:
+    raise ValueError(
+      f"init_from={config.init_from} generates the tokens of"
+      f" {names[0][:16]}, and tokenizer_workdir={here} is {names[1][:16]}: set"
+      f" tokenizer_workdir={there}"
+    )
+
+
+def first_state(
+  config: ml_collections.ConfigDict,
+  algorithm: algorithm_lib.Algorithm,
+  mesh: Mesh,
+  state: algorithm_lib.TrainState,
+) -> algorithm_lib.TrainState:
+  """The state of a new run, whose random one is `state`.
+
+  Raises:
+    ValueError: an array of `init_from` that is missing, unknown or of another
+      shape; it is named.
+  """
+  if config.init_from == SCRATCH:
+    return algorithm.warm_start(state) if algorithm.warm_start else state
+  path = _source(config)
+  (network,) = algorithm.predict_networks
+  kind = "ema" if network in state.ema else "params"
+  part = {kind: {network: jax.eval_shape(lambda x: x, state.params[network])}}
+  try:
+    restored = weights_lib.restore_part(
+      path, part, mesh, algorithm.sharding_rules
+    )
+  except ValueError as error:
+    raise ValueError(f"init_from={config.init_from}: {error}") from error
+  params = jax.tree.map(
+    lambda new, old: jax.device_put(new, old.sharding),
+    restored[kind][network],
+    state.params[network],
+  )
+  ema = {network: algorithm_lib.copy(params)} if kind == "ema" else {}
+  log.info(
+    "starting from the weights of step %d in %s",
+    weights_lib.latest_step(path),
+    path,
+  )
+  return state.replace(
+    params={**state.params, network: params}, ema={**state.ema, **ema}
+  )
+
+
+def _source(config: ml_collections.ConfigDict) -> str:
+  """Where the weights are."""
+  path = config.init_from
+  if config.algorithm == "tokenizer" and workdir_lib.has_config(path):
+    path = workdir_lib.own_tokenizer(path) or path
+  source = workdir_lib.read_config(path)
+  weights_lib.latest_step(path)
+  if source.algorithm != config.algorithm:
+    raise ValueError(
+      f"init_from={config.init_from} holds {source.name!r}, of"
+      f" algorithm={source.algorithm!r}, and this run is of"
+      f" {config.algorithm!r}"
+    )
+  return path
+
+
+def _warn_of_other_settings(config, source) -> None:
+  """Equal shapes may hide them; to go on with others can be the purpose."""
+  there, here = (
+    traverse_util.flatten_dict(
+      {s: json.loads(c.to_json())[s] for s in exports.SECTIONS[c.algorithm]},
+      sep=".",
+    )
+    for c in (source, config)
+  )
+  for field in sorted(there.keys() | here.keys()):
+    if there.get(field) != here.get(field):
+      log.warning(
+        "init_from=%s was trained with %s=%s, and this run has %s",
+        *(config.init_from, field, there.get(field), here.get(field)),
+      )

@@ -1,0 +1,162 @@
+"""Export folders, read: every array and setting as it was written, or refused.
+
+`magvit/modes/export.py` writes them. The weights file says in its metadata
+which config it belongs to and what the fingerprint of both is, so a file that
+was changed, or put into another folder, does not pass. Only JSON and
+safetensors are read here; neither can run code.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import os
+from typing import Any
+
+from flax import traverse_util
+import jax
+from jax.sharding import Mesh
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from magvit import mesh as mesh_lib
+from models.weights import safetensors_file
+
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer"  # folder in a generator's export; as in its workdir
+
+# Algorithm -> what decides, beside the weights, what its network computes.
+_GENERATOR = ("algorithm", "transformer", "tasks", "condition_frames")
+SECTIONS = {
+  "tokenizer": ("tokenizer", "quantizer"),
+  "masked": _GENERATOR,
+  "autoregressive": _GENERATOR,
+}
+
+
+def is_export(folder: str) -> bool:
+  return os.path.isfile(os.path.join(folder, WEIGHTS))
+
+
+def step(folder: str) -> int:
+  """Training steps behind the weights."""
+  return _read_notes(folder).step
+
+
+def check_config(folder: str, fields: Mapping[str, Any]) -> None:
+  """Checks that config.json is that of the weights beside it.
+
+  Raises:
+    ValueError: a field that is unknown, missing or of another value; a
+      generator beside another tokenizer than its own.
+  """
+  notes = _read_notes(folder)
+  path = os.path.join(folder, "config.json")
+  given = traverse_util.flatten_dict(dict(fields), sep=".")
+  wanted = traverse_util.flatten_dict(notes.config, sep=".")
+  for field in sorted(given.keys() | wanted.keys()):
+    if field not in wanted:
+      raise ValueError(
+        f"{path} has an unknown field {field}={given[field]!r}, without which"
+        " the weights beside it were exported: export the model again"
+      )
+    if field not in given or given[field] != wanted[field]:
+      found = repr(given[field]) if field in given else "missing"
+      raise ValueError(
+        f"{path}: {field} is {found}, and the weights beside it were exported"
+        f" with {wanted[field]!r}: export the model again"
+      )
+  if notes.config["algorithm"] == "tokenizer":
+    return
+  own = os.path.join(folder, TOKENIZER)
+  if not is_export(own):
+    raise ValueError(f"{own} lacks {WEIGHTS}: copy the whole export")
+  found = _read_notes(own).fingerprint
+  if found != notes.tokenizer:
+    raise ValueError(
+      f"{own} holds the tokenizer {found[:16]}, and the generator beside it"
+      f" knows the tokens of {notes.tokenizer[:16]}: export it again"
+    )
+
+
+def restore(
+  folder: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
+) -> Any:
+  """As `checkpoint.restore_part`, of one network: {kind: {network: shapes}}.
+
+  Raises:
+    ValueError: arrays or settings that are not those that were exported.
+  """
+  [(kind, networks)] = part.items()
+  [(network, abstract)] = networks.items()
+  notes = _read_notes(folder)
+  path = os.path.join(folder, WEIGHTS)
+  params = safetensors_file.load(path, notes.config["algorithm"], abstract)
+  _check_fingerprint(path, notes, safetensors_file.by_name(params))
+  restored = {kind: {network: params}}
+  shardings = mesh_lib.state_shardings(restored, mesh, rules)
+  return jax.device_put(restored, shardings)
+
+
+def tensors(folder: str) -> dict[str, np.ndarray]:
+  """The arrays by name, for programs that need no definition of the network.
+
+  Raises:
+    ValueError: as `restore`.
+  """
+  notes = _read_notes(folder)
+  path = os.path.join(folder, WEIGHTS)
+  found = safetensors.numpy.load_file(path)
+  _check_fingerprint(path, notes, found)
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+  """The metadata of exported weights."""
+
+  config: dict[str, Any]  # the experiment, as config.json has it
+  fingerprint: str
+  step: int
+  ids: str  # what the numbers of tokens mean
+  tokenizer: str  # fingerprint of a generator's; of a tokenizer, its own
+
+  def metadata(self) -> dict[str, str]:
+    fields = {k: str(v) for k, v in dataclasses.asdict(self).items()}
+    return {**fields, "config": json.dumps(self.config, sort_keys=True)}
+
+
+def _read_notes(folder: str) -> Notes:
+  path = os.path.join(folder, WEIGHTS)
+  try:
+    with safetensors.safe_open(path, framework="numpy") as f:
+      metadata = f.metadata() or {}
+  except Exception as error:
+    raise ValueError(
+      f"{path} is not a whole .safetensors file: {error}"
+    ) from error
+  try:
+    metadata = {k.name: metadata[k.name] for k in dataclasses.fields(Notes)}
+    step, config = int(metadata.pop("step")), json.loads(metadata.pop("config"))
+    missing = set(SECTIONS[config["algorithm"]]) - config.keys()
+    if missing:
+      raise KeyError(*missing)
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{path} is no export of this program, whose metadata say which config"
+      f" and fingerprint it has ({error!r}): write it with --mode=export"
+    ) from error
+  return Notes(config=config, step=step, **metadata)
+
+
+def _check_fingerprint(path: str, notes: Notes, arrays) -> None:
+  sections = SECTIONS[notes.config["algorithm"]]
+  settings = [{name: notes.config[name]} for name in sections]
+  arrays = {k.replace(".", "/"): np.asarray(v) for k, v in arrays.items()}
+  found = safetensors_file.digest(settings, arrays)
+  if found != notes.fingerprint:
+    raise ValueError(
+      f"{path} has the fingerprint {found[:16]} and says"
+      f" {notes.fingerprint[:16]}: it was changed after the export; get or make"
+      " it again"
+    )

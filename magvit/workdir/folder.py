@@ -1,0 +1,172 @@
+"""What is on disk: the workdir, its config, and orbax checkpoints.
+
+A workdir belongs to one experiment. It holds config.json, checkpoints/ (state
+and position in the data, committed atomically), metrics.jsonl, results/,
+samples/ and report.html; a generator's also tokenizer/, its own copy of the
+tokenizer that made its tokens.
+"""
+
+import json
+import os
+from typing import Any
+
+import jax
+import ml_collections
+
+from magvit.workdir import exports
+from magvit.workdir import weights as weights_lib
+from storage import files
+
+IMPORTED = "imported.json"  # where the weights of an imported model are from
+
+_PROBE = ".writable-"  # a file of each process, for a moment
+
+# Fields that say how to run, not what is trained: they may change between two
+# runs in the same workdir.
+_FREE_FIELDS = (
+  "name",
+  "mesh",
+  "log_every",
+  "checkpoint_every",
+  "checkpoints_to_keep",
+  "eval_every",
+  "profile_steps",
+  "evaluation",
+  "sampling",
+  "dataset.eval_examples",
+)
+
+
+def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Makes sure that `config` may train in `workdir`.
+
+  Raises:
+    ValueError: the directory cannot be written, holds files of something else,
+      or holds a run of another config.
+  """
+  try:
+    os.makedirs(workdir, exist_ok=True)
+    probe = os.path.join(workdir, f"{_PROBE}{jax.process_index()}")
+    with open(probe, "w"):
+      pass
+    os.remove(probe)
+  except OSError as error:
+    raise ValueError(
+      f"cannot write to workdir={workdir} ({error.strerror}): choose a"
+      " directory you may write to"
+    ) from error
+  if os.path.exists(os.path.join(workdir, IMPORTED)):
+    raise ValueError(
+      f"workdir={workdir} holds imported weights without a training state:"
+      " train in another directory"
+    )
+  if exports.is_export(workdir):
+    raise ValueError(
+      f"workdir={workdir} holds an export without a training state: train in"
+      f" another directory, from its weights with --config.init_from={workdir}"
+    )
+  if os.path.exists(os.path.join(workdir, "config.json")):
+    check_same_experiment(read_config(workdir), config, workdir)
+  elif any(not name.startswith(_PROBE) for name in os.listdir(workdir)):
+    raise ValueError(
+      f"workdir={workdir} holds files but no config.json, so it is not a"
+      " workdir of this program: choose a new or an empty directory"
+    )
+
+
+def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
+  if jax.process_index() == 0:
+    text = config.to_json(indent=2) + "\n"
+    files.write_atomically(os.path.join(workdir, "config.json"), text)
+
+
+def has_config(workdir: str) -> bool:
+  """Whether something was trained or imported in a directory."""
+  return os.path.exists(os.path.join(workdir, "config.json"))
+
+
+def own_tokenizer(workdir: str) -> str | None:
+  """The copy of the tokenizer in a generator's workdir, if it has one."""
+  path = os.path.join(workdir, "tokenizer")
+  return path if os.path.exists(os.path.join(path, "config.json")) else None
+
+
+def keep_tokenizer(
+  config: ml_collections.ConfigDict, workdir: str, frozen: dict[str, Any]
+) -> None:
+  """Copies the tokenizer of a new generator into its workdir.
+
+  Tokens mean nothing without the tokenizer that made them, so a generator
+  does not depend on another directory that may change or go.
+  """
+  if "tokenizer_workdir" not in config or own_tokenizer(workdir) is not None:
+    return
+  path = os.path.abspath(os.path.join(workdir, "tokenizer"))
+  step = weights_lib.latest_step(config.tokenizer_workdir)
+  weights_lib.save_average(path, step, frozen["generator"])
+  # Last: a tokenizer with a config is a complete one.
+  write_config(path, read_config(config.tokenizer_workdir))
+
+
+def check_same_experiment(
+  stored: ml_collections.ConfigDict,
+  given: ml_collections.ConfigDict,
+  workdir: str,
+) -> None:
+  """Raises ValueError naming the fields in which two configs differ."""
+  stored, given = _fields(stored), _fields(given)
+  differ = [
+    field
+    for field in sorted(stored.keys() | given.keys())
+    if stored.get(field) != given.get(field)
+    and not any(f"{field}.".startswith(f"{free}.") for free in _FREE_FIELDS)
+  ]
+  if differ:
+    first = differ[0]
+    others = f" (and {', '.join(differ[1:])})" if differ[1:] else ""
+    raise ValueError(
+      f"workdir={workdir} holds another experiment: {first} is"
+      f" {stored.get(first)!r} there and {given.get(first)!r} in --config"
+      f"{others}; choose another workdir, or the config of this one"
+    )
+
+
+def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Flat {"a.b": value} as JSON stores it (tuples become lists)."""
+  flat = {}
+
+  def visit(node, prefix):
+    for key, value in node.items():
+      if isinstance(value, dict):
+        visit(value, f"{prefix}{key}.")
+      else:
+        flat[prefix + key] = value
+
+  visit(json.loads(config.to_json()), "")
+  return flat
+
+
+def read_config(workdir: str) -> ml_collections.ConfigDict:
+  """The config a workdir was trained with; ValueError if there is none."""
+  path = os.path.join(workdir, "config.json")
+  if not os.path.isdir(workdir):
+    raise ValueError(
+      f"workdir={workdir} is not a directory: train into it first"
+    )
+  if not os.path.exists(path):
+    raise ValueError(
+      f"workdir={workdir} holds no config.json, so nothing was trained there:"
+      " train into it first (--mode=train), or name another"
+    )
+  try:
+    with open(path) as f:
+      fields = json.load(f)
+    fields["algorithm"]
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{path} is no config of this program ({error!r}): name the directory of"
+      " a run or of an export"
+    ) from error
+  if exports.is_export(workdir):
+    exports.check_config(workdir, fields)
+  return ml_collections.ConfigDict(fields)

@@ -1,0 +1,105 @@
+"""Weights in a workdir or an export: the newest step, parts of a state."""
+
+import os
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+import orbax.checkpoint as ocp
+
+from magvit import mesh as mesh_lib
+from magvit.workdir import exports
+
+
+def save_average(workdir: str, step: int, params: Any) -> None:
+  """A checkpoint of a tokenizer's averaged weights alone: no training state."""
+  path = os.path.join(workdir, "checkpoints", str(step), "state")
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(
+      os.path.abspath(path),
+      {"ema": {"generator": params}},
+      force=True,  # over what a killed copy left
+    )
+
+
+def latest_step(workdir: str) -> int:
+  """Step of the newest checkpoint or export; ValueError if there is none."""
+  if exports.is_export(workdir):
+    return exports.step(workdir)
+  steps = ocp.utils.checkpoint_steps(_checkpoint_directory(workdir))
+  if not steps:
+    raise ValueError(
+      f"workdir={workdir} holds no checkpoint yet: train longer than"
+      " checkpoint_every steps, or name another workdir"
+    )
+  return max(steps)
+
+
+def _checkpoint_directory(workdir: str) -> str:
+  directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
+  if not os.path.isdir(directory):
+    raise ValueError(
+      f"workdir={workdir} holds no checkpoints/: train into it first"
+      " (--mode=train), or name another"
+    )
+  return directory
+
+
+def restore_part(
+  workdir: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
+) -> Any:
+  """Some networks of the newest checkpoint, e.g. {"ema": {"generator": ...}}.
+
+  `part` gives their shapes, in nested dicts of `jax.ShapeDtypeStruct`.
+
+  Raises:
+    ValueError: no checkpoint, or an array that it lacks, holds in another
+      shape or beside those of a network; it is named.
+  """
+  if exports.is_export(workdir):
+    return exports.restore(workdir, part, mesh, rules)
+  step = latest_step(workdir)
+  path = os.path.join(_checkpoint_directory(workdir), str(step), "state")
+  restore_args = jax.tree.map(
+    lambda leaf, sharding: ocp.ArrayRestoreArgs(
+      sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+    ),
+    part,
+    mesh_lib.state_shardings(part, mesh, rules),
+  )
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    stored = _named(checkpointer.metadata(path).item_metadata.tree)
+    wanted = _named(part)
+    for name, leaf in wanted.items():
+      if name not in stored:
+        raise ValueError(f"the checkpoint {path} lacks the array {name}")
+      if tuple(stored[name].shape) != leaf.shape:
+        raise ValueError(
+          f"the checkpoint {path} holds {name} of shape"
+          f" {tuple(stored[name].shape)}, expected {leaf.shape}"
+        )
+    networks = tuple(f"{kind}/{name}/" for kind in part for name in part[kind])
+    for name in stored:
+      if name.startswith(networks) and name not in wanted:
+        raise ValueError(f"the checkpoint {path} has an unknown array {name}")
+    return checkpointer.restore(
+      path,
+      ocp.args.PyTreeRestore(
+        part, restore_args=restore_args, partial_restore=True
+      ),
+    )
+
+
+def _named(tree: Any) -> dict[str, Any]:
+  """Leaves by their path, e.g. "ema/generator/encoder/conv_in/kernel"."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  keystr = jax.tree_util.keystr
+  return {keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+
+
+def is_resumed(workdir: str) -> bool:
+  try:
+    latest_step(workdir)
+  except ValueError:
+    return False
+  return True

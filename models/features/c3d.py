@@ -1,0 +1,82 @@
+"""C3D on UCF-101, whose class probabilities the video Inception Score takes.
+
+Tran et al. 2015 (arXiv 1412.0767), as in pfnet-research/tgan2 and
+google-research/magvit (`train_lib/inception_score.py`): channels in the order
+blue, green, red; frames of 112 x 112 by Chainer's resize; a mean clip.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from models.features import resize
+from models.tokenizer import convolution
+
+DIMS = {"probabilities": 101}
+FRAMES = 16
+_SIZE = 112  # pixels of the network's input
+CONVS = {  # input channels, width
+  "conv1a": (3, 64),
+  "conv2a": (64, 128),
+  "conv3a": (128, 256),
+  "conv3b": (256, 256),
+  "conv4a": (256, 512),
+  "conv4b": (512, 512),
+  "conv5a": (512, 512),
+  "conv5b": (512, 512),
+}
+_POOLED_AFTER = {  # frames that become one
+  "conv1a": 1,
+  "conv2a": 2,
+  "conv3b": 2,
+  "conv4b": 2,
+  "conv5b": 2,
+}
+_LINEAR = {"fc6": (8192, 4096), "fc7": (4096, 4096), "fc8": (4096, 101)}
+
+
+class C3D(nnx.Module):
+  """Clips (B, 16, H, W, 3) in [0, 255], RGB, uint8 or float."""
+
+  def __init__(self, *, rngs: nnx.Rngs):
+    # Minus the mean clip of the training set, blue first.
+    self.x_offset = nnx.Param(jnp.zeros((FRAMES, _SIZE, _SIZE, 3)))
+    for name, (channels, width) in CONVS.items():
+      setattr(self, name, nnx.Conv(channels, width, (3, 3, 3), rngs=rngs))
+    for name, (width_in, width_out) in _LINEAR.items():
+      setattr(self, name, nnx.Linear(width_in, width_out, rngs=rngs))
+
+  def __call__(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
+    """`probabilities` (B, 101) of the classes of UCF-101.
+
+    Raises:
+      ValueError: not 16 frames.
+    """
+    if video_BTHWC.shape[1] != FRAMES:
+      raise ValueError(
+        f"a clip of {video_BTHWC.shape[1]} frames: C3D takes {FRAMES}, no more"
+        " and no fewer"
+      )
+    with jax.default_matmul_precision("highest"):
+      x = resize.corner_aligned_bilinear(video_BTHWC[..., ::-1], _SIZE, _SIZE)
+      x = x + self.x_offset[...]
+      for name in CONVS:
+        x = jax.nn.relu(self._conv(name, x))
+        if name == "conv5b":  # 7 x 7 pixels: an odd row and column of zeros
+          x = convolution.pad_with_zeros(x, ((0, 0), (0, 1), (0, 1)))
+        if name in _POOLED_AFTER:
+          window = (_POOLED_AFTER[name], 2, 2)
+          x = nnx.max_pool(x, window, window)
+      # The weights were made for clips with the channels first.
+      x = jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
+      x = jax.nn.relu(self.fc6(x))
+      x = jax.nn.relu(self.fc7(x))
+      return {"probabilities": jax.nn.softmax(self.fc8(x))}
+
+  def _conv(self, name: str, x_BTHWC: jax.Array) -> jax.Array:
+    conv = getattr(self, name)
+    x_BTHWC = convolution.pad_with_zeros(x_BTHWC, ((1, 1), (1, 1), (1, 1)))
+    return (
+      convolution.valid_conv(x_BTHWC, conv.kernel[...], (1, 1, 1))
+      + conv.bias[...]
+    )

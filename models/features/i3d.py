@@ -1,0 +1,169 @@
+"""I3D on Kinetics-400, whose logits FVD compares.
+
+Carreira and Zisserman 2017 (arXiv 1705.07750), as in TensorFlow Hub's
+deepmind/i3d-kinetics-400/1: every convolution and pool pads as TensorFlow's
+SAME does, batch norms have an epsilon of 1e-3 and no scale. Layers have the
+names of the state dict i3d_pretrained_400.pt.
+"""
+
+from collections.abc import Sequence
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from models.features import resize
+from models.tokenizer import convolution
+
+DIMS = {"logits": 400}
+MIN_FRAMES = 9  # of which two steps in time are left for the last pool
+_SIZE = 224  # pixels of the network's input
+_BATCH_NORM_EPSILON = 1e-3
+
+# Layers and pools in their order. A block is the widths of its branches: 1x1x1;
+# 1x1x1 and 3x3x3; the same again; and 1x1x1 after a max pool. Its output joins
+# the last of each.
+STEM = {  # input channels, width, kernel, stride
+  "Conv3d_1a_7x7": (3, 64, (7, 7, 7), (2, 2, 2)),
+  "Conv3d_2b_1x1": (64, 64, (1, 1, 1), (1, 1, 1)),
+  "Conv3d_2c_3x3": (64, 192, (3, 3, 3), (1, 1, 1)),
+}
+BLOCKS = {  # input channels, widths
+  "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
+  "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
+  "Mixed_4b": (480, (192, 96, 208, 16, 48, 64)),
+  "Mixed_4c": (512, (160, 112, 224, 24, 64, 64)),
+  "Mixed_4d": (512, (128, 128, 256, 24, 64, 64)),
+  "Mixed_4e": (512, (112, 144, 288, 32, 64, 64)),
+  "Mixed_4f": (528, (256, 160, 320, 32, 128, 128)),
+  "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
+  "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
+}
+_POOLED_AFTER = {  # window, stride
+  "Conv3d_1a_7x7": ((1, 3, 3), (1, 2, 2)),
+  "Conv3d_2c_3x3": ((1, 3, 3), (1, 2, 2)),
+  "Mixed_3c": ((3, 3, 3), (2, 2, 2)),
+  "Mixed_4f": ((2, 2, 2), (2, 2, 2)),
+}
+
+
+class I3D(nnx.Module):
+  """Clips (B, T, H, W, 3) in [0, 255], uint8 or float, of any frame size."""
+
+  def __init__(self, *, rngs: nnx.Rngs):
+    for name, layer in STEM.items():
+      setattr(self, name, _Unit(*layer))
+    for name, (channels, widths) in BLOCKS.items():
+      setattr(self, name, _Block(channels, widths))
+    self.logits = nnx.Conv(1024, 400, (1, 1, 1), rngs=rngs)
+
+  def __call__(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
+    """`logits` (B, 400): the mean over time of those of each step.
+
+    Raises:
+      ValueError: fewer than 9 frames.
+    """
+    frames = video_BTHWC.shape[1]
+    if frames < MIN_FRAMES:
+      raise ValueError(
+        f"a clip of {frames} frames is too short for I3D, which needs"
+        f" {MIN_FRAMES}: evaluate longer clips"
+      )
+    with jax.default_matmul_precision("highest"):
+      x = 2.0 * resize.tf1_bilinear(video_BTHWC, _SIZE, _SIZE) / 255.0 - 1.0
+      for name in (*STEM, *BLOCKS):
+        x = getattr(self, name)(x)
+        if name in _POOLED_AFTER:
+          x = max_pool(x, *_POOLED_AFTER[name])
+      # The mean of two steps in time, of 7 x 7 pixels, and of the logits of
+      # each step; the logits are linear.
+      pairs_BtC = (x[:, :-1] + x[:, 1:]).mean((2, 3)) / 2.0
+      logits_BtV = pairs_BtC @ self.logits.kernel[0, 0, 0]
+      return {"logits": logits_BtV.mean(1) + self.logits.bias[...]}
+
+
+class _Block(nnx.Module):
+  def __init__(self, channels: int, widths: Sequence[int]):
+    b0, b1a, b1b, b2a, b2b, b3b = widths
+    self.b0 = _Unit(channels, b0)
+    self.b1a = _Unit(channels, b1a)
+    self.b1b = _Unit(b1a, b1b, (3, 3, 3))
+    self.b2a = _Unit(channels, b2a)
+    self.b2b = _Unit(b2a, b2b, (3, 3, 3))
+    self.b3b = _Unit(channels, b3b)
+
+  def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
+    pooled_BTHWC = max_pool(x_BTHWC, (3, 3, 3), (1, 1, 1))
+    branches = [
+      self.b0(x_BTHWC),
+      self.b1b(self.b1a(x_BTHWC)),
+      self.b2b(self.b2a(x_BTHWC)),
+      self.b3b(pooled_BTHWC),
+    ]
+    return jnp.concatenate(branches, -1)
+
+
+class _Unit(nnx.Module):
+  """Convolution, frozen batch norm without a scale, ReLU.
+
+  Of no use until weights are loaded.
+  """
+
+  def __init__(self, channels, width, kernel=(1, 1, 1), strides=(1, 1, 1)):
+    self.strides = strides
+    self.kernel = nnx.Param(jnp.zeros((*kernel, channels, width)))
+    self.bias = nnx.Param(jnp.zeros(width))
+    self.mean = nnx.Param(jnp.zeros(width))
+    self.variance = nnx.Param(jnp.ones(width))
+
+  def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
+    kernel = self.kernel[...]
+    x_BTHWC = convolution.pad_with_zeros(
+      x_BTHWC, same_padding(x_BTHWC.shape[1:4], kernel.shape, self.strides)
+    )
+    x_BTHWC = convolution.valid_conv(x_BTHWC, kernel, self.strides)
+    gain = lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
+    return jax.nn.relu((x_BTHWC - self.mean[...]) * gain + self.bias[...])
+
+
+def same_padding(
+  sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+  """TensorFlow's SAME: (before, after) of time, height, width.
+
+  The output has ceil(size / stride) points; the odd point of padding is after.
+  """
+  padding = []
+  for size, points, stride in zip(sizes, window[:3], strides, strict=True):
+    total = max((-(-size // stride) - 1) * stride + points - size, 0)
+    padding.append((total // 2, total - total // 2))
+  return padding
+
+
+def max_pool(
+  x_BTHWC: jax.Array, window: Sequence[int], strides: Sequence[int]
+) -> jax.Array:
+  """Max pool with SAME padding, one axis after another.
+
+  The maximum of a box is that of its maxima along each axis: 9 comparisons
+  instead of 27, and XLA's pools in three dimensions are slow on CPUs.
+  """
+  padding = same_padding(x_BTHWC.shape[1:4], window, strides)
+  for axis, (points, stride, pad) in enumerate(
+    zip(window, strides, padding, strict=True), start=1
+  ):
+    if points == 1:
+      continue
+    pads = [(0, 0)] * x_BTHWC.ndim
+    pads[axis] = pad
+    x_BTHWC = jnp.pad(x_BTHWC, pads, constant_values=-jnp.inf)
+    span = x_BTHWC.shape[axis] - points + 1
+    taps = [
+      lax.slice_in_dim(x_BTHWC, i, i + span, stride, axis=axis)
+      for i in range(points)
+    ]
+    x_BTHWC = taps[0]
+    for tap in taps[1:]:
+      x_BTHWC = jnp.maximum(x_BTHWC, tap)
+  return x_BTHWC

@@ -1,0 +1,228 @@
+"""Inception-v3 as FID means it: TensorFlow's graph of 2015-12-05.
+
+Szegedy et al. 2015 (arXiv 1512.00567), with the graph's own traits: 1008
+outputs, average pools that leave out the padding, a max pool in the last block,
+and an epsilon of 1e-3. Blocks and layers have the names of the state dict that
+pytorch-fid and torch-fidelity publish.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from models.features import resize
+
+_SIZE = 299  # pixels of the graph's input
+_BATCH_NORM_EPSILON = 1e-3
+_SPATIAL_CHANNELS = 7  # of mixed_6/conv, those that sFID takes
+DIMS = {
+  "pool3": 2048,
+  "spatial": 17 * 17 * _SPATIAL_CHANNELS,
+  "logits": 1008,
+  "logits_with_bias": 1008,
+}
+
+# Layers as (name, input channels, width, kernel, stride, padding).
+STEM = (
+  ("Conv2d_1a_3x3", 3, 32, (3, 3), 2, "VALID"),
+  ("Conv2d_2a_3x3", 32, 32, (3, 3), 1, "VALID"),
+  ("Conv2d_2b_3x3", 32, 64, (3, 3), 1, "SAME"),
+  ("Conv2d_3b_1x1", 64, 80, (1, 1), 1, "VALID"),
+  ("Conv2d_4a_3x3", 80, 192, (3, 3), 1, "VALID"),
+)
+_POOLED_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
+
+# A block is branches by name, each a chain of layers: (width, kernel height,
+# kernel width). A list of two of them at its end are side by side. Outputs are
+# joined in this order.
+Branches = dict[str, Sequence[Any]]
+
+
+def _mixed_5(pool_width: int) -> Branches:
+  return {
+    "branch1x1": [(64, 1, 1)],
+    "branch5x5": [(48, 1, 1), (64, 5, 5)],
+    "branch3x3dbl": [(64, 1, 1), (96, 3, 3), (96, 3, 3)],
+    "branch_pool": [(pool_width, 1, 1)],
+  }
+
+
+def _mixed_6(width: int) -> Branches:
+  return {
+    "branch1x1": [(192, 1, 1)],
+    "branch7x7": [(width, 1, 1), (width, 1, 7), (192, 7, 1)],
+    "branch7x7dbl": [
+      (width, 1, 1),
+      (width, 7, 1),
+      (width, 1, 7),
+      (width, 7, 1),
+      (192, 1, 7),
+    ],
+    "branch_pool": [(192, 1, 1)],
+  }
+
+
+def _mixed_7() -> Branches:
+  both = [(384, 1, 3), (384, 3, 1)]
+  return {
+    "branch1x1": [(320, 1, 1)],
+    "branch3x3": [(384, 1, 1), both],
+    "branch3x3dbl": [(448, 1, 1), (384, 3, 3), both],
+    "branch_pool": [(192, 1, 1)],
+  }
+
+
+# Blocks as (input channels, pool, branches). Those with the pool "halve" end
+# every branch with stride 2; their pool is a max and has no layer of its own.
+BLOCKS: dict[str, tuple[int, str, Branches]] = {
+  "Mixed_5b": (192, "average", _mixed_5(32)),
+  "Mixed_5c": (256, "average", _mixed_5(64)),
+  "Mixed_5d": (288, "average", _mixed_5(64)),
+  "Mixed_6a": (
+    288,
+    "halve",
+    {
+      "branch3x3": [(384, 3, 3)],
+      "branch3x3dbl": [(64, 1, 1), (96, 3, 3), (96, 3, 3)],
+    },
+  ),
+  "Mixed_6b": (768, "average", _mixed_6(128)),
+  "Mixed_6c": (768, "average", _mixed_6(160)),
+  "Mixed_6d": (768, "average", _mixed_6(160)),
+  "Mixed_6e": (768, "average", _mixed_6(192)),
+  "Mixed_7a": (
+    768,
+    "halve",
+    {
+      "branch3x3": [(192, 1, 1), (320, 3, 3)],
+      "branch7x7x3": [(192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3)],
+    },
+  ),
+  "Mixed_7b": (1280, "average", _mixed_7()),
+  "Mixed_7c": (2048, "max", _mixed_7()),
+}
+
+
+class InceptionV3(nnx.Module):
+  """Images (B, H, W, 3) in [0, 255], uint8 or float, of any size."""
+
+  def __init__(self, *, rngs: nnx.Rngs):
+    for name, *layer in STEM:
+      setattr(self, name, _Unit(*layer))
+    for name, (channels, pool, branches) in BLOCKS.items():
+      setattr(self, name, _Block(channels, pool, branches))
+    self.fc = nnx.Linear(2048, 1008, rngs=rngs)
+
+  def __call__(self, images_BHWC: jax.Array) -> dict[str, jax.Array]:
+    """Features in float32, by name.
+
+    `pool3` (B, 2048) is what FID compares; `spatial` (B, 2023) what sFID does:
+    channels 0 to 6 of mixed_6/conv, flattened in the order height, width,
+    channel. `logits` (B, 1008) are without the bias, as the Inception Score
+    takes them; `logits_with_bias` are the graph's own.
+    """
+    with jax.default_matmul_precision("highest"):
+      x = (resize.tf1_bilinear(images_BHWC, _SIZE, _SIZE) - 128.0) / 128.0
+      for name, *_ in STEM:
+        x = getattr(self, name)(x)
+        if name in _POOLED_AFTER:
+          x = _max_pool(x, 2, "VALID")
+      for name in BLOCKS:
+        if name == "Mixed_6d":
+          spatial_BHWC = self.Mixed_6d.branch1x1(x)[..., :_SPATIAL_CHANNELS]
+        x = getattr(self, name)(x)
+      pool3_BC = x.mean((1, 2))
+      logits_BC = pool3_BC @ self.fc.kernel[...]
+    return {
+      "pool3": pool3_BC,
+      "spatial": spatial_BHWC.reshape(len(x), -1),
+      "logits": logits_BC,
+      "logits_with_bias": logits_BC + self.fc.bias[...],
+    }
+
+
+class _Block(nnx.Module):
+  """Branches whose outputs are joined along the channels."""
+
+  def __init__(self, channels: int, pool: str, branches: Branches):
+    self.pool, self.chains = pool, []
+    for branch, chain in branches.items():
+      width, names = channels, []
+      for names_here, layers in named_layers(branch, chain):
+        last = len(names) == len(chain) - 1
+        stride = 2 if pool == "halve" and last else 1
+        padding = "VALID" if stride == 2 else "SAME"
+        for name, (out, *kernel) in zip(names_here, layers, strict=True):
+          unit = _Unit(width, out, kernel, stride, padding)
+          setattr(self, name, unit)
+        width = out
+        names.append(names_here)
+      self.chains.append((branch, tuple(names)))
+    self.chains = tuple(self.chains)
+
+  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+    outputs = []
+    for branch, chain in self.chains:
+      h = _POOLS[self.pool](x_BHWC) if branch == "branch_pool" else x_BHWC
+      for names in chain:
+        parts = [getattr(self, name)(h) for name in names]
+        h = parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+      outputs.append(h)
+    if self.pool == "halve":
+      outputs.append(_max_pool(x_BHWC, 2, "VALID"))
+    return jnp.concatenate(outputs, -1)
+
+
+def named_layers(branch: str, chain: Sequence[Any]):
+  """Names and layers, one or two, of each member of a chain."""
+  for i, layers in enumerate(chain, start=1):
+    name = branch if len(chain) == 1 else f"{branch}_{i}"
+    if isinstance(layers, list):
+      yield (f"{name}a", f"{name}b"), layers
+    else:
+      yield (name,), [layers]
+
+
+class _Unit(nnx.Module):
+  """Convolution, frozen batch norm, ReLU.
+
+  Of no use until weights are loaded.
+  """
+
+  def __init__(self, channels, width, kernel, stride, padding):
+    self.stride, self.padding = stride, padding
+    self.kernel = nnx.Param(jnp.zeros((*kernel, channels, width)))
+    self.scale = nnx.Param(jnp.ones(width))
+    self.bias = nnx.Param(jnp.zeros(width))
+    self.mean = nnx.Param(jnp.zeros(width))
+    self.variance = nnx.Param(jnp.ones(width))
+
+  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+    gain = self.scale[...] * lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
+    x_BHWC = lax.conv_general_dilated(
+      x_BHWC,
+      self.kernel[...],
+      (self.stride, self.stride),
+      self.padding,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return jax.nn.relu((x_BHWC - self.mean[...]) * gain + self.bias[...])
+
+
+def _max_pool(x_BHWC: jax.Array, stride: int, padding: str) -> jax.Array:
+  return nnx.max_pool(x_BHWC, (3, 3), (stride, stride), padding)
+
+
+def _average_pool(x_BHWC: jax.Array) -> jax.Array:
+  """Of 3 x 3 pixels, or of those of them that exist."""
+  return nnx.avg_pool(x_BHWC, (3, 3), (1, 1), "SAME", count_include_pad=False)
+
+
+_POOLS = {
+  "average": _average_pool,
+  "max": lambda x_BHWC: _max_pool(x_BHWC, 1, "SAME"),
+}

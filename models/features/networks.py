@@ -1,0 +1,24 @@
+"""The networks whose features the evaluation compares, by name."""
+
+import functools
+from typing import Any
+
+import jax
+
+from models import network
+from models.features import c3d
+from models.features import i3d
+from models.features import inception
+
+NETWORKS = {
+  "inception": inception.InceptionV3,
+  "i3d": i3d.I3D,
+  "c3d": c3d.C3D,
+}
+
+
+@functools.cache
+def define(name: str) -> tuple[network.Network, Any]:
+  """A network and the shapes of its parameters; uses no device."""
+  net = network.define(lambda rngs: NETWORKS[name](rngs=rngs))
+  return net, jax.eval_shape(lambda: net.init(jax.random.key(0)))

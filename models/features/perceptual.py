@@ -1,0 +1,75 @@
+"""Perceptual distances of frames: a network by name, and its weights.
+
+`resnet50` is the papers' network, `lpips_vgg` the one that most tokenizers
+since have used. Neither is shipped: the user supplies the weights.
+"""
+
+from collections.abc import Callable
+import functools
+import os
+from typing import Any
+
+import jax
+
+from models import network
+from models.features import lpips
+from models.features import resnet
+from models.weights import safetensors_file
+
+Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+_NETWORKS = {"resnet50": resnet.ResNet50, "lpips_vgg": lpips.LpipsVgg}
+_WHERE_TO_GET = {
+  "resnet50": (
+    "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1, from"
+    " https://download.pytorch.org/models/), converted once by python -m"
+    " models.weights.convert --network=resnet50 --input=resnet50-0676ba61.pth"
+    " --output=resnet50.safetensors"
+  ),
+  "lpips_vgg": (
+    "vgg16-397923af.pth (torchvision, IMAGENET1K_V1, from"
+    " https://download.pytorch.org/models/) and the v0.1 heads vgg.pth (in the"
+    " lpips package and https://github.com/richzhang/PerceptualSimilarity,"
+    " lpips/weights/v0.1), converted once by python -m models.weights.convert"
+    " --network=lpips_vgg --input=vgg16-397923af.pth --lin=vgg.pth"
+    " --output=lpips_vgg.safetensors"
+  ),
+}
+
+
+def load(name: str, path: str) -> tuple[Distance, Any]:
+  """(distance, params) of a network, its weights read from a file.
+
+  `distance(params, target_BHWC, output_BHWC)` takes frames (B, H, W, 3) in
+  [0, 1] and gives one number for each, (B,). `path` is a file that
+  `models.weights.convert` wrote.
+
+  Raises:
+    ValueError: an unknown name, no file, or another network's weights.
+  """
+  if name not in _NETWORKS:
+    raise ValueError(
+      f"loss.perceptual_network={name!r} must be one of {sorted(_NETWORKS)} or"
+      " 'off'"
+    )
+  if not path or not os.path.isfile(path):
+    raise ValueError(
+      f"loss.perceptual_weights={path!r} is no file, and"
+      f" loss.perceptual_network={name!r} needs its weights:"
+      f" {_WHERE_TO_GET[name]}; or switch the term off with"
+      " loss.perceptual_network=off"
+    )
+  distance, abstract = describe(name)
+  return distance, safetensors_file.load(path, name, abstract)
+
+
+def describe(name: str) -> tuple[Distance, Any]:
+  """What `load` returns, with shapes instead of weights."""
+  net, abstract = define(name)
+  return functools.partial(net, method="distance"), abstract
+
+
+def define(name: str) -> tuple[network.Network, Any]:
+  """A network and the shapes of its parameters; uses no device."""
+  net = network.define(lambda rngs: _NETWORKS[name](rngs=rngs))
+  return net, jax.eval_shape(lambda: net.init(jax.random.key(0)))

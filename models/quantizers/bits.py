@@ -1,0 +1,39 @@
+"""Ids, the signs they stand for, and the sub-tokens they split into."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def codes_to_ids(codes: jax.Array) -> jax.Array:
+  """(..., K) of signs to int32 (...), channel 0 least significant."""
+  weights = 2 ** jnp.arange(codes.shape[-1], dtype=jnp.int32)
+  return jnp.sum((codes > 0).astype(jnp.int32) * weights, axis=-1)
+
+
+def ids_to_codes(ids: jax.Array, bits: int) -> jax.Array:
+  """int32 (...) to float32 ±1 (..., bits), channel 0 least significant."""
+  bit = (ids[..., None] >> jnp.arange(bits, dtype=jnp.int32)) & 1
+  return 2.0 * bit.astype(jnp.float32) - 1.0
+
+
+def factorize(ids: jax.Array, factor_bits: Sequence[int]) -> jax.Array:
+  """Splits ids (...) into sub-tokens (..., F), sub-token 0 the lowest bits.
+
+  With factor_bits [9, 9] an 18-bit id becomes two of 512 (section 3.3), the
+  ids of two codebooks: what praxis calls token groups.
+  """
+  parts, shift = [], 0
+  for bits in factor_bits:
+    parts.append((ids >> shift) & (2**bits - 1))
+    shift += bits
+  return jnp.stack(parts, axis=-1)
+
+
+def defactorize(parts: jax.Array, factor_bits: Sequence[int]) -> jax.Array:
+  """Inverse of `factorize`: (..., F) to int32 (...)."""
+  shifts = jnp.asarray(
+    [sum(factor_bits[:k]) for k in range(len(factor_bits))], jnp.int32
+  )
+  return jnp.sum(parts.astype(jnp.int32) << shifts, axis=-1)

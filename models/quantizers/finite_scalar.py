@@ -1,0 +1,96 @@
+"""FSQ: each channel is bounded, then rounded to one of a few levels."""
+
+from collections.abc import Sequence
+import math
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.quantizers import common
+from models.quantizers import entropy as entropy_lib
+
+
+class FiniteScalarQuantizer(nnx.Module):
+  """FSQ (arXiv 2309.15505): each channel is bounded, then rounded to a level.
+
+  Channel k takes `levels[k]` values: (-h, ..., h) / h with h = levels[k] // 2,
+  without the last of them if the number is even: an even number of levels is
+  centred on -1/2 before the division, so that zero is a level in any case. Ids
+  are numbers of mixed radix, channel 0 the fastest.
+
+  There is nothing to learn: `commitment` and `sample_entropy` are 0.
+  `batch_entropy` and `codebook_entropy` are both the entropy of the histogram
+  of ids, and have no gradient.
+  """
+
+  def __init__(self, levels: Sequence[int]):
+    """Raises ValueError: a level below 2, or more codes than int32 counts."""
+    levels = tuple(levels)
+    common.require(
+      levels and all(isinstance(n, int) and n >= 2 for n in levels),
+      "levels",
+      levels,
+      "one integer of at least 2 per channel, (8, 5, 5, 5) for 1000 codes",
+    )
+    self.levels = levels
+    self.latent_channels = len(levels)
+    self.vocabulary = math.prod(levels)
+    common.require(
+      self.vocabulary <= 2**common.MAX_BITS,
+      "levels",
+      levels,
+      f"levels of product at most 2^{common.MAX_BITS} (int32), not"
+      f" {self.vocabulary}",
+    )
+
+  def __call__(self, z_BTHWK: jax.Array) -> common.Quantized:
+    bounded = self.bound(z_BTHWK.astype(jnp.float32))
+    half_width = self._half_width()
+    codes = jnp.round(bounded) / half_width
+    ids = self.ids(codes)
+    entropy = entropy_lib.of_ids(ids)
+    return common.Quantized(
+      z=common.straight_through(codes, bounded / half_width).astype(
+        z_BTHWK.dtype
+      ),
+      ids=ids,
+      commitment=jnp.zeros(()),
+      codebook=jnp.zeros(()),
+      sample_entropy=jnp.zeros(()),
+      batch_entropy=entropy,
+      codebook_entropy=entropy,
+    )
+
+  def bound(self, z: jax.Array) -> jax.Array:
+    """Squeezes (..., K) into the range that rounds to the levels.
+
+    As the authors' code, tan included; arctanh would map zero to exactly zero,
+    agrees from 4 levels on to 1e-3, and has no value at 2 levels.
+    """
+    levels = np.array(self.levels, np.float32)
+    half_range = (levels - 1) * (1 - 1e-3) / 2
+    offset = np.where(levels % 2 == 0, np.float32(0.5), np.float32(0.0))
+    shift = np.tan(offset / half_range)
+    return jnp.tanh(z + shift) * half_range - offset
+
+  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+    """int32 (B, t, h, w) to float32 in [-1, 1], (B, t, h, w, K)."""
+    levels = np.array(self.levels, np.int32)
+    digits = ids_Bthw[..., None] // self._radix() % levels
+    half_width = self._half_width()
+    return (digits.astype(jnp.float32) - half_width) / half_width
+
+  def ids(self, codes_BthwK: jax.Array) -> jax.Array:
+    """Inverse of `codes`. Codes are no latents: `bound` would move them."""
+    half_width = self._half_width()
+    digits = jnp.round(codes_BthwK * half_width + half_width)
+    return jnp.sum(digits.astype(jnp.int32) * self._radix(), axis=-1)
+
+  def _half_width(self) -> np.ndarray:
+    return (np.array(self.levels) // 2).astype(np.float32)
+
+  def _radix(self) -> np.ndarray:
+    """Value of one step of each channel."""
+    return np.cumprod((1, *self.levels[:-1])).astype(np.int32)

@@ -1,0 +1,113 @@
+"""VQ: the nearest row of a codebook."""
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from models.quantizers import common
+from models.quantizers import entropy as entropy_lib
+
+
+class VectorQuantizer(nnx.Module):
+  """VQ of MAGVIT (arXiv 2212.05199; its code, `models/vqvae.py`).
+
+  Its entropies, as there, need logits of tokens x vocabulary, and move both the
+  latents and the codebook. `z` leaves the codebook to the codebook loss.
+  """
+
+  def __init__(
+    self,
+    codebook_size: int,
+    embedding_dim: int,
+    temperature: float = 0.01,
+    epsilon: float = 1e-5,
+    normalize: bool = False,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """With `normalize`, latents and codes, the returned too, are unit vectors.
+
+    Raises:
+      ValueError: fewer than 2 codes, or codes without a channel.
+    """
+    common.require(
+      codebook_size >= 2, "codebook_size", codebook_size, "at least 2"
+    )
+    common.require(
+      embedding_dim >= 1, "embedding_dim", embedding_dim, "at least 1"
+    )
+    common.require_temperature(temperature)
+    self.latent_channels = embedding_dim
+    self.vocabulary = codebook_size
+    self.temperature = temperature
+    self.epsilon = epsilon
+    self.normalize = normalize
+    # fan_in is the vocabulary here: entries within ±sqrt(3 / vocabulary).
+    init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+    shape = (codebook_size, embedding_dim)
+    self.codebook = nnx.Param(init(rngs.params(), shape, jnp.float32))
+
+  def __call__(self, z_BTHWK: jax.Array) -> common.Quantized:
+    z = self._on_sphere(z_BTHWK.astype(jnp.float32))
+    affinity_NV = self._affinity(z.reshape(-1, self.latent_channels))
+    ids = jnp.argmax(affinity_NV, axis=-1).reshape(z.shape[:-1])
+    codes = self.codes(ids)
+    entropies = entropy_lib.of_softmax(
+      affinity_NV / self.temperature, self.epsilon
+    )
+    return common.Quantized(
+      z=common.straight_through(codes, z).astype(z_BTHWK.dtype),
+      ids=ids,
+      commitment=jnp.square(lax.stop_gradient(codes) - z).mean(),
+      codebook=jnp.square(codes - lax.stop_gradient(z)).mean(),
+      sample_entropy=entropies.sample,
+      batch_entropy=entropies.batch,
+      codebook_entropy=entropies.codebook,
+    )
+
+  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+    """int32 (B, t, h, w) to the rows of the codebook, (B, t, h, w, K)."""
+    return self._on_sphere(self.codebook[...])[ids_Bthw]
+
+  def ids(self, codes_BthwK: jax.Array) -> jax.Array:
+    """Inverse of `codes`, if no two rows of the codebook are equal."""
+    affinity_NV = self._affinity(codes_BthwK.reshape(-1, self.latent_channels))
+    ids = jnp.argmax(affinity_NV, axis=-1)
+    return ids.reshape(codes_BthwK.shape[:-1])
+
+  def _affinity(self, z_NK: jax.Array) -> jax.Array:
+    """2 <z, code> - |code|^2, that is |z|^2 - squared distance.
+
+    |z|^2 is the same for all codes, so it changes neither argmax nor softmax,
+    and would only cost digits.
+    """
+    codebook_VK = self._on_sphere(self.codebook[...])
+    inner_NV = jnp.matmul(z_NK, codebook_VK.T, precision=lax.Precision.HIGHEST)
+    return 2.0 * inner_NV - jnp.square(codebook_VK).sum(-1)
+
+  def _on_sphere(self, x: jax.Array) -> jax.Array:
+    return common.unit_vectors(x) if self.normalize else x
+
+
+def initialize_codebook(
+  latents_NK: jax.Array, key: jax.Array, vocabulary: int
+) -> jax.Array:
+  """Draws a codebook (vocabulary, K), float32, from distinct latents.
+
+  Equal latents count once: of two equal codes one would never be used. For
+  start-up, outside jit, since their number depends on the data.
+
+  Raises:
+    ValueError: fewer distinct latents than codes.
+  """
+  distinct_NK = np.unique(np.asarray(latents_NK, np.float32), axis=0)
+  if len(distinct_NK) < vocabulary:
+    raise ValueError(
+      f"a codebook of {vocabulary} codes needs as many distinct latents, not"
+      f" {len(distinct_NK)} (of {len(latents_NK)}): encode more clips, or lower"
+      " quantizer.codebook_size"
+    )
+  rows = jax.random.choice(key, len(distinct_NK), (vocabulary,), replace=False)
+  return jnp.asarray(distinct_NK)[rows]

@@ -1,0 +1,1 @@
+"""Networks of the tokenizer and its discriminator."""

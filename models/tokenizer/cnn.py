@@ -1,0 +1,204 @@
+"""Encoder and decoder of the convolutional tokenizers, image and video.
+
+One parameterised network (arXiv 2310.05737, section 3.2 and appendix figure;
+praxis `layers/video/vqvae.py`). The video tokenizer has causal kernels of
+three frames; the image tokenizer is the same network with kernels of one
+frame and no change of the clip length, with the same parameter names, so that
+its weights inflate into the video tokenizer's leaf by leaf. MAGVIT v1
+(`enc_dec_3dcnn.py`) and Open-MAGVIT2 differ in how they resize and in the
+`layers.Convention`, not in the order of layers.
+"""
+
+from collections.abc import Sequence
+import functools
+import math
+
+from flax import nnx
+import jax
+
+from models import remat as remat_lib
+from models.tokenizer import layers
+from models.tokenizer import stream_cache
+
+DOWNSAMPLE = ("conv4", "conv3", "average")
+UPSAMPLE = ("depth_to_space", "nearest")
+ADAPTIVE_NORM = ("off", "position", "global")
+
+
+class Encoder(nnx.Module):
+  """Pixels (B, T, H, W, 3) to latents (B, t, h, w, latent_channels)."""
+
+  def __init__(
+    self,
+    base_channels: int,
+    channel_multipliers: Sequence[int],
+    temporal_downsample: Sequence[bool],
+    num_res_blocks: int,
+    latent_channels: int,
+    downsample: str,
+    remat: str,
+    convention: layers.Convention,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """See configs/base.py, section `tokenizer`, for the arguments."""
+    layers.check_choice("downsample", downsample, DOWNSAMPLE)
+    self.remat = remat
+    widths = [base_channels * m for m in channel_multipliers]
+    res = lambda cin, cout: layers.ResidualBlock(
+      cin, cout, convention, rngs=rngs
+    )
+    conv = functools.partial(layers.Conv, convention=convention, rngs=rngs)
+    self.conv_in = conv(3, base_channels, convention.kernel(3), use_bias=False)
+    self.down_factors = tuple(
+      (2 if halved else 1, 2, 2) for halved in temporal_downsample
+    )
+    levels, downs, channels = [], [], base_channels
+    for level, width in enumerate(widths):
+      blocks = [res(channels, width)]
+      blocks += [res(width, width) for _ in range(num_res_blocks - 1)]
+      levels.append(nnx.List(blocks))
+      channels = width
+      if level < len(self.down_factors) and downsample != "average":
+        # The paper's figure prints 3; praxis, and the paper's sizes, say 4.
+        kernel = convention.kernel(4 if downsample == "conv4" else 3)
+        strides = self.down_factors[level]
+        downs.append(conv(width, width, kernel, strides, use_bias=True))
+    self.levels = nnx.List(levels)
+    self.downs = nnx.List(downs) if downs else None
+    self.mid = nnx.List(
+      [res(channels, channels) for _ in range(num_res_blocks)]
+    )
+    self.norm_out = layers.GroupNorm(channels, convention, rngs=rngs)
+    self.conv_out = conv(channels, latent_channels, (1, 1, 1), use_bias=True)
+
+  def __call__(
+    self, video_BTHWC: jax.Array, past: stream_cache.Past | None = None
+  ) -> jax.Array:
+    """With a `past`, of a chunk of a clip."""
+    x = self.conv_in(video_BTHWC, past)
+    for level, blocks in enumerate(self.levels):
+      with jax.named_scope(f"encoder_level_{level}"):
+        for block in blocks:
+          x = _run(block, x, self.remat, past)
+        if level == len(self.down_factors):
+          break
+        if self.downs is None:
+          x = layers.average_pool(x, self.down_factors[level])
+        else:
+          x = self.downs[level](x, past)
+    for block in self.mid:
+      x = _run(block, x, self.remat, past)
+    return self.conv_out(jax.nn.silu(self.norm_out(x)))
+
+
+class Decoder(nnx.Module):
+  """Quantized latents (B, t, h, w, latent_channels) to pixels (B, T, H, W, 3).
+
+  The output is linear: clip it to [0, 1] to show or score it.
+  """
+
+  def __init__(
+    self,
+    base_channels: int,
+    channel_multipliers: Sequence[int],
+    temporal_downsample: Sequence[bool],
+    num_res_blocks: int,
+    latent_channels: int,
+    upsample: str,
+    adaptive_norm: str,
+    kept_frame: str,
+    remat: str,
+    convention: layers.Convention,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """See configs/base.py, section `tokenizer`, for the arguments."""
+    layers.check_choice("upsample", upsample, UPSAMPLE)
+    layers.check_choice("adaptive_norm", adaptive_norm, ADAPTIVE_NORM)
+    layers.check_choice("kept_frame", kept_frame, ("last", "first"))
+    per_frame = convention.temporal and convention.norm_statistics == "frame"
+    if adaptive_norm == "global" and per_frame:
+      raise ValueError(
+        "tokenizer.adaptive_norm='global' is of whole clips: it needs"
+        " norm_statistics='clip'; or set adaptive_norm='position'"
+      )
+    self.upsample, self.adaptive_norm = upsample, adaptive_norm
+    self.kept_frame, self.remat = kept_frame, remat
+    self.causal = convention.causal
+    widths = [base_channels * m for m in channel_multipliers]
+    kernel = convention.kernel(3)
+    res = lambda cin, cout: layers.ResidualBlock(
+      cin, cout, convention, rngs=rngs
+    )
+    conv = functools.partial(
+      layers.Conv, convention=convention, use_bias=True, rngs=rngs
+    )
+    channels = widths[-1]
+    self.conv_in = conv(latent_channels, channels, kernel)
+    self.mid = nnx.List(
+      [res(channels, channels) for _ in range(num_res_blocks)]
+    )
+    self.up_factors = tuple(
+      (2 if halved else 1, 2, 2) for halved in temporal_downsample[::-1]
+    )
+    levels, norms, ups = [], [], []
+    for step, width in enumerate(widths[::-1]):  # coarse to fine
+      if adaptive_norm != "off":
+        norms.append(
+          layers.AdaptiveGroupNorm(
+            channels, latent_channels, adaptive_norm, convention, rngs=rngs
+          )
+        )
+      blocks = [res(channels, width)]
+      blocks += [res(width, width) for _ in range(num_res_blocks - 1)]
+      levels.append(nnx.List(blocks))
+      channels = width
+      if step < len(self.up_factors):
+        pixels = math.prod(self.up_factors[step])
+        enlarged = pixels * width if upsample == "depth_to_space" else width
+        ups.append(conv(width, enlarged, kernel))
+    self.levels, self.ups = nnx.List(levels), nnx.List(ups)
+    self.adaptive_norms = nnx.List(norms) if norms else None
+    self.norm_out = layers.GroupNorm(channels, convention, rngs=rngs)
+    self.conv_out = conv(channels, 3, kernel)
+
+  def __call__(
+    self, z_BthwK: jax.Array, past: stream_cache.Past | None = None
+  ) -> jax.Array:
+    """With a `past`, of a chunk of a clip."""
+    at_start = past is None or past.at_start
+    x, condition = self.conv_in(z_BthwK, past), z_BthwK
+    for block in self.mid:
+      x = _run(block, x, self.remat, past)
+    for step, blocks in enumerate(self.levels):
+      with jax.named_scope(f"decoder_level_{len(self.levels) - 1 - step}"):
+        if self.adaptive_norms is not None:
+          x = self.adaptive_norms[step](x, condition)
+        for block in blocks:
+          x = _run(block, x, self.remat, past)
+        if step < len(self.ups):
+          factors = self.up_factors[step]
+          if self.upsample == "depth_to_space":
+            x = layers.depth_to_space(self.ups[step](x, past), factors)
+          else:
+            x = self.ups[step](layers.repeat(x, factors), past)
+          if self.adaptive_norm == "position":
+            condition = layers.repeat(condition, factors)
+          if at_start:
+            x = self._drop(x, factors[0])
+            if self.adaptive_norm == "position":
+              condition = self._drop(condition, factors[0])
+    return self.conv_out(jax.nn.silu(self.norm_out(x)), past)
+
+  def _drop(self, x_BTHWC: jax.Array, factor: int) -> jax.Array:
+    """The frames that latent 0, which stands for one, has too many."""
+    if not self.causal:
+      return x_BTHWC
+    return layers.drop_frames(x_BTHWC, factor, self.kept_frame)
+
+
+def _run(block, x_BTHWC, remat: str, past: stream_cache.Past | None):
+  if past is not None:  # no way backwards
+    return block(x_BTHWC, past)
+  return remat_lib.apply(block, remat)(x_BTHWC)

@@ -1,0 +1,191 @@
+"""Decoder-only transformer over the tokens of a clip, with a cache.
+
+The AR-LM baseline of MAGVIT-v2 (arXiv 2310.05737, UCF-101), whose 840M are 24
+layers of width 1024 with an input and an output table of 2^18 rows each; and,
+with `prefix_attention="bidirectional"`, the prefix-LM of VideoPoet (arXiv
+2312.14125) on visual tokens.
+
+The sequence of S positions is [bos] [class token], then the N tokens of the
+clip in (t, h, w) raster order, without the last. Position n + 1 predicts token
+n. Class `num_classes` means "no class". All ids are non-negative. Of a sequence
+of which only the first M tokens are known, P = 2 + M positions are.
+
+A token of several sub-tokens enters as the sum of their embeddings. It leaves
+by the chain rule: sub-token f is predicted from the past and from the
+sub-tokens before f of the same token, whose embeddings are added to the
+features. The sum of the heads' log-probabilities is thus exactly that of the
+token. Heads that see only the past, as the masked model's, could not: they
+would draw sub-tokens that never occur together, and no later step repairs them.
+"""
+
+from collections.abc import Sequence
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from models.transformers import attention
+
+_PREFIX_ATTENTION = ("causal", "bidirectional")
+_PREFIX = 2  # [bos] [class token]
+
+
+class ArTransformer(nnx.Module):
+  """The tokens so far and a class, to logits of the next token."""
+
+  def __init__(
+    self,
+    num_tokens: int,
+    num_classes: int,
+    factor_bits: Sequence[int],
+    tie_embeddings: bool,
+    prefix_attention: str,
+    num_layers: int,
+    width: int,
+    mlp_width: int,
+    num_heads: int,
+    dropout: float,
+    remat: str,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """Settings as in configs/base.py; `num_tokens` of a clip.
+
+    Raises:
+      ValueError: another prefix_attention; heads that do not divide the width.
+    """
+    if prefix_attention not in _PREFIX_ATTENTION:
+      raise ValueError(
+        f"transformer.prefix_attention={prefix_attention!r} must be one of"
+        f" {_PREFIX_ATTENTION}"
+      )
+    embed = lambda rows: nnx.Embed(
+      rows,
+      width,
+      embedding_init=jax.nn.initializers.truncated_normal(stddev=0.02),
+      rngs=rngs,
+    )
+    tables = lambda: nnx.List([embed(2**bits) for bits in factor_bits])
+    self.factors = tables()
+    self.outputs = None if tie_embeddings else tables()
+    self.bos = embed(1)
+    self.classes = embed(num_classes + 1)
+    self.length = _PREFIX + num_tokens - 1  # S
+    self.positions = embed(self.length)
+    self.stack = attention.Stack(
+      num_layers, width, mlp_width, num_heads, remat, dropout, rngs=rngs
+    )
+    self.prefix_attention = prefix_attention
+    self.dropout = dropout
+
+  def __call__(
+    self,
+    parts_BNF: jax.Array,
+    class_B: jax.Array,
+    given: int | jax.Array = 0,
+    dropout_key: jax.Array | None = None,
+  ) -> list[jax.Array]:
+    """Logits (B, N, 2^bits) of each sub-token of each token, float32.
+
+    Args:
+      parts_BNF: int32 sub-tokens. No logit depends on a later token, nor on its
+        own or a later sub-token of the same token.
+      class_B: int32 in 0..num_classes.
+      given: leading tokens of the clip, below N, that are the condition: with
+        [bos] and [class token] they are the prefix. Logits of given tokens
+        mean nothing where attention within the prefix is bidirectional.
+      dropout_key: draws the dropout of training; None for inference.
+    """
+    x_BND = self.features(parts_BNF, class_B, given, dropout_key)
+    return [
+      self.logits(x_BND, parts_BNF[..., :f]) for f in range(len(self.factors))
+    ]
+
+  def features(
+    self,
+    parts_BNF: jax.Array,
+    class_B: jax.Array,
+    given: int | jax.Array = 0,
+    dropout_key: jax.Array | None = None,
+  ) -> jax.Array:
+    """(B, N, D), for `logits` of each token; arguments as of a call."""
+    keys = [None] * 2
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key)
+    x_BSD = self._embed_sequence(parts_BNF[:, :-1], class_B)
+    x_BSD = attention.dropout(x_BSD, self.dropout, keys[0])
+    x_BSD = self.stack(x_BSD, self._mask(given), keys[1])
+    return x_BSD[:, _PREFIX - 1 :]
+
+  def logits(self, x_BND: jax.Array, earlier_BNf: jax.Array) -> jax.Array:
+    """Logits (B, N, V) of sub-token f, given the f before it; float32."""
+    f = earlier_BNf.shape[-1]
+    output = (self.outputs or self.factors)[f]
+    h_BND = x_BND + self._embed_parts(earlier_BNf)
+    return jnp.einsum(
+      "bnd,vd->bnv",
+      h_BND,
+      output.embedding[...],
+      preferred_element_type=jnp.float32,
+    )
+
+  def start(
+    self, parts_BMF: jax.Array, class_B: jax.Array, given: int | jax.Array
+  ) -> attention.Cache:
+    """A cache of the prefix.
+
+    `parts_BMF` begins with the given tokens; the shape needs M, at least
+    `given`, to be static. What follows them is ignored.
+    """
+    x_BPD = self._embed_sequence(parts_BMF, class_B)
+    cache = self.stack.empty_cache(class_B.shape[0], self.length)
+    mask_PS = self._mask(given)[: x_BPD.shape[1]]
+    return self.stack.extend(x_BPD, cache, 0, mask_PS)[1]
+
+  def step(
+    self,
+    previous_BF: jax.Array,
+    class_B: jax.Array,
+    n: int | jax.Array,
+    cache: attention.Cache,
+  ) -> tuple[jax.Array, attention.Cache]:
+    """Features (B, 1, D) of token n, and the cache with token n - 1.
+
+    `n` is at least `given`, and the cache holds the tokens before n - 1.
+    `previous_BF` is token n - 1; ignored for token 0, which follows the class.
+    """
+    x_BD = jnp.where(
+      n == 0,
+      attention.look_up(self.classes, class_B),
+      self._embed_parts(previous_BF),
+    )
+    position = n + _PREFIX - 1
+    x_B1D = (x_BD + self.positions.embedding[position])[:, None]
+    # For the last position of the prefix, too, all there is to see.
+    mask_1S = (jnp.arange(self.length) <= position)[None]
+    return self.stack.extend(x_B1D, cache, position, mask_1S)
+
+  def _embed_sequence(self, parts_BMF, class_B):
+    bos_D = self.bos.embedding[0]
+    class_BD = attention.look_up(self.classes, class_B)
+    tokens_BMD = self._embed_parts(parts_BMF)
+    prefix_B2D = jnp.stack(
+      [jnp.broadcast_to(bos_D, class_BD.shape), class_BD], axis=1
+    )
+    x_BPD = jnp.concatenate([prefix_B2D, tokens_BMD], axis=1)
+    return x_BPD + self.positions.embedding[: x_BPD.shape[1]]
+
+  def _embed_parts(self, parts):
+    """(..., f) to (..., D), of the first f sub-tokens; 0 for none."""
+    width, dtype = self.positions.features, self.positions.embedding.dtype
+    x = jnp.zeros((*parts.shape[:-1], width), dtype)
+    for f in range(parts.shape[-1]):
+      x += attention.look_up(self.factors[f], parts[..., f])
+    return x
+
+  def _mask(self, given):
+    """bool (S, S) as in `attention.Block`."""
+    mask_SS = attention.causal_mask(self.length)
+    if self.prefix_attention == "bidirectional":
+      mask_SS |= jnp.arange(self.length) < _PREFIX + given
+    return mask_SS

@@ -1,0 +1,192 @@
+"""MAGVIT's masked transformer with a factorised vocabulary.
+
+A post-LN BERT with learned positions (google-research/magvit
+`simplified_bert.py`). A token of 2^18 values enters as the sum of the
+embeddings of its sub-tokens (2 x 2^9) and leaves through one head per
+sub-token, tied to the same table (MAGVIT-v2, arXiv 2310.05737, section 3.3).
+"""
+
+from collections.abc import Sequence
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from models import remat as remat_lib
+from models.transformers import attention
+
+_LAYER_NORM_EPSILON = 1e-12
+
+
+class MaskedTransformer(nnx.Module):
+  """Masked token grids, a class and a task, to logits of every token.
+
+  The sequence is [task token, if there are tasks] [class token] then the N
+  tokens of the clip in (t, h, w) raster order. Class `num_classes` means "no
+  class". All ids are non-negative.
+  """
+
+  def __init__(
+    self,
+    num_tokens: int,
+    task_slots: int,
+    num_classes: int,
+    factor_bits: Sequence[int],
+    num_layers: int,
+    width: int,
+    mlp_width: int,
+    num_heads: int,
+    dropout: float,
+    remat: str,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """`task_slots` 0 means a model of a single task, without a task token."""
+    if width % num_heads:
+      raise ValueError(
+        f"transformer.width={width} must be a multiple of"
+        f" transformer.num_heads={num_heads}"
+      )
+    embed = lambda rows: nnx.Embed(
+      rows, width, embedding_init=_init(), rngs=rngs
+    )
+    self.factors = nnx.List([embed(2**bits) for bits in factor_bits])
+    self.mask = embed(1)
+    self.classes = embed(num_classes + 1)
+    self.tasks = embed(task_slots) if task_slots else None
+    self.prefix = 2 if task_slots else 1
+    self.positions = embed(self.prefix + num_tokens)
+    self.norm = _layer_norm(width, rngs)
+    # One stacked block: layers are scanned, and compile once.
+    self.layers = jax.vmap(
+      lambda key: Block(
+        width, mlp_width, num_heads, dropout, rngs=nnx.Rngs(key)
+      )
+    )(jax.random.split(rngs.params(), num_layers))
+    self.heads = nnx.List([Head(width, 2**b, rngs=rngs) for b in factor_bits])
+    self.num_layers = num_layers
+    self.dropout = dropout
+    self.remat = remat
+
+  def __call__(
+    self,
+    parts_BNF: jax.Array,
+    masked_BN: jax.Array,
+    class_B: jax.Array,
+    task_B: jax.Array,
+    dropout_key: jax.Array | None = None,
+  ) -> list[jax.Array]:
+    """Logits (B, N, 2^bits) of each sub-token, float32.
+
+    Args:
+      parts_BNF: int32 sub-tokens; those under the mask are ignored.
+      masked_BN: bool, True where the input is the mask token.
+      class_B: int32 in 0..num_classes.
+      task_B: int32 task token; ignored by a model without tasks.
+      dropout_key: draws the dropout of training; None for inference.
+    """
+    tokens_BND = sum(
+      attention.look_up(table, parts_BNF[..., f])
+      for f, table in enumerate(self.factors)
+    )
+    mask_D = self.mask.embedding[0]
+    tokens_BND = jnp.where(masked_BN[..., None], mask_D, tokens_BND)
+    prefix = [attention.look_up(self.classes, class_B)[:, None]]
+    if self.tasks is not None:
+      prefix.insert(0, attention.look_up(self.tasks, task_B)[:, None])
+    x_BND = jnp.concatenate([*prefix, tokens_BND], axis=1)
+    x_BND = self.norm(x_BND + self.positions.embedding[...])
+    keys = [None] * 2
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key)
+    x_BND = attention.dropout(x_BND, self.dropout, keys[0])
+    x_BND = self._run_layers(x_BND, keys[1])[:, self.prefix :]
+    return [
+      head(x_BND, table.embedding[...])
+      for head, table in zip(self.heads, self.factors, strict=True)
+    ]
+
+  def _run_layers(self, x_BND, dropout_key):
+    layer_keys = None
+    if dropout_key is not None:
+      layer_keys = jax.random.split(dropout_key, self.num_layers)
+
+    def body(x, layer):
+      block, key = layer
+      return block(x, key), None
+
+    body = remat_lib.apply(body, self.remat, in_scan=True)
+    return lax.scan(body, x_BND, (self.layers, layer_keys))[0]
+
+
+class Block(nnx.Module):
+  """Self-attention and MLP, each added and then normalised (post-LN)."""
+
+  def __init__(
+    self,
+    width: int,
+    mlp_width: int,
+    num_heads: int,
+    dropout: float,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    heads = (num_heads, width // num_heads)
+    self.qkv = _dense(width, (3, *heads), rngs)
+    self.out = _dense(heads, width, rngs, axis=(-2, -1))
+    self.attention_norm = _layer_norm(width, rngs)
+    self.mlp_in = _dense(width, mlp_width, rngs)
+    self.mlp_out = _dense(mlp_width, width, rngs)
+    self.mlp_norm = _layer_norm(width, rngs)
+    self.dropout = dropout
+
+  def __call__(
+    self, x_BND: jax.Array, dropout_key: jax.Array | None
+  ) -> jax.Array:
+    keys = [None] * 3
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key, 3)
+    h_BND = attention.dropout(
+      self._attend(x_BND, keys[0]), self.dropout, keys[1]
+    )
+    x_BND = self.attention_norm(x_BND + h_BND)
+    h_BND = self.mlp_out(jax.nn.gelu(self.mlp_in(x_BND)))
+    return self.mlp_norm(
+      x_BND + attention.dropout(h_BND, self.dropout, keys[2])
+    )
+
+  def _attend(self, x_BND, dropout_key):
+    drop = lambda p_BANN: attention.dropout(p_BANN, self.dropout, dropout_key)
+    qkv = attention.split_qkv(self.qkv(x_BND))
+    return self.out(attention.attend_to(*qkv, drop=drop))
+
+
+class Head(nnx.Module):
+  """Dense, gelu, norm, then the tied embedding table and a bias."""
+
+  def __init__(self, width: int, vocabulary: int, *, rngs: nnx.Rngs):
+    self.dense = _dense(width, width, rngs)
+    self.norm = _layer_norm(width, rngs)
+    self.bias = nnx.Param(jnp.zeros(vocabulary))
+
+  def __call__(self, x_BND: jax.Array, table_VD: jax.Array) -> jax.Array:
+    h_BND = self.norm(jax.nn.gelu(self.dense(x_BND)))
+    logits_BNV = jnp.einsum(
+      "bnd,vd->bnv", h_BND, table_VD, preferred_element_type=jnp.float32
+    )
+    return logits_BNV + self.bias[...]
+
+
+def _init():
+  # Truncated at two standard deviations, as BERT; sigma is of the untruncated.
+  return jax.nn.initializers.truncated_normal(stddev=0.02)
+
+
+def _dense(cin, cout, rngs: nnx.Rngs, axis=-1) -> nnx.LinearGeneral:
+  """Widths may be tuples, of dimensions that `axis` names."""
+  return nnx.LinearGeneral(cin, cout, axis=axis, kernel_init=_init(), rngs=rngs)
+
+
+def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+  return nnx.LayerNorm(width, epsilon=_LAYER_NORM_EPSILON, rngs=rngs)

@@ -1,0 +1,1 @@
+"""Weights of others, read and converted to ours."""

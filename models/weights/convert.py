@@ -1,0 +1,193 @@
+"""Makes the weights of a published network out of the files of others.
+
+  python -m models.weights.convert --network=resnet50 \
+    --input=resnet50-0676ba61.pth --output=resnet50.safetensors
+  python -m models.weights.convert --network=lpips_vgg \
+    --input=vgg16-397923af.pth --lin=vgg.pth --output=lpips_vgg.safetensors
+  python -m models.weights.convert --network=inception --input=FILE \
+    --output=inception.safetensors
+
+Sources are .pth and .pt files, which need torch (`pip install torch`), or the
+same tensors as .safetensors or .npz, which do not. Every tensor of a source is
+used or listed as ignored; anything else is refused by name. For lpips_vgg,
+--input may also be the state dict of the `lpips` package's own network, which
+has trunk and heads. The kinds of files of inception, i3d and c3d, among them
+TensorFlow's, are those of `models/weights/feature_networks.py`.
+"""
+
+import argparse
+from collections.abc import Collection
+from collections.abc import Mapping
+import os
+import re
+import sys
+
+import numpy as np
+
+from models.features import lpips
+from models.features import networks as feature_networks
+from models.features import perceptual
+from models.weights import feature_networks as feature_weights
+from models.weights import readers
+from models.weights import safetensors_file
+
+_IGNORED = {
+  "resnet50": (
+    r".*\.num_batches_tracked",  # a counter of training
+  ),
+  "lpips_vgg": (
+    r"classifier\.\d\.(weight|bias)",  # VGG-16's, above what LPIPS compares
+    r"scaling_layer\.(shift|scale)",  # constants of models/features/lpips.py
+    r"lins\.\d\.model\.1\.weight",  # lin0 to lin4 under a second name
+  ),
+}
+_RESNET50_RENAMES = (  # ours and torchvision's, applied in this order
+  (r"^conv_in", "conv1"),
+  (r"^norm_in", "bn1"),
+  (r"^stages\.(\d)", lambda match: f"layer{int(match[1]) + 1}"),
+  (r"shortcut_norm", "downsample.1"),
+  (r"shortcut", "downsample.0"),
+  (r"norm(\d)", r"bn\1"),
+  (r"^head", "fc"),
+  (r"(kernel|scale)$", "weight"),
+  (r"mean$", "running_mean"),
+  (r"variance$", "running_var"),
+)
+
+
+def convert(
+  network: str, input_path: str, output_path: str, lin_path: str | None = None
+) -> None:
+  """Writes the .safetensors file of a network, which `pretrained.load` reads.
+
+  Args:
+    network: "resnet50", "lpips_vgg", "inception", "i3d" or "c3d".
+    input_path: its published weights; of lpips_vgg torchvision's VGG-16.
+    output_path: the file to write; it must not exist.
+    lin_path: of lpips_vgg, the v0.1 heads; None where the input has them.
+
+  Raises:
+    ValueError: the output exists, a source cannot be read, or one of its
+      tensors is missing, unknown, mis-shaped or not what it should be.
+  """
+  if os.path.lexists(output_path):
+    raise ValueError(
+      f"--output={output_path} exists: remove it or name another"
+    )
+  if not output_path.endswith(".safetensors"):
+    raise ValueError(f"--output={output_path} must end in .safetensors")
+  if lin_path and network != "lpips_vgg":
+    raise ValueError(f"--lin={lin_path} is for --network=lpips_vgg only")
+  paths = {"input": input_path} | ({"lin": lin_path} if lin_path else {})
+  given, hashes = {}, {}
+  for option, path in paths.items():
+    tensors = readers.read(path)
+    if given.keys() & tensors.keys():
+      name = min(given.keys() & tensors.keys())
+      raise ValueError(f"tensor {name!r} is in --input and in --lin")
+    given |= tensors
+    hashes[f"{option}_sha256"] = readers.sha256(path)
+  source = " and ".join(paths.values())
+  if network in feature_networks.NETWORKS:
+    converted, kind = feature_weights.to_ours(network, given, source)
+  else:
+    converted, kind = from_torch(network, given, source), "torch"
+  notes = {**hashes, "source_kind": kind}
+  safetensors_file.save(output_path, network, converted, notes)
+
+
+def from_torch(
+  network: str, given: Mapping[str, np.ndarray], source: str
+) -> dict[str, np.ndarray]:
+  """Tensors named and laid out for torch to ours, float32.
+
+  `source` says in errors where they come from.
+
+  Raises:
+    ValueError: a tensor is missing, unknown, mis-shaped or not what it should
+      be; it is named.
+  """
+  ignored = re.compile("|".join(_IGNORED[network]))
+  used = {k: v for k, v in given.items() if not ignored.fullmatch(k)}
+  _, abstract = perceptual.define(network)
+  shapes = {k: x.shape for k, x in safetensors_file.by_name(abstract).items()}
+  if network == "lpips_vgg":
+    names = _lpips_vgg_names(used)
+    heads = {x for x in names.values() if x.startswith("lin")}
+    if set(names.values()) - used.keys() == heads:
+      raise ValueError(
+        f"{source} has the trunk of LPIPS, but no tensors {sorted(heads)}: give"
+        " the file of its heads as --lin"
+      )
+  else:
+    names = {ours: _resnet50_name(ours) for ours in shapes}
+  safetensors_file.check_tensors(
+    source, used, {names[k]: _torch_shape(shapes[k]) for k in shapes}
+  )
+  for name, tensor in used.items():
+    if name.startswith("lin") and tensor.min() < 0:
+      raise ValueError(
+        f"{source}: tensor {name!r} has negative weights: it is no head of"
+        " LPIPS, whose distances are not negative"
+      )
+  return {
+    ours: _to_our_layout(used[theirs]).astype(np.float32)
+    for ours, theirs in names.items()
+  }
+
+
+def _resnet50_name(name: str) -> str:
+  for ours, theirs in _RESNET50_RENAMES:
+    name = re.sub(ours, theirs, name)
+  return name
+
+
+def _lpips_vgg_names(given: Collection[str]) -> dict[str, str]:
+  """Our names to those of VGG-16 and the heads, or of the lpips package."""
+  combined = any(name.startswith("net.slice") for name in given)
+  names, layer = {}, 0
+  for stage, (num_convs, _) in enumerate(lpips.STAGES):
+    for conv in range(num_convs):
+      where = f"net.slice{stage + 1}" if combined else "features"
+      names[f"stages.{stage}.{conv}.kernel"] = f"{where}.{layer}.weight"
+      names[f"stages.{stage}.{conv}.bias"] = f"{where}.{layer}.bias"
+      layer += 2  # torchvision counts the activation
+    layer += 1  # and the pool
+    names[f"heads.{stage}.kernel"] = f"lin{stage}.model.1.weight"
+  return names
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+  """(kh, kw, I, O) to (O, I, kh, kw); (I, O) to (O, I); (O,) as it is."""
+  return (*shape[:-3:-1], *shape[:-2]) if len(shape) > 1 else shape
+
+
+def _to_our_layout(tensor: np.ndarray) -> np.ndarray:
+  """The inverse of `_torch_shape`: (O, I, kh, kw) to (kh, kw, I, O)."""
+  if tensor.ndim < 2:
+    return tensor
+  return np.ascontiguousarray(np.moveaxis(tensor, (1, 0), (-2, -1)))
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description="Converts published weights of a network."
+  )
+  parser.add_argument(
+    "--network",
+    required=True,
+    choices=sorted({*_IGNORED, *feature_networks.NETWORKS}),
+  )
+  parser.add_argument("--input", required=True, help="the published file")
+  parser.add_argument("--lin", help="heads of lpips_vgg, if not in the input")
+  parser.add_argument("--output", required=True, help="the file to write")
+  arguments = parser.parse_args()
+  try:
+    convert(arguments.network, arguments.input, arguments.output, arguments.lin)
+  except (ValueError, OSError) as error:
+    sys.exit(f"error: {error}")
+  print(arguments.output)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,138 @@
+"""Files of named tensors that others publish, as numpy arrays."""
+
+import hashlib
+import os
+import pathlib
+import zipfile
+
+from flax import serialization
+from flax import traverse_util
+import numpy as np
+import safetensors.numpy
+
+from models.weights import tensorflow as tensorflow_files
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+  """Tensors of a file by name; `_READERS` lists the suffixes.
+
+  Of a training checkpoint (Lightning's .ckpt) those of its "state_dict"; of a
+  TorchScript archive its state dict; of a frozen TensorFlow graph (.pb) its
+  constants; of a TensorFlow checkpoint (its .index, with the data beside it)
+  its variables; of a flax tree (.flax, msgpack) those of its "params", with
+  names joined by slashes. No reader unpickles objects. A TorchScript archive is
+  opened by `torch.jit.load`, which compiles the code that is in it, in its own
+  restricted language; none of it is called.
+
+  Raises:
+    ValueError: another suffix, no file, or one that cannot be read.
+  """
+  suffix = pathlib.Path(path).suffix
+  if suffix not in _READERS:
+    raise ValueError(f"{path} must end in one of {', '.join(_READERS)}")
+  if not os.path.isfile(path):
+    raise ValueError(f"{path} is no file")
+  return _READERS[suffix](path)
+
+
+def sha256(path: str) -> str:
+  """Of a file's bytes, in hexadecimal; of a .index followed by its data."""
+  digest = hashlib.sha256()
+  is_index = pathlib.Path(path).suffix == ".index"
+  data_paths = tensorflow_files.shard_paths(path) if is_index else []
+  for part in (path, *data_paths):
+    with open(part, "rb") as f:
+      hashlib.file_digest(f, lambda: digest)
+  return digest.hexdigest()
+
+
+def _read_torch(path: str) -> dict[str, np.ndarray]:
+  try:
+    import torch  # needed for these files only, hence not a requirement
+  except ImportError as error:
+    raise ValueError(
+      f"reading {path} needs torch: pip install torch, or save its tensors as"
+      " .safetensors or .npz where torch is installed"
+    ) from error
+  try:
+    # On the CPU: some were saved from a GPU.
+    if _is_torchscript(path):
+      tensors = torch.jit.load(path, map_location="cpu").state_dict()
+    else:  # weights_only: a pickle may run any code
+      tensors = torch.load(path, map_location="cpu", weights_only=True)
+  except Exception as error:
+    raise ValueError(
+      f"{path} is not a file of torch tensors: {error}"
+    ) from error
+  if isinstance(tensors, dict):
+    tensors = tensors.get("state_dict", tensors)
+  if not isinstance(tensors, dict) or not all(
+    isinstance(x, torch.Tensor) for x in tensors.values()
+  ):
+    raise ValueError(f"{path} must hold a state dict: tensors by name")
+  return {
+    # bfloat16, which numpy does not know, is exact in float32.
+    name: (x.float() if x.is_floating_point() else x).detach().numpy()
+    for name, x in tensors.items()
+  }
+
+
+def _is_torchscript(path: str) -> bool:
+  if not zipfile.is_zipfile(path):
+    return False
+  with zipfile.ZipFile(path) as archive:
+    return any(x.endswith("/constants.pkl") for x in archive.namelist())
+
+
+def _read_flax(path: str) -> dict[str, np.ndarray]:
+  try:
+    tree = serialization.msgpack_restore(pathlib.Path(path).read_bytes())
+    tensors = traverse_util.flatten_dict(tree.get("params", tree), sep="/")
+  except Exception as error:
+    raise ValueError(f"{path} is not a .flax file: {error}") from error
+  if not all(isinstance(x, np.ndarray) for x in tensors.values()):
+    raise ValueError(f"{path} must hold arrays only")
+  return tensors
+
+
+def _read_graph(path: str) -> dict[str, np.ndarray]:
+  try:
+    return tensorflow_files.read_graph(path)
+  except Exception as error:
+    raise ValueError(f"{path} is not a frozen graph: {error}") from error
+
+
+def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
+  try:
+    return tensorflow_files.read_checkpoint(path)
+  except Exception as error:
+    raise ValueError(
+      f"{path} is not a checkpoint of TensorFlow: {error}"
+    ) from error
+
+
+def _read_safetensors(path: str) -> dict[str, np.ndarray]:
+  try:
+    return safetensors.numpy.load_file(path)
+  except Exception as error:
+    raise ValueError(f"{path} is not a .safetensors file: {error}") from error
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray]:
+  try:
+    with open(path, "rb") as f, np.load(f, allow_pickle=False) as tensors:
+      return dict(tensors)
+  except Exception as error:
+    raise ValueError(f"{path} is not an .npz file: {error}") from error
+
+
+_READERS = {
+  ".ckpt": _read_torch,
+  ".pth": _read_torch,
+  ".pt": _read_torch,
+  ".safetensors": _read_safetensors,
+  ".npz": _read_npz,
+  ".flax": _read_flax,
+  ".pb": _read_graph,
+  ".index": _read_checkpoint,
+}

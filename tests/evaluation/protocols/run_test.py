@@ -1,0 +1,289 @@
+"""Tests of evaluation/protocols/run.py with a tiny feature network."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+import pytest
+import safetensors.numpy
+
+from evaluation.metrics import frechet
+from evaluation.protocols import run as protocol_run
+from evaluation.protocols import table as protocol_table
+from evaluation.show import mp4
+from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
+from magvit.scoring import model as scored_model
+from magvit.workdir import folder as workdir_lib
+
+
+class _Network:
+  """Random projections of the pixels, in place of features.Extractor."""
+
+  weights_sha256 = "0" * 64
+
+  def __init__(self):
+    self.clips = 0
+
+  def __call__(self, batch):
+    self.clips += len(batch)
+    x = batch.reshape(len(batch), -1)
+    x = x[:, :: 1 + x.shape[1] // 997].astype(np.float32) / 255
+    rng = np.random.RandomState(0)
+    project = lambda width: x @ rng.randn(x.shape[1], width).astype(np.float32)
+    logits = project(5)
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    return {
+      "pool3": project(4),
+      "spatial": project(3),
+      "logits": logits,
+      "probabilities": probabilities,
+    }
+
+
+def _pixels(seed, *shape):
+  return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def _npz(path, seed, *shape):
+  np.savez(path, arr_0=_pixels(seed, *shape))
+  return str(path)
+
+
+def _score(tmp_path, protocol, network=None, **fields):
+  request = protocol_run.Request(protocol, **fields)
+  return protocol_run.score(
+    str(tmp_path), request, network=network or _Network()
+  )
+
+
+def test_someone_elses_samples_against_someone_elses_reference(tmp_path):
+  made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
+  real = _npz(tmp_path / "real.npz", 1, 50, 4, 4, 3)
+  network = _Network()
+  result = _score(tmp_path, "adm_imagenet", network, input=made, reference=real)
+  features = [
+    frechet.statistics(_Network()(_pixels(s, n, 4, 4, 3))["pool3"])
+    for s, n in ((0, 70), (1, 50))
+  ]
+  np.testing.assert_allclose(
+    result.metrics["fid"], frechet.distance(*features), rtol=1e-9
+  )
+  assert network.clips == 120
+  path = tmp_path / "results" / "adm_imagenet@70x1.json"
+  record = json.loads(path.read_text())
+  protocol = record["protocol"]
+  for field in (
+    *("weights_sha256", "reference_sha256", "uint8_rule", "resize_rule"),
+    *("num", "folds", "splits", "frames", "seed", "ddof", "versions"),
+  ):
+    assert protocol[field] is not None, field
+  assert protocol["real_examples_per_fold"] == [50]
+
+  again = _score(tmp_path, "adm_imagenet", network, input=made, reference=real)
+  assert network.clips == 120 and again.metrics == result.metrics
+
+
+def test_published_statistics_as_reference(tmp_path, monkeypatch):
+  monkeypatch.setattr(protocol_run, "_WIDTHS", {"": 4, "_s": 3})
+  made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
+  features = _Network()(_pixels(0, 70, 4, 4, 3))
+  stats = {
+    "": frechet.statistics(features["pool3"] + 2),
+    "_s": frechet.statistics(features["spatial"]),
+  }
+  reference = str(tmp_path / "stats.npz")
+  frechet.save(reference, stats)
+  result = _score(tmp_path, "adm_imagenet", input=made, reference=reference)
+  np.testing.assert_allclose(result.metrics["fid"], 16.0, rtol=1e-5)
+  np.testing.assert_allclose(result.metrics["sfid"], 0.0, atol=1e-8)
+  assert "precision" not in result.metrics
+  assert result.protocol["reference_statistics"] == ["mu", "mu_s"]
+
+
+def test_clips_are_cut_to_the_frames_of_the_protocol(tmp_path):
+  """17 frames made, 16 read: what the last frame holds does not matter."""
+  video = _pixels(0, 12, 17, 2, 2, 3)
+  np.savez(tmp_path / "made.npz", arr_0=video)
+  np.savez(tmp_path / "real.npz", arr_0=video[:, :16])
+  result = _score(
+    tmp_path,
+    "magvit_ucf101_fvd",
+    input=str(tmp_path / "made.npz"),
+    reference=str(tmp_path / "real.npz"),
+    folds=2,
+  )
+  assert result.evaluator == "magvit_ucf101_fvd@6x2"
+  assert abs(result.metrics["fvd"]) < 1e-8  # fold i against fold i
+  assert result.metrics["fvd_std"] < 1e-8
+
+
+def test_k600_is_compared_at_64_pixels_of_the_centre(tmp_path):
+  """Columns outside of the central square do not count."""
+  wide = _pixels(0, 6, 16, 64, 80, 3)
+  np.savez(tmp_path / "made.npz", arr_0=wide)
+  np.savez(tmp_path / "real.npz", arr_0=wide[:, :, :, 8:72])
+  result = _score(
+    tmp_path,
+    "magvit_k600_fvd",
+    input=str(tmp_path / "made.npz"),
+    reference=str(tmp_path / "real.npz"),
+    folds=1,
+  )
+  assert abs(result.metrics["fvd"]) < 1e-8
+
+
+def test_wrong_frame_counts_name_the_file(tmp_path):
+  short = _npz(tmp_path / "short.npz", 0, 3, 12, 2, 2, 3)
+  with pytest.raises(ValueError, match="short.npz holds .* of 12 .* reads 16"):
+    _score(tmp_path, "is_c3d", input=short)
+  with pytest.raises(ValueError, match="short.npz .* 12 frames, .* of images"):
+    _score(tmp_path, "adm_imagenet", input=short, reference=short)
+  with mp4.Writer(str(tmp_path / "videos" / "a.mp4"), 8) as film:
+    for frame in _pixels(0, 5, 16, 16, 3):
+      film.add(frame)
+  with pytest.raises(ValueError, match="a.mp4.* 5 frames, and is_c3d reads 16"):
+    _score(tmp_path, "is_c3d", input=str(tmp_path / "videos"), folds=1)
+
+
+def test_mismatched_references_name_the_file(tmp_path):
+  made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
+  bad = str(tmp_path / "bad.npz")
+  run = lambda: _score(tmp_path, "adm_imagenet", input=made, reference=bad)
+  np.savez(bad, mu=np.zeros(400), sigma=np.eye(400))
+  with pytest.raises(ValueError, match=r"bad.npz must hold mu of shape .2048,"):
+    run()
+  np.savez(bad, other=np.zeros(3))
+  with pytest.raises(ValueError, match="bad.npz must hold arr_0 .* other"):
+    run()
+  np.savez(bad, arr_0=np.zeros((3, 4, 4, 3)))
+  with pytest.raises(ValueError, match="bad.npz: arr_0 must be uint8"):
+    run()
+  pathlib.Path(bad).write_bytes(b"PK")
+  with pytest.raises(ValueError, match="cannot read .*bad.npz"):
+    run()
+
+
+def test_missing_inputs_say_what_to_give(tmp_path):
+  made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
+  with pytest.raises(ValueError, match="needs --input=FILE_OR_FOLDER, or"):
+    _score(tmp_path, "adm_imagenet", reference=made)
+  with pytest.raises(ValueError, match="give --reference=FILE_OR_FOLDER, or"):
+    _score(tmp_path, "adm_imagenet", input=made)
+  with pytest.raises(ValueError, match="--num=80 .* holds 70 clips"):
+    _score(tmp_path, "adm_imagenet", input=made, reference=made, num=80)
+  with pytest.raises(ValueError, match="'' is no file, .* 'inception' need"):
+    request = protocol_run.Request("adm_imagenet", input=made, reference=made)
+    protocol_run.score(str(tmp_path), request)
+  wrong = str(tmp_path / "wrong.safetensors")
+  safetensors.numpy.save_file({"a": np.zeros(2, np.float32)}, wrong)
+  with pytest.raises(ValueError, match="wrong.safetensors"):
+    protocol_run.score(
+      str(tmp_path), dataclasses.replace(request, weights=wrong)
+    )
+
+
+def test_a_folder_survives_a_broken_file_and_reports_it(tmp_path):
+  folder = tmp_path / "images"
+  folder.mkdir()
+  for i in range(120):
+    Image.fromarray(_pixels(i, 4, 4, 3)).save(folder / f"{i:03}.png")
+  (folder / "050.png").write_bytes(b"")
+  real = _npz(tmp_path / "real.npz", 1, 50, 4, 4, 3)
+  run = lambda: _score(
+    tmp_path, "adm_imagenet", input=str(folder), reference=real
+  )
+  result = run()
+  assert list(result.protocol["failures"]) == ["050.png"]
+  assert result.protocol["examples"] == 119
+  Image.fromarray(_pixels(0, 5, 4, 3)).save(folder / "051.png")
+  with pytest.raises(ValueError, match="2 of 120 .*050.png.*051.png: it is"):
+    run()
+
+
+def test_reconstructions_are_paired_with_originals_by_name(tmp_path):
+  for folder, noise in (("real", 0), ("made", 1)):
+    (tmp_path / folder).mkdir()
+    for i in range(3):
+      pixels = _pixels(i, 16, 16, 3) // 2 + noise
+      Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
+  fields = dict(input=str(tmp_path / "made"), reference=str(tmp_path / "real"))
+  request = protocol_run.Request("reconstruction", **fields)
+  result = protocol_run.score(str(tmp_path), request)
+  np.testing.assert_allclose(
+    result.metrics["psnr"], 20 * np.log10(255), rtol=1e-9
+  )
+  assert set(result.metrics) >= {"ssim_rgb", "ssim_magvit_gray"}
+  (tmp_path / "made" / "0.png").rename(tmp_path / "made" / "4.png")
+  with pytest.raises(ValueError, match="has 0 where --input has 1"):
+    protocol_run.score(str(tmp_path), request)
+
+
+def _of_workdir(workdir, protocol, network=None, **fields):
+  """With the workdir's own model, which compiles for a while."""
+  config = workdir_lib.read_config(workdir)
+  opened = scored_model.open_model(
+    config, workdir, protocol_table.get(protocol), trained_lib.open_trained
+  )
+  request = protocol_run.Request(protocol, **fields)
+  return protocol_run.score(workdir, request, config, lambda: opened, network)
+
+
+def test_a_tokenizer_measures_its_reconstructions(tiny_tokenizer_workdir):
+  result = _of_workdir(tiny_tokenizer_workdir, "reconstruction", num=10)
+  path = pathlib.Path(tiny_tokenizer_workdir, "results/reconstruction.json")
+  assert json.loads(path.read_text())["step"] == 1
+  assert result.protocol["examples"] == 10
+  assert 0 < result.metrics["psnr"] < 100
+  result = _of_workdir(tiny_tokenizer_workdir, "codebook", num=10)
+  assert result.metrics["tokens"] == 10 * 3 * 8 * 8
+  assert result.metrics["codes"] == 2**6
+  with pytest.raises(ValueError, match="dataset.frames holds .* of 5 frames"):
+    _of_workdir(tiny_tokenizer_workdir, "ucf101_rfvd", _Network(), num=4)
+
+
+@pytest.mark.slow
+def test_perturbed_codes_move_the_reconstructions(
+  tiny_tokenizer_workdir, monkeypatch
+):
+  clips = dataclasses.replace(protocol_table.get("pfid"), frames=5)
+  monkeypatch.setitem(protocol_table.PROTOCOLS, "pfid", clips)
+  result = _of_workdir(tiny_tokenizer_workdir, "pfid", _Network(), num=10)
+  scores = [result.metrics[f"pfid_alpha_{a}"] for a in protocol_table.ALPHAS]
+  assert len(set(scores)) == 3 and np.isfinite(scores).all()
+  np.testing.assert_allclose(result.metrics["pfid"], np.mean(scores))
+  assert result.evaluator.startswith("pfid@10x1,dataset=digits")
+
+
+@pytest.mark.slow
+def test_a_generators_samples_are_those_of_its_seed(
+  tiny_generator_workdir, monkeypatch
+):
+  short = dataclasses.replace(protocol_table.get("is_c3d"), frames=5)
+  monkeypatch.setitem(protocol_table.PROTOCOLS, "is_c3d", short)
+  run = lambda network, seed: _of_workdir(
+    tiny_generator_workdir, "is_c3d", network, num=6, folds=2, seed=seed
+  )
+  network = _Network()
+  first = run(network, 0)
+  assert network.clips == 12
+  assert first.evaluator == "is_c3d@6x2,dataset=digits,window=own"
+  assert run(network, 0).metrics == first.metrics and network.clips == 12
+  assert run(network, 1).metrics != first.metrics
+
+
+def test_protocols_of_the_config_run_within_training(tiny_tokenizer_workdir):
+  config = workdir_lib.read_config(tiny_tokenizer_workdir)
+  config.evaluation.protocols = ("codebook",)
+  config.evaluation.num = 8
+  mesh = mesh_lib.make_mesh(config.mesh)
+  opened = trained_lib.open_trained(config, tiny_tokenizer_workdir, mesh)
+  model = scored_model.Model(config, tiny_tokenizer_workdir, mesh, *opened)
+  (result,) = protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
+  assert result.metrics["tokens"] == 8 * 3 * 8 * 8
+  config.evaluation.protocols = ("is_c3d",)
+  with pytest.raises(ValueError, match="is_c3d is of samples, and 'tiny tok"):
+    protocol_run.run_configured(config, tiny_tokenizer_workdir, model)

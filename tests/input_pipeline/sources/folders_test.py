@@ -1,0 +1,117 @@
+"""Tests of folders: official lists and layouts, right and wrong."""
+
+import json
+
+import pytest
+
+from input_pipeline.sources import folders
+from tests import raw_data
+
+
+def _listing(name, path, split, lists="", fold=1):
+  return folders.listing(name, str(path), str(lists), split, fold)
+
+
+def _labels(listing):
+  return {entry.name.split("/")[-1]: entry.label for entry in listing.entries}
+
+
+def test_ucf101_by_its_lists(tmp_path):
+  raw_data.ucf101(tmp_path / "UCF-101", tmp_path / "lists")
+  args = ("ucf101", tmp_path / "UCF-101")
+  train = _listing(*args, "train", tmp_path / "lists")
+  assert train.class_names == ("ApplyEyeMakeup", "HandstandPushups")
+  assert _labels(train) == {
+    "v_ApplyEyeMakeup_g08_c01.avi": 0,
+    "v_ApplyEyeMakeup_g09_c01.avi": 0,
+    "v_HandstandPushups_g08_c01.avi": 1,  # the list spells it otherwise
+    "v_HandstandPushups_g09_c01.avi": 1,
+  }
+  held_out = _listing(*args, "held_out", tmp_path / "lists")
+  assert list(_labels(held_out).values()) == [0, 1]
+  assert not set(_labels(held_out)) & set(_labels(train))
+
+
+def test_kinetics600_by_its_lists(tmp_path):
+  raw_data.kinetics600(tmp_path)
+  train = _listing("kinetics600", tmp_path, "train")
+  assert train.class_names == ("abseiling", "zumba")
+  assert _labels(train) == {
+    "t-_0_000000_000010.mp4": 0,
+    "t-_1_000010_000020.mp4": 1,
+    "t-_2_000020_000030.mp4": 0,
+  }
+  held_out = _listing("kinetics600", tmp_path, "held_out")
+  assert list(_labels(held_out).values()) == [0, 1]
+  twin = tmp_path / "elsewhere/t-_0_000000_000010.webm"
+  raw_data.video(twin, raw_data.frames(3, 0), "libvpx-vp9")
+  with pytest.raises(ValueError, match="holds t-_0_000000_000010 more than"):
+    _listing("kinetics600", tmp_path, "train")
+
+
+def test_ssv2_by_its_lists(tmp_path):
+  raw_data.ssv2(tmp_path)
+  train = _listing("ssv2", tmp_path, "train")
+  assert train.class_names == ("Holding something", "Pushing something left")
+  assert _labels(train) == {"7.webm": 1, "10.webm": 1}
+  assert _labels(_listing("ssv2", tmp_path, "held_out")) == {"3.webm": 0}
+
+
+def test_bair_has_a_video_for_each_folder_of_frames(tmp_path):
+  raw_data.bair(tmp_path)
+  raw_data.video(tmp_path / "train/whole.mp4", raw_data.frames(5, 0))
+  train = _listing("bair", tmp_path, "train")
+  assert [entry.name for entry in train.entries] == [
+    *("train/traj_0_to_255/0", "train/traj_0_to_255/1", "train/whole.mp4")
+  ]
+  numbers = [file.split("/")[-1] for file in train.entries[0].files]
+  assert numbers == [f"{i}.png" for i in range(11)]  # 10 comes last
+  assert len(_listing("bair", tmp_path, "held_out").entries) == 1
+
+
+def test_images_by_class(tmp_path):
+  raw_data.images_by_class(tmp_path)
+  train = _listing("imagenet2012", tmp_path, "train")
+  assert train.class_names == ("n01", "n02") and len(train.entries) == 6
+  held_out = _listing("imagenet2012", tmp_path, "held_out")
+  assert [e.label for e in held_out.entries] == [0, 0, 0, 1, 1, 1]
+  raw_data.image(tmp_path / "val/n03/x.jpg", 0)
+  with pytest.raises(ValueError, match="n03/x.jpg is of the class 'n03'"):
+    _listing("imagenet2012", tmp_path, "held_out")
+  (tmp_path / "test").mkdir()
+  with pytest.raises(ValueError, match=r"one folder of .* \['val', 'test'\]"):
+    _listing("imagenet2012", tmp_path, "held_out")
+
+
+def test_wrong_lists_are_named(tmp_path):
+  raw_data.ucf101(tmp_path, tmp_path)
+  refused = lambda message, *args: pytest.raises(ValueError, match=message)
+  path = tmp_path / "trainlist01.txt"
+  path.write_text("ApplyEyeMakeup/gone.avi 1\nApplyEyeMakeup/away.avi 1\n")
+  listing = _listing("ucf101", tmp_path, "train")
+  with refused("2 of 2 listed files are missing: ApplyEyeMakeup/gone.avi"):
+    folders.Folder(listing)
+  path.write_text("Sleeping/v_Sleeping_g01_c01.avi 1\n")
+  with refused("trainlist01.txt: .*Sleeping.* none of the 2 known ones"):
+    _listing("ucf101", tmp_path, "train")
+  (tmp_path / "classInd.txt").write_text("1 ApplyEyeMakeup\n3 Archery\n")
+  with refused("classInd.txt: expected lines '1 Apply"):
+    _listing("ucf101", tmp_path, "train")
+  with refused("lacks the official list trainlist02.txt|classInd.txt"):
+    _listing("ucf101", tmp_path, "train", fold=2)
+  with refused("dataset.fold=4 must be 1, 2 or 3"):
+    _listing("ucf101", tmp_path, "train", fold=4)
+  with refused("dataset.path='.*none' is no folder"):
+    _listing("ucf101", tmp_path / "none", "train")
+  with refused("dataset.lists='.*none' is no folder"):
+    _listing("ucf101", tmp_path, "train", lists=tmp_path / "none")
+
+
+def test_lists_of_another_format_are_named(tmp_path):
+  (tmp_path / "train.csv").write_text("id,label\n1,a\n")
+  with pytest.raises(ValueError, match="train.csv: its first line must name"):
+    _listing("kinetics600", tmp_path, "train")
+  raw_data.ssv2(tmp_path)
+  (tmp_path / "labels.json").write_text(json.dumps({"a": "0", "b": "2"}))
+  with pytest.raises(ValueError, match="labels.json: expected the numbers 0"):
+    _listing("ssv2", tmp_path, "train")

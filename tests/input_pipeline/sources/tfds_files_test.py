@@ -1,0 +1,137 @@
+"""Tests of tfds_files, on what the real builders made (tfds_reference.py)."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from input_pipeline.decoding import frame_reader
+from input_pipeline.decoding import media
+from input_pipeline.sources import tfds_files
+from tests.input_pipeline.sources import tfds_reference
+
+_IMAGENET, _UCF101 = "imagenet2012/5.1.0", "ucf101/ucf101_1/2.0.0"
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+  """{"raw", "prepared"}: folders."""
+  root = tmp_path_factory.mktemp("tfds")
+  with zipfile.ZipFile(tfds_reference.FILE) as archive:
+    archive.extractall(root)
+  return {name: root / name for name in ("raw", "prepared")}
+
+
+def _examples(unpacked, name, split):
+  store = tfds_files.TfdsFiles(str(unpacked["prepared"] / name), split)
+  return store, [store[i] for i in range(len(store))]
+
+
+def _direct(path):
+  return list(media.probe(str(path)).frames())
+
+
+def test_imagenet_is_decoded_as_its_own_files_are(unpacked):
+  raw = unpacked["raw"] / "imagenet"
+  for split, names, labels in (
+    ("train", "n0*", [0, 0, 1]),
+    ("held_out", "ILSVRC2012_val_*", [65, 970]),  # the official labels
+  ):
+    store, examples = _examples(unpacked, _IMAGENET, split)
+    assert len(store.class_names) == 1000
+    assert store.class_names[:2] == ("n01440764", "n01443537")
+    assert sorted(example.label for example in examples) == labels
+    ours = {frame_reader.read(e, range)[0].tobytes() for e in examples}
+    theirs = {_direct(path)[0].tobytes() for path in raw.glob(names)}
+    assert ours == theirs and len(ours) == len(labels)
+
+
+def test_ucf101_has_the_frames_of_its_videos(unpacked):
+  raw = unpacked["raw"] / "ucf101"
+  for split, groups in (("train", ("08", "09")), ("held_out", ("01",))):
+    store, examples = _examples(unpacked, _UCF101, split)
+    assert len(store.class_names) == 101
+    paths = sorted(p for g in groups for p in raw.glob(f"*/*_g{g}_*"))
+    assert len(examples) == len(paths)
+    for path in paths:
+      video = np.stack(_direct(path)).astype(float)
+      errors = {}
+      for example in examples:
+        frames = np.stack(frame_reader.read(example, range))
+        if frames.shape == video.shape:
+          errors[np.square(frames - video).mean()] = example
+      # The builder stores frames as JPEG of ffmpeg's default quality.
+      assert 10 * np.log10(255**2 / min(errors)) > 30
+      name = store.class_names[errors[min(errors)].label]
+      assert name.lower() == path.parent.name.lower()
+
+
+def test_a_clip_decodes_its_own_frames_only(unpacked, monkeypatch):
+  _, examples = _examples(unpacked, _UCF101, "train")
+  decoded = []
+  original = media.pillow_frames
+  monkeypatch.setattr(
+    media, "pillow_frames", lambda part: decoded.append(1) or original(part)
+  )
+  whole = frame_reader.read(examples[0], range)
+  assert len(decoded) == len(whole)
+  del decoded[:]
+  frames = frame_reader.read(examples[0], lambda n: [2, 4])
+  np.testing.assert_array_equal(frames, [whole[2], whole[4]])
+  assert len(decoded) == 2
+
+
+def test_batches_of_imagenet_need_no_tensorflow(unpacked):
+  code = f"""if True:
+    import sys
+    from configs import tokenizer_image
+    from input_pipeline import pipeline
+    dataset = tokenizer_image.get_config("imagenet128").dataset
+    dataset.path = {str(unpacked["prepared"] / _IMAGENET)!r}
+    batch = next(pipeline.train_batches(dataset, 2))
+    assert batch["video"].shape == (2, 1, 128, 128, 3)
+    assert "tensorflow" not in sys.modules
+  """
+  env = {**os.environ, "PYTHONPATH": str(_ROOT)}
+  subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+def test_the_same_records_as_tfds_data_source(unpacked):
+  tfds = pytest.importorskip("tensorflow_datasets")
+  folder = str(unpacked["prepared"] / _IMAGENET)
+  theirs = tfds.builder_from_directory(folder).as_data_source(split="train")
+  _, examples = _examples(unpacked, _IMAGENET, "train")
+  assert len(theirs) == len(examples)
+  for ours, their in zip(examples, theirs, strict=True):
+    np.testing.assert_array_equal(
+      frame_reader.read(ours, range)[0], their["image"]
+    )
+    assert ours.label == their["label"]
+
+
+def test_other_folders_are_refused(unpacked, tmp_path):
+  with pytest.raises(ValueError, match="holds no dataset_info.json: name the"):
+    tfds_files.TfdsFiles(str(unpacked["prepared"]), "train")
+  source = unpacked["prepared"] / _IMAGENET
+  for path in source.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  info = json.loads((source / "dataset_info.json").read_text())
+
+  def refused(message, **changes):
+    changed = json.dumps({**info, **changes})
+    (tmp_path / "dataset_info.json").write_text(changed)
+    with pytest.raises(ValueError, match=message):
+      tfds_files.TfdsFiles(str(tmp_path), "train")
+
+  refused("fileFormat='tfrecord' must be 'array_record'", fileFormat="tfrecord")
+  refused("has the splits .*'validation'", splits=info["splits"][1:])
+  train = {**info["splits"][0], "shardLengths": ["4"]}
+  refused("holds 3 examples of 'train', and .* says 4", splits=[train])
+  train["shardLengths"] = ["2", "1"]
+  refused("lacks imagenet2012-train.*-00000-of-00002", splits=[train])

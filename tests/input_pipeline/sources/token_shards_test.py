@@ -1,0 +1,192 @@
+"""Tests of stored tokens as training reads them; no network makes these."""
+
+import os
+import pickle
+
+from array_record.python import array_record_module
+import numpy as np
+import pytest
+
+from configs import base
+from input_pipeline import pipeline
+from input_pipeline.sources import token_shards
+
+_SHAPE = (3, 2, 2)
+
+
+def _contents(**changes):
+  fields = dict(
+    tokenizer="f" * 64,
+    dataset=dict(name="digits", split="train", frames=5, size=16, seed=0),
+    examples=10,
+    examples_per_shard=4,
+    clip_shape=(5, 16, 16),
+    latent_shape=_SHAPE,
+    vocabulary=64,
+    bits=6,
+    ids="in raster order",
+    dtype="uint8",
+    tasks=("central_inpainting",),
+    condition_frames=3,
+  )
+  return token_shards.Contents(**{**fields, **changes})
+
+
+def _record(index):
+  rng = np.random.default_rng(index)
+  draw = lambda: rng.integers(64, size=_SHAPE, dtype=np.uint8)
+  return {
+    "ids": draw(),
+    "condition/central_inpainting": draw(),
+    "label": np.asarray(index % 10, np.int32),
+    "index": np.asarray(index, np.int64),
+  }
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Ten clips in three shards."""
+  contents = _contents()
+  for name in contents.shard_names:
+    writer = array_record_module.ArrayRecordWriter(
+      str(tmp_path / name), "group_size:1"
+    )
+    for index in contents.places(name):
+      writer.write(token_shards.pack(_record(index)))
+    writer.close()
+  shards = [
+    token_shards.describe_shard(str(tmp_path), name)
+    for name in contents.shard_names
+  ]
+  manifest = token_shards.to_json(contents, shards)
+  (tmp_path / "tokens.json").write_text(manifest)
+  return tmp_path
+
+
+def _dataset(folder, **changes):
+  dataset = base.tokenizer().dataset
+  dataset.update(frames=5, size=16, tokens=str(folder))
+  dataset.update(changes)
+  return dataset
+
+
+def _indices(dataset, steps, batch_size=4, **share):
+  """Which clips the batches hold, by their tokens."""
+  of = {_record(i)["ids"].tobytes(): i for i in range(10)}
+  data = pipeline.train_batches(dataset, batch_size, **share)
+  batches = [next(data)["ids"].astype(np.uint8) for _ in range(steps)]
+  return [[of[ids.tobytes()] for ids in batch] for batch in batches]
+
+
+def test_shards_are_named_by_place_and_number():
+  assert _contents(examples=9).shard_names == [
+    "tokens-00000-of-00003.arrayrecord",
+    "tokens-00001-of-00003.arrayrecord",
+    "tokens-00002-of-00003.arrayrecord",
+  ]
+  assert len(_contents(examples=8).shard_names) == 2
+
+
+def test_shards_hold_consecutive_clips_and_the_last_the_rest():
+  contents = _contents(examples=10)
+  places = [list(contents.places(name)) for name in contents.shard_names]
+  assert places == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_manifests_survive_json():
+  shards = [token_shards.Shard("a", 3, "0" * 64)]
+  text = token_shards.to_json(_contents(), shards)
+  assert token_shards.contents_from_json(text) == (_contents(), shards)
+
+
+def test_every_record_comes_back(folder):
+  clips = token_shards.TokenShards(str(folder))
+  assert len(clips) == 10
+  for i in range(10):
+    expected = _record(i)
+    del expected["index"]
+    assert clips[i].keys() == expected.keys()
+    for key, value in expected.items():
+      np.testing.assert_array_equal(clips[i][key], value)
+      assert clips[i][key].dtype == np.int32
+
+
+def test_records_hold_no_pickle():
+  data = token_shards.pack(_record(0))
+  header = int.from_bytes(data[:8], "little")
+  assert data[8:9] == b"{" and b'"ids"' in data[8 : 8 + header]
+  with pytest.raises(Exception, match="[Hh]eader"):
+    token_shards.unpack(pickle.dumps(_record(0)))
+
+
+def test_batches_follow_the_order_of_the_clips_and_start_again(folder):
+  expected = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1], [2, 3, 4, 5]]
+  assert _indices(_dataset(folder), 4) == expected
+  batch = next(pipeline.train_batches(_dataset(folder), 4))
+  assert batch.keys() == {"ids", "label", "condition/central_inpainting"}
+  np.testing.assert_array_equal(batch["label"], [0, 1, 2, 3])
+
+
+def test_shuffling_is_anew_each_epoch_and_follows_the_seed(folder):
+  epochs = lambda seed: _indices(
+    _dataset(folder, shuffle=True, seed=seed), 3, batch_size=10
+  )
+  first = epochs(0)
+  assert all(sorted(epoch) == list(range(10)) for epoch in first)
+  assert first[0] != first[1] and first[1] != first[2]
+  assert first == epochs(0)
+  assert first != epochs(1)
+
+
+def test_processes_share_each_batch_of_tokens(folder):
+  dataset = _dataset(folder, shuffle=True)
+  whole = _indices(dataset, 6)
+  parts = [_indices(dataset, 6, parts=(p,), num_parts=2) for p in range(2)]
+  for together, a, b in zip(whole, *parts, strict=True):
+    assert together == a + b
+
+
+def test_an_iterator_over_tokens_goes_on_where_its_state_was_taken(folder):
+  start = lambda: pipeline.train_batches(_dataset(folder, shuffle=True), 4)
+  data = start()
+  for _ in range(3):  # into the second epoch
+    next(data)
+  state = data.get_state()
+  expected = next(data)["ids"]
+  resumed = start()
+  resumed.set_state(state)
+  np.testing.assert_array_equal(next(resumed)["ids"], expected)
+
+
+def test_endless_sets_are_not_shuffled(folder):
+  dataset = _dataset("", shuffle=True)
+  with pytest.raises(ValueError, match="dataset.shuffle=True .* is endless"):
+    pipeline.train_batches(dataset, 4)
+
+
+def test_a_damaged_shard_is_named(folder):
+  path = folder / "tokens-00001-of-00003.arrayrecord"
+  whole = path.read_bytes()
+  flipped = bytearray(whole)
+  flipped[len(whole) // 2] ^= 1
+  for damaged in (bytes(flipped), whole[:-1]):
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="shard tokens-00001-of-00003.array"):
+      pipeline.train_batches(_dataset(folder), 4)
+  os.remove(path)
+  with pytest.raises(ValueError, match="lacks the shard tokens-00001-of-00003"):
+    pipeline.train_batches(_dataset(folder), 4)
+
+
+def test_folders_without_a_true_manifest_are_refused(folder):
+  manifest = folder / "tokens.json"
+  text = manifest.read_text()
+  manifest.write_text(text.replace('"examples": 10', '"examples": 11'))
+  with pytest.raises(ValueError, match="holds 10 clips, .* says 11"):
+    pipeline.train_batches(_dataset(folder), 4)
+  manifest.write_text('{"examples": 10}')
+  with pytest.raises(ValueError, match="is no manifest of tokens"):
+    pipeline.train_batches(_dataset(folder), 4)
+  manifest.unlink()
+  with pytest.raises(ValueError, match="holds no tokens.json"):
+    pipeline.train_batches(_dataset(folder), 4)

@@ -1,0 +1,95 @@
+"""Tests of reports on TPUs that are not there; libtpu itself is optional."""
+
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from configs import masked as masked_configs
+from configs import tokenizer_video
+from magvit import mesh as mesh_lib
+from magvit.cost import flops
+from magvit.cost import programs as cost_programs
+from magvit.cost import report as cost_report
+from tests import tiny
+
+_HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
+
+
+def _mesh():
+  return mesh_lib.data_mesh(jax.devices())
+
+
+@pytest.mark.parametrize("from_tokens", [False, True])
+def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
+  config = masked_configs.get_config("ucf101")
+  config.tokenizer_workdir = "configs/tokenizer_video.py:ucf101"
+  config.dataset.tokens = "somewhere" if from_tokens else ""
+  algorithm = cost_programs.describe(config, _mesh())
+  assert cost_programs.parameters(algorithm) == {
+    "transformer": 306_881_536,
+    "generator": 376_003_221,
+  }
+  programs = cost_programs.programs(config, algorithm, _mesh())
+  function, *_, arguments = programs["train"]
+  batch = arguments[1]
+  assert batch["label"].shape == (256,)
+  if not from_tokens:
+    assert batch["video"].shape == (256, 17, 128, 128, 3)
+    return
+  assert batch["ids"].shape == (256, 5, 16, 16)
+  # 6 FLOP a parameter of the layers and heads and a token; and the attention's
+  # two products, forward and twice backward.
+  tokens, width, layers = 1281, 1024, 24
+  of_layers = 6 * layers * 12 * width**2 * tokens
+  attention = 3 * layers * 2 * 2 * tokens**2 * width
+  heads = 6 * 2 * (width**2 + 512 * width) * 1280
+  assert flops.count(function, *arguments) == 256 * (
+    of_layers + attention + heads
+  )
+
+
+def test_a_tokenizer_is_described_without_perceptual_weights():
+  config = tokenizer_video.get_config("ucf101")
+  algorithm = cost_programs.describe(config, _mesh())
+  parameters = cost_programs.parameters(algorithm)
+  assert parameters["generator"] == 376_003_221
+  assert parameters["perceptual"] > 25_000_000  # ResNet-50
+  programs = cost_programs.programs(config, algorithm, _mesh())
+  assert set(programs) == {"train", "reconstruct"}
+
+
+def test_what_does_not_fit_says_what_to_change():
+  report = {
+    "chip": "TPU v5 lite",
+    "mesh": {"data": 16, "fsdp": 1, "tensor": 1},
+    "programs": {"train": {"fits": False, "error": "Ran out of memory"}},
+  }
+  text = "\n".join(cost_report.table("train", report))
+  assert "each of the 16 TPU v5 lite" in text
+  assert "DOES NOT FIT: Ran out of memory; split the parameters" in text
+
+
+def test_unknown_tokenizer_configs_are_refused():
+  with pytest.raises(ValueError, match="there is no file configs/absent.py"):
+    cost_programs._tokenizer_config("configs/absent.py:ucf101")
+
+
+@pytest.mark.skipif(_HAS_LIBTPU, reason="libtpu is installed")
+def test_without_libtpu_the_error_says_where_to_get_it(tmp_path):
+  with pytest.raises(ValueError, match="pip install libtpu"):
+    cost_report.write(tiny.tokenizer(), str(tmp_path), "v5e:2x4")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _HAS_LIBTPU, reason="needs libtpu")
+def test_a_tiny_tokenizer_is_compiled_for_eight_chips(tmp_path, monkeypatch):
+  monkeypatch.delenv("XLA_FLAGS")  # libtpu ends where it knows one of them not
+  cost_report.write(tiny.tokenizer(), str(tmp_path), "v5e:2x4")
+  path = tmp_path / "results" / "compile-v5e-2x4.json"
+  report = json.loads(path.read_text())
+  for program in report["programs"].values():
+    assert program["fits"] and program["flops"] > 0
+    assert program["seconds"]["least"] == max(program["seconds"].values())
+  assert report["programs"]["train"]["collective_bytes"]["all-reduce"] > 0

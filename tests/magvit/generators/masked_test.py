@@ -1,0 +1,216 @@
+"""Tests of magvit/generators/masked.py: conditioning and training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from input_pipeline import pipeline
+from magvit import algorithm as algorithm_lib
+from magvit import mesh as mesh_lib
+from magvit.generators import masked
+from magvit.generators import tasks
+from magvit.tokenizer import describe
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def one_device():
+  return mesh_lib.make_mesh(tiny.tokenizer().mesh, jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def built(tiny_tokenizer_workdir, one_device):
+  config = tiny.masked(tiny_tokenizer_workdir)
+  algorithm = masked.build(config, one_device)
+  state = algorithm_lib.create(algorithm, one_device, jax.random.key(0))
+  return config, algorithm, state
+
+
+def _batch(config, task=None):
+  batch = next(pipeline.train_batches(config.dataset, config.batch_size))
+  if task is not None:
+    batch["task"] = np.int32(tasks.task_names(config).index(task))
+  return batch
+
+
+def _trained(state):
+  """Away from a fresh transformer, to which all classes are nearly one."""
+  params = state.predict_params()
+  larger = jax.tree.map(lambda x: 20.0 * x, params["transformer"])
+  return {**params, "transformer": larger}
+
+
+@pytest.fixture(scope="module")
+def sample(built):
+  """(batch, key) -> samples, one program for all tasks."""
+  _, algorithm, state = built
+  params, program = _trained(state), jax.jit(algorithm.predict["sample"])
+
+  def run(batch, key):
+    out = program(params, batch, key)
+    assert program._cache_size() == 1
+    return out
+
+  return run
+
+
+def test_samples_follow_the_key_and_are_videos(built, sample):
+  batch = _batch(built[0], "class_conditional")
+  out = sample(batch, jax.random.key(0))
+  assert out["video"].shape == (8, 5, 16, 16, 3)
+  assert out["ids"].shape == (8, 3, 8, 8)
+  assert 0 <= out["ids"].min() and out["ids"].max() < 2**6
+  again = sample(batch, jax.random.key(0))["ids"]
+  np.testing.assert_array_equal(out["ids"], again)
+  assert (sample(batch, jax.random.key(1))["ids"] != again).any()
+
+
+@pytest.mark.parametrize("task", sorted(tasks.TASKS))
+def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
+  built, sample, encode, task
+):
+  batch = _batch(built[0], task)
+  ids = sample(batch, jax.random.key(0))["ids"]
+  kept = tasks.kept_latents(task, (3, 8, 8), 3, 2)
+  truth = encode(batch["video"])
+  np.testing.assert_array_equal(ids[:, kept], truth[:, kept])
+  pixels = tasks.given_pixels(task, (5, 16, 16), 3)
+  hidden = {**batch, "video": batch["video"].copy()}
+  hidden["video"][:, ~pixels] = 77
+  np.testing.assert_array_equal(ids, sample(hidden, jax.random.key(0))["ids"])
+  seen = {**batch, "video": batch["video"].copy()}
+  seen["video"][:, pixels] = 77
+  changed = (sample(seen, jax.random.key(0))["ids"] != ids).any()
+  assert changed == tasks.needs_clip(task)
+
+
+@pytest.mark.parametrize("task", sorted(tasks.TASKS))
+def test_a_class_is_read_by_the_tasks_that_have_one(built, sample, task):
+  batch = _batch(built[0], task)
+  other = {**batch, "label": (batch["label"] + 1) % 10}
+  a, b = (sample(x, jax.random.key(0))["ids"] for x in (batch, other))
+  assert (a != b).any() == tasks.TASKS[task].class_conditional
+
+
+@pytest.fixture(scope="module")
+def encode(built):
+  made_by = tiny.tokenizer()
+  program = jax.jit(
+    describe.predict_functions(describe.define_tokenizer(made_by))["encode"]
+  )
+  params = built[2].predict_params()
+  return lambda video: program(params, {"video": video}, None)
+
+
+@pytest.fixture(scope="module")
+def other_settings(built, tiny_tokenizer_workdir, one_device):
+  """Guidance 1e-9, completions the likeliest, given pixels pasted back."""
+  config = tiny.masked(tiny_tokenizer_workdir)
+  config.sampling.guidance = 1e-9
+  config.sampling.completion = "likeliest"
+  config.sampling.replace_condition_pixels = True
+  algorithm = masked.build(config, one_device)
+  program = jax.jit(algorithm.predict["sample"])
+  params = _trained(built[2])
+  return lambda batch, key: program(params, batch, key)
+
+
+def test_without_guidance_the_guided_program_gives_the_unguided_tokens(
+  built, sample, other_settings
+):
+  """Guidance 1e-9 takes the two-pass path and must change nothing."""
+  batch, key = _batch(built[0], "class_conditional"), jax.random.key(0)
+  a, b = (run(batch, key)["ids"] for run in (sample, other_settings))
+  assert (a == b).mean() > 0.99  # a tie may fall the other way
+
+
+@pytest.mark.parametrize("task", sorted(tasks.TASKS))
+def test_the_likeliest_completion_is_one_and_class_samples_stay_many(
+  built, other_settings, task
+):
+  batch = _batch(built[0], task)
+  a, b = (
+    other_settings(batch, jax.random.key(seed))["ids"] for seed in range(2)
+  )
+  assert (a == b).all() == tasks.needs_clip(task)
+
+
+@pytest.mark.parametrize("task", sorted(tasks.TASKS))
+def test_given_pixels_are_pasted_back_and_no_others(
+  built, other_settings, task
+):
+  batch, key = _batch(built[0], task), jax.random.key(0)
+  real = batch["video"] / np.float32(255)
+  pixels = tasks.given_pixels(task, (5, 16, 16), 3)
+  video = other_settings(batch, key)["video"]
+  np.testing.assert_allclose(video[:, pixels], real[:, pixels], rtol=1e-6)
+  assert np.abs(video[:, ~pixels] - real[:, ~pixels]).mean() > 0.01
+
+
+@pytest.mark.slow
+def test_a_few_steps_on_one_batch_lower_the_loss(
+  tiny_tokenizer_workdir, one_device
+):
+  config = tiny.masked(tiny_tokenizer_workdir)
+  config.num_steps, config.optimizer.peak_learning_rate = 200, 1e-2
+  config.transformer.dropout = 0.0
+  algorithm = masked.build(config, one_device)
+  state = algorithm_lib.create(algorithm, one_device, jax.random.key(0))
+  step = jax.jit(algorithm.step)
+  batch = _batch(config)
+  losses = []
+  for i in range(60):
+    state, metrics = step(state, batch, jax.random.key(i))
+    losses.append(float(metrics["loss"]))
+  assert np.mean(losses[:3]) > 3.5  # two heads of 8: 4.16 nats when uniform
+  assert np.mean(losses[-10:]) < np.mean(losses[:3]) - 0.5
+
+
+def test_the_frozen_tokenizer_is_not_trained(built):
+  config, algorithm, state = built
+  before = jax.device_get(state.frozen)
+  state, metrics = jax.jit(algorithm.step)(
+    state, _batch(config), jax.random.key(0)
+  )
+  jax.tree.map(np.testing.assert_array_equal, before, state.frozen)
+  assert float(metrics["gradient_norm"]) > 0
+  assert jnp.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("tokenizer_workdir", "", "give the workdir of a trained tokenizer"),
+    ("tokenizer_workdir", "/nowhere", "is not a directory"),
+    ("condition_frames", 4, r"condition_frames=4 .* e\.g\. \[1, 3\]"),
+    ("dataset.frames", 6, "clip length 6 .* nearest are 5 and 7"),
+    (
+      "transformer.factor_bits",
+      (3, 4),
+      "add up to log2 of the 64 codes .*, 6$",
+    ),
+    ("sampling.steps", 0, "sampling.steps=0"),
+    ("sampling.schedule", "linear", "sampling.schedule='linear'"),
+    ("tasks.central_inpainting", 0.0, None),
+  ],
+)
+def test_fields_that_contradict_the_tokenizer_are_refused(
+  tiny_tokenizer_workdir, one_device, field, value, message
+):
+  config = tiny.masked(tiny_tokenizer_workdir)
+  with config.unlocked():
+    config.update_from_flattened_dict({field: value})
+  if message is None:
+    masked.build(config, one_device)
+    return
+  with pytest.raises(ValueError, match=message):
+    masked.build(config, one_device)
+
+
+def test_at_least_one_known_task_is_needed(tiny_tokenizer_workdir, one_device):
+  config = tiny.masked(tiny_tokenizer_workdir)
+  for name in config.tasks:
+    config.tasks[name] = 0.0
+  with pytest.raises(ValueError, match="positive weight to one or more"):
+    masked.build(config, one_device)

@@ -1,0 +1,192 @@
+"""Protocols from files on disk to the JSON, by the real feature networks.
+
+Their weights are drawn: the distances mean nothing, and must be those of the
+same clips taken through the parts by hand.
+"""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs import datasets
+from evaluation.metrics import frechet
+from evaluation.metrics import lpips
+from evaluation.protocols import networks
+from evaluation.protocols import run as protocol_run
+from evaluation.show import pictures
+from input_pipeline import pipeline
+from magvit.modes import evaluate as evaluate_mode
+from magvit.tokenizer import loaded
+from models.features import networks as feature_networks
+from models.features import perceptual
+from tests import raw_data
+from tests import tiny
+from tests import untrained
+
+pytestmark = pytest.mark.slow
+
+
+def _weights(name, define, tmp_path):
+  path = str(tmp_path / f"{name}.safetensors")
+  return untrained.write_weights(path, name, define)
+
+
+def _score(workdir, protocol, **fields):
+  """As main.py does; the result is read from disk."""
+  evaluate_mode.score_protocol(
+    None, str(workdir), protocol_run.Request(protocol, **fields)
+  )
+  (path,) = pathlib.Path(workdir, "results").glob(f"{protocol}*.json")
+  return json.loads(path.read_text())
+
+
+def _distance(one, other):
+  return frechet.distance(
+    *(frechet.statistics(np.float64(x)) for x in (one, other))
+  )
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+  root = tmp_path_factory.mktemp("ucf101")
+  raw_data.ucf101(root, root, lengths=(17, 19, 18, 20))
+  return root
+
+
+def _on(config, videos):
+  datasets.ucf101(config)
+  config.dataset.frames = 17
+  config.dataset.path = str(videos)
+  return config
+
+
+@pytest.fixture(scope="module")
+def tokenizer_workdir(videos, tmp_path_factory):
+  workdir = str(tmp_path_factory.mktemp("tokenizer"))
+  untrained.write(workdir, _on(tiny.tokenizer(), videos))
+  return workdir
+
+
+def test_rfvd_of_a_tokenizer_on_raw_videos_by_i3d(
+  tokenizer_workdir, tmp_path, monkeypatch
+):
+  # Else clips are added until each of eight devices has one.
+  monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+  weights = _weights("i3d", feature_networks.define, tmp_path)
+  record = _score(tokenizer_workdir, "ucf101_rfvd", weights=weights, num=4)
+  assert record["evaluator"] == "ucf101_rfvd@4x1"
+  assert record["protocol"]["splits"] == ["train"]
+
+  tokenizer = loaded.load_tokenizer(tokenizer_workdir)
+  dataset = tokenizer.config.dataset
+  clips = pipeline.source(dataset, "train", training=False)
+  real = np.stack([clips[i]["video"] for i in range(len(clips))])
+  assert real.shape == (4, 17, 16, 16, 3)
+  made = pictures.to_uint8(np.asarray(tokenizer.decode(tokenizer.encode(real))))
+  network = networks.load("i3d", weights)
+  assert record["protocol"]["weights_sha256"] == network.weights_sha256
+  logits = [network(video[:, :16])["logits"] for video in (real, made)]
+  np.testing.assert_allclose(
+    record["metrics"]["rfvd"], _distance(*logits), rtol=1e-4
+  )
+
+
+def test_fvd_of_a_generator_that_is_given_real_frames(
+  videos, tokenizer_workdir, tmp_path, monkeypatch
+):
+  """The clips that it makes begin with the frames of the real ones."""
+  config = _on(tiny.masked(tokenizer_workdir), videos)
+  config.condition_frames = 5
+  config.sampling.replace_condition_pixels = True
+  untrained.write(str(tmp_path / "run"), config)
+  seen = []
+
+  def network(batch):
+    seen.append(batch)
+    return {
+      "logits": batch.reshape(len(batch), -1)[:, ::4999].astype(np.float32)
+    }
+
+  monkeypatch.setattr(
+    protocol_run.measurements, "load_network", lambda *_: network
+  )
+  record = _score(tmp_path / "run", "magvit_k600_fvd", num=4, folds=2)
+  assert record["evaluator"].startswith("magvit_k600_fvd@4x2,dataset=ucf101")
+  assert len({record["metrics"][f"fvd_fold_{i}"] for i in (0, 1)}) == 2
+  made, real = seen[0], seen[-1]
+  assert made.shape == real.shape == (8, 16, 64, 64, 3)
+  np.testing.assert_array_equal(made[:, :5], real[:, :5])
+  assert (made[:, 5:] != real[:, 5:]).mean() > 0.5
+
+
+def test_a_generator_of_videos_is_evaluated_after_training(
+  videos, tokenizer_workdir, tmp_path
+):
+  """Classes have no judge; completions are scored, and pictures drawn."""
+  config = _on(tiny.masked(tokenizer_workdir), videos)
+  for task in config.tasks:
+    config.tasks[task] = float(task in ("class_conditional", "interpolation"))
+  config.dataset.eval_examples = 2
+  config.evaluation.protocols = ("is_c3d",)
+  config.evaluation.num = 2
+  network = lambda batch: {"probabilities": np.full((len(batch), 4), 0.25)}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(protocol_run.measurements, "load_network", lambda *_: network)
+    untrained.write(str(tmp_path / "run"), config)
+    evaluate_mode.run_offline("evaluate", config, str(tmp_path / "run"))
+  names = {path.stem for path in (tmp_path / "run" / "results").iterdir()}
+  assert names == {"interpolation", "is_c3d@2x1"}
+  assert (tmp_path / "run" / "samples" / "class_conditional.gif").exists()
+  # Within training the features of a step are not wanted again.
+  assert not list((tmp_path / "run" / "features").glob("*made*"))
+
+
+def test_fid_of_somebody_elses_images_by_inception(tmp_path):
+  weights = _weights("inception", feature_networks.define, tmp_path)
+  rng = np.random.default_rng(0)
+  images = [
+    rng.integers(0, high, (8, 32, 32, 3), np.uint8) for high in (256, 99)
+  ]
+  paths = [str(tmp_path / f"{name}.npz") for name in ("made", "real")]
+  for path, array in zip(paths, images, strict=True):
+    np.savez(path, arr_0=array)
+  record = _score(
+    tmp_path,
+    "adm_imagenet",
+    **dict(input=paths[0], reference=paths[1], weights=weights),
+  )
+  assert record["evaluator"] == "adm_imagenet@8x1"
+  network = networks.load("inception", weights)
+  found = [network(array) for array in images]
+  for name, layer in (("fid", "pool3"), ("sfid", "spatial")):
+    np.testing.assert_allclose(
+      record["metrics"][name],
+      _distance(*(f[layer] for f in found)),
+      rtol=1e-4,
+    )
+  assert {"precision", "recall", "density", "coverage"} < set(record["metrics"])
+
+
+def test_ms_ssim_and_lpips_of_large_images(tmp_path):
+  weights = _weights("lpips_vgg", perceptual.define, tmp_path)
+  real = raw_data.frames(2, 0, 176, 176)
+  made = np.clip(np.int16(real) + 30, 0, 255).astype(np.uint8)
+  paths = [str(tmp_path / f"{name}.npz") for name in ("made", "real")]
+  np.savez(paths[0], arr_0=made)
+  np.savez(paths[1], arr_0=real)
+  record = _score(
+    tmp_path,
+    "reconstruction",
+    **dict(input=paths[0], reference=paths[1], weights=weights),
+  )
+  distance = lpips.Lpips(weights)
+  np.testing.assert_allclose(
+    record["metrics"]["lpips"],
+    distance(real[:, None], made[:, None]).mean(),
+    rtol=1e-5,
+  )
+  assert record["protocol"]["weights_sha256"] == distance.weights_sha256
+  assert 0.5 < record["metrics"]["ms_ssim"] < 1

@@ -1,0 +1,192 @@
+"""Tests of magvit/modes/sample.py: what is written, and that it goes on."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from evaluation.show import pictures
+from magvit.modes import sample as sample_mode
+from magvit.scoring import model as scored_model
+from magvit.workdir import folder as workdir_lib
+from tests import tiny
+
+
+@pytest.fixture
+def config(tiny_generator_workdir):
+  return workdir_lib.read_config(tiny_generator_workdir)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """A model that draws noise from its seed; the arguments it was given."""
+  calls = []
+
+  def sampler(*_):
+    def run(task, label, video, seed):
+      calls.append((task, label, video, seed))
+      return {"video": np.random.default_rng(seed).random(video.shape)}
+
+    return run
+
+  monkeypatch.setattr(scored_model, "sampler", sampler)
+  return calls
+
+
+def _read(folder):
+  with np.load(os.path.join(folder, "samples.npz")) as f:
+    return dict(f)
+
+
+def test_samples_of_a_trained_model_and_their_classes(
+  tiny_generator_workdir, config, tmp_path
+):
+  request = sample_mode.Request("class_conditional", num=11)
+  sample_mode.sample(
+    config, tiny_generator_workdir, request, str(tmp_path / "a")
+  )
+  arrays = _read(tmp_path / "a")
+  assert arrays["arr_0"].shape == (11, 5, 16, 16, 3)
+  assert arrays["arr_0"].dtype == np.uint8
+  assert arrays["arr_0"].std() > 0
+  np.testing.assert_array_equal(arrays["arr_1"], [*range(10), 0])
+  assert arrays["arr_1"].dtype == np.int64
+  assert sorted(os.listdir(tmp_path / "a")) == [
+    *("request.json", "samples.gif", "samples.mp4", "samples.npz"),
+    "samples.png",
+  ]
+  with open(tmp_path / "a" / "request.json") as f:
+    stored = json.load(f)
+  assert stored["step"] == 1 and stored["sampling"]["steps"] == 3
+
+
+def test_a_label_by_name_and_by_number(
+  tiny_generator_workdir, config, calls, tmp_path
+):
+  for label in ("seven", "7"):
+    request = sample_mode.Request("class_conditional", num=3, label=label)
+    folder = str(tmp_path / label)
+    sample_mode.sample(config, tiny_generator_workdir, request, folder)
+    np.testing.assert_array_equal(_read(folder)["arr_1"], [7, 7, 7])
+
+
+def test_an_interrupted_request_makes_the_missing_parts_only(
+  tiny_generator_workdir, config, calls, tmp_path, monkeypatch
+):
+  request = sample_mode.Request("class_conditional", num=20)
+  run = lambda name: sample_mode.sample(
+    config, tiny_generator_workdir, request, str(tmp_path / name)
+  )
+  run("whole")
+  assert len(calls) == 3  # parts of a batch of 8
+  with monkeypatch.context() as m:
+    m.setattr(sample_mode, "_join", lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):
+      run("killed")
+  os.remove(tmp_path / "killed" / "parts" / "000001.npz")
+  calls.clear()
+  run("killed")
+  assert len(calls) == 1
+  for name, array in _read(tmp_path / "whole").items():
+    np.testing.assert_array_equal(_read(tmp_path / "killed")[name], array)
+  calls.clear()
+  run("killed")  # complete: nothing is made or written
+  assert not calls
+
+
+def test_processes_share_the_parts(
+  tiny_generator_workdir, config, calls, tmp_path
+):
+  request = sample_mode.Request("class_conditional", num=20)
+  run = lambda name, **processes: sample_mode.sample(
+    config,
+    tiny_generator_workdir,
+    request,
+    str(tmp_path / name),
+    **processes,
+  )
+  run("alone")
+  calls.clear()
+  # Process 0, which joins the parts, comes last: nobody waits here.
+  for index, made in ((2, 1), (1, 2), (0, 3)):
+    run("together", process_index=index, process_count=3)
+    assert len(calls) == made
+  for name, array in _read(tmp_path / "alone").items():
+    np.testing.assert_array_equal(_read(tmp_path / "together")[name], array)
+
+
+def test_seeds_are_unrelated(tiny_generator_workdir, config, calls, tmp_path):
+  for seed in (0, 1):
+    request = sample_mode.Request("class_conditional", num=16, seed=seed)
+    folder = str(tmp_path / str(seed))
+    sample_mode.sample(config, tiny_generator_workdir, request, folder)
+  assert len({seed for *_, seed in calls}) == 4
+
+
+def test_files_are_completed_in_turn(
+  tiny_generator_workdir, config, calls, tmp_path
+):
+  """Resized, cropped, and after the given frames the last one stands still."""
+  (tmp_path / "in").mkdir()
+  clips = np.random.default_rng(0).integers(0, 256, (2, 6, 16, 16, 3), np.uint8)
+  clips[..., 1:] = clips[..., :1]  # a GIF keeps 256 colours, so all of grey
+  for i, clip in enumerate(clips):
+    pictures.write_gif(tmp_path / "in" / f"{i}.gif", clip, scale=1)
+  request = sample_mode.Request(
+    "frame_prediction", num=3, input=str(tmp_path / "in")
+  )
+  folder = str(tmp_path / "out")
+  sample_mode.sample(config, tiny_generator_workdir, request, folder)
+  ((_, _, video, _),) = calls
+  np.testing.assert_array_equal(video[:3, :3], clips[[0, 1, 0], :3])
+  np.testing.assert_array_equal(
+    video[:3, 3:], clips[[0, 1, 0], 2:3].repeat(2, 1)
+  )
+  assert set(_read(folder)) == {"arr_0"}  # the task has no class
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(task="upscaling"), "--task=upscaling must be one of"),
+    (dict(num=0), "--num=0 must be at least 1"),
+    (dict(label="cat"), "--label=cat must be in 0..9, or of .'zero'"),
+    (dict(label="10"), "--label=10 must be in 0..9"),
+    (dict(input="x"), "--input=x is for tasks that are given a clip"),
+    (dict(task="frame_prediction", label="1"), "--label=1 is for tasks with"),
+    (dict(task="frame_prediction", input="none.gif"), "none.gif"),
+  ],
+)
+def test_requests_that_cannot_be_served(
+  tiny_generator_workdir, config, calls, tmp_path, change, message
+):
+  settings = {"task": "class_conditional", "num": 1, **change}
+  request = sample_mode.Request(**settings)
+  folder = tmp_path / "out"
+  with pytest.raises((ValueError, OSError), match=message):
+    sample_mode.sample(config, tiny_generator_workdir, request, str(folder))
+  assert not folder.exists() and not calls
+
+
+def test_folders_of_something_else_are_left_alone(
+  tiny_generator_workdir, config, calls, tmp_path
+):
+  run = lambda folder, **settings: sample_mode.sample(
+    config,
+    tiny_generator_workdir,
+    sample_mode.Request("class_conditional", 1, **settings),
+    str(folder),
+  )
+  run(tmp_path / "mine")
+  with pytest.raises(ValueError, match="request: seed is 0 there and 1"):
+    run(tmp_path / "mine", seed=1)
+  (tmp_path / "notes").write_text("mine")
+  with pytest.raises(ValueError, match="is not empty and holds no samples"):
+    run(tmp_path)
+
+
+def test_a_tokenizer_does_not_sample(tiny_tokenizer_workdir, tmp_path):
+  request = sample_mode.Request("class_conditional", 1)
+  with pytest.raises(ValueError, match="needs the workdir of a generator"):
+    sample_mode.sample(tiny.tokenizer(), tiny_tokenizer_workdir, request)

@@ -1,0 +1,88 @@
+"""Tests of magvit/modes/stablehlo.py: programs equal the Python path."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import magvit
+from magvit.generators import tasks
+from magvit.modes import export as export_mode
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_generator_workdir, tmp_path_factory):
+  path = str(tmp_path_factory.mktemp("export") / "generator")
+  export_mode.export(tiny_generator_workdir, path, stablehlo=True)
+  return path
+
+
+def _video(batch):
+  return np.random.default_rng(0).random((batch, 5, 16, 16, 3), np.float32)
+
+
+def test_encode_and_decode_are_those_of_python(folder):
+  tokenizer = magvit.load_tokenizer(folder)
+  encode, decode = (
+    magvit.load_program(f"{folder}/tokenizer", name)
+    for name in ("encode", "decode")
+  )
+  for batch in (1, 3):
+    ids = tokenizer.encode(_video(batch))
+    np.testing.assert_array_equal(encode(video=_video(batch))["ids"], ids)
+    decoded = decode(ids=ids)["video"]
+    np.testing.assert_allclose(decoded, tokenizer.decode(ids), atol=1e-6)
+
+
+def test_samples_are_those_of_python(folder):
+  generator = magvit.load_generator(folder)
+  program = magvit.load_program(folder, "sample")
+  task = "frame_prediction"
+  for batch in (1, 2):
+    key = jax.random.key(7)
+    sample = generator.sample(key, batch, task=task, condition=_video(batch))
+    output = program(
+      key=jax.random.key_data(key),
+      task=np.int32(tasks.task_names(generator.config).index(task)),
+      label=np.full(batch, 10, np.int32),
+      video=_video(batch),
+    )
+    np.testing.assert_allclose(output["video"], sample, atol=1e-6)
+
+
+def test_the_manifest_says_what_goes_in_and_out(folder):
+  manifest = json.loads(pathlib.Path(folder, "programs.json").read_text())
+  sample = manifest["programs"]["sample"]
+  assert sample["platforms"] == ["cpu", "cuda", "tpu"]
+  assert sample["outputs"]["ids"]["shape"] == ["batch", 3, 8, 8]
+  assert sample["weights"]["tokenizer"] == "tokenizer/model.safetensors"
+  # Weights are arguments: all of them would take more than 60 kB as constants.
+  assert pathlib.Path(folder, "sample.stablehlo").stat().st_size < 400_000
+
+
+@pytest.mark.parametrize(
+  "inputs, message",
+  [
+    ({}, r"takes \['video'\]"),
+    (dict(video=_video(1)[0]), "must be float32 .'batch', 5, 16, 16, 3."),
+    (dict(video=_video(1).astype(np.float16)), "type float16 must be float32"),
+    (dict(video=_video(0)), "at least 1"),
+  ],
+)
+def test_other_inputs_are_refused(folder, inputs, message):
+  program = magvit.load_program(f"{folder}/tokenizer", "encode")
+  with pytest.raises(ValueError, match=message):
+    program(**inputs)
+
+
+def test_a_changed_program_is_refused(folder, tmp_path):
+  copy = shutil.copytree(f"{folder}/tokenizer", tmp_path / "copy")
+  path = copy / "encode.stablehlo"
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(ValueError, match="encode.stablehlo is not as it was"):
+    magvit.load_program(str(copy), "encode")
+  with pytest.raises(ValueError, match="has no program 'sample'"):
+    magvit.load_program(str(copy), "sample")

@@ -1,0 +1,194 @@
+"""Tests of magvit/training/checkpoints.py: what survives accidents."""
+
+import os
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from input_pipeline import pipeline
+from magvit import algorithm as algorithm_lib
+from magvit import mesh as mesh_lib
+from magvit.training import checkpoints as checkpoints_lib
+from magvit.workdir import folder as workdir_lib
+from tests import tiny
+
+_COMMIT = "orbax.checkpoint._src.path.atomicity.AtomicRenameTemporaryPath"
+
+
+def _state(step, mesh=None):
+  """A state of two arrays; of the second, fsdp splits the last dimension."""
+  w = jnp.arange(2**16, dtype=jnp.float32).reshape(256, 256) + step
+  state = algorithm_lib.TrainState(
+    step=jnp.asarray(step, jnp.int32),
+    params={"net": {"b": jnp.full(3, step, jnp.float32), "w": w}},
+    opt_state={},
+    ema={},
+    extras={},
+    frozen={},
+  )
+  if mesh is not None:
+    state = jax.device_put(state, mesh_lib.state_shardings(state, mesh))
+  return state
+
+
+def _data(config):
+  return pipeline.train_batches(config.dataset, config.batch_size)
+
+
+def _save(workdir, steps=(1, 2, 3), mesh=None):
+  config = tiny.tokenizer()
+  config.checkpoints_to_keep = 3
+  workdir.mkdir(exist_ok=True)
+  workdir_lib.write_config(str(workdir), config)
+  checkpoints = checkpoints_lib.Checkpoints(str(workdir), config)
+  data = _data(config)
+  for step in range(1, max(steps) + 1):
+    next(data)
+    if step in steps:
+      checkpoints.save(step, _state(step, mesh), data)
+  checkpoints.close()
+  return config
+
+
+def _restore(workdir, config, mesh=None):
+  checkpoints = checkpoints_lib.Checkpoints(str(workdir), config)
+  data = _data(config)
+  try:
+    step, state = checkpoints.restore_newest(_state(0, mesh), data)
+    return step, state, data
+  finally:
+    checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("saved") / "run"
+  return workdir, _save(workdir)
+
+
+def _largest(folder: pathlib.Path) -> pathlib.Path:
+  files = [p for p in folder.rglob("*") if p.is_file()]
+  return max(files, key=lambda p: p.stat().st_size)
+
+
+def _truncate(path):
+  file = _largest(path / "state")
+  os.truncate(file, file.stat().st_size // 2)
+
+
+def _zero(path):
+  file = _largest(path / "state")
+  file.write_bytes(bytes(file.stat().st_size))
+
+
+_DAMAGE = {
+  "truncated array": _truncate,
+  "array of zeros": _zero,
+  "array missing": lambda path: os.remove(_largest(path / "state")),
+  "index missing": lambda path: os.remove(path / "state" / "manifest.ocdbt"),
+  "all missing": lambda path: shutil.rmtree(path / "state"),
+  "no metadata": lambda path: os.remove(path / "_CHECKPOINT_METADATA"),
+  "position": lambda path: (path / "data" / "metadata").write_text('{"ne'),
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGE)
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_taken(
+  saved, tmp_path, damage, caplog
+):
+  workdir, config = tmp_path / "run", saved[1]
+  shutil.copytree(saved[0], workdir)
+  _DAMAGE[damage](workdir / "checkpoints" / "3")
+  step, state, data = _restore(workdir, config)
+  assert step == int(state.step) == 2
+  for name, array in state.params["net"].items():
+    np.testing.assert_array_equal(array, _state(2).params["net"][name])
+  expected = _data(config)
+  for _ in range(2):
+    next(expected)
+  np.testing.assert_array_equal(next(data)["video"], next(expected)["video"])
+  assert "checkpoint of step 3 cannot be read" in caplog.text
+  assert str(workdir / "damaged" / "3") in caplog.text
+  assert (workdir / "damaged" / "3").is_dir()
+  assert not (workdir / "checkpoints" / "3").exists()
+  # Step 3 is reached and saved again, and may be damaged again.
+  shutil.copytree(workdir / "damaged" / "3", workdir / "checkpoints" / "3")
+  assert _restore(workdir, config)[0] == 2
+  assert (workdir / "damaged" / "3-2").is_dir()
+
+
+def test_without_a_good_checkpoint_nothing_is_touched(saved, tmp_path):
+  workdir, config = tmp_path / "run", saved[1]
+  shutil.copytree(saved[0], workdir)
+  for step in (1, 2, 3):
+    _truncate(workdir / "checkpoints" / str(step))
+  with pytest.raises(ValueError, match="no checkpoint in .*step 3: array"):
+    _restore(workdir, config)
+  assert len(list((workdir / "checkpoints").iterdir())) == 3
+  assert not (workdir / "damaged").exists()
+
+
+def test_a_new_run_starts_at_0(tmp_path):
+  assert _restore(tmp_path / "run", tiny.tokenizer())[0] == 0
+
+
+def test_another_mesh_resumes_with_the_same_parameters(tmp_path):
+  mesh = tiny.tokenizer().mesh
+  mesh.fsdp = 4
+  four = mesh_lib.make_mesh(mesh)
+  one = mesh_lib.data_mesh(jax.devices()[:1])
+  config = _save(tmp_path / "run", mesh=four)
+  step, state, _ = _restore(tmp_path / "run", config, one)
+  w = state.params["net"]["w"]
+  assert step == 3 and w.sharding.device_set == {jax.devices()[0]}
+  np.testing.assert_array_equal(w, _state(3).params["net"]["w"])
+  again = _restore(tmp_path / "run", config, four)[1].params["net"]["w"]
+  assert len(again.sharding.device_set) == 8
+  np.testing.assert_array_equal(again, w)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+  """The state may change as soon as `save` returns: it holds a copy."""
+  config = _save(tmp_path / "run", (1,))
+  checkpoints = checkpoints_lib.Checkpoints(str(tmp_path / "run"), config)
+  state = jax.jit(lambda: _state(2))()
+  checkpoints.save(2, state, _data(config))
+  step_fn = jax.jit(lambda s: jax.tree.map(jnp.zeros_like, s), donate_argnums=0)
+  jax.block_until_ready(step_fn(state))  # the arrays saved are gone now
+  checkpoints.close()
+  restored = _restore(tmp_path / "run", config)[1]
+  for name, array in restored.params["net"].items():
+    np.testing.assert_array_equal(array, _state(2).params["net"][name])
+
+
+def test_a_full_disk_is_a_clear_error_and_earlier_checkpoints_stay(
+  tmp_path, monkeypatch
+):
+  config = _save(tmp_path / "run", (1,))
+  checkpoints = checkpoints_lib.Checkpoints(str(tmp_path / "run"), config)
+
+  def fail(*unused):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(f"{_COMMIT}.finalize", fail)
+  checkpoints.save(2, _state(2), _data(config))
+  with pytest.raises(OSError, match="No space left.*complete one: step 1"):
+    checkpoints.wait()
+  monkeypatch.undo()
+  checkpoints.close()
+  assert _restore(tmp_path / "run", config)[0] == 1
+
+
+def test_a_workdir_that_is_gone_is_an_error(tmp_path):
+  config = _save(tmp_path / "run", (1,))
+  checkpoints = checkpoints_lib.Checkpoints(str(tmp_path / "run"), config)
+  (tmp_path / "run").rename(tmp_path / "moved")
+  with pytest.raises(OSError, match="cannot save step 2: the workdir .* gone"):
+    checkpoints.save(2, _state(2), _data(config))
+  assert not (tmp_path / "run").exists()
+  checkpoints.close()
+  assert _restore(tmp_path / "moved", config)[0] == 1

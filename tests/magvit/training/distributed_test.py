@@ -1,0 +1,199 @@
+"""Tests of magvit/training/distributed.py: processes compute as one."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from magvit.training import distributed
+from magvit.training import preemption
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+# main.py, in which a process that is silent for 5 seconds counts as dead.
+_MAIN = """
+from magvit import distributed
+distributed.HEARTBEAT_SECONDS = 5
+import main
+main.app.run(main.main, flags_parser=main.errors.parse_flags)
+"""
+
+
+def _start(devices, workdir, *flags):
+  """The program on as many devices of its own."""
+  xla = os.environ["XLA_FLAGS"] + (
+    f" --xla_force_host_platform_device_count={devices}"
+  )
+  command = [sys.executable, "-c", _MAIN, f"--workdir={workdir}", *flags]
+  command += ["--config.optimizer.peak_learning_rate=1e-4"]
+  return subprocess.Popen(
+    command,
+    cwd=_ROOT,
+    env={**os.environ, "XLA_FLAGS": xla, "PYTHONWARNINGS": "default"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def _start_two(workdir, *flags):
+  with socket.socket() as s:
+    s.bind(("localhost", 0))
+    port = s.getsockname()[1]
+  job = ["--distributed", f"--coordinator=localhost:{port}", "--processes=2"]
+  return [_start(4, workdir, *flags, *job, f"--process={i}") for i in range(2)]
+
+
+def _end(process, code=0):
+  output = process.communicate(timeout=600)[0]
+  assert process.returncode == code, output
+  return output
+
+
+def _losses(workdir):
+  """Of each step by name, in order."""
+  path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  rows = [json.loads(line) for line in lines]
+  return [
+    {k: v for k, v in row.items() if k.endswith("loss")}
+    for row in rows
+    if "eval" not in str(row)
+  ]
+
+
+def _params(workdir, step):
+  """As arrays of this process, whichever wrote them."""
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    path = workdir / "checkpoints" / str(step) / "state"
+    tree = checkpointer.metadata(path).item_metadata.tree
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), tree)
+    return checkpointer.restore(path, restore_args=numpy)["params"]
+
+
+def _assert_same(one, two, step):
+  # float32 sums in another order: 1e-4 of a loss. Where a gradient is nearly 0,
+  # rounding decides the sign of Adam's step: the five learning rates add up to
+  # 2.9e-4, so parameters of two runs may end twice as far apart.
+  losses = _losses(one)[:step], _losses(two)[:step]
+  assert len(losses[0]) == len(losses[1]) == step
+  for a, b in zip(*losses, strict=True):
+    assert a and a.keys() == b.keys()
+    for name in a:
+      np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=6e-4),
+    *(_params(workdir, step) for workdir in (one, two)),
+  )
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_score_a_tokenizer_as_one(tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  flags = ["--config=tests/tiny.py:tokenizer", "--config.num_steps=5"]
+  processes = [_start(1, one, *flags), *_start_two(two, *flags)]
+  for process in processes:
+    _end(process)
+  _assert_same(one, two, 5)
+  scores = [
+    json.loads((workdir / "results" / "reconstruction.json").read_text())
+    for workdir in (one, two)
+  ]
+  for name, value in scores[0]["metrics"].items():
+    if name != "seconds":
+      np.testing.assert_allclose(
+        scores[1]["metrics"][name], value, rtol=1e-2, err_msg=name
+      )
+  assert (two / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_generator_as_one_and_leave_together(
+  tiny_tokenizer_workdir, tmp_path
+):
+  """SIGTERM to one stops both after the same step; kill -9 of one ends both."""
+  one, two = tmp_path / "one", tmp_path / "two"
+  flags = ["--config=tests/tiny.py:masked", "--config.num_steps=1000"]
+  flags += [f"--config.tokenizer_workdir={tiny_tokenizer_workdir}"]
+  flags += ["--config.checkpoint_every=5", "--config.checkpoints_to_keep=99"]
+  pair = _start_two(two, *flags)
+  alone = _start(1, one, *flags)
+  for asked, workdir in ((pair[1], two), (alone, one)):
+    while len(_losses(workdir)) < 5:
+      assert asked.poll() is None, asked.communicate()[0]
+      time.sleep(0.005)
+    asked.send_signal(signal.SIGTERM)
+  output = _end(pair[0], preemption.EXIT_CODE)
+  _end(pair[1], preemption.EXIT_CODE)
+  _end(alone, preemption.EXIT_CODE)
+  _assert_same(one, two, 5)
+  last = max(int(p.name) for p in (two / "checkpoints").iterdir())
+  assert f"stopped on request after step {last}, which is saved" in output
+
+  pair = _start_two(two, *flags)
+  while len(_losses(two)) < last + 3:
+    assert pair[0].poll() is None, pair[0].communicate()[0]
+    time.sleep(0.005)
+  pair[1].kill()
+  output = pair[0].communicate(timeout=60)[0]
+  pair[1].communicate()
+  assert f"resuming from step {last}" in output
+  assert pair[0].returncode not in (0, preemption.EXIT_CODE)
+  # Gloo's words, or those of who missed the heartbeats.
+  assert "Gloo" in output or "another task died" in output
+
+  # What two processes saved, one continues.
+  done = len(_losses(two))
+  alone = _start(2, two, *flags)
+  while len(_losses(two)) < done + 1:
+    assert alone.poll() is None, alone.communicate()[0]
+    time.sleep(0.005)
+  alone.send_signal(signal.SIGTERM)
+  output = _end(alone, preemption.EXIT_CODE)
+  assert "resuming from step" in output and "cannot be read" not in output
+
+
+@pytest.mark.parametrize(
+  "given, message",
+  [
+    (("node1", 2, 0), "--coordinator=node1 must be HOST:PORT"),
+    (("node1:1234", 0, 0), "--processes=0 must be at least 1"),
+    (("node1:1234", 2, 2), "--process=2 must be from 0 to 1"),
+    ((None, 2, 0), "give --coordinator=HOST:PORT"),
+  ],
+)
+def test_a_job_that_cannot_be_is_refused(given, message, monkeypatch):
+  for name in ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST"):
+    monkeypatch.delenv(name, raising=False)
+  # JAX asks this before anything else, and in tests it has begun to compute.
+  monkeypatch.setattr(
+    jax._src.xla_bridge, "backends_are_initialized", lambda: False
+  )
+  monkeypatch.setattr(jax.config, "update", lambda *unused: None)
+  with pytest.raises(ValueError, match=message):
+    distributed.join(*given)
+
+
+def test_numbers_come_from_the_environment(monkeypatch):
+  monkeypatch.setenv("JAX_PROCESS_ID", "one")
+  with pytest.raises(ValueError, match="JAX_PROCESS_ID='one' must be a number"):
+    distributed.join("node1:1234", 2, None)
+  joined = {}
+  monkeypatch.setattr(
+    jax.distributed, "initialize", lambda *args, **kw: joined.update(args=args)
+  )
+  monkeypatch.setattr(jax.config, "update", lambda *unused: None)
+  monkeypatch.setenv("JAX_PROCESS_ID", "1")
+  monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+  monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "node1:1234")
+  distributed.join(None, None, None)
+  assert joined["args"] == ("node1:1234", 2, 1)

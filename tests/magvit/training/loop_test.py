@@ -1,0 +1,202 @@
+"""Tests of the loop: interruption, warm start, and what a run leaves."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
+from magvit.modes import evaluate as evaluate_mode
+from magvit.tokenizer import describe
+from magvit.tokenizer import gan
+from magvit.tokenizer import inflation
+from magvit.training import loop
+from magvit.training import metrics as metrics_lib
+from magvit.training import preemption
+from magvit.workdir import weights as weights_lib
+from tests import tiny
+from tests import untrained
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _history(workdir):
+  path = pathlib.Path(workdir) / "metrics.jsonl"
+  if not path.exists():
+    return []
+  lines = path.read_text().splitlines(keepends=True)
+  return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _start(workdir, steps):
+  command = [sys.executable, "main.py", "--config=tests/tiny.py:image"]
+  command += [f"--workdir={workdir}", f"--config.num_steps={steps}"]
+  command += ["--config.checkpoint_every=10"]
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+  return subprocess.Popen(
+    command,
+    cwd=_ROOT,
+    env={**os.environ, "XLA_FLAGS": flags},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+  )
+
+
+def _end_after(process, signal_number, workdir, steps):
+  """Sends a signal once metrics of as many steps are written."""
+  while len(_history(workdir)) < steps:
+    assert process.poll() is None, process.communicate()[0].decode()
+    time.sleep(0.002)
+  process.send_signal(signal_number)
+  return process.communicate(timeout=300)[0].decode()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_and_killed_goes_on_bit_for_bit(tmp_path):
+  """SIGTERM, then kill -9 between saves; each time the same command again."""
+  ended, whole = tmp_path / "ended", tmp_path / "whole"
+  steps = 60
+  uninterrupted = _start(whole, steps)
+  output = uninterrupted.communicate(timeout=300)[0].decode()
+  assert uninterrupted.returncode == 0, output
+
+  stopped = _start(ended, steps)
+  output = _end_after(stopped, signal.SIGTERM, ended, 3)
+  assert stopped.returncode == preemption.EXIT_CODE == 143, output
+  saved = weights_lib.latest_step(str(ended))
+  assert f"stopped on request after step {saved}, which is saved" in output
+  # Nothing is lost: the last step done is the one saved, between saves by plan.
+  assert saved == _history(ended)[-1]["step"] < steps and saved >= 3
+
+  killed = _start(ended, steps)
+  last = saved // 10 * 10 + 13  # the save before it is complete or under way
+  output = _end_after(killed, signal.SIGKILL, ended, last)
+  assert f"resuming from step {saved}" in output
+  assert killed.returncode == -signal.SIGKILL
+  # As a kill in the middle of a save would leave it.
+  torn = ended / "checkpoints" / "50.orbax-checkpoint-tmp"
+  (torn / "state").mkdir(parents=True, exist_ok=True)
+
+  resumed = _start(ended, steps)
+  output = resumed.communicate(timeout=300)[0].decode()
+  assert resumed.returncode == 0, output
+  assert _history(ended) == _history(whole)
+  assert [x["step"] for x in _history(ended)] == list(range(1, steps + 1))
+  for step in (50, 60):
+    assert (ended / "checkpoints" / str(step) / "state").is_dir()
+  assert not torn.exists()
+
+
+def test_an_evaluation_that_was_cut_short_is_made_up_for(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  lines = [{"step": 2, "loss": 1.0}, {"step": 2, "eval/a/b": 3.0}]
+  path.write_text(json.dumps(lines[0]) + "\n")
+  assert not metrics_lib.has_evaluation(str(tmp_path), 2)
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  assert metrics_lib.has_evaluation(str(tmp_path), 2)
+  assert not metrics_lib.has_evaluation(str(tmp_path), 4)
+
+
+@pytest.mark.slow
+def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(tmp_path):
+  image_workdir = str(tmp_path / "image")
+  untrained.write(image_workdir, tiny.tokenizer(temporal=False))
+  config = tiny.tokenizer()
+  config.num_steps, config.optimizer.warmup_steps = 2, 1
+  config.inflate_from = image_workdir
+  mesh = mesh_lib.make_mesh(config.mesh)
+  algorithm = gan.build(config, mesh)
+  state = algorithm.init(jax.random.key(0))
+  warm = algorithm.warm_start(state)
+  _, image = describe.restore_generator(image_workdir, mesh)
+  expected = inflation.inflate(image, state.params["generator"])
+  for tree in (warm.params["generator"], warm.ema["generator"]):
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)
+  jax.tree.map(  # the discriminator starts from scratch
+    np.testing.assert_array_equal,
+    warm.params["discriminator"],
+    state.params["discriminator"],
+  )
+  video_workdir = str(tmp_path / "video")
+  loop.train(config, video_workdir)
+  assert weights_lib.latest_step(video_workdir) == config.num_steps
+
+
+@pytest.mark.slow
+def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
+  tiny_tokenizer_workdir, tmp_path
+):
+  workdir = tmp_path / "generator"
+  config = tiny.masked(tiny_tokenizer_workdir)
+  tasks = ("class_conditional", "interpolation", "dynamic_outpainting")
+  for task in config.tasks:
+    config.tasks[task] = float(task in tasks)
+  loop.train(config, str(workdir))
+  assert [x["step"] for x in _history(workdir)] == [1, 2, 3, 4, 5, 6]
+  names = {p.stem for p in (workdir / "results").glob("*.json")}
+  assert names == {"frechet", *tasks}
+  for name in tasks:
+    assert (workdir / "samples" / f"{name}.gif").stat().st_size > 0
+  assert "tiny generator" in (workdir / "report.html").read_text()
+  # Everything again from the workdir alone.
+  config.tokenizer_workdir = "gone"
+  before = (workdir / "results" / "frechet.json").read_text()
+  os.remove(workdir / "results" / "frechet.json")
+  evaluate_mode.run_offline("evaluate", config, str(workdir))
+  assert (workdir / "results" / "frechet.json").read_text() == before
+
+
+def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
+  tmp_path, monkeypatch
+):
+  build = trained_lib.ALGORITHMS["tokenizer"]
+
+  def build_broken(config, mesh):
+    algorithm = build(config, mesh)
+
+    def step(state, batch, key):
+      del batch, key
+      bad = jax.numpy.where(state.step == 3, jax.numpy.nan, 1.0)
+      return state.replace(step=state.step + 1), {"loss": bad, "fine": 1.0}
+
+    return dataclasses.replace(algorithm, step=step)
+
+  monkeypatch.setitem(trained_lib.ALGORITHMS, "tokenizer", build_broken)
+  with pytest.raises(metrics_lib.NonFiniteError, match="step 4: loss=nan"):
+    loop.train(tiny.tokenizer(), str(tmp_path / "run"))
+  assert weights_lib.latest_step(str(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("algorithm", "gan", r"must be one of \['autoregressive', 'masked'"),
+    ("num_steps", 0, "num_steps=0 must be at least 1"),
+    ("log_every", 0, "log_every=0 must be at least 1"),
+    ("batch_size", 12, "batch_size=12 must be a positive multiple of the 8"),
+  ],
+)
+def test_fields_of_the_loop_are_checked(field, value, message, tmp_path):
+  config = tiny.tokenizer()
+  config[field] = value
+  with pytest.raises(ValueError, match=message):
+    loop.train(config, str(tmp_path / "run"))
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_model_has_at_least_the_classes_of_its_data():
+  config = tiny.masked("a tokenizer's workdir")
+  mesh = mesh_lib.data_mesh(jax.devices()[:1])
+  loop.check_config(config, mesh)
+  config.transformer.num_classes = 4
+  with pytest.raises(ValueError, match="num_classes=4 .* the 10 classes"):
+    loop.check_config(config, mesh)

@@ -1,0 +1,142 @@
+"""Tests of magvit/training/starting_point.py: first weights."""
+
+import logging
+import os
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
+from magvit.modes import export as export_mode
+from magvit.tokenizer import describe
+from magvit.tokenizer import gan
+from magvit.training import starting_point
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_generator_workdir, tmp_path_factory):
+  path = str(tmp_path_factory.mktemp("export") / "generator")
+  export_mode.export(tiny_generator_workdir, path)
+  return path
+
+
+def _first(config, tmp_path):
+  mesh = mesh_lib.local_mesh()
+  starting_point.check(config, str(tmp_path))
+  algorithm = trained_lib.build(config, str(tmp_path), mesh)
+  state = tiny.drawn_state(algorithm)
+  return state, starting_point.first_state(config, algorithm, mesh, state)
+
+
+def test_weights_of_workdirs_and_exports_are_the_first(
+  folder, tiny_generator_workdir, tmp_path
+):
+  _, wanted = describe.restore_generator(
+    os.path.join(folder, "tokenizer"), mesh_lib.local_mesh()
+  )
+  for source in (folder, tiny_generator_workdir):
+    config = tiny.tokenizer()
+    config.init_from = source
+    before, state = _first(config, tmp_path)
+    for found in (state.params["generator"], state.ema["generator"]):
+      jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      state.params["discriminator"],
+      before.params["discriminator"],
+    )
+
+
+def test_a_generator_starts_from_an_export(
+  folder, tiny_generator_workdir, tmp_path
+):
+  trees = []
+  for source in (folder, tiny_generator_workdir):
+    config = tiny.masked(os.path.join(folder, "tokenizer"))
+    config.init_from = source
+    trees.append(_first(config, tmp_path)[1].params)
+  jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
+def test_a_resumed_run_does_not_need_the_source(tiny_tokenizer_workdir):
+  config = tiny.tokenizer()
+  config.init_from = "gone"
+  starting_point.check(config, tiny_tokenizer_workdir)
+  with pytest.raises(ValueError, match="gone is not a directory"):
+    starting_point.check(config, "new")
+
+
+def test_a_trained_tokenizer_needs_neither_its_source_nor_a_loss(
+  tiny_tokenizer_workdir, tmp_path
+):
+  """To be measured; nor does a resumed run need the source."""
+  config = tiny.tokenizer()
+  config.inflate_from = str(tmp_path / "gone")
+  settled = trained_lib.settled(config, tiny_tokenizer_workdir)
+  assert settled.inflate_from == starting_point.SCRATCH
+  assert (
+    trained_lib.settled(config, str(tmp_path)).inflate_from
+    != starting_point.SCRATCH
+  )
+  config.loss.perceptual_network = "resnet50"  # without its weights
+  algorithm, params, step = trained_lib.open_trained(
+    config, tiny_tokenizer_workdir, mesh_lib.local_mesh()
+  )
+  assert step == 1 and set(params) == {"generator"}
+  assert "reconstruct" in algorithm.predict
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(inflate_from="x"), "init_from=.* and inflate_from=x both"),
+    ({"tokenizer.num_res_blocks": 2}, "lacks tensor 'decoder.levels.0.1"),
+    ({"tokenizer.base_channels": 8}, "has shape .*, expected"),
+  ],
+)
+def test_what_does_not_fit_is_refused(folder, tmp_path, change, message):
+  config = tiny.tokenizer()
+  config.init_from = folder
+  config.update_from_flattened_dict(change)
+  with pytest.raises(ValueError, match=message):
+    _first(config, tmp_path)
+
+
+def test_arrays_that_this_network_lacks_are_not_dropped(
+  tiny_tokenizer_workdir, tmp_path
+):
+  config = tiny.tokenizer()
+  config.init_from = tiny_tokenizer_workdir
+  mesh = mesh_lib.local_mesh()
+  state = tiny.drawn_state(gan.build(config, mesh))
+  del state.params["generator"]["encoder"]
+  algorithm = types.SimpleNamespace(
+    predict_networks=("generator",), sharding_rules=()
+  )
+  with pytest.raises(ValueError, match="unknown array ema/generator/encoder"):
+    starting_point.first_state(config, algorithm, mesh, state)
+
+
+def test_models_of_another_kind_or_other_tokens_are_refused(
+  folder, tiny_tokenizer_workdir, tmp_path
+):
+  config = tiny.autoregressive(os.path.join(folder, "tokenizer"))
+  config.init_from = folder
+  with pytest.raises(ValueError, match="algorithm='masked', and this run"):
+    starting_point.check(config, str(tmp_path))
+  export_mode.export(tiny_tokenizer_workdir, str(tmp_path / "other"))
+  config = tiny.masked(str(tmp_path / "other"))
+  config.init_from = folder
+  starting_point.check(config, str(tmp_path))  # the same tokenizer, elsewhere
+
+
+def test_other_settings_of_equal_shapes_are_told(folder, tmp_path, caplog):
+  config = tiny.tokenizer()
+  config.init_from, config.tokenizer.padding = folder, "zero"
+  with caplog.at_level(logging.WARNING):
+    starting_point.check(config, str(tmp_path))
+  assert "with tokenizer.padding=edge, and this run has zero" in caplog.text

@@ -1,0 +1,96 @@
+"""Tests of magvit/workdir/folder.py: whose workdir it is, and what is in it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from magvit import mesh as mesh_lib
+from magvit.tokenizer import gan
+from magvit.workdir import folder as workdir_lib
+from magvit.workdir import weights as weights_lib
+from tests import tiny
+
+
+def _mesh():
+  return mesh_lib.make_mesh(tiny.tokenizer().mesh)
+
+
+def test_a_new_or_an_own_workdir_is_accepted(tmp_path):
+  config = tiny.tokenizer()
+  workdir = str(tmp_path / "new" / "run")
+  workdir_lib.check_workdir(workdir, config)
+  workdir_lib.write_config(workdir, config)
+  workdir_lib.check_workdir(workdir, config)
+  stored = workdir_lib.read_config(workdir)
+  assert stored.to_json() == config.to_json()
+
+
+def test_how_a_run_is_run_may_change_but_not_what_is_trained(tmp_path):
+  config = tiny.tokenizer()
+  workdir_lib.write_config(str(tmp_path), config)
+  config.log_every, config.mesh.fsdp = 7, 2
+  config.dataset.eval_examples = 99
+  workdir_lib.check_workdir(str(tmp_path), config)
+  config.loss.r1 = 1.0
+  config.seed = 3
+  with pytest.raises(ValueError) as error:
+    workdir_lib.check_workdir(str(tmp_path), config)
+  assert "loss.r1 is 10.0 there and 1.0 in --config (and seed)" in str(error)
+
+
+def test_a_foreign_directory_is_left_alone(tmp_path):
+  (tmp_path / "thesis.tex").write_text("years of work")
+  with pytest.raises(ValueError, match="not a workdir of this program"):
+    workdir_lib.check_workdir(str(tmp_path), tiny.tokenizer())
+  assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_directory_that_cannot_be_written_is_an_error(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(ValueError, match="cannot write to workdir"):
+    workdir_lib.check_workdir(str(tmp_path / "file" / "run"), tiny.tokenizer())
+
+
+def test_workdirs_without_a_run_are_errors(tmp_path):
+  with pytest.raises(ValueError, match="is not a directory"):
+    workdir_lib.read_config(str(tmp_path / "none"))
+  with pytest.raises(ValueError, match="holds no config.json"):
+    workdir_lib.read_config(str(tmp_path))
+  with pytest.raises(ValueError, match="holds no checkpoints/"):
+    weights_lib.latest_step(str(tmp_path))
+  (tmp_path / "checkpoints").mkdir()
+  with pytest.raises(ValueError, match="holds no checkpoint yet"):
+    weights_lib.latest_step(str(tmp_path))
+
+
+def test_a_part_of_a_checkpoint_is_what_was_saved(tiny_tokenizer_workdir):
+  config = tiny.tokenizer()
+  algorithm = gan.build(config, _mesh())
+  abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
+  params = weights_lib.restore_part(
+    tiny_tokenizer_workdir,
+    {"params": abstract.params, "ema": abstract.ema},
+    _mesh(),
+  )
+  # Untrained: the average is still the parameters themselves.
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    params["params"]["generator"],
+    params["ema"]["generator"],
+  )
+  kernel = params["ema"]["generator"]["encoder"]["conv_in"]["kernel"]
+  assert np.abs(kernel).max() > 0
+
+
+@pytest.mark.parametrize(
+  "change", [{"absent": (3,)}, {"scale": (5,)}], ids=["absent", "misshapen"]
+)
+def test_an_array_that_is_absent_or_misshapen_is_named(
+  tiny_tokenizer_workdir, change
+):
+  struct = lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+  norm = {name: struct(shape) for name, shape in change.items()}
+  part = {"ema": {"generator": {"encoder": {"norm_out": norm}}}}
+  with pytest.raises(ValueError, match=next(iter(change))):
+    weights_lib.restore_part(tiny_tokenizer_workdir, part, _mesh())

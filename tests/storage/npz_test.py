@@ -1,0 +1,32 @@
+"""Tests of storage/npz.py: rows of files of any size."""
+
+import numpy as np
+import pytest
+
+from storage import npz
+
+_ROWS = np.arange(60, dtype=np.uint8).reshape(10, 2, 3)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_rows_in_any_order_are_those_of_the_array(tmp_path, save):
+  save(tmp_path / "x.npz", arr_1=np.zeros(3), arr_0=_ROWS)
+  rows = npz.Rows(str(tmp_path / "x.npz"))
+  assert rows.shape == (10, 2, 3) and rows.dtype == np.uint8
+  for start, stop in [(0, 3), (7, 10), (2, 4), (4, 5), (9, 10)]:
+    np.testing.assert_array_equal(rows.read(start, stop), _ROWS[start:stop])
+
+
+def test_what_holds_no_rows_is_refused_by_name(tmp_path):
+  path = tmp_path / "x.npz"
+  np.savez(path, mu=np.zeros(3))
+  with pytest.raises(ValueError, match="x.npz .* holds mu, and no arr_0"):
+    npz.Rows(str(path))
+  np.savez(path, arr_0=np.array([{}], object))
+  with pytest.raises(ValueError, match="x.npz: arr_0 must be rows of numbers"):
+    npz.Rows(str(path))
+  path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(ValueError, match="cannot read .*x.npz as .npz"):
+    npz.Rows(str(path))
+  with pytest.raises(ValueError, match="cannot read .*none.npz"):
+    npz.names(str(tmp_path / "none.npz"))
