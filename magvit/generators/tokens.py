@@ -17,8 +17,10 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import folder as workdir_lib
 from models import network as network_lib
+from models import settings as settings_lib
 from models.tokenizer import geometry
 from models.tokenizer import tokenizer as tokenizer_network
+from models.transformers import attention
 
 _CLIP_FIELDS = (
   *("name", "frames", "size", "motion", "seed", "fold", "mixture", "stride"),
@@ -141,7 +143,8 @@ def transformer_settings(
     raise ValueError(
       f"transformer.dtype={name!r} must be one of {sorted(_DTYPES)}"
     )
-  return settings, _DTYPES[name]
+  size, rest = settings_lib.split(attention.TransformerSize, settings)
+  return {**rest, "size": size}, _DTYPES[name]
 
 
 def clips_of(dataset: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def id_convention(config: ml_collections.ConfigDict) -> str:
 
 def define_tokenizer(config: ml_collections.ConfigDict) -> network.Network:
   return network.define(
-    lambda rngs: tokenizer_network.Tokenizer(
-      **config.tokenizer, quantizer=config.quantizer, rngs=rngs
+    lambda rngs: tokenizer_network.build(
+      config.tokenizer, config.quantizer, rngs=rngs
     )
   )
 

@@ -10,6 +10,7 @@ its weights inflate into the video tokenizer's leaf by leaf. MAGVIT v1
 """
 
 from collections.abc import Sequence
+import dataclasses
 import functools
 import math
 
@@ -25,38 +26,74 @@ UPSAMPLE = ("depth_to_space", "nearest")
 ADAPTIVE_NORM = ("off", "position", "global")
 
 
+@dataclasses.dataclass(frozen=True)
+class CnnSize:
+  """Size of a convolutional encoder, and of the decoder that mirrors it.
+
+  base_channels: width of level 0.
+  channel_multipliers: width of each level, as a multiple of that.
+  temporal_downsample: whether time is halved, too, at each change of
+    resolution.
+  num_res_blocks: residual blocks per level, and at the bottom.
+  remat: what a backward pass keeps of each block (models/remat.py).
+
+  Raises:
+    ValueError: levels and changes of resolution that do not fit.
+  """
+
+  base_channels: int
+  channel_multipliers: Sequence[int]
+  temporal_downsample: Sequence[bool]
+  num_res_blocks: int
+  remat: str = "off"
+
+  def __post_init__(self):
+    if len(self.temporal_downsample) != len(self.channel_multipliers) - 1:
+      raise ValueError(
+        f"temporal_downsample={tuple(self.temporal_downsample)} needs one entry"
+        " per change of resolution: one fewer than channel_multipliers="
+        f"{tuple(self.channel_multipliers)}"
+      )
+
+  @property
+  def widths(self) -> list[int]:
+    """Channels of each level, from fine to coarse."""
+    return [self.base_channels * m for m in self.channel_multipliers]
+
+  @property
+  def factors(self) -> tuple[tuple[int, int, int], ...]:
+    """(time, height, width) of each change of resolution, fine to coarse."""
+    return tuple(
+      (2 if halved else 1, 2, 2) for halved in self.temporal_downsample
+    )
+
+
 class Encoder(nnx.Module):
   """Pixels (B, T, H, W, 3) to latents (B, t, h, w, latent_channels)."""
 
   def __init__(
     self,
-    base_channels: int,
-    channel_multipliers: Sequence[int],
-    temporal_downsample: Sequence[bool],
-    num_res_blocks: int,
+    size: CnnSize,
     latent_channels: int,
     downsample: str,
-    remat: str,
     convention: layers.Convention,
     *,
     rngs: nnx.Rngs,
   ):
     """See configs/base.py, section `tokenizer`, for the arguments."""
     layers.check_choice("downsample", downsample, DOWNSAMPLE)
-    self.remat = remat
-    widths = [base_channels * m for m in channel_multipliers]
+    self.remat = size.remat
     res = lambda cin, cout: layers.ResidualBlock(
       cin, cout, convention, rngs=rngs
     )
     conv = functools.partial(layers.Conv, convention=convention, rngs=rngs)
-    self.conv_in = conv(3, base_channels, convention.kernel(3), use_bias=False)
-    self.down_factors = tuple(
-      (2 if halved else 1, 2, 2) for halved in temporal_downsample
-    )
-    levels, downs, channels = [], [], base_channels
-    for level, width in enumerate(widths):
+    channels = size.base_channels
+    self.conv_in = conv(3, channels, convention.kernel(3), use_bias=False)
+    self.down_factors = size.factors
+    levels, downs = [], []
+    for level, width in enumerate(size.widths):
       blocks = [res(channels, width)]
-      blocks += [res(width, width) for _ in range(num_res_blocks - 1)]
+      blocks += [res(width, width) for _ in range(size.num_res_blocks - 1)]
       levels.append(nnx.List(blocks))
       channels = width
       if level < len(self.down_factors) and downsample != "average":
@@ -67,7 +104,7 @@ class Encoder(nnx.Module):
     self.levels = nnx.List(levels)
     self.downs = nnx.List(downs) if downs else None
     self.mid = nnx.List(
-      [res(channels, channels) for _ in range(num_res_blocks)]
+      [res(channels, channels) for _ in range(size.num_res_blocks)]
     )
     self.norm_out = layers.GroupNorm(channels, convention, rngs=rngs)
     self.conv_out = conv(channels, latent_channels, (1, 1, 1), use_bias=True)
@@ -100,15 +137,11 @@ class Decoder(nnx.Module):
 
   def __init__(
     self,
-    base_channels: int,
-    channel_multipliers: Sequence[int],
-    temporal_downsample: Sequence[bool],
-    num_res_blocks: int,
+    size: CnnSize,
     latent_channels: int,
     upsample: str,
     adaptive_norm: str,
     kept_frame: str,
-    remat: str,
     convention: layers.Convention,
     *,
     rngs: nnx.Rngs,
@@ -124,9 +157,8 @@ class Decoder(nnx.Module):
         " norm_statistics='clip'; or set adaptive_norm='position'"
       )
     self.upsample, self.adaptive_norm = upsample, adaptive_norm
-    self.kept_frame, self.remat = kept_frame, remat
+    self.kept_frame, self.remat = kept_frame, size.remat
     self.causal = convention.causal
-    widths = [base_channels * m for m in channel_multipliers]
     kernel = convention.kernel(3)
     res = lambda cin, cout: layers.ResidualBlock(
       cin, cout, convention, rngs=rngs
@@ -134,16 +166,14 @@ class Decoder(nnx.Module):
     conv = functools.partial(
       layers.Conv, convention=convention, use_bias=True, rngs=rngs
     )
-    channels = widths[-1]
+    channels = size.widths[-1]
     self.conv_in = conv(latent_channels, channels, kernel)
     self.mid = nnx.List(
-      [res(channels, channels) for _ in range(num_res_blocks)]
+      [res(channels, channels) for _ in range(size.num_res_blocks)]
     )
-    self.up_factors = tuple(
-      (2 if halved else 1, 2, 2) for halved in temporal_downsample[::-1]
-    )
+    self.up_factors = size.factors[::-1]
     levels, norms, ups = [], [], []
-    for step, width in enumerate(widths[::-1]):  # coarse to fine
+    for step, width in enumerate(size.widths[::-1]):  # coarse to fine
       if adaptive_norm != "off":
         norms.append(
           layers.AdaptiveGroupNorm(
@@ -151,7 +181,7 @@ class Decoder(nnx.Module):
           )
         )
       blocks = [res(channels, width)]
-      blocks += [res(width, width) for _ in range(num_res_blocks - 1)]
+      blocks += [res(width, width) for _ in range(size.num_res_blocks - 1)]
       levels.append(nnx.List(blocks))
       channels = width
       if step < len(self.up_factors):

@@ -1,7 +1,6 @@
 """The tokenizer: encoder, quantizer, decoder."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -9,6 +8,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from models import settings as settings_lib
 from models.quantizers import build as quantizer_build
 from models.quantizers import common
 from models.tokenizer import cnn
@@ -16,8 +16,8 @@ from models.tokenizer import geometry
 from models.tokenizer import layers
 from models.tokenizer import stream_cache
 from models.tokenizer import vivit
+from models.transformers import attention
 
-ARCHITECTURES = ("cnn", "vivit", "hybrid")
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -26,90 +26,31 @@ class Tokenizer(nnx.Module):
 
   def __init__(
     self,
-    architecture: str,
-    base_channels: int,
-    channel_multipliers: Sequence[int],
-    temporal_downsample: Sequence[bool],
-    num_res_blocks: int,
-    downsample: str,
-    upsample: str,
-    adaptive_norm: str,
-    kept_frame: str,
-    temporal: bool,
-    causal: bool,
-    padding: str,
-    norm_groups: int,
-    norm_statistics: str,
+    encoder: nnx.Module,
+    decoder: nnx.Module,
+    quantizer: nnx.Module,
+    sizes: geometry.Sizes,
+    streams: bool,
     centred_pixels: bool,
-    dtype: str,
-    remat: str,
-    transformer: Mapping[str, Any],
-    quantizer: Mapping[str, Any],
-    *,
-    rngs: nnx.Rngs,
+    dtype: jnp.dtype,
   ):
-    """See configs/base.py, section `tokenizer`, for the arguments.
+    """Parts of a tokenizer; `build` makes them as a config says.
 
-    Raises:
-      ValueError: settings that contradict each other, or unknown choices.
+    Args:
+      encoder: pixels (B, T, H, W, 3) to latents (B, t, h, w, K).
+      decoder: the inverse, linear output.
+      quantizer: of `models.quantizers`.
+      sizes: strides, and the clip lengths that they take.
+      streams: whether clips may come in chunks.
+      centred_pixels: networks see [-1, 1] in place of [0, 1].
+      dtype: that the networks compute in.
     """
-    if len(temporal_downsample) != len(channel_multipliers) - 1:
-      raise ValueError(
-        f"temporal_downsample={tuple(temporal_downsample)} needs one entry"
-        " per change of resolution: one fewer than channel_multipliers="
-        f"{tuple(channel_multipliers)}"
-      )
-    if not temporal and any(temporal_downsample):
-      raise ValueError(
-        f"temporal_downsample={tuple(temporal_downsample)} must be all False"
-        " with temporal=False: an image tokenizer keeps every frame"
-      )
-    if causal and downsample == "average" and any(temporal_downsample):
-      raise ValueError(
-        "downsample='average' mixes the frames of a block, so it cannot halve"
-        " time with causal=True: use 'conv4', or causal=False"
-      )
-    layers.check_choice("architecture", architecture, ARCHITECTURES)
-    layers.check_choice("dtype", dtype, tuple(_DTYPES))
-    self.dtype = _DTYPES[dtype]
-    self.streams = streams(architecture, causal, norm_statistics)
+    self.encoder, self.decoder = encoder, decoder
+    self.quantizer = quantizer
+    self.sizes = sizes
+    self.streams = streams
     self.centred_pixels = centred_pixels
-    self.quantizer = quantizer_build.build(**quantizer, rngs=rngs)
-    self.sizes = geometry.Sizes(
-      2 ** sum(temporal_downsample), 2 ** len(temporal_downsample), causal
-    )
-    cnn_settings = dict(
-      base_channels=base_channels,
-      channel_multipliers=channel_multipliers,
-      temporal_downsample=temporal_downsample,
-      num_res_blocks=num_res_blocks,
-    )
-    shared = dict(
-      latent_channels=self.quantizer.latent_channels, remat=remat, rngs=rngs
-    )
-    if architecture == "cnn":
-      shared["convention"] = layers.Convention(
-        temporal, causal, padding, norm_groups, norm_statistics
-      )
-      shared.update(cnn_settings)
-      self.encoder = cnn.Encoder(**shared, downsample=downsample)
-      self.decoder = cnn.Decoder(
-        **shared,
-        upsample=upsample,
-        adaptive_norm=adaptive_norm,
-        kept_frame=kept_frame,
-      )
-    elif architecture == "hybrid":
-      shared.update(cnn_settings, norm_groups=norm_groups, **transformer)
-      del shared["spatial_layers"], shared["latent_size"]
-      self.encoder = vivit.HybridEncoder(**shared)
-      self.decoder = vivit.HybridDecoder(**shared)
-    else:
-      shared.update(
-        patch_size=self.sizes.space, block_frames=self.sizes.time, **transformer
-      )
-      self.encoder = vivit.VivitEncoder(**shared)
-      self.decoder = vivit.VivitDecoder(**shared)
+    self.dtype = dtype
 
   def __call__(
     self, video_BTHWC: jax.Array
@@ -186,6 +127,115 @@ class Tokenizer(nnx.Module):
   def decode(self, ids_Bthw: jax.Array) -> jax.Array:
     """Ids to pixels, linear output: clip to [0, 1] to show or score it."""
     return self.decode_latents(self.quantizer.codes(ids_Bthw))
+
+
+def build(
+  settings: Mapping[str, Any],
+  quantizer: Mapping[str, Any],
+  *,
+  rngs: nnx.Rngs,
+) -> Tokenizer:
+  """The tokenizer of the config sections `tokenizer` and `quantizer`.
+
+  See configs/base.py for their fields.
+
+  Raises:
+    ValueError: settings that contradict each other, or unknown choices.
+  """
+  size = settings_lib.read(cnn.CnnSize, settings)
+  _check(settings)
+  architecture, causal = settings["architecture"], settings["causal"]
+  halvings = size.temporal_downsample
+  codes = quantizer_build.build(**quantizer, rngs=rngs)
+  encoder, decoder = _ARCHITECTURES[architecture](
+    settings, size, codes.latent_channels, rngs
+  )
+  return Tokenizer(
+    encoder,
+    decoder,
+    codes,
+    sizes=geometry.Sizes(2 ** sum(halvings), 2 ** len(halvings), causal),
+    streams=streams(architecture, causal, settings["norm_statistics"]),
+    centred_pixels=settings["centred_pixels"],
+    dtype=_DTYPES[settings["dtype"]],
+  )
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+  halves_time = any(settings["temporal_downsample"])
+  if not settings["temporal"] and halves_time:
+    raise ValueError(
+      f"temporal_downsample={tuple(settings['temporal_downsample'])} must be"
+      " all False with temporal=False: an image tokenizer keeps every frame"
+    )
+  averages = settings["downsample"] == "average"
+  if settings["causal"] and averages and halves_time:
+    raise ValueError(
+      "downsample='average' mixes the frames of a block, so it cannot halve"
+      " time with causal=True: use 'conv4', or causal=False"
+    )
+  layers.check_choice(
+    "architecture", settings["architecture"], tuple(_ARCHITECTURES)
+  )
+  layers.check_choice("dtype", settings["dtype"], tuple(_DTYPES))
+
+
+def _cnn(settings, size: cnn.CnnSize, latent_channels: int, rngs):
+  convention = settings_lib.read(layers.Convention, settings)
+  encoder = cnn.Encoder(
+    size, latent_channels, settings["downsample"], convention, rngs=rngs
+  )
+  decoder = cnn.Decoder(
+    size,
+    latent_channels,
+    settings["upsample"],
+    settings["adaptive_norm"],
+    settings["kept_frame"],
+    convention,
+    rngs=rngs,
+  )
+  return encoder, decoder
+
+
+def _hybrid(settings, size: cnn.CnnSize, latent_channels: int, rngs):
+  arguments = (
+    size,
+    latent_channels,
+    settings["norm_groups"],
+    _transformer(settings, "temporal_layers"),
+    settings["transformer"]["max_latent_frames"],
+  )
+  encoder = vivit.HybridEncoder(*arguments, rngs=rngs)
+  return encoder, vivit.HybridDecoder(*arguments, rngs=rngs)
+
+
+def _vivit(settings, size: cnn.CnnSize, latent_channels: int, rngs):
+  halvings, positions = size.temporal_downsample, settings["transformer"]
+  side = 2 ** len(halvings)
+  arguments = (
+    latent_channels,
+    (2 ** sum(halvings), side, side),
+    (positions["max_latent_frames"], *positions["latent_size"]),
+    _transformer(settings, "spatial_layers"),
+    _transformer(settings, "temporal_layers"),
+  )
+  encoder = vivit.VivitEncoder(*arguments, rngs=rngs)
+  return encoder, vivit.VivitDecoder(*arguments, rngs=rngs)
+
+
+def _transformer(settings, layers_field: str) -> attention.TransformerSize:
+  fields = settings["transformer"]
+  return attention.TransformerSize(
+    num_layers=fields[layers_field],
+    width=fields["width"],
+    mlp_width=fields["mlp_width"],
+    num_heads=fields["num_heads"],
+    remat=settings["remat"],
+  )
+
+
+# Encoder and decoder, in this order, of each choice of tokenizer.architecture.
+_ARCHITECTURES = {"cnn": _cnn, "vivit": _vivit, "hybrid": _hybrid}
 
 
 def streams(architecture: str, causal: bool, norm_statistics: str) -> bool:

@@ -40,35 +40,31 @@ class VivitEncoder(nnx.Module):
   def __init__(
     self,
     latent_channels: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    spatial_layers: int,
-    temporal_layers: int,
-    patch_size: int,
-    block_frames: int,
-    latent_size: Sequence[int],
-    max_latent_frames: int,
-    remat: str,
+    block: Sequence[int],
+    latent_shape: Sequence[int],
+    space: attention.TransformerSize,
+    time: attention.TransformerSize,
     *,
     rngs: nnx.Rngs,
   ):
-    """`latent_size` is (h, w), the only one that the network accepts."""
-    stack = dict(
-      width=width,
-      mlp_width=mlp_width,
-      num_heads=num_heads,
-      remat=remat,
-      rngs=rngs,
-    )
-    image_patch = (1, patch_size, patch_size)
-    block_patch = (block_frames, patch_size, patch_size)
-    self.sizes = geometry.Sizes(block_frames, patch_size)
-    self.embed_first = PatchEmbedding(image_patch, width, rngs=rngs)
-    self.embed_later = PatchEmbedding(block_patch, width, rngs=rngs)
-    self.space = SpatialTransformer(latent_size, spatial_layers, **stack)
-    self.time = TemporalTransformer(max_latent_frames, temporal_layers, **stack)
-    self.out = nnx.Linear(width, latent_channels, rngs=rngs)
+    """Arguments beside the two transformers, which are of one width.
+
+    Args:
+      latent_channels: K.
+      block: (frames, height, width) of the pixels that become a token.
+      latent_shape: (t, h, w), the most latent frames, and the only size of one
+        that the network accepts.
+      space: the transformer within a latent frame.
+      time: the transformer over latent frames.
+      rngs: draws the parameters.
+    """
+    frames, *patch = block
+    self.sizes = geometry.Sizes(frames, patch[0])
+    self.embed_first = PatchEmbedding((1, *patch), space.width, rngs=rngs)
+    self.embed_later = PatchEmbedding(block, space.width, rngs=rngs)
+    self.space = SpatialTransformer(latent_shape[1:], space, rngs=rngs)
+    self.time = TemporalTransformer(latent_shape[0], time, rngs=rngs)
+    self.out = nnx.Linear(space.width, latent_channels, rngs=rngs)
 
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
     """Raises ValueError for a clip that the patches or positions do not fit."""
@@ -93,33 +89,21 @@ class VivitDecoder(nnx.Module):
   def __init__(
     self,
     latent_channels: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    spatial_layers: int,
-    temporal_layers: int,
-    patch_size: int,
-    block_frames: int,
-    latent_size: Sequence[int],
-    max_latent_frames: int,
-    remat: str,
+    block: Sequence[int],
+    latent_shape: Sequence[int],
+    space: attention.TransformerSize,
+    time: attention.TransformerSize,
     *,
     rngs: nnx.Rngs,
   ):
     """The arguments of `VivitEncoder`."""
-    stack = dict(
-      width=width,
-      mlp_width=mlp_width,
-      num_heads=num_heads,
-      remat=remat,
-      rngs=rngs,
-    )
-    self.image_patch = (1, patch_size, patch_size)
-    self.block_patch = (block_frames, patch_size, patch_size)
+    self.image_patch = (1, *block[1:])
+    self.block_patch = tuple(block)
+    width = space.width
     linear = lambda cin, cout: nnx.Linear(cin, cout, rngs=rngs)
     self.embed = linear(latent_channels, width)
-    self.time = TemporalTransformer(max_latent_frames, temporal_layers, **stack)
-    self.space = SpatialTransformer(latent_size, spatial_layers, **stack)
+    self.time = TemporalTransformer(latent_shape[0], time, rngs=rngs)
+    self.space = SpatialTransformer(latent_shape[1:], space, rngs=rngs)
     self.first = linear(width, 3 * math.prod(self.image_patch))
     self.later = linear(width, 3 * math.prod(self.block_patch))
 
@@ -140,49 +124,29 @@ class HybridEncoder(nnx.Module):
 
   def __init__(
     self,
-    base_channels: int,
-    channel_multipliers: Sequence[int],
-    temporal_downsample: Sequence[bool],
-    num_res_blocks: int,
+    size: cnn.CnnSize,
     latent_channels: int,
     norm_groups: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    temporal_layers: int,
+    time: attention.TransformerSize,
     max_latent_frames: int,
-    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
-    """The CNN's arguments are those of `cnn.Encoder`; then the transformer's.
+    """Sizes of the CNN and of the transformer over `max_latent_frames`.
 
-    Every True in `temporal_downsample` doubles the frames of a block.
+    Every True in `size.temporal_downsample` doubles the frames of a block.
     """
-    self.sizes = geometry.Sizes(
-      2 ** sum(temporal_downsample), 2 ** len(temporal_downsample)
-    )
+    halvings = size.temporal_downsample
+    self.sizes = geometry.Sizes(2 ** sum(halvings), 2 ** len(halvings))
     self.cnn = cnn.Encoder(
-      base_channels=base_channels,
-      channel_multipliers=channel_multipliers,
-      temporal_downsample=temporal_downsample,
-      num_res_blocks=num_res_blocks,
-      latent_channels=width,
+      size,
+      latent_channels=time.width,
       downsample="conv4",
-      remat=remat,
       convention=layers.Convention(norm_groups=norm_groups),
       rngs=rngs,
     )
-    self.time = TemporalTransformer(
-      max_latent_frames,
-      temporal_layers,
-      width=width,
-      mlp_width=mlp_width,
-      num_heads=num_heads,
-      remat=remat,
-      rngs=rngs,
-    )
-    self.out = nnx.Linear(width, latent_channels, rngs=rngs)
+    self.time = TemporalTransformer(max_latent_frames, time, rngs=rngs)
+    self.out = nnx.Linear(time.width, latent_channels, rngs=rngs)
 
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
     """Raises ValueError for a clip that blocks or positions do not fit."""
@@ -205,43 +169,24 @@ class HybridDecoder(nnx.Module):
 
   def __init__(
     self,
-    base_channels: int,
-    channel_multipliers: Sequence[int],
-    temporal_downsample: Sequence[bool],
-    num_res_blocks: int,
+    size: cnn.CnnSize,
     latent_channels: int,
     norm_groups: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    temporal_layers: int,
+    time: attention.TransformerSize,
     max_latent_frames: int,
-    remat: str,
     *,
     rngs: nnx.Rngs,
   ):
     """The arguments of `HybridEncoder`."""
-    self.block_frames = 2 ** sum(temporal_downsample)
-    self.embed = nnx.Linear(latent_channels, width, rngs=rngs)
-    self.time = TemporalTransformer(
-      max_latent_frames,
-      temporal_layers,
-      width=width,
-      mlp_width=mlp_width,
-      num_heads=num_heads,
-      remat=remat,
-      rngs=rngs,
-    )
+    self.block_frames = 2 ** sum(size.temporal_downsample)
+    self.embed = nnx.Linear(latent_channels, time.width, rngs=rngs)
+    self.time = TemporalTransformer(max_latent_frames, time, rngs=rngs)
     self.cnn = cnn.Decoder(
-      base_channels=base_channels,
-      channel_multipliers=channel_multipliers,
-      temporal_downsample=temporal_downsample,
-      num_res_blocks=num_res_blocks,
-      latent_channels=width,
+      size,
+      latent_channels=time.width,
       upsample="depth_to_space",
       adaptive_norm="off",  # MAGVIT has none
       kept_frame="last",
-      remat=remat,
       convention=layers.Convention(norm_groups=norm_groups),
       rngs=rngs,
     )
@@ -275,18 +220,12 @@ class SpatialTransformer(nnx.Module):
   def __init__(
     self,
     latent_size: Sequence[int],
-    num_layers: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    remat: str,
+    size: attention.TransformerSize,
     *,
     rngs: nnx.Rngs,
   ):
-    self.positions = _positions((*latent_size, width), rngs)
-    self.stack = attention.Stack(
-      num_layers, width, mlp_width, num_heads, remat, rngs=rngs
-    )
+    self.positions = _positions((*latent_size, size.width), rngs)
+    self.stack = attention.Stack(size, rngs=rngs)
 
   def __call__(self, x_BthwD: jax.Array) -> jax.Array:
     """Raises ValueError for a size other than that of the positions."""
@@ -310,18 +249,12 @@ class TemporalTransformer(nnx.Module):
   def __init__(
     self,
     max_latent_frames: int,
-    num_layers: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    remat: str,
+    size: attention.TransformerSize,
     *,
     rngs: nnx.Rngs,
   ):
-    self.positions = _positions((max_latent_frames, width), rngs)
-    self.stack = attention.Stack(
-      num_layers, width, mlp_width, num_heads, remat, rngs=rngs
-    )
+    self.positions = _positions((max_latent_frames, size.width), rngs)
+    self.stack = attention.Stack(size, rngs=rngs)
 
   def __call__(self, x_BthwD: jax.Array) -> jax.Array:
     """Raises ValueError for more latent frames than positions."""

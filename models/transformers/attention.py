@@ -5,6 +5,7 @@ network that owns a token grid owns its positions as well.
 """
 
 from collections.abc import Callable
+import dataclasses
 
 from flax import nnx
 import jax
@@ -19,33 +20,44 @@ _LAYER_NORM_EPSILON = 1e-6
 Cache = tuple[jax.Array, jax.Array]
 
 
-class Stack(nnx.Module):
-  """Equal blocks one after the other, then a norm.
+@dataclasses.dataclass(frozen=True)
+class TransformerSize:
+  """Size of a stack of equal transformer blocks, and how it is trained.
 
-  One stacked block: layers are scanned, and compile once. `remat` is a choice
-  of models/remat.py.
+  width: channels of a token, D.
+  mlp_width: hidden units of each block's MLP.
+  dropout: rate of dropout of hidden units and of attention.
+  remat: what a backward pass keeps of each block (models/remat.py).
   """
 
-  def __init__(
-    self,
-    num_layers: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    remat: str,
-    dropout: float = 0.0,
-    *,
-    rngs: nnx.Rngs,
-  ):
+  num_layers: int
+  width: int
+  mlp_width: int
+  num_heads: int
+  dropout: float = 0.0
+  remat: str = "off"
+
+
+class Stack(nnx.Module):
+  """Equal blocks in sequence, then a norm.
+
+  One stacked block: layers are scanned, and compile once.
+  """
+
+  def __init__(self, size: TransformerSize, *, rngs: nnx.Rngs):
     self.layers = jax.vmap(
       lambda key: Block(
-        width, mlp_width, num_heads, dropout, rngs=nnx.Rngs(key)
+        size.width,
+        size.mlp_width,
+        size.num_heads,
+        size.dropout,
+        rngs=nnx.Rngs(key),
       )
-    )(jax.random.split(rngs.params(), num_layers))
-    self.norm = layer_norm(width, rngs)
-    self.remat = remat
-    self.num_layers = num_layers
-    self.num_heads = num_heads
+    )(jax.random.split(rngs.params(), size.num_layers))
+    self.norm = layer_norm(size.width, rngs)
+    self.remat = size.remat
+    self.num_layers = size.num_layers
+    self.num_heads = size.num_heads
 
   def __call__(
     self,

@@ -40,12 +40,7 @@ class ArTransformer(nnx.Module):
     factor_bits: Sequence[int],
     tie_embeddings: bool,
     prefix_attention: str,
-    num_layers: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    dropout: float,
-    remat: str,
+    size: attention.TransformerSize,
     *,
     rngs: nnx.Rngs,
   ):
@@ -61,7 +56,7 @@ class ArTransformer(nnx.Module):
       )
     embed = lambda rows: nnx.Embed(
       rows,
-      width,
+      size.width,
       embedding_init=jax.nn.initializers.truncated_normal(stddev=0.02),
       rngs=rngs,
     )
@@ -72,11 +67,9 @@ class ArTransformer(nnx.Module):
     self.classes = embed(num_classes + 1)
     self.length = _PREFIX + num_tokens - 1  # S
     self.positions = embed(self.length)
-    self.stack = attention.Stack(
-      num_layers, width, mlp_width, num_heads, remat, dropout, rngs=rngs
-    )
+    self.stack = attention.Stack(size, rngs=rngs)
     self.prefix_attention = prefix_attention
-    self.dropout = dropout
+    self.dropout = size.dropout
 
   def __call__(
     self,

@@ -33,23 +33,18 @@ class MaskedTransformer(nnx.Module):
     task_slots: int,
     num_classes: int,
     factor_bits: Sequence[int],
-    num_layers: int,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    dropout: float,
-    remat: str,
+    size: attention.TransformerSize,
     *,
     rngs: nnx.Rngs,
   ):
     """`task_slots` 0 means a model of a single task, without a task token."""
-    if width % num_heads:
+    if size.width % size.num_heads:
       raise ValueError(
-        f"transformer.width={width} must be a multiple of"
-        f" transformer.num_heads={num_heads}"
+        f"transformer.width={size.width} must be a multiple of"
+        f" transformer.num_heads={size.num_heads}"
       )
     embed = lambda rows: nnx.Embed(
-      rows, width, embedding_init=_init(), rngs=rngs
+      rows, size.width, embedding_init=_init(), rngs=rngs
     )
     self.factors = nnx.List([embed(2**bits) for bits in factor_bits])
     self.mask = embed(1)
@@ -57,17 +52,23 @@ class MaskedTransformer(nnx.Module):
     self.tasks = embed(task_slots) if task_slots else None
     self.prefix = 2 if task_slots else 1
     self.positions = embed(self.prefix + num_tokens)
-    self.norm = _layer_norm(width, rngs)
+    self.norm = _layer_norm(size.width, rngs)
     # One stacked block: layers are scanned, and compile once.
     self.layers = jax.vmap(
       lambda key: Block(
-        width, mlp_width, num_heads, dropout, rngs=nnx.Rngs(key)
+        size.width,
+        size.mlp_width,
+        size.num_heads,
+        size.dropout,
+        rngs=nnx.Rngs(key),
       )
-    )(jax.random.split(rngs.params(), num_layers))
-    self.heads = nnx.List([Head(width, 2**b, rngs=rngs) for b in factor_bits])
-    self.num_layers = num_layers
-    self.dropout = dropout
-    self.remat = remat
+    )(jax.random.split(rngs.params(), size.num_layers))
+    self.heads = nnx.List(
+      [Head(size.width, 2**b, rngs=rngs) for b in factor_bits]
+    )
+    self.num_layers = size.num_layers
+    self.dropout = size.dropout
+    self.remat = size.remat
 
   def __call__(
     self,

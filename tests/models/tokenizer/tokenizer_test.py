@@ -19,9 +19,7 @@ def _define(bits=18, **changes):
   c.tokenizer.update(changes)
   c.quantizer.bits = bits
   return network.define(
-    lambda rngs: tokenizer_network.Tokenizer(
-      **c.tokenizer, quantizer=c.quantizer, rngs=rngs
-    )
+    lambda rngs: tokenizer_network.build(c.tokenizer, c.quantizer, rngs=rngs)
   )
 
 

@@ -7,57 +7,61 @@ import numpy as np
 import pytest
 
 from models import network
+from models.tokenizer import cnn
 from models.tokenizer import layers
 from models.tokenizer import vivit
+from models.transformers import attention
 from tests import tiny
 
+_FULL = attention.TransformerSize(
+  num_layers=7, width=512, mlp_width=2048, num_heads=8, remat="all"
+)
+_NARROW = attention.TransformerSize(
+  num_layers=2, width=8, mlp_width=16, num_heads=2, remat="all"
+)
 _FULL_VIVIT = dict(
   latent_channels=18,
-  width=512,
-  mlp_width=2048,
-  num_heads=8,
-  spatial_layers=7,
-  temporal_layers=7,
-  patch_size=8,
-  block_frames=4,
-  latent_size=(16, 16),
-  max_latent_frames=5,
-  remat="all",
+  block=(4, 8, 8),
+  latent_shape=(5, 16, 16),
+  space=_FULL,
+  time=_FULL,
 )
 _FULL_HYBRID = dict(
-  base_channels=64,
-  channel_multipliers=(1, 2, 2, 4),
-  temporal_downsample=(True, True, False),
-  num_res_blocks=2,
+  size=cnn.CnnSize(
+    base_channels=64,
+    channel_multipliers=(1, 2, 2, 4),
+    temporal_downsample=(True, True, False),
+    num_res_blocks=2,
+    remat="all",
+  ),
   latent_channels=18,
   norm_groups=32,
-  width=256,
-  mlp_width=1024,
-  num_heads=8,
-  temporal_layers=8,
+  time=attention.TransformerSize(
+    num_layers=8, width=256, mlp_width=1024, num_heads=8, remat="all"
+  ),
   max_latent_frames=5,
-  remat="all",
-)
-_NARROW = dict(
-  latent_channels=6, width=8, mlp_width=16, num_heads=2, temporal_layers=2
 )
 # Blocks of 4 x 4 x 4 pixels, to 5 x 2 x 3 latents.
-_SMALL_VIVIT = {
-  **_FULL_VIVIT,
-  **_NARROW,
-  **dict(spatial_layers=2, patch_size=4, latent_size=(2, 3)),
-}
-_SMALL_HYBRID = {
-  **_FULL_HYBRID,
-  **_NARROW,
-  **dict(
+_SMALL_VIVIT = dict(
+  latent_channels=6,
+  block=(4, 4, 4),
+  latent_shape=(5, 2, 3),
+  space=_NARROW,
+  time=_NARROW,
+)
+_SMALL_HYBRID = dict(
+  size=cnn.CnnSize(
     base_channels=4,
     channel_multipliers=(1, 1, 2),
     temporal_downsample=(True, True),
     num_res_blocks=1,
-    norm_groups=2,
+    remat="all",
   ),
-}
+  latent_channels=6,
+  norm_groups=2,
+  time=_NARROW,
+  max_latent_frames=5,
+)
 
 
 class _Autoencoder(nnx.Module):
@@ -143,8 +147,8 @@ def test_only_attention_in_time_joins_blocks(small, clip):
   """Without it, a latent sees its own block and nothing before."""
   net, params = small
   apart = jax.tree.map(lambda x: x, params)  # new dicts around the arrays
-  attention = apart["encoder"]["time"]["stack"]["layers"]
-  attention["out"] = jax.tree.map(jnp.zeros_like, attention["out"])
+  blocks = apart["encoder"]["time"]["stack"]["layers"]
+  blocks["out"] = jax.tree.map(jnp.zeros_like, blocks["out"])
   reach_tT = _reach(lambda v: net(apart, v, method="encode"), clip)
   block_T = np.array([0, 1, 1, 1, 1, 2, 2, 2, 2])
   np.testing.assert_array_equal(reach_tT > 0, np.arange(3)[:, None] == block_T)
@@ -160,7 +164,7 @@ def _reach_thwthw(net):
 
 def test_attention_in_space_joins_all_of_a_frame_and_no_two_frames():
   net = network.define(
-    lambda rngs: vivit.SpatialTransformer((2, 3), 2, 8, 16, 2, "off", rngs=rngs)
+    lambda rngs: vivit.SpatialTransformer((2, 3), _NARROW, rngs=rngs)
   )
   t, _, _, t2, _, _ = np.indices((3, 2, 3, 3, 2, 3))
   np.testing.assert_array_equal(_reach_thwthw(net) > 0, t == t2)
@@ -168,7 +172,7 @@ def test_attention_in_space_joins_all_of_a_frame_and_no_two_frames():
 
 def test_attention_in_time_joins_a_position_with_its_past_alone():
   net = network.define(
-    lambda rngs: vivit.TemporalTransformer(5, 2, 8, 16, 2, "off", rngs=rngs)
+    lambda rngs: vivit.TemporalTransformer(5, _NARROW, rngs=rngs)
   )
   t, h, w, t2, h2, w2 = np.indices((3, 2, 3, 3, 2, 3))
   np.testing.assert_array_equal(

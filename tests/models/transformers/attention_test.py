@@ -18,7 +18,8 @@ def _define(**changes):
     **dict(num_layers=3, width=8, mlp_width=16, num_heads=2, remat="off"),
     **changes,
   }
-  return network.define(lambda rngs: attention.Stack(**settings, rngs=rngs))
+  size = attention.TransformerSize(**settings)
+  return network.define(lambda rngs: attention.Stack(size, rngs=rngs))
 
 
 @pytest.fixture(scope="module")

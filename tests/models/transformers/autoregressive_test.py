@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from models import network
+from models import settings as settings_lib
+from models.transformers import attention
 from models.transformers import autoregressive as ar_transformer
 from tests import tiny
 
@@ -31,9 +33,11 @@ _LARGE = dict(num_classes=101, num_layers=24, width=1024, mlp_width=4096)
 
 @functools.cache
 def _define(**changes):
-  settings = {**_SMALL, **changes}
+  size, settings = settings_lib.split(
+    attention.TransformerSize, {**_SMALL, **changes}
+  )
   return network.define(
-    lambda rngs: ar_transformer.ArTransformer(**settings, rngs=rngs)
+    lambda rngs: ar_transformer.ArTransformer(**settings, size=size, rngs=rngs)
   )
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from models import network
+from models import settings as settings_lib
+from models.transformers import attention
 from models.transformers import masked as masked_transformer
 
 _LARGE = dict(
@@ -35,8 +37,11 @@ _SMALL = dict(
 
 
 def _define(dtype=None, **settings):
+  size, settings = settings_lib.split(attention.TransformerSize, settings)
   return network.define(
-    lambda rngs: masked_transformer.MaskedTransformer(**settings, rngs=rngs),
+    lambda rngs: masked_transformer.MaskedTransformer(
+      **settings, size=size, rngs=rngs
+    ),
     dtype,
   )
 

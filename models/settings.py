@@ -1,0 +1,26 @@
+"""Records of a network's settings, read from the sections of a config."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+from typing import TypeVar
+
+Record = TypeVar("Record")
+
+
+def read(record: type[Record], section: Mapping[str, Any]) -> Record:
+  """A dataclass whose fields have the values that they have in a section."""
+  return record(**{name: section[name] for name in _names(record)})
+
+
+def split(
+  record: type[Record], section: Mapping[str, Any]
+) -> tuple[Record, dict[str, Any]]:
+  """(what `read` gives, the fields of the section that are not in it)."""
+  names = _names(record)
+  rest = {name: x for name, x in section.items() if name not in names}
+  return read(record, section), rest
+
+
+def _names(record) -> list[str]:
+  return [field.name for field in dataclasses.fields(record)]
