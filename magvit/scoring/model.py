@@ -19,6 +19,8 @@ from magvit.generators import tasks
 from magvit.tokenizer import describe
 from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
+from models.quantizers import build as quantizer_build
+from models.tokenizer import tokenizer as tokenizer_network
 
 
 class Model:
@@ -95,12 +97,14 @@ class Model:
 
   def bits(self) -> int:
     """Raises ValueError for codes that are not signs."""
-    if self.config.quantizer.name not in ("lfq", "bsq"):
+    settings = self.config.quantizer
+    if not quantizer_build.kind(settings.name).signs:
       raise ValueError(
-        "--protocol=pfid knows the nearest codes of lfq and bsq, and"
-        f" {self.config.name!r} has {self.config.quantizer.name}"
+        "--protocol=pfid knows the nearest codes of"
+        f" {' and '.join(quantizer_build.names('signs'))}, and"
+        f" {self.config.name!r} has {settings.name}"
       )
-    return self.config.quantizer.bits
+    return tokenizer_network.describe_quantizer(**settings).latent_channels
 
   def encode(self, video: np.ndarray) -> np.ndarray:
     """uint8 (B, T, H, W, 3) to int32 (B, t, h, w)."""

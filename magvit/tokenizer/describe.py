@@ -10,6 +10,7 @@ import ml_collections
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 from models import network
+from models.quantizers import build as quantizer_build
 from models.tokenizer import geometry
 from models.tokenizer import tokenizer as tokenizer_network
 
@@ -41,13 +42,7 @@ def padded_shape(
 
 def id_convention(config: ml_collections.ConfigDict) -> str:
   """What the bits or digits of a tokenizer's ids mean."""
-  binary = "channel 0 is the least significant bit"
-  meaning = {
-    "lfq": binary,
-    "bsq": binary,
-    "fsq": "mixed radix of the levels, channel 0 counts fastest",
-    "vq": "row of the codebook",
-  }[config.quantizer.name]
+  meaning = quantizer_build.kind(config.quantizer.name).id_convention
   return f"in raster order (t, h, w); {meaning}"
 
 

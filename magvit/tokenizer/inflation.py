@@ -22,6 +22,7 @@ from magvit.algorithm import TrainState
 from magvit.tokenizer import describe
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
+from models.quantizers import build as quantizer_build
 from models.quantizers import vector
 from models.tokenizer import tokenizer as tokenizer_network
 
@@ -118,10 +119,12 @@ def warm_start(config, mesh):
       "inflate_from is empty: give the workdir of the image tokenizer to start"
       " from (--config.inflate_from=DIR), or 'none' to start from scratch"
     )
-  if config.codebook_from_data and config.quantizer.name != "vq":
+  name = config.quantizer.name
+  if config.codebook_from_data and not quantizer_build.kind(name).has_codebook:
+    with_one = " or ".join(map(repr, quantizer_build.names("has_codebook")))
     raise ValueError(
-      "codebook_from_data=True needs quantizer.name='vq', and it is"
-      f" {config.quantizer.name!r}: the others have no codebook"
+      f"codebook_from_data=True needs quantizer.name={with_one}, and it is"
+      f" {name!r}: the others have no codebook"
     )
   inflates = config.inflate_from != "none"
   if inflates:

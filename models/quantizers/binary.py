@@ -1,13 +1,11 @@
-"""Quantizers behind one interface: LFQ, VQ, FSQ and BSQ.
+"""LFQ and BSQ: every channel of a code is a sign.
 
-Each takes latents (B, t, h, w, K) of any float dtype, computes in float32, and
-has `latent_channels` (K, of latents and codes alike), `vocabulary` (number of
-codes, a Python int), `quantizer(z) -> Quantized`, `codes(ids)`, and
-`ids(codes)`, its inverse. Ids are int32 and count channel 0 fastest: of binary
-codes channel 0 is the least significant bit, id = sum_k 2^k [z_k >= 0].
-
-Entropies are of softmax(-squared distance / temperature) over the codes.
+Ids are id = sum_k 2^k [z_k >= 0]. Entropies are of softmax(-squared distance /
+temperature) over the codes.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from flax import nnx
 import jax
@@ -19,12 +17,15 @@ from models.quantizers import common
 from models.quantizers import entropy as entropy_lib
 
 
-class LookupFreeQuantizer(nnx.Module):
+class LookupFreeQuantizer(common.Quantizer):
   """LFQ (arXiv 2310.05737, section 3.1): codes are {-1, +1}^bits.
 
   There is no codebook to look up. Up to 18 bits the entropies are exact over
-  all 2^bits codes; above, `code_entropy.of_bits` says what they are.
+  all 2^bits codes; above, `entropy.of_bits` says what they are.
   """
+
+  id_convention = "channel 0 is the least significant bit"
+  signs = True
 
   def __init__(
     self,
@@ -66,6 +67,15 @@ class LookupFreeQuantizer(nnx.Module):
     self.epsilon = epsilon
     automatic = 1 if bits <= exact else -(-bits // 8)
     self.entropy_groups = entropy_groups or automatic
+
+  @classmethod
+  def from_config(cls, settings: Mapping[str, Any], *, rngs: nnx.Rngs):
+    del rngs  # there is nothing to draw
+    return cls(
+      settings["bits"],
+      settings["entropy_temperature"],
+      entropy_groups=settings["entropy_groups"],
+    )
 
   def __call__(self, z_BTHWK: jax.Array) -> common.Quantized:
     z = z_BTHWK.astype(jnp.float32)

@@ -1,6 +1,6 @@
-"""The quantizer of a config."""
+"""The quantizers by name, and the one of a config."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from flax import nnx
 
@@ -9,39 +9,35 @@ from models.quantizers import common
 from models.quantizers import finite_scalar
 from models.quantizers import vector
 
+QUANTIZERS: dict[str, type[common.Quantizer]] = {
+  "lfq": binary.LookupFreeQuantizer,
+  "bsq": binary.BinarySphericalQuantizer,
+  "vq": vector.VectorQuantizer,
+  "fsq": finite_scalar.FiniteScalarQuantizer,
+}
 
-def build(
-  name: str,
-  bits: int,
-  entropy_temperature: float,
-  entropy_groups: int,
-  codebook_size: int,
-  embedding_dim: int,
-  normalize: bool,
-  levels: Sequence[int],
-  *,
-  rngs: nnx.Rngs,
-) -> nnx.Module:
+
+def kind(name: str) -> type[common.Quantizer]:
+  """The class of a quantizer, which has the facts about all of them.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  common.require(
+    name in QUANTIZERS, "name", name, f"one of {', '.join(QUANTIZERS)}"
+  )
+  return QUANTIZERS[name]
+
+
+def names(fact: str) -> list[str]:
+  """Names of the quantizers whose class attribute `fact` is true."""
+  return [name for name, each in QUANTIZERS.items() if getattr(each, fact)]
+
+
+def build(name: str, *, rngs: nnx.Rngs, **settings: Any) -> common.Quantizer:
   """The quantizer of config section `quantizer`; each reads its own fields.
 
   Raises:
     ValueError: an unknown name, or a value that this quantizer cannot take.
   """
-  makers = {
-    "lfq": lambda: binary.LookupFreeQuantizer(
-      bits, entropy_temperature, entropy_groups=entropy_groups
-    ),
-    "bsq": lambda: binary.BinarySphericalQuantizer(
-      bits, entropy_temperature, entropy_groups=entropy_groups
-    ),
-    "vq": lambda: vector.VectorQuantizer(
-      codebook_size,
-      embedding_dim,
-      entropy_temperature,
-      normalize=normalize,
-      rngs=rngs,
-    ),
-    "fsq": lambda: finite_scalar.FiniteScalarQuantizer(levels),
-  }
-  common.require(name in makers, "name", name, f"one of {', '.join(makers)}")
-  return makers[name]()
+  return kind(name).from_config(settings, rngs=rngs)

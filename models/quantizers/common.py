@@ -1,5 +1,10 @@
-"""What all quantizers share: their results, and checks of their settings."""
+"""The interface of quantizers, their results, and checks of their settings."""
 
+from collections.abc import Mapping
+from typing import Any
+from typing import ClassVar
+
+from flax import nnx
 from flax import struct
 import jax
 from jax import lax
@@ -19,6 +24,52 @@ class Quantized:
   sample_entropy: jax.Array  # mean over tokens of H(p(code | z))
   batch_entropy: jax.Array  # H(mean over tokens of p(code | z)), as trained on
   codebook_entropy: jax.Array  # the same without epsilon, for reading
+
+
+class Quantizer(nnx.Module):
+  """Latents (B, t, h, w, K) to codes of that shape and to ids (B, t, h, w).
+
+  Latents are of any float dtype; everything is computed in float32. Ids are
+  int32 and count channel 0 fastest. A new quantizer is a subclass in a file of
+  its own and a line in build.py.
+
+  Attributes:
+    id_convention: what the bits or digits of an id mean, for people; it stands
+      in exports and beside stored tokens.
+    signs: codes are signs, and id's bit k says that of channel k.
+    has_codebook: the parameter `codebook` (vocabulary, K) holds the codes.
+    latent_channels: K.
+    vocabulary: number of codes, a Python int.
+  """
+
+  id_convention: ClassVar[str]
+  signs: ClassVar[bool] = False
+  has_codebook: ClassVar[bool] = False
+
+  latent_channels: int
+  vocabulary: int
+
+  @classmethod
+  def from_config(
+    cls, settings: Mapping[str, Any], *, rngs: nnx.Rngs
+  ) -> "Quantizer":
+    """The quantizer of a config's section, of which it reads its own fields.
+
+    Raises:
+      ValueError: a value that this quantizer cannot take.
+    """
+    raise NotImplementedError
+
+  def __call__(self, z_BTHWK: jax.Array) -> Quantized:
+    raise NotImplementedError
+
+  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+    """int32 (B, t, h, w) to float32 codes (B, t, h, w, K)."""
+    raise NotImplementedError
+
+  def ids(self, codes_BthwK: jax.Array) -> jax.Array:
+    """Inverse of `codes`."""
+    raise NotImplementedError
 
 
 def straight_through(codes: jax.Array, z: jax.Array) -> jax.Array:

@@ -1,7 +1,9 @@
 """FSQ: each channel is bounded, then rounded to one of a few levels."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import math
+from typing import Any
 
 from flax import nnx
 import jax
@@ -12,7 +14,7 @@ from models.quantizers import common
 from models.quantizers import entropy as entropy_lib
 
 
-class FiniteScalarQuantizer(nnx.Module):
+class FiniteScalarQuantizer(common.Quantizer):
   """FSQ (arXiv 2309.15505): each channel is bounded, then rounded to a level.
 
   Channel k takes `levels[k]` values: (-h, ..., h) / h with h = levels[k] // 2,
@@ -24,6 +26,8 @@ class FiniteScalarQuantizer(nnx.Module):
   `batch_entropy` and `codebook_entropy` are both the entropy of the histogram
   of ids, and have no gradient.
   """
+
+  id_convention = "mixed radix of the levels, channel 0 counts fastest"
 
   def __init__(self, levels: Sequence[int]):
     """Raises ValueError: a level below 2, or more codes than int32 counts."""
@@ -44,6 +48,11 @@ class FiniteScalarQuantizer(nnx.Module):
       f"levels of product at most 2^{common.MAX_BITS} (int32), not"
       f" {self.vocabulary}",
     )
+
+  @classmethod
+  def from_config(cls, settings: Mapping[str, Any], *, rngs: nnx.Rngs):
+    del rngs  # there is nothing to draw
+    return cls(settings["levels"])
 
   def __call__(self, z_BTHWK: jax.Array) -> common.Quantized:
     bounded = self.bound(z_BTHWK.astype(jnp.float32))

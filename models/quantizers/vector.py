@@ -1,5 +1,8 @@
 """VQ: the nearest row of a codebook."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flax import nnx
 import jax
 from jax import lax
@@ -10,12 +13,15 @@ from models.quantizers import common
 from models.quantizers import entropy as entropy_lib
 
 
-class VectorQuantizer(nnx.Module):
+class VectorQuantizer(common.Quantizer):
   """VQ of MAGVIT (arXiv 2212.05199; its code, `models/vqvae.py`).
 
   Its entropies, as there, need logits of tokens x vocabulary, and move both the
   latents and the codebook. `z` leaves the codebook to the codebook loss.
   """
+
+  id_convention = "row of the codebook"
+  has_codebook = True
 
   def __init__(
     self,
@@ -48,6 +54,16 @@ class VectorQuantizer(nnx.Module):
     init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
     shape = (codebook_size, embedding_dim)
     self.codebook = nnx.Param(init(rngs.params(), shape, jnp.float32))
+
+  @classmethod
+  def from_config(cls, settings: Mapping[str, Any], *, rngs: nnx.Rngs):
+    return cls(
+      settings["codebook_size"],
+      settings["embedding_dim"],
+      settings["entropy_temperature"],
+      normalize=settings["normalize"],
+      rngs=rngs,
+    )
 
   def __call__(self, z_BTHWK: jax.Array) -> common.Quantized:
     z = self._on_sphere(z_BTHWK.astype(jnp.float32))

@@ -28,7 +28,7 @@ class Tokenizer(nnx.Module):
     self,
     encoder: nnx.Module,
     decoder: nnx.Module,
-    quantizer: nnx.Module,
+    quantizer: common.Quantizer,
     sizes: geometry.Sizes,
     streams: bool,
     centred_pixels: bool,
@@ -243,7 +243,7 @@ def streams(architecture: str, causal: bool, norm_statistics: str) -> bool:
   return architecture == "cnn" and causal and norm_statistics == "frame"
 
 
-def describe_quantizer(**settings: Any) -> nnx.Module:
+def describe_quantizer(**settings: Any) -> common.Quantizer:
   """`quantizers.build` without arrays: its vocabulary and latent channels."""
   return nnx.eval_shape(
     lambda: quantizer_build.build(**settings, rngs=nnx.Rngs(0))
