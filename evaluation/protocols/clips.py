@@ -22,18 +22,31 @@ from input_pipeline.decoding import media
 from models.weights import readers
 from storage import npz
 
-# Of some clips, by number: those read, uint8 (B, T, H, W, 3), their numbers,
-# and by name why others could not be.
-Read = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, dict[str, str]]]
+
+@dataclasses.dataclass(frozen=True)
+class ClipsRead:
+  """Clips that were read, and those that could not be.
+
+  video: uint8 (B, T, H, W, 3).
+  index: the number of each, int (B,).
+  failures: by name, why others could not be read.
+  """
+
+  video: np.ndarray
+  index: np.ndarray
+  failures: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-  """`num` clips of one size; `of` is JSON."""
+  """`num` clips of one size; `of` is JSON.
+
+  `read` takes the numbers of some clips, int (n,).
+  """
 
   num: int
   of: dict[str, Any]
-  read: Read
+  read: Callable[[np.ndarray], ClipsRead]
   names: list[str] | None = None  # of files
 
 
@@ -68,10 +81,10 @@ def _of_npz(path: str, protocol: Protocol, flag: str) -> Clips:
 
   def read(index):
     if not len(index):
-      return np.zeros((0, 1, 1, 1, 3), np.uint8), index, {}
+      return ClipsRead(_stacked([]), index)
     start = int(index[0])  # parts are consecutive clips
     video = rows.read(start, int(index[-1]) + 1)[index - start]
-    return video[:, None] if video.ndim == 4 else video, index, {}
+    return ClipsRead(video[:, None] if video.ndim == 4 else video, index)
 
   return Clips(
     len(rows),
@@ -141,9 +154,7 @@ def _of_folder(path: str, protocol: Protocol, flag: str) -> Clips:
         continue
       videos.append(video)
       kept.append(i)
-    empty = np.zeros((0, 1, 1, 1, 3), np.uint8)
-    video = np.stack(videos) if videos else empty
-    return video, np.asarray(kept, np.int64), failures
+    return ClipsRead(_stacked(videos), np.asarray(kept, np.int64), failures)
 
   return Clips(
     len(names),
@@ -205,8 +216,7 @@ def of_dataset(
         kept.append(i)
       except (ValueError, OSError) as error:
         failures[f"clip {i}"] = " ".join(str(error).split())
-    video = np.stack(videos) if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
-    return video, np.asarray(kept, np.int64), failures
+    return ClipsRead(_stacked(videos), np.asarray(kept, np.int64), failures)
 
   return Clips(
     num,
@@ -242,13 +252,13 @@ def of_samples(
     place = np.resize(index, batch_size)  # a last batch is filled up
     video = np.zeros((batch_size, *shape, 3), np.uint8)
     if protocol.task != "class_conditional":
-      video, kept, failures = given.read(index % given.num)
-      if failures:
-        raise ValueError(f"clips to continue cannot be read: {failures}")
-      video = video[np.arange(batch_size) % len(video)]
+      real = given.read(index % given.num)
+      if real.failures:
+        raise ValueError(f"clips to continue cannot be read: {real.failures}")
+      video = real.video[np.arange(batch_size) % len(real.video)]
     draw = np.random.SeedSequence((seed, int(index[0]))).generate_state(1)[0]
     out = run(protocol.task, place % classes, video, int(draw))["video"]
-    return to_uint8(out[: len(index)], protocol.uint8), index, {}
+    return ClipsRead(to_uint8(out[: len(index)], protocol.uint8), index)
 
   of = {
     "model": model,
@@ -271,11 +281,13 @@ def of_reconstructions(
   """What `reconstruct`, uint8 to float, makes of the originals."""
 
   def read(index):
-    video, kept, failures = originals.read(index)
-    if len(kept):
-      full = video[np.arange(batch_size) % len(video)]
-      video = to_uint8(reconstruct(full)[: len(kept)], protocol.uint8)
-    return video, kept, failures
+    original = originals.read(index)
+    count = len(original.index)
+    if not count:
+      return original
+    full = original.video[np.arange(batch_size) % count]
+    video = to_uint8(reconstruct(full)[:count], protocol.uint8)
+    return dataclasses.replace(original, video=video)
 
   of = {
     "model": model,
@@ -283,6 +295,11 @@ def of_reconstructions(
     "uint8": protocol.uint8,
   }
   return Clips(originals.num, of, read, originals.names)
+
+
+def _stacked(videos: list[np.ndarray]) -> np.ndarray:
+  """uint8 (B, T, H, W, 3), of no clips as well."""
+  return np.stack(videos) if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
 
 
 def to_uint8(video: np.ndarray, rule: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from evaluation.protocols import networks
 from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
+from models.features import networks as feature_networks
 from models.features import resize
 from storage import parts as parts_lib
 
@@ -74,9 +75,9 @@ class Work:
     """Features of clips; `side` is "made" or "real"."""
 
     def make(index):
-      video, kept, failures = clips.read(index)
-      rows = self._extract(video) if len(kept) else {}
-      return parts_lib.Part(kept, rows, failures)
+      read = clips.read(index)
+      rows = self._extract(read.video) if len(read.index) else {}
+      return parts_lib.Part(read.index, rows, read.failures)
 
     return self._rows(self._of(clips, side), num, make)
 
@@ -97,31 +98,21 @@ class Work:
     video = video_BTHWC[:, : protocol.frames or None]
     if protocol.resize:
       video = _central_bilinear(video, protocol.resize)
-    return video[:, 0] if protocol.network == "inception" else video
-
-  def _pairs(self, made, real, index):
-    video, kept, failures = real.read(index)
-    output, also, others = made.read(index)
-    both = np.intersect1d(kept, also)
-    video, output = video[np.isin(kept, both)], output[np.isin(also, both)]
-    if video.shape != output.shape:
-      raise ValueError(
-        f"originals {video.shape[1:4]} and reconstructions"
-        f" {output.shape[1:4]} (frames, height, width) must be of one shape"
-      )
-    return video, output, both, {**failures, **others}
+    takes_images = feature_networks.NETWORKS[protocol.network].ndim == 4
+    return video[:, 0] if takes_images else video
 
   def pixels(self, made: Clips, real: Clips, num: int) -> parts_lib.Rows:
     """Scores of each clip against its original."""
 
     def make(index):
-      video, output, kept, failures = self._pairs(made, real, index)
+      original, output = _pairs(real.read(index), made.read(index))
       rows = {}
-      if len(kept):
-        rows = measures.pixel_scores(video, output)
+      if len(output.index):
+        rows = measures.pixel_scores(original.video, output.video)
         if self.network is not None:
-          rows["lpips"] = self.network(video, output)
-      return parts_lib.Part(kept, rows, failures)
+          rows["lpips"] = self.network(original.video, output.video)
+      failures = {**original.failures, **output.failures}
+      return parts_lib.Part(output.index, rows, failures)
 
     of = {**self._of(made, "made"), "originals": real.of}
     return self._rows(of, num, make)
@@ -132,11 +123,13 @@ class Work:
       raise ValueError("--protocol=codebook needs the workdir of a tokenizer")
 
     def make(index):
-      video, kept, failures = real.read(index)
-      ids = self.model.encode(video).reshape(len(kept), -1)
-      rows = {"ids": ids, "vocabulary": np.full((len(kept), 1), 0)}
-      rows["vocabulary"] += self.model.vocabulary
-      return parts_lib.Part(kept, rows, failures)
+      read = real.read(index)
+      count = len(read.index)
+      rows = {
+        "ids": self.model.encode(read.video).reshape(count, -1),
+        "vocabulary": np.full((count, 1), self.model.vocabulary),
+      }
+      return parts_lib.Part(read.index, rows, read.failures)
 
     return self._rows(self._of(made, "made"), num, make)
 
@@ -147,19 +140,38 @@ class Work:
     bits = self.model.bits()
 
     def make(index):
-      video, kept, failures = real.read(index)
-      ids, rows = self.model.encode(video), {}
+      read = real.read(index)
+      ids, rows = self.model.encode(read.video), {}
       for number, alpha in enumerate(protocol_table.ALPHAS):
         seed = (self.seed, int(index[0]), number)
         rng = np.random.default_rng(seed)
         output = self.model.decode(measures.perturb_ids(ids, bits, alpha, rng))
         pixels = clips_lib.to_uint8(output, self.protocol.uint8)
         rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
-      return parts_lib.Part(kept, rows, failures)
+      return parts_lib.Part(read.index, rows, read.failures)
 
     of = {**self._of(made, "made"), "alphas": protocol_table.ALPHAS}
     of |= {"delta": protocol_table.DELTA, "seed": self.seed}
     return self._rows(of, num, make)
+
+
+def _pairs(
+  original: clips_lib.ClipsRead, output: clips_lib.ClipsRead
+) -> tuple[clips_lib.ClipsRead, clips_lib.ClipsRead]:
+  """Those clips of both that both could read."""
+  both = np.intersect1d(original.index, output.index)
+  original, output = (
+    dataclasses.replace(
+      side, video=side.video[np.isin(side.index, both)], index=both
+    )
+    for side in (original, output)
+  )
+  if original.video.shape != output.video.shape:
+    raise ValueError(
+      f"originals {original.video.shape[1:4]} and reconstructions"
+      f" {output.video.shape[1:4]} (frames, height, width) must be of one shape"
+    )
+  return original, output
 
 
 def _central_bilinear(video_BTHWC: np.ndarray, size: int) -> np.ndarray:
@@ -179,12 +191,9 @@ def resize_rule(protocol: protocol_table.Protocol) -> str:
       f"central square, TF1 bilinear to {protocol.resize} x"
       f" {protocol.resize}, rounded to uint8"
     )
-  inside = {
-    "inception": "; inside: TF1 bilinear to 299, (x - 128) / 128",
-    "i3d": "; inside: TF1 bilinear to 224, 2 x / 255 - 1",
-    "c3d": "; inside: corner-aligned bilinear to 112",
-  }
-  return rule + inside.get(protocol.network, "")
+  if protocol.network:
+    rule += f"; inside: {feature_networks.NETWORKS[protocol.network].pixels}"
+  return rule
 
 
 def load_network(protocol: protocol_table.Protocol, weights: str | None):

@@ -14,41 +14,16 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from models import network
-from models.features import c3d
-from models.features import i3d
-from models.features import inception
 from models.features import networks as feature_networks
 from models.weights import readers
 from models.weights import safetensors_file
-
-# What each network gives, and its width.
-_DIMS = {
-  "inception": {k: inception.DIMS[k] for k in ("pool3", "spatial", "logits")},
-  "i3d": i3d.DIMS,
-  "c3d": c3d.DIMS,
-}
-_NDIM = {"inception": 4, "i3d": 5, "c3d": 5}
-_WHERE_TO_GET = {
-  "inception": (
-    "weights-inception-2015-12-05-6726825d.pth (from the releases of"
-    " https://github.com/toshas/torch-fidelity, v0.2.0)"
-  ),
-  "i3d": (
-    "i3d_pretrained_400.pt (of https://github.com/wilson1yan/VideoGPT) or the"
-    " variables of https://tfhub.dev/deepmind/i3d-kinetics-400/1"
-  ),
-  "c3d": (
-    "c3d_ucf101.flax (gs://magvit/metrics/inception_score, of"
-    " https://github.com/google-research/magvit)"
-  ),
-}
 
 
 class Extractor:
   """Features of batches, computed on all given devices.
 
   Attributes:
-    name: "inception", "i3d" or "c3d".
+    name: a key of `models.features.networks.NETWORKS`.
     weights_sha256: of the file of weights, in hexadecimal; results record it.
     dims: width of each of the features.
   """
@@ -63,7 +38,8 @@ class Extractor:
   ):
     self.name = name
     self.weights_sha256 = weights_sha256
-    self.dims = dict(_DIMS[name])
+    self.dims = dict(feature_networks.NETWORKS[name].dims)
+    self._ndim = feature_networks.NETWORKS[name].ndim
     self._num_devices = len(devices)
     self._largest = {}  # batch so far, by the shape of one example
     mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
@@ -89,8 +65,8 @@ class Extractor:
     a set is compiled no second time.
 
     Args:
-      batch: uint8 RGB, images (B, H, W, 3) or, for i3d and c3d, clips
-        (B, T, H, W, 3), of any size.
+      batch: uint8 RGB, images (B, H, W, 3) or clips (B, T, H, W, 3), as the
+        network takes them, of any size.
 
     Raises:
       ValueError: another dtype or shape, or a clip of the wrong length.
@@ -99,8 +75,8 @@ class Extractor:
       raise ValueError(
         f"{self.name} takes pixels as uint8 in [0, 255], not {batch.dtype}"
       )
-    if batch.ndim != _NDIM[self.name] or batch.shape[-1] != 3 or not len(batch):
-      expected = ("", "T, ")[_NDIM[self.name] - 4]
+    if batch.ndim != self._ndim or batch.shape[-1] != 3 or not len(batch):
+      expected = ("", "T, ")[self._ndim - 4]
       raise ValueError(
         f"{self.name} takes batches (B, {expected}H, W, 3), got {batch.shape}"
       )
@@ -122,20 +98,21 @@ def load(
   """The features of a network whose weights `models.weights.convert` wrote.
 
   Args:
-    name: "inception", "i3d" or "c3d".
+    name: a key of `models.features.networks.NETWORKS`.
     weights_path: the .safetensors file.
     devices: batches are divided among them; by default those of this process.
 
   Raises:
     ValueError: an unknown name, no file, or another network's weights.
   """
-  if name not in _DIMS:
-    raise ValueError(f"features {name!r} must be one of {sorted(_DIMS)}")
+  known = feature_networks.NETWORKS
+  if name not in known:
+    raise ValueError(f"features {name!r} must be one of {sorted(known)}")
   if not weights_path or not os.path.isfile(weights_path):
     raise ValueError(
       f"{weights_path!r} is no file, and the features of {name!r} need their"
-      f" weights: get {_WHERE_TO_GET[name]} and convert it once by python -m"
-      f" models.weights.convert --network={name} --input=FILE"
+      f" weights: get {known[name].where_to_get} and convert it once by"
+      f" python -m models.weights.convert --network={name} --input=FILE"
       f" --output={name}.safetensors"
     )
   net, abstract = feature_networks.define(name)

@@ -38,6 +38,7 @@ from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.clips import of_path
 from evaluation.protocols.scored_model import ScoredModel
+from models.features import networks as feature_networks
 from models.weights import readers
 from storage import npz
 from storage import parts as parts_lib
@@ -45,12 +46,8 @@ from storage import parts as parts_lib
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "flax", "numpy", "scipy", "pillow", "av")
-_PART = {"inception": 64, "i3d": 8, "c3d": 8, "": 8}  # clips, without a model
-_WIDTHS = {"": 2048, "_s": 2023}  # of published statistics, by suffix
-_STATISTICS = {  # suffixes that a measure reads
-  "image_suite": ("", "_s"),
-  "fvd": ("",),
-}
+_CLIPS_AT_ONCE = 8  # without a model, and without a feature network
+_READ_STATISTICS = ("image_suite", "fvd")  # measures that can without clips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +120,12 @@ class _Run:
     self._folds = request.folds or protocol.folds
     self._num = self._choose_num()
     self._gaussians, self._reference = self._read_reference()
-    self._part = _PART[protocol.network]
+    self._part = _CLIPS_AT_ONCE
     if self._model is not None:
       self._part = self._model.batch_size
+    elif protocol.network:
+      network = feature_networks.NETWORKS[protocol.network]
+      self._part = network.clips_at_once
 
   def _choose_num(self) -> int:
     """Made clips of each fold."""
@@ -158,14 +158,15 @@ class _Run:
     held = npz.names(path)
     gaussians = {}
     if "mu" in held:
-      if protocol.measure not in _STATISTICS:
+      if protocol.measure not in _READ_STATISTICS:
         raise ValueError(
           f"--reference={path} holds statistics, and {protocol.name} needs the"
           " clips themselves"
         )
-      for suffix in _STATISTICS[protocol.measure]:
-        width = 400 if protocol.network == "i3d" else _WIDTHS[suffix]
+      network = feature_networks.NETWORKS[protocol.network]
+      for suffix, feature in network.statistics.items():
         if f"mu{suffix}" in held or not suffix:
+          width = network.dims[feature]
           gaussians[suffix] = frechet.load(path, suffix, width)
     if "arr_0" in held:
       return gaussians, of_path(path, protocol, "reference")

@@ -5,10 +5,13 @@ google-research/magvit (`train_lib/inception_score.py`): channels in the order
 blue, green, red; frames of 112 x 112 by Chainer's resize; a mean clip.
 """
 
+import re
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from models.features import feature_network
 from models.features import resize
 from models.tokenizer import convolution
 
@@ -80,3 +83,22 @@ class C3D(nnx.Module):
       convolution.valid_conv(x_BTHWC, conv.kernel[...], (1, 1, 1))
       + conv.bias[...]
     )
+
+
+NETWORK = feature_network.FeatureNetwork(
+  make=C3D,
+  dims=DIMS,
+  ndim=5,
+  clips_at_once=8,
+  pixels="corner-aligned bilinear to 112",
+  where_to_get="c3d_ucf101.flax (gs://magvit/metrics/inception_score, of"
+  " https://github.com/google-research/magvit)",
+  sources={
+    # No such file has been seen: the names are inferred, and a file that has
+    # others is refused.
+    "torch": feature_network.Source(
+      lambda ours: re.sub(r"kernel$", "weight", ours), torch_layout=True
+    ),
+    "magvit": feature_network.Source(lambda ours: ours.replace(".", "/")),
+  },
+)

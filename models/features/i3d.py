@@ -7,12 +7,14 @@ names of the state dict i3d_pretrained_400.pt.
 """
 
 from collections.abc import Sequence
+import re
 
 from flax import nnx
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from models.features import feature_network
 from models.features import resize
 from models.tokenizer import convolution
 
@@ -167,3 +169,97 @@ def max_pool(
     for tap in taps[1:]:
       x_BTHWC = jnp.maximum(x_BTHWC, tap)
   return x_BTHWC
+
+
+# Branches of I3D's blocks as TensorFlow and as hassony2's port names them.
+_BRANCHES = {
+  "b0": ("Branch_0/Conv3d_0a_1x1", "branch_0"),
+  "b1a": ("Branch_1/Conv3d_0a_1x1", "branch_1.0"),
+  "b1b": ("Branch_1/Conv3d_0b_3x3", "branch_1.1"),
+  "b2a": ("Branch_2/Conv3d_0a_1x1", "branch_2.0"),
+  "b2b": ("Branch_2/Conv3d_0b_3x3", "branch_2.1"),
+  "b3b": ("Branch_3/Conv3d_0b_1x1", "branch_3.1"),
+}
+
+
+def _torch_name(ours: str) -> str:
+  if ours.startswith("logits."):
+    return f"logits.conv3d.{_WEIGHT_OR_BIAS[ours.split('.')[1]]}"
+  return feature_network.rename(
+    ours, lambda x: x, feature_network.torch_leaves(".conv3d", ".bn")
+  )
+
+
+def _i3dpt_name(ours: str) -> str:
+  if ours.startswith("logits."):
+    return f"conv3d_0c_1x1.conv3d.{_WEIGHT_OR_BIAS[ours.split('.')[1]]}"
+
+  def unit(layer):
+    block, *branch = layer.split(".")
+    return ".".join([block.lower(), *(_BRANCHES[x][1] for x in branch)])
+
+  return feature_network.rename(
+    ours, unit, feature_network.torch_leaves(".conv3d", ".batch3d")
+  )
+
+
+def _tensorflow_hub_name(ours: str) -> str:
+  name = _tensorflow_name(ours)
+  # A slip of the original, in this one block.
+  name = name.replace(
+    "Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3"
+  )
+  return f"RGB/inception_i3d/{name}"
+
+
+def _magvit_name(ours: str) -> str:
+  name = _tensorflow_name(ours)
+  name = re.sub(r"(Branch_\d|Logits)/", r"\1.", name)
+  return re.sub(r"/w$", "/kernel", re.sub(r"/b$", "/bias", name))
+
+
+def _tensorflow_name(ours: str) -> str:
+  if ours.startswith("logits."):
+    leaf = {"kernel": "w", "bias": "b"}[ours.split(".")[1]]
+    return f"Logits/Conv3d_0c_1x1/conv_3d/{leaf}"
+
+  def unit(layer):
+    block, *branch = layer.split(".")
+    return "/".join([block, *(_BRANCHES[x][0] for x in branch)])
+
+  leaves = {
+    "kernel": "/conv_3d/w",
+    "bias": "/batch_norm/beta",
+    "mean": "/batch_norm/moving_mean",
+    "variance": "/batch_norm/moving_variance",
+  }
+  return feature_network.rename(ours, unit, leaves)
+
+
+_WEIGHT_OR_BIAS = {"kernel": "weight", "bias": "bias"}
+
+NETWORK = feature_network.FeatureNetwork(
+  make=I3D,
+  dims=DIMS,
+  ndim=5,
+  clips_at_once=8,
+  pixels="TF1 bilinear to 224, 2 x / 255 - 1",
+  where_to_get="i3d_pretrained_400.pt (of"
+  " https://github.com/wilson1yan/VideoGPT) or the variables of"
+  " https://tfhub.dev/deepmind/i3d-kinetics-400/1",
+  sources={
+    "torch": feature_network.Source(
+      _torch_name, torch_layout=True, unit_scales=True
+    ),
+    # No such file has been seen: the names are inferred, and a file that has
+    # others is refused.
+    "i3dpt": feature_network.Source(
+      _i3dpt_name, torch_layout=True, unit_scales=True
+    ),
+    "tensorflow_hub": feature_network.Source(
+      _tensorflow_hub_name, wide_norms=True
+    ),
+    "magvit": feature_network.Source(_magvit_name),
+  },
+  statistics={"": "logits"},
+)

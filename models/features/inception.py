@@ -7,6 +7,7 @@ pytorch-fid and torch-fidelity publish.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 from flax import nnx
@@ -14,6 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from models.features import feature_network
 from models.features import resize
 
 _SIZE = 299  # pixels of the graph's input
@@ -226,3 +228,65 @@ _POOLS = {
   "average": _average_pool,
   "max": lambda x_BHWC: _max_pool(x_BHWC, 1, "SAME"),
 }
+
+
+def _torch_name(ours: str) -> str:
+  if ours.startswith("fc."):
+    return ours.replace("kernel", "weight")
+  return feature_network.rename(
+    ours, lambda x: x, feature_network.torch_leaves(".conv", ".bn")
+  )
+
+
+def _tensorflow_name(ours: str) -> str:
+  if ours.startswith("fc."):
+    return {"fc.kernel": "softmax/weights", "fc.bias": "softmax/biases"}[ours]
+  leaves = {
+    "kernel": "/conv2d_params",
+    "scale": "/batchnorm/gamma",
+    "bias": "/batchnorm/beta",
+    "mean": "/batchnorm/moving_mean",
+    "variance": "/batchnorm/moving_variance",
+  }
+  return feature_network.rename(ours, lambda x: _tensorflow_scopes()[x], leaves)
+
+
+@functools.cache
+def _tensorflow_scopes() -> dict[str, str]:
+  """Of each layer of Inception, its scope in the graph of 2015.
+
+  Layers, blocks and branches are counted ("conv", "conv_1"); a branch of a
+  single convolution, not after a pool, has no scope of its own.
+  """
+  numbered = lambda name, i: f"{name}_{i}" if i else name
+  scopes = {name: numbered("conv", i) for i, (name, *_) in enumerate(STEM)}
+  for i, (block, (_, _, branches)) in enumerate(BLOCKS.items()):
+    towers = 0
+    for branch, chain in branches.items():
+      scope = numbered("mixed", i)
+      if len(chain) > 1 or branch == "branch_pool":
+        scope += f"/{numbered('tower', towers)}"
+        towers += 1
+      for j, (names, _) in enumerate(named_layers(branch, chain)):
+        if len(names) > 1:  # side by side
+          for k, name in enumerate(names):
+            scopes[f"{block}.{name}"] = f"{scope}/mixed/{numbered('conv', k)}"
+        else:
+          scopes[f"{block}.{names[0]}"] = f"{scope}/{numbered('conv', j)}"
+  return scopes
+
+
+NETWORK = feature_network.FeatureNetwork(
+  make=InceptionV3,
+  dims={name: DIMS[name] for name in ("pool3", "spatial", "logits")},
+  ndim=4,
+  clips_at_once=64,
+  pixels="TF1 bilinear to 299, (x - 128) / 128",
+  where_to_get="weights-inception-2015-12-05-6726825d.pth (from the releases of"
+  " https://github.com/toshas/torch-fidelity, v0.2.0)",
+  sources={
+    "torch": feature_network.Source(_torch_name, torch_layout=True),
+    "tensorflow": feature_network.Source(_tensorflow_name),
+  },
+  statistics={"": "pool3", "_s": "spatial"},
+)

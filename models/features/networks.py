@@ -7,18 +7,19 @@ import jax
 
 from models import network
 from models.features import c3d
+from models.features import feature_network
 from models.features import i3d
 from models.features import inception
 
-NETWORKS = {
-  "inception": inception.InceptionV3,
-  "i3d": i3d.I3D,
-  "c3d": c3d.C3D,
+NETWORKS: dict[str, feature_network.FeatureNetwork] = {
+  "inception": inception.NETWORK,
+  "i3d": i3d.NETWORK,
+  "c3d": c3d.NETWORK,
 }
 
 
 @functools.cache
 def define(name: str) -> tuple[network.Network, Any]:
   """A network and the shapes of its parameters; uses no device."""
-  net = network.define(lambda rngs: NETWORKS[name](rngs=rngs))
+  net = network.define(lambda rngs: NETWORKS[name].make(rngs=rngs))
   return net, jax.eval_shape(lambda: net.init(jax.random.key(0)))

@@ -11,8 +11,8 @@ Sources are .pth and .pt files, which need torch (`pip install torch`), or the
 same tensors as .safetensors or .npz, which do not. Every tensor of a source is
 used or listed as ignored; anything else is refused by name. For lpips_vgg,
 --input may also be the state dict of the `lpips` package's own network, which
-has trunk and heads. The kinds of files of inception, i3d and c3d, among them
-TensorFlow's, are those of `models/weights/feature_networks.py`.
+has trunk and heads. The kinds of files of the feature networks (inception, i3d,
+c3d), among them TensorFlow's, stand with each in `models/features/`.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def convert(
   """Writes the .safetensors file of a network, which `pretrained.load` reads.
 
   Args:
-    network: "resnet50", "lpips_vgg", "inception", "i3d" or "c3d".
+    network: "resnet50", "lpips_vgg", or one of `models.features.networks`.
     input_path: its published weights; of lpips_vgg torchvision's VGG-16.
     output_path: the file to write; it must not exist.
     lin_path: of lpips_vgg, the v0.1 heads; None where the input has them.

@@ -3,6 +3,8 @@
 The real networks are in tests/models/features/networks_test.py.
 """
 
+import dataclasses
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,8 @@ class _Tiny(nnx.Module):
 @pytest.fixture
 def path(tmp_path, monkeypatch):
   """A file of weights for the tiny network, in Inception's place."""
-  monkeypatch.setitem(feature_networks.NETWORKS, "inception", _Tiny)
+  tiny = dataclasses.replace(feature_networks.NETWORKS["inception"], make=_Tiny)
+  monkeypatch.setitem(feature_networks.NETWORKS, "inception", tiny)
   feature_networks.define.cache_clear()
   file = str(tmp_path / "inception.safetensors")
   weight = np.array([1.0, 10.0, 100.0], np.float32)

@@ -17,6 +17,7 @@ from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.scoring import model as scored_model
 from magvit.workdir import folder as workdir_lib
+from models.features import networks as feature_networks
 
 
 class _Network:
@@ -88,7 +89,10 @@ def test_someone_elses_samples_against_someone_elses_reference(tmp_path):
 
 
 def test_published_statistics_as_reference(tmp_path, monkeypatch):
-  monkeypatch.setattr(protocol_run, "_WIDTHS", {"": 4, "_s": 3})
+  narrow = dataclasses.replace(
+    feature_networks.NETWORKS["inception"], dims={"pool3": 4, "spatial": 3}
+  )
+  monkeypatch.setitem(feature_networks.NETWORKS, "inception", narrow)
   made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
   features = _Network()(_pixels(0, 70, 4, 4, 3))
   stats = {

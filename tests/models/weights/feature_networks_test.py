@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import safetensors
 
+from models.features import networks as feature_networks
 from models.weights import convert
 from models.weights import feature_networks as feature_weights
 from models.weights import readers
 
 _KINDS = [
   (network, kind)
-  for network, kinds in feature_weights.SOURCES.items()
-  for kind in kinds
+  for network, facts in feature_networks.NETWORKS.items()
+  for kind in facts.sources
 ]
 _COUNTS = {  # of the published files, scales of ones aside
   "inception": 472,
@@ -80,7 +81,7 @@ _NAMES = {
 def _published(network, kind):
   """Every tensor 1, and no memory for it."""
   shapes = feature_weights.their_shapes(network, kind)
-  if feature_weights.SOURCES[network][kind].unit_scales:
+  if feature_networks.NETWORKS[network].sources[kind].unit_scales:
     shapes |= {
       re.sub(r"bias$", "weight", name): shape
       for name, shape in shapes.items()
@@ -109,7 +110,7 @@ def test_names_and_shapes_are_the_published_ones(network, kind):
 )
 def test_every_kind_of_file_gives_the_same_weights(network, kind):
   """Layouts and names: each kind is made from ours, and gives them back."""
-  source = feature_weights.SOURCES[network][kind]
+  source = feature_networks.NETWORKS[network].sources[kind]
   tensors = dict(_published(network, kind))
   ours = {}
   for i, (name, shape) in enumerate(

@@ -1,0 +1,88 @@
+"""Facts about a feature network, and how published files name its tensors.
+
+A new network is a file with its module and a `FeatureNetwork`, and a line in
+networks.py.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+
+from flax import nnx
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """How a published file names and lays out the tensors of a network."""
+
+  name: Callable[[str], str]  # from our name of a tensor to the file's
+  torch_layout: bool = False  # outputs and inputs first; else as ours
+  wide_norms: bool = False  # batch norms of shape (1, 1, 1, 1, C)
+  # Scales of batch norms, by the names of their shifts: all 1, for I3D's have
+  # none.
+  unit_scales: bool = False
+
+  def shape(self, ours: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if self.torch_layout and ours == "x_offset":  # a clip: channels first
+      return (shape[-1], *shape[:-1])
+    if self.torch_layout and len(shape) > 1:
+      return (*shape[:-3:-1], *shape[:-2])
+    if self.wide_norms and len(shape) == 1 and not ours.startswith("logits"):
+      return (1, 1, 1, 1, *shape)
+    return shape
+
+  def to_ours(
+    self, ours: str, tensor: np.ndarray, shape: tuple[int, ...]
+  ) -> np.ndarray:
+    if self.torch_layout and ours == "x_offset":
+      tensor = np.moveaxis(tensor, 0, -1)
+    elif self.torch_layout and tensor.ndim > 1:
+      tensor = np.moveaxis(tensor, (1, 0), (-2, -1))
+    return np.ascontiguousarray(tensor.reshape(shape), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNetwork:
+  """Facts about a network whose features metrics compare.
+
+  make: the module, as make(rngs=...); called with pixels in [0, 255], it gives
+    features by name.
+  dims: width of each feature that metrics read.
+  ndim: dimensions of a batch: 4 of images (B, H, W, 3), 5 of clips.
+  clips_at_once: clips that are read and kept at a time where nothing else
+    decides.
+  pixels: what the network does to its input before the first layer.
+  where_to_get: the published files, for the error that weights are missing.
+  sources: how each kind of published file names the tensors.
+  statistics: the feature of published statistics of real clips, by the suffix
+    of "mu" and "sigma" in their file; none where nobody publishes them.
+  """
+
+  make: Callable[..., nnx.Module]
+  dims: Mapping[str, int]
+  ndim: int
+  clips_at_once: int
+  pixels: str
+  where_to_get: str
+  sources: Mapping[str, Source]
+  statistics: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def rename(
+  ours: str, unit: Callable[[str], str], leaves: Mapping[str, str]
+) -> str:
+  """Our name of a tensor, its layer renamed by `unit`, its leaf by `leaves`."""
+  layer, leaf = ours.rsplit(".", 1)
+  return unit(layer) + leaves[leaf]
+
+
+def torch_leaves(conv: str, norm: str) -> dict[str, str]:
+  """Names of a convolution's and a batch norm's tensors in a state dict."""
+  return {
+    "kernel": f"{conv}.weight",
+    "scale": f"{norm}.weight",
+    "bias": f"{norm}.bias",
+    "mean": f"{norm}.running_mean",
+    "variance": f"{norm}.running_var",
+  }
