@@ -4,6 +4,7 @@ They know no algorithm, no data set and no checkpoint. Clips are uint8
 (B, T, H, W, 3); what predict functions return is float in [0, 1].
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 import dataclasses
@@ -17,7 +18,6 @@ from evaluation.metrics import digit_judge
 from evaluation.metrics import frames as frame_metrics
 from evaluation.metrics import frechet
 from evaluation.metrics import lpips as lpips_lib
-from evaluation.show import pictures
 from storage import files
 
 # clips uint8 -> {"video": float, "ids": int, "codebook_entropy": float, ...}
@@ -54,40 +54,31 @@ def evaluate_reconstruction(
   protocol: dict[str, Any],
   lpips: lpips_lib.Lpips | None = None,
 ) -> list[Result]:
-  """PSNR and SSIM of reconstructed clips, and the use of the codebook.
+  """Scores of reconstructed clips, and the use of the codebook.
 
-  MS-SSIM, too, where frames are large enough for it, and LPIPS if it is given.
-
-  `batches` are (clips, how many of them count), as `pipeline.eval_batches`
-  makes them.
+  Scores are those of `frames.FRAME_METRICS` that frames are large enough for,
+  LPIPS if it is given. `batches` are (clips, how many of them count), as
+  `pipeline.eval_batches` makes them.
   """
-  psnr, ssim, ids, others = [], [], [], {"ms_ssim": [], "lpips": []}
+  values, ids = collections.defaultdict(list), []
+  networks = {} if lpips is None else {"lpips": lpips}
   for video, count in batches:
     output = reconstruct(video)
     real = video[:count] / np.float64(255.0)
     fake = output["video"][:count]
-    psnr.append(frame_metrics.psnr(real, fake))
-    ssim.append(frame_metrics.ssim(real, fake, "rgb"))
+    scored = frame_metrics.scores("evaluation", real, fake, networks)
+    for name, score in scored.items():
+      values[name].append(score)
     ids.append(output["ids"][:count])
-    if min(real.shape[2:4]) >= frame_metrics.MS_SSIM_MIN_SIZE:
-      others["ms_ssim"].append(frame_metrics.ms_ssim(real, fake))
-    if lpips is not None:
-      pixels = pictures.to_uint8(fake)
-      others["lpips"].append(lpips(video[:count], pixels))
-  psnr, ssim, ids = (np.concatenate(x) for x in (psnr, ssim, ids))
+  ids = np.concatenate(ids)
   scores = Result(
     "reconstruction",
-    {
-      "psnr": float(psnr.mean()),
-      "psnr_first_frame": float(psnr[:, 0].mean()),
-      "ssim": float(ssim.mean()),
-      **{k: float(np.concatenate(v).mean()) for k, v in others.items() if v},
-    },
+    {k: float(np.concatenate(v).mean()) for k, v in values.items()},
     {
       **protocol,
       "lpips_weights_sha256": lpips and lpips.weights_sha256,
-      "examples": len(psnr),
-      "frames": psnr.shape[1],
+      "examples": len(ids),
+      "frames": real.shape[1],
       "psnr": "dB per frame, mean over frames and clips",
       "ssim": "rgb, Gaussian 11, sigma 1.5, valid",
     },
@@ -135,6 +126,27 @@ def evaluate_class_samples(
       " clips (evaluation/metrics/digit_judge.py)",
     },
   )
+  distances = Result(
+    "frechet",
+    _class_distances(judge, real_video, fake),
+    {
+      **protocol,
+      "examples": len(label),
+      "real_examples": len(real_video),
+      "seed": seed,
+      "features": "appearance: hidden layer of the judge (64);"
+      " motion: centre of mass of each frame",
+      "form": "exact, float64, ddof 1",
+      "real_distance": "first half of the real clips against the second",
+    },
+  )
+  return [result, distances]
+
+
+def _class_distances(
+  judge: digit_judge.DigitJudge, real_video: np.ndarray, fake: np.ndarray
+) -> dict[str, float]:
+  """Fréchet distances of features, and of real ones among themselves."""
   # Real clips in the class proportions of the samples: the digits are nearly
   # balanced, and a distance should not count the rest.
   half = len(real_video) // 2
@@ -148,17 +160,7 @@ def evaluate_class_samples(
     distances[f"real_frechet_{name}_distance"] = frechet.distance(
       stats(real[name][:half]), stats(real[name][half:])
     )
-  protocol = {
-    **protocol,
-    "examples": len(label),
-    "real_examples": len(real_video),
-    "seed": seed,
-    "features": "appearance: hidden layer of the judge (64);"
-    " motion: centre of mass of each frame",
-    "form": "exact, float64, ddof 1",
-    "real_distance": "first half of the real clips against the second",
-  }
-  return [result, Result("frechet", distances, protocol)]
+  return distances
 
 
 def evaluate_completion(

@@ -1,17 +1,23 @@
-"""PSNR, SSIM, MS-SSIM and codebook use, in numpy.
+"""Scores of frames: PSNR, SSIM, MS-SSIM; and codebook use; in numpy.
 
 Definitions as the tables use them: per frame, averaged over frames and clips.
 Videos are float arrays (B, T, H, W, 3) in [0, 1]. Everything is computed in
 float64, some frames at a time: memory does not grow with their number.
+
+A new score of frames is a line in `FRAME_METRICS`.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import functools
 
 import numpy as np
 from scipy import ndimage
 
 PSNR_CAP = 100.0  # dB, for frames without any error
 SSIM_MODES = ("rgb", "magvit_gray", "reflect", "uniform7")
+SSIM_MIN_SIZE = 11  # pixels: the window
 MS_SSIM_MIN_SIZE = 161  # pixels: the window, at a sixteenth of the size
 
 _GRAY = np.array([0.2125, 0.7154, 0.0721])
@@ -22,6 +28,74 @@ _VALUES_AT_ONCE = 2**20  # of each video
 _GAUSSIAN = np.exp(-np.square(np.arange(-5, 6)) / (2 * 1.5**2))
 _GAUSSIAN /= _GAUSSIAN.sum()
 _UNIFORM = np.full(7, 1 / 7)
+
+# Two videos, float (B, T, H, W, 3) in [0, 1], to (B, T), or (B, 1) of clips.
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# The held-out scores of training, the protocol `reconstruction`, the user's own
+# files, the compression study, and the cards of the report.
+PLACES = ("evaluation", "protocol", "files", "study", "headline")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameMetric:
+  """A score of each frame of a video against that of another.
+
+  label, unit, digits: how people read it, and to how many decimals.
+  score: None where a network computes it, whose weights are the user's.
+  smallest: pixels that the shorter side of a frame needs.
+  lower_is_better: as of a distance.
+  places: which of PLACES have it.
+  """
+
+  label: str
+  score: Score | None
+  unit: str = ""
+  digits: int = 3
+  smallest: int = 1
+  lower_is_better: bool = False
+  places: tuple[str, ...] = PLACES
+
+  @property
+  def form(self) -> str:
+    """A format of values, with the unit."""
+    return f"{{:.{self.digits}f}} {self.unit}".rstrip()
+
+  @property
+  def title(self) -> str:
+    """A title of plots: "PSNR, dB"."""
+    title = f"{self.label}, {self.unit}" if self.unit else self.label
+    return f"{title} (lower is better)" if self.lower_is_better else title
+
+
+def at(place: str) -> dict[str, FrameMetric]:
+  """The metrics of a place by name, in their order."""
+  return {
+    name: metric
+    for name, metric in FRAME_METRICS.items()
+    if place in metric.places
+  }
+
+
+def scores(
+  place: str,
+  video_BTHWC: np.ndarray,
+  output_BTHWC: np.ndarray,
+  networks: Mapping[str, Score] | None = None,
+) -> dict[str, np.ndarray]:
+  """Scores by name, (B, T) each, of a place's metrics that the frames fit.
+
+  Args:
+    place: one of PLACES.
+    video_BTHWC: float in [0, 1].
+    output_BTHWC: the same shape and range.
+    networks: by name, the metrics that need one; others of them are left out.
+  """
+  computed = {}
+  for name, metric in at(place).items():
+    score = metric.score or (networks or {}).get(name)
+    if score is not None and min(video_BTHWC.shape[2:4]) >= metric.smallest:
+      computed[name] = score(video_BTHWC, output_BTHWC)
+  return computed
 
 
 def psnr(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
@@ -120,6 +194,45 @@ def ms_ssim(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
     return product_FC.mean(1)
 
   return _per_frame(of_frames, video_BTHWC, output_BTHWC)
+
+
+def _first_frame_psnr(
+  video_BTHWC: np.ndarray, output_BTHWC: np.ndarray
+) -> np.ndarray:
+  return psnr(video_BTHWC[:, :1], output_BTHWC[:, :1])
+
+
+_RESULTS = ("evaluation", "protocol")
+FRAME_METRICS = {
+  "psnr": FrameMetric("PSNR", psnr, unit="dB", digits=2),
+  "psnr_first_frame": FrameMetric(
+    "PSNR of first frames", _first_frame_psnr, "dB", 2, places=_RESULTS
+  ),
+  "ssim": FrameMetric(
+    "SSIM",
+    ssim,
+    smallest=SSIM_MIN_SIZE,
+    places=("evaluation", "files", "headline"),
+  ),
+  **{
+    f"ssim_{mode}": FrameMetric(
+      f"SSIM, {mode}",
+      functools.partial(ssim, mode=mode),
+      smallest=SSIM_MIN_SIZE,
+      places=("protocol",),
+    )
+    for mode in SSIM_MODES
+  },
+  "ms_ssim": FrameMetric(
+    "MS-SSIM", ms_ssim, smallest=MS_SSIM_MIN_SIZE, places=(*_RESULTS, "study")
+  ),
+  "lpips": FrameMetric(
+    "LPIPS",
+    None,
+    lower_is_better=True,
+    places=(*_RESULTS, "study", "headline"),
+  ),
+}
 
 
 def _luminance_and_contrast(

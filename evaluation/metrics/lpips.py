@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 
+from evaluation.show import pictures
 from models.features import perceptual
 from models.weights import readers
 
@@ -25,9 +26,13 @@ class Lpips:
   def __call__(
     self, video_BTHWC: np.ndarray, output_BTHWC: np.ndarray
   ) -> np.ndarray:
-    """float32 (B, 1) of two uint8 videos; frames of one clip at a time."""
+    """float32 (B, 1) of two videos; frames of one clip at a time.
+
+    Pixels are uint8, or float in [0, 1] that is rounded to it.
+    """
     values = []
-    for pair in zip(video_BTHWC, output_BTHWC, strict=True):
+    videos = (pictures.to_uint8(x) for x in (video_BTHWC, output_BTHWC))
+    for pair in zip(*videos, strict=True):
       frames = (np.float32(x) / np.float32(255.0) for x in pair)
       values.append(np.asarray(self._distance(*frames)).mean())
     return np.asarray(values, np.float32)[:, None]

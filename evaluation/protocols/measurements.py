@@ -108,9 +108,7 @@ class Work:
       original, output = _pairs(real.read(index), made.read(index))
       rows = {}
       if len(output.index):
-        rows = measures.pixel_scores(original.video, output.video)
-        if self.network is not None:
-          rows["lpips"] = self.network(original.video, output.video)
+        rows = measures.pixel_scores(original.video, output.video, self.network)
       failures = {**original.failures, **output.failures}
       return parts_lib.Part(output.index, rows, failures)
 

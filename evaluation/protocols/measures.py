@@ -132,20 +132,18 @@ def pixels(protocol, made, real) -> dict[str, float]:
 
 
 def pixel_scores(
-  video_BTHWC: np.ndarray, output_BTHWC: np.ndarray
+  video_BTHWC: np.ndarray,
+  output_BTHWC: np.ndarray,
+  lpips: frame_metrics.Score | None = None,
 ) -> dict[str, np.ndarray]:
   """Scores of each clip, mean over its frames, (B, 1); pixels are uint8.
 
-  SSIM in every convention whose window fits, MS-SSIM where frames are large.
+  Those of `frames.FRAME_METRICS` that frames are large enough for, LPIPS if it
+  is given.
   """
   real, fake = (x / np.float64(255.0) for x in (video_BTHWC, output_BTHWC))
-  scores = {"psnr": frame_metrics.psnr(real, fake)}
-  scores["psnr_first_frame"] = scores["psnr"][:, :1]
-  smallest = min(real.shape[2:4])
-  for mode in frame_metrics.SSIM_MODES if smallest >= 11 else ():
-    scores[f"ssim_{mode}"] = frame_metrics.ssim(real, fake, mode)
-  if smallest >= frame_metrics.MS_SSIM_MIN_SIZE:
-    scores["ms_ssim"] = frame_metrics.ms_ssim(real, fake)
+  networks = {} if lpips is None else {"lpips": lpips}
+  scores = frame_metrics.scores("protocol", real, fake, networks)
   return {k: v.mean(1, keepdims=True) for k, v in scores.items()}
 
 

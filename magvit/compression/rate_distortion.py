@@ -15,12 +15,8 @@ from matplotlib import ticker
 import numpy as np
 
 from evaluation.metrics import bd_rate
+from evaluation.metrics import frames as frame_metrics
 
-METRICS = {  # name -> (title, whether lower is better)
-  "psnr": ("PSNR, dB", False),
-  "ms_ssim": ("MS-SSIM", False),
-  "lpips": ("LPIPS (lower is better)", True),
-}
 Curves = dict[str, list[dict[str, Any]]]
 
 
@@ -33,8 +29,8 @@ def mean_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
     for point in dict.fromkeys(row["point"] for row in of_curve):
       of_point = [row for row in of_curve if row["point"] == point]
       mean = {"point": point, "videos": len(of_point)}
-      for name in ("bpp", *METRICS):
-        values = [row[name] for row in of_point]
+      for name in ("bpp", *frame_metrics.at("study")):
+        values = [row.get(name) for row in of_point]
         mean[name] = None if None in values else float(np.mean(values))
       points.append(mean)
     curves[curve] = sorted(points, key=lambda mean: mean["bpp"])
@@ -44,7 +40,7 @@ def mean_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
 def compare(curves: Curves) -> dict[str, dict[str, Any]]:
   """metric -> "A against B" -> BD-rate of each pair, or why there is none."""
   results = {}
-  for metric, (_, lower_is_better) in METRICS.items():
+  for metric, facts in frame_metrics.at("study").items():
     if not _measured(curves, metric):
       continue
     pairs = results[metric] = {}
@@ -53,7 +49,7 @@ def compare(curves: Curves) -> dict[str, dict[str, Any]]:
         result = bd_rate.bd_rate(
           _points(curves[anchor], metric),
           _points(curves[name], metric),
-          lower_is_better,
+          facts.lower_is_better,
         )
       except ValueError as error:
         pairs[f"{name} against {anchor}"] = {"none": str(error)}
@@ -68,7 +64,7 @@ def compare(curves: Curves) -> dict[str, dict[str, Any]]:
 def at_rate(curves: Curves, bpp: float) -> dict[str, dict[str, Any]]:
   """metric -> curve -> value at a rate, or why there is none."""
   results = {}
-  for metric in METRICS:
+  for metric in frame_metrics.at("study"):
     if not _measured(curves, metric):
       continue
     values = results[metric] = {}
@@ -82,7 +78,11 @@ def at_rate(curves: Curves, bpp: float) -> dict[str, dict[str, Any]]:
 
 def plot(curves: Curves) -> bytes:
   """PNG: a panel a metric, over bits per pixel on a logarithmic axis."""
-  metrics = [name for name in METRICS if _measured(curves, name)]
+  metrics = {
+    name: metric
+    for name, metric in frame_metrics.at("study").items()
+    if _measured(curves, name)
+  }
   fig = figure.Figure(figsize=(5.2 * len(metrics), 4.4), layout="constrained")
   for axes, metric in zip(
     np.atleast_1d(fig.subplots(1, len(metrics))), metrics, strict=True
@@ -94,7 +94,7 @@ def plot(curves: Curves) -> bytes:
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(lambda bpp, _: f"{bpp:g}")
     axes.set_xlabel("bits per pixel")
-    axes.set_title(METRICS[metric][0], loc="left", fontsize=11)
+    axes.set_title(metrics[metric].title, loc="left", fontsize=11)
     axes.grid(color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

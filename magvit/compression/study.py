@@ -309,19 +309,20 @@ def _measure(contestant, video_THWC, rate, folder, distance) -> dict[str, Any]:
 
 
 def _scores(video_THWC, output_THWC, distance) -> dict[str, float | None]:
-  large = min(video_THWC.shape[1:3]) >= frame_metrics.MS_SSIM_MIN_SIZE
-  values = {"psnr": [], "ms_ssim": [], "lpips": []}
+  def lpips(*pair_1THWC):
+    real_THWC, fake_THWC = (jnp.asarray(x[0], jnp.float32) for x in pair_1THWC)
+    return np.asarray(distance(real_THWC, fake_THWC))[None]
+
+  networks = {} if distance is None else {"lpips": lpips}
+  values = {name: [] for name in frame_metrics.at("study")}
   for at in range(0, len(video_THWC), _FRAMES_AT_ONCE):
     pair = [
       video[None, at : at + _FRAMES_AT_ONCE] / np.float64(255)
       for video in (video_THWC, output_THWC)
     ]
-    values["psnr"] += frame_metrics.psnr(*pair)[0].tolist()
-    if large:
-      values["ms_ssim"] += frame_metrics.ms_ssim(*pair)[0].tolist()
-    if distance is not None:
-      pair = [jnp.asarray(video[0], jnp.float32) for video in pair]
-      values["lpips"] += np.asarray(distance(*pair)).tolist()
+    scores = frame_metrics.scores("study", *pair, networks)
+    for name, score_1T in scores.items():
+      values[name] += score_1T[0].tolist()
   return {k: float(np.mean(v)) if v else None for k, v in values.items()}
 
 

@@ -47,7 +47,6 @@ from storage import progress as progress_lib
 log = logging.getLogger(__name__)
 
 _SHOWN = 4  # files in the report
-_SMALLEST_SSIM = 11  # pixels: the window of SSIM
 _BAR = 2  # pixels between a pair: even, so that even widths stay even
 
 _PROTOCOL = {
@@ -208,7 +207,8 @@ def _reconstruct_file(
     os.path.join(workdir, "reconstructions", run, kind, target + suffix)
     for kind in ("reconstruction", "side_by_side")
   )
-  psnr, ssim, first_HWC = [], [], None
+  count, first_HWC = 0, None
+  scores = {name: [] for name in frame_metrics.at("files")}
   with contextlib.ExitStack() as stack:
     if media.kind == "video":
       writers = [
@@ -222,9 +222,10 @@ def _reconstruct_file(
         frame_HWC[None, None] / np.float64(255.0)
         for frame_HWC in (original_HWC, output_HWC)
       )
-      psnr.append(frame_metrics.psnr(real_BTHWC, fake_BTHWC).item())
-      if min(original_HWC.shape[:2]) >= _SMALLEST_SSIM:
-        ssim.append(frame_metrics.ssim(real_BTHWC, fake_BTHWC).item())
+      scored = frame_metrics.scores("files", real_BTHWC, fake_BTHWC)
+      for name, score in scored.items():
+        scores[name].append(score.item())
+      count += 1
       pair_HWC = pictures.side_by_side(
         [original_HWC[None, None], output_HWC[None, None]], _BAR
       )[0, 0]
@@ -236,19 +237,18 @@ def _reconstruct_file(
         pictures.write_png(alone, output_HWC, scale=1)
         pictures.write_png(beside, pair_HWC, scale=1)
   height, width = original_HWC.shape[:2]
-  padded = describe.padded_shape(tokenizer.config, (len(psnr), height, width))
+  padded = describe.padded_shape(tokenizer.config, (count, height, width))
   row = {
     "kind": media.kind,
     "coding": media.coding,
-    "frames": len(psnr),
+    "frames": count,
     "height": height,
     "width": width,
     "frame_rate": media.frame_rate and str(media.frame_rate),
     "padded_frames": padded[0],
     "padded_height": padded[1],
     "padded_width": padded[2],
-    "psnr": float(np.mean(psnr)),
-    "ssim": float(np.mean(ssim)) if ssim else None,
+    **{k: float(np.mean(v)) if v else None for k, v in scores.items()},
     "reconstruction": os.path.relpath(alone, workdir),
     "side_by_side": os.path.relpath(beside, workdir),
   }
@@ -258,10 +258,10 @@ def _reconstruct_file(
 def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
   """Over files. Not called "psnr": the headline is of held-out clips."""
   means = {}
-  for score in ("psnr", "ssim"):
-    values = [row[score] for row in rows if row[score] is not None]
+  for name in frame_metrics.at("files"):
+    values = [row[name] for row in rows if row[name] is not None]
     if values:
-      means[f"mean_{score}"] = float(np.mean(values))
+      means[f"mean_{name}"] = float(np.mean(values))
   return means
 
 
@@ -275,21 +275,31 @@ def _protocol(config) -> dict[str, Any]:
 
 
 def _scores_text(row: dict[str, Any]) -> str:
-  ssim = "" if row["ssim"] is None else f", SSIM {row['ssim']:.3f}"
-  return f"PSNR {row['psnr']:.2f} dB{ssim}"
+  return ", ".join(
+    f"{metric.label} {metric.form.format(row[name])}"
+    for name, metric in frame_metrics.at("files").items()
+    if row[name] is not None
+  )
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
   """Lines of the summary: a heading, then a file a line."""
   wide = max(4, *(len(row["file"]) for row in rows))
-  lines = [f"{'file':<{wide}} {'frames':>6} {'size':>11}  PSNR dB   SSIM"]
+  metrics = frame_metrics.at("files")
+  heads = {
+    k: f"  {f'{m.label} {m.unit}'.rstrip():>5}" for k, m in metrics.items()
+  }
+  lines = [
+    f"{'file':<{wide}} {'frames':>6} {'size':>11}" + "".join(heads.values())
+  ]
   for row in rows:
     size = f"{row['height']} x {row['width']}"
-    ssim = "-" if row["ssim"] is None else f"{row['ssim']:.3f}"
-    lines.append(
-      f"{row['file']:<{wide}} {row['frames']:>6} {size:>11}"
-      f"  {row['psnr']:>7.2f}  {ssim:>5}"
-    )
+    line = f"{row['file']:<{wide}} {row['frames']:>6} {size:>11}"
+    for name, metric in metrics.items():
+      value = row[name]
+      text = "-" if value is None else f"{value:.{metric.digits}f}"
+      line += f"{text:>{len(heads[name])}}"
+    lines.append(line)
   return lines
 
 
