@@ -25,6 +25,8 @@ _CLIP_FIELDS = (
   *("train_window", "train_crop", "short_videos", "short_side", "scale"),
   *("flip", "filter"),
 )
+# What decides, beside the weights, what a generator on tokens computes.
+DEFINING = ("algorithm", "transformer", "tasks", "condition_frames")
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
 
 
@@ -33,7 +35,7 @@ class Tokens:
   """A trained tokenizer, and the token grid of a generator's clips."""
 
   network_lib: network_lib.Network
-  params: Any  # the tokenizer's weights, for TrainState.frozen["generator"]
+  params: Any  # the tokenizer's weights, for TrainState.frozen["tokenizer"]
   sizes: geometry.Sizes
   latent_shape: tuple[int, int, int]  # (t, h, w)
   vocabulary: int
@@ -79,8 +81,13 @@ class Tokens:
     return jnp.clip(video, 0.0, 1.0)
 
 
-def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
-  """Reads the tokenizer of a generator's config.
+def open_tokenizer(
+  config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
+) -> Tokens:
+  """The tokenizer of a generator's config.
+
+  With `abstract` no weights are read, they are shapes alone, and
+  `tokenizer_workdir` may name a tokenizer's config (FILE:ARG) instead.
 
   Raises:
     ValueError: no tokenizer there, or clips that it rejects.
@@ -91,7 +98,9 @@ def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
       "tokenizer_workdir is empty: give the workdir of a trained tokenizer"
       " (--config.tokenizer_workdir=DIR)"
     )
-  tokens = describe_tokenizer(config, workdir_lib.read_config(workdir))
+  tokens = describe_tokenizer(config, tokenizer_config(workdir))
+  if abstract:
+    return tokens
   _, params = describe.restore_generator(workdir, mesh)
   return dataclasses.replace(tokens, params=params)
 
