@@ -8,7 +8,6 @@ from models.quantizers.bits import codes_to_ids as codes_to_ids
 from models.quantizers.bits import defactorize as defactorize
 from models.quantizers.bits import factorize as factorize
 from models.quantizers.bits import ids_to_codes as ids_to_codes
-from models.quantizers.build import build as build
 from models.quantizers.common import Quantized as Quantized
 from models.quantizers.finite_scalar import (
   FiniteScalarQuantizer as FiniteScalarQuantizer,

@@ -26,7 +26,7 @@ from magvit.workdir import weights as weights_lib
 from tests import tiny
 from tests import untrained
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 def _history(workdir):
