@@ -98,11 +98,18 @@ def open_tokenizer(
       "tokenizer_workdir is empty: give the workdir of a trained tokenizer"
       " (--config.tokenizer_workdir=DIR)"
     )
-  tokens = describe_tokenizer(config, tokenizer_config(workdir))
   if abstract:
-    return tokens
-  _, params = describe.restore_generator(workdir, mesh)
+    return describe_tokenizer(config, tokenizer_config(workdir))
+  tokens = describe_tokenizer(config, workdir_lib.read_config(workdir))
+  _, params = describe.restore_tokenizer(workdir, mesh)
   return dataclasses.replace(tokens, params=params)
+
+
+def tokenizer_config(name: str) -> ml_collections.ConfigDict:
+  """The config of a tokenizer's workdir, or FILE:ARG of one to be trained."""
+  if name.partition(":")[0].endswith(".py"):
+    return workdir_lib.read_config_file(name)
+  return workdir_lib.read_config(name)
 
 
 def describe_tokenizer(
@@ -113,7 +120,7 @@ def describe_tokenizer(
   Raises:
     ValueError: the config of something else, or clips that it rejects.
   """
-  if made_by.algorithm != "tokenizer":
+  if not describe.is_tokenizer(made_by):
     raise ValueError(
       f"tokenizer_workdir={config.tokenizer_workdir} holds {made_by.name!r},"
       " not a tokenizer"

@@ -1,14 +1,17 @@
 """--mode=evaluate: the usual scores of a workdir's model, or a protocol's."""
 
+import functools
+
 import ml_collections
 
 from evaluation.protocols import run as protocol_run
 from evaluation.protocols import table as protocol_table
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
+from magvit.scoring import held_out
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
-from magvit.training import loop
+from magvit.training import check
 from magvit.workdir import folder as workdir_lib
 
 
@@ -17,14 +20,14 @@ def run_offline(
 ) -> None:
   """Evaluates, samples or reconstructs with the newest checkpoint."""
   mesh = mesh_lib.make_mesh(config.mesh)
-  loop.check_config(config, mesh)
-  algorithm, params, step = trained_lib.open_trained(config, workdir, mesh)
+  check.check_config(config, mesh)
+  trained = trained_lib.open_trained(workdir, config, mesh)
   runs = {
-    "evaluate": loop.evaluate_all,
+    "evaluate": held_out.evaluate_all,
     "sample": scoring_pictures.sample,
     "reconstruct": scoring_pictures.reconstruct,
   }
-  runs[mode](config, workdir, mesh, algorithm, params, step)
+  runs[mode](trained)
 
 
 def score_protocol(
@@ -40,11 +43,9 @@ def score_protocol(
     config = config or stored
   opener = None
   if request.input is None:
-    opener = lambda: scored_model.open_model(
-      config,
-      workdir,
-      protocol_table.get(request.protocol),
-      trained_lib.open_trained,
+    protocol = protocol_table.get(request.protocol)
+    opener = functools.partial(
+      scored_model.open_model, workdir, config, protocol
     )
   protocol_run.score(workdir, request, config, opener)
   if workdir_lib.has_config(workdir):

@@ -100,13 +100,13 @@ def import_weights(
 def _read_export(folder: str):
   """(config, weights, "ema") of a tokenizer that --mode=export wrote."""
   config = workdir_lib.read_config(folder)
-  if config.algorithm != "tokenizer" or not exports.is_export(folder):
+  if not describe.is_tokenizer(config) or not exports.is_export(folder):
     raise ValueError(
       f"--input={folder} is not the export of a tokenizer: name the folder of"
       " one (a generator's holds it as tokenizer/). Other modes need no"
       " import: they read an export as --workdir"
     )
-  _, params = describe.restore_generator(folder, mesh_lib.local_mesh())
+  _, params = describe.restore_tokenizer(folder, mesh_lib.local_mesh())
   return config, params, "ema"
 
 

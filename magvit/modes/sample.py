@@ -37,6 +37,7 @@ from evaluation.show import mp4
 from evaluation.show import pictures
 from input_pipeline import pipeline
 from input_pipeline.decoding import media
+from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.generators import sampling
@@ -89,24 +90,25 @@ def sample(
     ValueError: a request that the model cannot serve, an input that cannot be
       read, or a folder of something else. Nothing was sampled.
   """
-  if config.algorithm == "tokenizer":
+  facts = trained_lib.find_algorithm(config).facts
+  if facts.kind != algorithm_lib.GENERATOR:
     raise ValueError(
-      f"--mode=sample needs the workdir of a generator, and {workdir} holds"
-      f" {config.name!r}"
+      f"--mode=sample needs the workdir of {algorithm_lib.GENERATOR}, and"
+      f" {workdir} holds {config.name!r}"
     )
   index = jax.process_index() if process_index is None else process_index
   count = jax.process_count() if process_count is None else process_count
   config = _with_settings(config, request)
-  labels = _Labels(config, request)
+  labels = _Labels(config, config[facts.section].num_classes, request)
   clips = _Clips(config, request)
   mesh = mesh_lib.local_mesh()
-  algorithm, params, step = trained_lib.open_trained(config, workdir, mesh)
+  trained = trained_lib.open_trained(workdir, config, mesh)
   folder = output or os.path.join(
     workdir, "samples", f"{request.task}_seed{request.seed}"
   )
   protocol = {
     **dataclasses.asdict(request),
-    "step": step,
+    "step": trained.step,
     "batch_size": config.batch_size,
     "sampling": json.loads(config.sampling.to_json()),
   }
@@ -116,7 +118,7 @@ def sample(
     log.info("%s is complete: nothing is left to do", archive)
     return
 
-  run = scored_model.sampler(config, mesh, algorithm, params)
+  run = scored_model.sampler(trained)
   parts = range(-(-request.num // config.batch_size))
   path_of = lambda part: os.path.join(folder, "parts", f"{part:06d}.npz")
   missing = [
@@ -162,8 +164,8 @@ def _with_settings(config, request: Request):
 class _Labels:
   """The class of each sample."""
 
-  def __init__(self, config, request: Request):
-    self._classes = config.transformer.num_classes
+  def __init__(self, config, num_classes: int, request: Request):
+    self._classes = num_classes
     self._only = None
     if request.label is None:
       return

@@ -8,6 +8,7 @@ tokenizer that made its tokens.
 
 import json
 import os
+import runpy
 from typing import Any
 
 import jax
@@ -103,7 +104,7 @@ def keep_tokenizer(
     return
   path = os.path.abspath(os.path.join(workdir, "tokenizer"))
   step = weights_lib.latest_step(config.tokenizer_workdir)
-  weights_lib.save_average(path, step, frozen["generator"])
+  weights_lib.save_average(path, step, frozen["tokenizer"])
   # Last: a tokenizer with a config is a complete one.
   write_config(path, read_config(config.tokenizer_workdir))
 
@@ -170,3 +171,11 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
   if exports.is_export(workdir):
     exports.check_config(workdir, fields)
   return ml_collections.ConfigDict(fields)
+
+
+def read_config_file(name: str) -> ml_collections.ConfigDict:
+  """The config FILE:ARG; ValueError if there is no such file."""
+  file, _, arg = name.partition(":")
+  if not os.path.isfile(file):
+    raise ValueError(f"{name}: there is no file {file}")
+  return runpy.run_path(file)["get_config"](*([arg] if arg else []))

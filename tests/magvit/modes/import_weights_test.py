@@ -64,7 +64,7 @@ def _compare(workdir, expected, expected_ids):
   np.testing.assert_array_equal(ids, expected_ids)
   scale = np.abs(expected["latents"]).max()
   mesh = mesh_lib.make_mesh(base.tokenizer().mesh)
-  network, params = describe.restore_generator(workdir, mesh)
+  network, params = describe.restore_tokenizer(workdir, mesh)
   latents = network(params, expected["video"], method="encode_latents")
   # float32 sums in another order; also of the decoder
   np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * scale)
@@ -197,7 +197,7 @@ def test_an_export_comes_back(tiny_tokenizer_workdir, tmp_path):
   folder, workdir = str(tmp_path / "export"), str(tmp_path / "workdir")
   export_mode.export(tiny_tokenizer_workdir, folder)
   import_mode.import_weights("export", folder, {}, workdir)
-  restore = lambda path: describe.restore_generator(
+  restore = lambda path: describe.restore_tokenizer(
     path, mesh_lib.local_mesh()
   )[1]
   jax.tree.map(
