@@ -12,6 +12,7 @@ from magvit import mesh as mesh_lib
 from magvit.cost import flops
 from magvit.cost import programs as cost_programs
 from magvit.cost import report as cost_report
+from magvit.generators import tokens as tokens_lib
 from tests import tiny
 
 _HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
