@@ -7,7 +7,9 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # and from floors below it.
 _FLOORS = (
   ("main",),
-  ("magvit/modes", "magvit/compression"),
+  ("magvit/compress", "magvit/decompress"),
+  ("magvit/modes",),
+  ("magvit/compression",),
   ("magvit/api",),
   ("magvit/training", "magvit/cost"),
   ("magvit/scoring",),

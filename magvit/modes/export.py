@@ -10,6 +10,7 @@ The layout is that of a model on the Hugging Face hub. `load_tokenizer`,
 `load_generator` and --workdir read FOLDER as they read a workdir.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ import ml_collections
 import numpy as np
 
 from magvit import algorithm as algorithm_lib
+from magvit import command_line
 from magvit import trained as trained_lib
 from magvit.generators import tasks as tasks_lib
 from magvit.modes import stablehlo as stablehlo_lib
@@ -33,6 +35,21 @@ from models.weights import safetensors_file
 from storage import files
 
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  output: str = command_line.option("New folder to write", needed="FOLDER")
+  stablehlo: bool = command_line.option(
+    "Whether to export what the model computes, too, as StableHLO", False
+  )
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+) -> None:
+  workdir_lib.stored_config(workdir, config)
+  export(workdir, options.output, options.stablehlo)
 
 
 def export(workdir: str, output: str, stablehlo: bool = False) -> None:

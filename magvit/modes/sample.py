@@ -24,6 +24,7 @@ import os
 import shutil
 import time
 from typing import Any
+from typing import ClassVar
 import zipfile
 
 import jax
@@ -38,12 +39,16 @@ from evaluation.show import pictures
 from input_pipeline import pipeline
 from input_pipeline.decoding import media
 from magvit import algorithm as algorithm_lib
+from magvit import command_line
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.generators import sampling
 from magvit.generators import tasks
+from magvit.modes import offline
 from magvit.scoring import model as scored_model
+from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
+from magvit.workdir import folder as workdir_lib
 from storage import files
 from storage import progress as progress_lib
 
@@ -51,6 +56,46 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 64  # samples in the pictures
 _FRAME_RATE = 8  # of the pictures; clips carry none
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  SUBJECT: ClassVar = "task"
+
+  task: str | None = command_line.option(
+    "Task to sample, by its name in docs/tasks_and_sampling.md; pictures of all"
+    " tasks if it is left out"
+  )
+  num: int = command_line.option("Number of samples", 64)
+  label: str | None = command_line.option(
+    "Class of all samples, by number or name; all in turn if it is left out"
+  )
+  input: str | None = command_line.option(
+    "Image, video or folder of them, whose clips are completed; held-out clips"
+    " of the data set if it is left out"
+  )
+  output: str | None = command_line.option(
+    "Folder to write; WORKDIR/samples/TASK_seedSEED if it is left out"
+  )
+  seed: int = command_line.option("Seed of the samples", 0)
+  steps: int | None = command_line.option(
+    "Number of sampling steps; the config's if it is left out"
+  )
+  guidance: float | None = command_line.option(
+    "Strength of guidance, 0 for none; the config's if it is left out"
+  )
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+) -> None:
+  config = workdir_lib.stored_config(workdir, config)
+  if options.task is None:
+    scoring_pictures.sample(offline.open_model(workdir, config))
+    return
+  fields = dataclasses.asdict(options)
+  output = fields.pop("output")
+  sample(config, workdir, Request(**fields), output)
 
 
 @dataclasses.dataclass(frozen=True)

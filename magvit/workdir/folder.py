@@ -147,6 +147,21 @@ def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return flat
 
 
+def stored_config(
+  workdir: str, given: ml_collections.ConfigDict | None
+) -> ml_collections.ConfigDict:
+  """The config of a workdir, or the given one if it is of that experiment.
+
+  Raises:
+    ValueError: nothing was trained there, or another experiment.
+  """
+  stored = read_config(workdir)
+  if given is None:
+    return stored
+  check_same_experiment(stored, given, workdir)
+  return given
+
+
 def read_config(workdir: str) -> ml_collections.ConfigDict:
   """The config a workdir was trained with; ValueError if there is none."""
   path = os.path.join(workdir, "config.json")

@@ -13,9 +13,10 @@ from configs import tokenizer_image
 from configs import tokenizer_video
 import magvit
 from magvit import mesh as mesh_lib
-from magvit.modes import evaluate as evaluate_mode
 from magvit.modes import export as export_mode
 from magvit.modes import import_weights as import_mode
+from magvit.modes import offline
+from magvit.scoring import held_out
 from magvit.tokenizer import describe
 from magvit.training import loop
 from magvit.workdir import exports
@@ -131,7 +132,7 @@ def test_an_imported_model_is_evaluated_but_not_trained_on(imported):
   config.mesh.data = -1
   with pytest.raises(ValueError, match="holds imported weights without"):
     loop.train(config, imported[0])
-  evaluate_mode.run_offline("evaluate", config, imported[0])
+  held_out.evaluate_all(offline.open_model(imported[0], config))
   assert os.path.exists(os.path.join(imported[0], "report.html"))
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
-from magvit.modes import evaluate as evaluate_mode
+from magvit.modes import offline
+from magvit.scoring import held_out
 from magvit.tokenizer import describe
 from magvit.tokenizer import gan
 from magvit.tokenizer import inflation
@@ -151,7 +152,7 @@ def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
   config.tokenizer_workdir = "gone"
   before = (workdir / "results" / "frechet.json").read_text()
   os.remove(workdir / "results" / "frechet.json")
-  evaluate_mode.run_offline("evaluate", config, str(workdir))
+  held_out.evaluate_all(offline.open_model(str(workdir), config))
   assert (workdir / "results" / "frechet.json").read_text() == before
 
 
