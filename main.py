@@ -31,11 +31,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the experiment.")
 _MODE = flags.DEFINE_enum(
-  "mode",
-  "train",
-  list(modes.MODES),
-  "What to do. "
-  + " ".join(m.__doc__.partition("\n")[0] for m in modes.MODES.values()),
+  "mode", "train", list(modes.MODES), command_line.describe(modes.MODES)
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Join the other processes of this job."

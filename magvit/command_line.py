@@ -38,6 +38,12 @@ def option(
   return dataclasses.field(default=default, metadata=metadata)
 
 
+def describe(modes: Mapping[str, Any]) -> str:
+  """What each mode does: the first lines of their files."""
+  lines = (module.__doc__.partition("\n")[0] for module in modes.values())
+  return "What to do. " + " ".join(lines)
+
+
 def define_flags(modes: Mapping[str, Any]) -> None:
   """Defines the flags of all modes; one that several read says what in each."""
   helps, fields = {}, {}

@@ -1,4 +1,4 @@
-"""Images and videos of the user through a trained tokenizer.
+"""--mode=reconstruct: images and videos through a trained tokenizer.
 
   python main.py --mode=reconstruct --input=FILE_OR_FOLDER --workdir=DIR
 

@@ -1,4 +1,4 @@
-"""Any number of samples of one task, written to a folder.
+"""--mode=sample: samples of one task to a folder, or pictures of all tasks.
 
   python main.py --workdir=DIR --mode=sample --task=TASK [--num=50000]
     [--label=NUMBER_OR_NAME] [--input=FILE_OR_FOLDER] [--seed=0] [--steps=24]

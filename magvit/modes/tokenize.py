@@ -1,4 +1,4 @@
-"""A data set as tokens: encoded once, read by every generator after that.
+"""--mode=tokenize: a data set as tokens, encoded once for all generators.
 
   python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
 
