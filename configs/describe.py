@@ -76,7 +76,8 @@ def _fields(function: ast.FunctionDef, lines: list[str]) -> Iterator[Field]:
   statements = [
     node
     for node in function.body
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0])[0] == "c"
+    if isinstance(node, ast.Assign)
+    and ast.unparse(node.targets[0]).split(".")[0] == "c"
   ]
   for node in statements:
     path = ast.unparse(node.targets[0]).partition(".")[2]
