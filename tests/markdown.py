@@ -14,8 +14,8 @@ class Page:
   @property
   def spans(self) -> list[str]:
     """What stands between single backticks, on one line each."""
-    found = re.findall(r"`([^`]+)`", self.prose)
-    return [" ".join(span.split()) for span in found]
+    spans = re.findall(r"`([^`]+)`", self.prose)
+    return [" ".join(span.split()) for span in spans]
 
   @property
   def links(self) -> list[str]:

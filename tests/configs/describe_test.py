@@ -29,7 +29,7 @@ def test_a_field_that_is_set_twice_has_the_last_value_and_one_row():
   assert of_masked.count("`optimizer.weight_decay`") == 1
 
 
-_FULL = "  c.x = 1  # " + "word " * 13 + "words"  # 81 letters with a next one
+_FULL = "  c.x = 1  # " + "word " * 13 + "words"  # no room for another
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ _FULL = "  c.x = 1  # " + "word " * 13 + "words"  # 81 letters with a next one
     ([_FULL, "  # go on", "  c.y = 2"], ["go on"], []),
     ([_FULL, "", "  # other", "  c.y = 2"], [], ["other"]),
     (["  c.x = 1  # short", "  # other", "  c.y = 2"], [], ["other"]),
-    (["  c.x = 1", "  # other,", "  # and more", "  c.y = 2"], [],
-     ["other,", "and more"]),
+    (["  c.x = 1", "  # one", "  # two", "  c.y = 2"], [], ["one", "two"]),
   ],
-)  # fmt: skip
+)
 def test_lines_of_comment_go_on_only_after_a_full_line(lines, after, below):
-  behind = lines[0].partition("  #")[2]
-  found = describe._comments(lines, 0, behind and f"  #{behind}")
-  assert (found[0][1:] if behind else found[0], found[1]) == (after, below)
+  behind = lines[0].partition("#")[2]
+  of_field, of_next = describe._comments(lines, 0, behind and f"#{behind}")
+  assert of_field[bool(behind) :] == after  # its own line comes first
+  assert of_next == below
