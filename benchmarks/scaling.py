@@ -5,7 +5,7 @@
 FLOPs of matrix products and convolutions (magvit/cost/flops.py, checked against
 closed forms) of the exact step, forward and backward, and the bytes of what is
 kept between steps, for the papers' models with one thing changed at a time.
-Nothing is compiled or run: about two minutes. As a table for docs/scaling.md.
+Nothing is compiled or run: about two minutes. As a table of docs/plan_a_job.md.
 """
 
 import argparse

@@ -25,8 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
 from magvit.cost import flops
 from magvit.cost import programs as cost_programs
+from magvit.workdir import folder as workdir_lib
 
 _GEMM = {"cpu": 1024}  # rows, columns and depth of the floor's matrix product
 _GEMM_ELSEWHERE = 8192
@@ -42,20 +44,20 @@ def main():
   add("--repeats", type=int, default=5)
   add("--output", type=pathlib.Path, help="also write JSON")
   args = parser.parse_args()
-  config = cost_programs.read_config(args.config)
-  network = "tokenizer" if config.algorithm == "tokenizer" else "transformer"
+  config = workdir_lib.read_config_file(args.config)
+  section = trained_lib.find_algorithm(config).facts.section
   config.batch_size = args.batch_size or config.batch_size
-  config[network].dtype = args.dtype or config[network].dtype
-  if network == "transformer":
+  config[section].dtype = args.dtype or config[section].dtype
+  if "tokenizer_workdir" in config:
     config.tokenizer_workdir = args.tokenizer
   mesh = mesh_lib.make_mesh(config.mesh)
   algorithm = cost_programs.describe(config, mesh)
   device = mesh.devices.flat[0]
-  per_second = _products_per_second(device, config[network].dtype)
+  per_second = _products_per_second(device, config[section].dtype)
   result = {
     "config": args.config,
     "batch_size": config.batch_size,
-    "dtype": config[network].dtype,
+    "dtype": config[section].dtype,
     "device": f"{mesh.size} x {device.device_kind}",
     "cores": os.cpu_count(),
     "load": os.getloadavg()[0],
@@ -90,11 +92,15 @@ def _products_per_second(device: jax.Device, dtype: str) -> float:
 
 
 def _measure(program, repeats: int, donates: bool):
-  function, out_shardings, donated, shapes = program
-  operations = flops.count(function, *shapes)
+  shapes = program.arguments
+  operations = flops.count(program.function, *shapes)
   start = time.perf_counter()
   compiled = (
-    jax.jit(function, donate_argnums=donated, out_shardings=out_shardings)
+    jax.jit(
+      program.function,
+      donate_argnums=program.donated,
+      out_shardings=program.out_shardings,
+    )
     .lower(*shapes)
     .compile()
   )

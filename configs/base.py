@@ -166,6 +166,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.loss = ml_collections.ConfigDict()  # weights; pixels are in [0, 1]
   c.loss.reconstruction = 5.0  # mean squared error (spec)
   c.loss.perceptual = 0.1  # of every frame (spec, for Google's own ResNet-50)
+
   # "resnet50": mean squared error of the logits (spec); "lpips_vgg": LPIPS
   # v0.1, which others weight with 1; "off": the term is left out.
   c.loss.perceptual_network = "resnet50"

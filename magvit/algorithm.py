@@ -1,19 +1,26 @@
 """What an algorithm is, and the state it trains."""
 
+import abc
 from collections.abc import Callable
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
+from typing import ClassVar
+from typing import Self
 
 from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+import ml_collections
 import optax
 
 from magvit import mesh as mesh_lib
 
 Metrics = dict[str, jax.Array]
+
+TOKENIZER, GENERATOR = "a tokenizer", "a generator"  # kinds, in messages
 
 
 @struct.dataclass
@@ -33,22 +40,91 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class Algorithm:
-  """An algorithm as pure functions; the training loop runs any of them."""
+class Facts:
+  """What the rest of the program knows of an algorithm before it is built.
 
-  init: Callable[[jax.Array], TrainState]
-  step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
-  # name -> fn(params, batch, key), with params from TrainState.predict_params
-  predict: dict[str, Callable[[Any, Any, jax.Array], Any]]
-  predict_networks: tuple[str, ...]  # the trained networks that those read
-  # Arrays for TrainState.frozen; `init` leaves that field empty.
-  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
-  sharding_rules: mesh_lib.Rules = ()  # of the state, beside fsdp
-  # Applied to the initial state of a new run, never on resuming.
-  warm_start: Callable[[TrainState], TrainState] | None = None
+  A config says by its own fields what to train; these say how to treat it.
+  """
+
+  kind: str  # TOKENIZER or GENERATOR, in the words of messages
+  network: str  # the trained network that predicts and is exported
+  section: str  # the config section of that network, with `dtype` and `remat`
+  leading_metrics: tuple[str, ...]  # shown in progress lines, in this order
+  evaluators: tuple[str, ...]  # keys of magvit/scoring/held_out.py EVALUATORS
+  # Config sections and fields that decide, beside the weights, what the network
+  # computes: fingerprints and exports name a model by them.
+  defining: tuple[str, ...]
+  # Fields that name where the first weights come from, beside init_from, and
+  # their value if they name nothing. A resumed run does not read them.
+  weight_sources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Fields of what only training needs, and their value without it.
+  training_only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def of_one_network(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Algorithm(abc.ABC):
+  """An algorithm: pure functions of arrays, and the facts about them.
+
+  The training loop runs any of them. A subclass is a frozen dataclass that
+  `build` makes from a config; docs/extend.md shows the smallest one.
+  """
+
+  facts: ClassVar[Facts]
+
+  config: ml_collections.ConfigDict
+
+  @classmethod
+  @abc.abstractmethod
+  def build(
+    cls, config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
+  ) -> Self:
+    """Checks the config and describes the networks; allocates nothing large.
+
+    Args:
+      config: the whole experiment.
+      mesh: the devices that frozen networks are placed on.
+      abstract: reads no weights: those of frozen networks are shapes alone.
+
+    Raises:
+      ValueError: fields that contradict each other, or weights that are not
+        there; the field is named.
+    """
+
+  @abc.abstractmethod
+  def init(self, key: jax.Array) -> TrainState:
+    """The first state, random; the field `frozen` stays empty."""
+
+  @abc.abstractmethod
+  def step(
+    self, state: TrainState, batch: Any, key: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    """One step of training on a global batch of `pipeline.train_batches`."""
+
+  @property
+  @abc.abstractmethod
+  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+    """Functions (params, batch, key) by name.
+
+    Params are those of `TrainState.predict_params`. Names with a meaning are
+    "reconstruct", "encode" and "decode" of tokenizers, "sample" of generators.
+    """
+
+  @property
+  def frozen(self) -> dict[str, Any]:
+    """Weights for `TrainState.frozen`: networks that are never trained."""
+    return {}
+
+  @property
+  def sharding_rules(self) -> mesh_lib.Rules:
+    """Rules of the state's arrays, beside fsdp."""
+    return self.config.mesh.rules
+
+  def warm_start(self, state: TrainState) -> TrainState:
+    """The first state of a new run, from a random one; never on resuming."""
+    return state
+
+
+def first_state(
   name: str, params: Any, adam: optax.GradientTransformation
 ) -> TrainState:
   """The first state of an algorithm of one network that keeps no average."""
@@ -130,7 +206,7 @@ def descend(
   gradient: Any,
   adam: optax.GradientTransformation,
 ) -> TrainState:
-  """The state of `of_one_network` after a step along the gradient."""
+  """The state of `first_state` after a step along the gradient."""
   updates, opt_state = adam.update(
     gradient, state.opt_state[name], state.params[name]
   )

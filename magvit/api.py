@@ -142,18 +142,15 @@ class LoadedGenerator:
     if name not in self._programs:
       config = sampling.with_settings(self.config, changed)
       mesh = mesh_lib.data_mesh(jax.devices()[:1])
-      algorithm = trained_lib.build(config, self._workdir, mesh)
-      params = {**self._params(algorithm, mesh), **algorithm.frozen}
+      config = trained_lib.resolve(config, self._workdir, training=False)
+      algorithm = trained_lib.build(config, mesh)
+      params = trained_lib.restore(self._workdir, algorithm, mesh)
+      params |= algorithm.frozen
       sample = jax.jit(algorithm.predict["sample"])
       self._programs[name] = lambda batch, key: sample(params, batch, key)[
         "video"
       ]
     return self._programs[name]
-
-  def _params(self, algorithm, mesh):
-    abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
-    part = {"params": abstract.params}
-    return weights_lib.restore_part(self._workdir, part, mesh)["params"]
 
 
 def load_generator(path: str) -> LoadedGenerator:
@@ -164,7 +161,7 @@ def load_generator(path: str) -> LoadedGenerator:
       changed.
   """
   config = workdir_lib.read_config(path)
-  if config.algorithm == "tokenizer":
+  if describe.is_tokenizer(config):
     raise ValueError(
       f"{path} holds {config.name!r}, which does not generate: use"
       " load_tokenizer"

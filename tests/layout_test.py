@@ -1,16 +1,23 @@
 """Tests of the source tree itself: floors, circles, and who may do what."""
 
+import ast
+import functools
 import pathlib
+
+import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
 # The wings from the roof down, a floor a line. A file imports from its own wing
-# and from floors below it.
+# and from the floors below it.
 _FLOORS = (
   ("main",),
-  ("magvit/modes", "magvit/compression"),
+  ("magvit/compress", "magvit/decompress"),
+  ("magvit/modes",),
+  ("magvit/compression",),
   ("magvit/api",),
   ("magvit/training", "magvit/cost"),
-  ("magvit/trained", "magvit/scoring"),
+  ("magvit/scoring",),
+  ("magvit/trained",),
   ("magvit/generators",),
   ("magvit/tokenizer",),
   ("magvit/workdir", "magvit/algorithm"),
@@ -20,3 +27,132 @@ _FLOORS = (
   ("storage",),
   ("configs",),
 )
+# Functions of more than 60 lines, and why each is better whole.
+_LONG_FUNCTIONS = {
+  "configs": "a config is a list of fields",
+}
+_LONGEST_FUNCTION = 60  # lines
+_LONGEST_FILE = 400
+
+
+@functools.cache
+def _sources() -> dict[str, pathlib.Path]:
+  """Files of the project by module name; not the tests and benchmarks."""
+  tops = sorted({wing.partition("/")[0] for floor in _FLOORS for wing in floor})
+  paths = [_ROOT / "main.py"]
+  for top in tops:
+    paths += sorted((_ROOT / top).glob("**/*.py"))
+  names = (".".join(p.relative_to(_ROOT).with_suffix("").parts) for p in paths)
+  return {
+    name.removesuffix(".__init__"): path
+    for name, path in zip(names, paths, strict=True)
+  }
+
+
+@functools.cache
+def _parse(path: pathlib.Path) -> ast.Module:
+  return ast.parse(path.read_text())
+
+
+def _place(module: str) -> tuple[int, str] | None:
+  """(floor from the roof, wing); None of magvit/__init__.py, the front door."""
+  path = module.replace(".", "/")
+  for floor, wings in enumerate(_FLOORS):
+    for wing in wings:
+      if path == wing or path.startswith(f"{wing}/"):
+        return floor, wing
+  assert path == "magvit", f"{path} has no floor"
+  return None
+
+
+@functools.cache
+def _imported_modules(path: pathlib.Path) -> set[str]:
+  """Our modules that a file imports, wherever in it."""
+  modules = _sources()
+  found = set()
+  for node in ast.walk(_parse(path)):
+    if isinstance(node, ast.ImportFrom):
+      names = [f"{node.module}.{alias.name}" for alias in node.names]
+      found |= {n if n in modules else node.module for n in names}
+    elif isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+  return found & modules.keys()
+
+
+@pytest.mark.parametrize("module", list(_sources()))
+def test_imports_run_down_the_floors(module):
+  place = _place(module)
+  for imported in _imported_modules(_sources()[module]):
+    if place is None or _place(imported) is None:
+      continue
+    (floor, wing), (below, other) = place, _place(imported)
+    assert wing == other or floor < below, f"{module} imports {imported}"
+
+
+def test_no_file_imports_itself_by_way_of_others():
+  graph = {name: _imported_modules(path) for name, path in _sources().items()}
+  done, under_way = set(), []
+
+  def visit(module):
+    assert module not in under_way, [*under_way, module]
+    if module in done or module == "magvit":
+      return
+    under_way.append(module)
+    for imported in sorted(graph[module] - {module}):
+      visit(imported)
+    under_way.pop()
+    done.add(module)
+
+  for module in graph:
+    visit(module)
+
+
+def test_the_loop_is_nobodys_library():
+  importers = {
+    name
+    for name, path in _sources().items()
+    if "magvit.training.loop" in _imported_modules(path)
+  }
+  assert importers == {"magvit.modes.train"}
+
+
+def test_only_the_table_of_algorithms_asks_for_one_by_name():
+  for name, path in _sources().items():
+    for node in ast.walk(_parse(path)):
+      if not isinstance(node, ast.Compare):
+        continue
+      for side in (node.left, *node.comparators):
+        asks = isinstance(side, ast.Attribute) and side.attr == "algorithm"
+        literal = any(
+          isinstance(other, ast.Constant)
+          for other in (node.left, *node.comparators)
+        )
+        assert not (asks and literal), f"{name}:{node.lineno}"
+
+
+def test_only_the_boundary_splits_and_merges_modules():
+  for path in _sources().values():
+    if path.name != "network.py":
+      text = path.read_text()
+      for call in ("nnx.split", "nnx.merge", "nnx.jit", "nnx.Optimizer"):
+        assert call not in text, path
+
+
+def test_files_are_short():
+  lengths = {
+    name: len(path.read_text().splitlines())
+    for name, path in _sources().items()
+  }
+  assert {n for n, length in lengths.items() if length > _LONGEST_FILE} == set()
+  assert lengths["main"] <= 90
+
+
+def test_functions_are_short_or_say_why_not():
+  long = set()
+  for name, path in _sources().items():
+    for node in ast.walk(_parse(path)):
+      if isinstance(node, ast.FunctionDef):
+        if node.end_lineno - node.lineno + 1 > _LONGEST_FUNCTION:
+          package = name.partition(".")[0]
+          long.add("configs" if package == "configs" else f"{name}.{node.name}")
+  assert long == set(_LONG_FUNCTIONS)

@@ -8,16 +8,12 @@ for bit. The MP4 is for looking at: H.264 adds losses of its own, and a study
 scores the frames before them.
 """
 
-import argparse
 import logging
 import os
-import sys
 
-from absl import logging as absl_logging
 import numpy as np
 
 from evaluation.show import mp4
-from magvit import command_line
 from magvit.compression import file_format
 from magvit.compression import generator_coder
 from magvit.tokenizer import fingerprint
@@ -25,7 +21,7 @@ from magvit.tokenizer import frames as frames_lib
 from magvit.tokenizer import loaded
 from magvit.workdir import folder as workdir_lib
 
-log = logging.getLogger("magvit.decompress")  # __name__ may be __main__
+log = logging.getLogger(__name__)
 
 
 def decompress(input_path: str, output_path: str, workdir: str) -> None:
@@ -63,21 +59,3 @@ def models(
   generator = None if own is None else generator_coder.load(workdir)
   name = fingerprint.of_workdir(own or workdir)
   return loaded.load_tokenizer(workdir), name, generator
-
-
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--input", required=True, help="file of coded tokens")
-  parser.add_argument("--output", required=True, help="the .mp4 to write")
-  parser.add_argument("--workdir", required=True, help="what it was coded with")
-  arguments = parser.parse_args()
-  absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
-  command_line.log_progress_to_stdout()
-  try:
-    decompress(arguments.input, arguments.output, arguments.workdir)
-  except (ValueError, OSError) as error:
-    sys.exit(command_line.one_line(error))
-
-
-if __name__ == "__main__":
-  main()

@@ -133,13 +133,13 @@ def load(workdir: str) -> GeneratorCoder:
     ValueError: nothing was trained there, or a tokenizer.
   """
   config = workdir_lib.read_config(workdir)
-  if config.algorithm not in _WALKS:
+  if trained_lib.find_algorithm(config) not in _WALKS:
     raise ValueError(
       f"{workdir} holds {config.name!r}, which gives no probabilities of"
       " tokens: name the workdir of a generator"
     )
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
-  _, params, _ = trained_lib.open_trained(config, workdir, mesh)
+  params = trained_lib.open_trained(workdir, config, mesh).params
   own = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
   shape = describe.sizes(workdir_lib.read_config(own)).latent(
     describe.clip_shape(config)
@@ -154,9 +154,10 @@ def of_params(
 ) -> GeneratorCoder:
   """The coder of a generator's config and the weights of its transformer."""
   sections = ("transformer", "sampling")
+  walk = _WALKS[trained_lib.find_algorithm(config)]
   return GeneratorCoder(
     fingerprint.fingerprint(config, params, sections),
-    _WALKS[config.algorithm](config, params, math.prod(block_shape)),
+    walk(config, params, math.prod(block_shape)),
     block_shape,
     tuple(config.transformer.factor_bits),
   )
@@ -250,4 +251,7 @@ def _in_steps(
   return walk
 
 
-_WALKS = {"autoregressive": _chain_rule, "masked": _in_steps}
+_WALKS = {
+  autoregressive.AutoregressiveGenerator: _chain_rule,
+  masked.MaskedGenerator: _in_steps,
+}

@@ -17,7 +17,6 @@ files, headers too.
 Run again, it goes on where it was stopped.
 """
 
-import argparse
 from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
@@ -27,11 +26,9 @@ import itertools
 import json
 import logging
 import os
-import sys
 import time
 from typing import Any
 
-from absl import logging as absl_logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +36,6 @@ from PIL import Image
 
 from evaluation.metrics import frames as frame_metrics
 from input_pipeline.decoding import media
-from magvit import command_line
 from magvit.compression import decode as decode_file
 from magvit.compression import file_format
 from magvit.compression import rate_distortion
@@ -53,7 +49,7 @@ from models.features import perceptual
 from storage import files
 from storage import progress as progress_lib
 
-log = logging.getLogger("magvit.compress")  # __name__ may be __main__
+log = logging.getLogger(__name__)
 
 _FRAMES_AT_ONCE = 4  # of scores
 _PROTOCOL = {
@@ -360,44 +356,3 @@ def _text(row: dict[str, Any]) -> str:
   return (
     f"{row['curve']} {row['point']}, {row['bpp']:.4f} bpp, {row['psnr']:.2f} dB"
   )
-
-
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  add = parser.add_argument
-  numbers = lambda text: tuple(int(part) for part in text.split(","))
-  add("--input", required=True, help="folder of videos")
-  add("--output", required=True, help="folder to write, or to go on with")
-  add("--workdirs", default="", help="tokenizers or generators, with commas")
-  add("--size", default="640x360", help="WIDTHxHEIGHT")
-  add("--frames", type=int, help="only the first ones of each video")
-  add("--x265_preset", default="slow")
-  add("--x265_qps", type=numbers, default=(22, 26, 30, 34, 38, 42))
-  add("--vvenc_preset", default="fast")
-  add("--vvenc_qps", type=numbers, default=(22, 26, 30, 34, 38, 42))
-  add("--at_bpp", type=float, default=Study.at_bpp, help="MAGVIT's: 0.0384")
-  add("--lpips", help="weights, of models.weights.convert")
-  arguments = parser.parse_args()
-  absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
-  command_line.log_progress_to_stdout()
-  try:
-    width, height = (int(side) for side in arguments.size.split("x"))
-    study = Study(
-      workdirs=tuple(filter(None, arguments.workdirs.split(","))),
-      codecs=(
-        video_codecs.x265(arguments.x265_preset, arguments.x265_qps),
-        video_codecs.vvenc(arguments.vvenc_preset, arguments.vvenc_qps),
-      ),
-      height=height,
-      width=width,
-      frames=arguments.frames,
-      at_bpp=arguments.at_bpp,
-      lpips=arguments.lpips,
-    )
-    compress(study, arguments.input, arguments.output)
-  except (ValueError, OSError) as error:
-    sys.exit(command_line.one_line(error))
-
-
-if __name__ == "__main__":
-  main()

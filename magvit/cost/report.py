@@ -5,6 +5,7 @@ what a device's memory holds, what the program computes, reads, writes and
 sends, and from these how long a step would take at the least.
 """
 
+import dataclasses
 import glob
 import json
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
@@ -27,14 +29,22 @@ from storage import files
 
 log = logging.getLogger(__name__)
 
-# Per chip: peak of bfloat16 in FLOP/s, memory in GiB and in bytes/s, links in
-# bytes/s of both directions together (cloud.google.com/tpu/docs, system
-# architecture of each).
-_CHIPS = {
-  "TPU v4": (275e12, 32, 1.2e12, 300e9),
-  "TPU v5 lite": (197e12, 16, 819e9, 200e9),
-  "TPU v5": (459e12, 95, 2.765e12, 600e9),
-  "TPU v6 lite": (918e12, 32, 1.64e12, 448e9),
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What a chip can do at most (cloud.google.com/tpu/docs)."""
+
+  peak: float  # FLOP/s in bfloat16
+  memory_gib: int
+  bandwidth: float  # bytes/s of the memory
+  links: float  # bytes/s to other chips, both directions together
+
+
+CHIPS = {
+  "TPU v4": Chip(275e12, 32, 1.2e12, 300e9),
+  "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9),
+  "TPU v5": Chip(459e12, 95, 2.765e12, 600e9),
+  "TPU v6 lite": Chip(918e12, 32, 1.64e12, 448e9),
 }
 _GIB = 2**30
 _REMEDIES = (
@@ -73,11 +83,13 @@ def write(
     cost_programs.describe(cost_programs.without_remat(config), mesh),
     mesh,
   )
-  chip = mesh.devices.flat[0].device_kind
+  kind = mesh.devices.flat[0].device_kind
+  if kind not in CHIPS:
+    raise ValueError(f"no peak is known of {kind!r}, only of {sorted(CHIPS)}")
   report = {
     "config": config.name,
     "topology": topology,
-    "chip": chip,
+    "chip": kind,
     "mesh": dict(mesh.shape),
     "batch_size": config.batch_size,
     "parameters": cost_programs.parameters(algorithm),
@@ -89,9 +101,8 @@ def write(
   )
   for name, program in cost_programs.programs(config, algorithm, mesh).items():
     log.info("compiling %s of %s for %s", name, config.name, topology)
-    function, *_, arguments = plain[name]
-    of_model = flops.count(function, *arguments)
-    report["programs"][name] = _report(mesh, chip, of_model, *program)
+    model_flops = flops.count(plain[name].function, *plain[name].arguments)
+    report["programs"][name] = _report(mesh, CHIPS[kind], model_flops, program)
     files.write_atomically(path, json.dumps(report, indent=2) + "\n")
     for line in table(name, report):
       log.info("%s", line)
@@ -143,15 +154,18 @@ def _devices(topology: str) -> list[Any]:
 
 
 def _report(
-  mesh, chip, of_model, function, out_shardings, donated, arguments
+  mesh: Mesh, chip: Chip, model_flops: int, program: cost_programs.Program
 ) -> dict[str, Any]:
-  peak, hbm, bandwidth, links = _CHIPS.get(chip, (None,) * 4)
-  if peak is None:
-    raise ValueError(f"no peak is known of {chip!r}, only of {sorted(_CHIPS)}")
+  """The entry of one program: memory, products, traffic, times.
+
+  `model_flops` counts the products without those that are rematerialised.
+  """
   start = time.monotonic()
   lowered = jax.jit(
-    function, donate_argnums=donated, out_shardings=out_shardings
-  ).lower(*arguments)
+    program.function,
+    donate_argnums=program.donated,
+    out_shardings=program.out_shardings,
+  ).lower(*program.arguments)
   with tempfile.TemporaryDirectory() as folder:
     # Its own text of the program: jaxlib cannot read back all of libtpu's.
     dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
@@ -175,25 +189,25 @@ def _report(
     "code": memory.generated_code_size_in_bytes / _GIB,
   }
   gib["total"] = sum(gib.values())
-  run = flops.count(function, *arguments)
+  run = flops.count(program.function, *program.arguments)
   times = {
-    "compute": run / mesh.size / peak,
-    "memory": traffic.bytes / bandwidth,
-    "links": sum(traffic.collective_bytes.values()) / links,
+    "compute": run / mesh.size / chip.peak,
+    "memory": traffic.bytes / chip.bandwidth,
+    "links": sum(traffic.collective_bytes.values()) / chip.links,
   }
   bound = max(times, key=times.get)
   times["least"] = times[bound]
   return {
     "fits": True,
-    "hbm_gib": hbm,
+    "hbm_gib": chip.memory_gib,
     "memory_gib": gib,
     "flops": run / mesh.size,
-    "flops_of_model": of_model / mesh.size,
+    "flops_of_model": model_flops / mesh.size,
     "bytes": traffic.bytes,
     "collective_count": traffic.collective_count,
     "collective_bytes": traffic.collective_bytes,
     "seconds": times,
-    "mfu": of_model / mesh.size / peak / times["least"],
+    "mfu": model_flops / mesh.size / chip.peak / times["least"],
     "bound": bound,
     "compile_seconds": seconds,
   }

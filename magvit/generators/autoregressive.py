@@ -7,13 +7,18 @@ which under the causal tokenizer are those of the first frames alone: they are a
 prefix of the sequence, and carry no loss.
 """
 
+from collections.abc import Callable
+import dataclasses
 from typing import Any
+from typing import ClassVar
+from typing import Self
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
+import numpy as np
 import optax
 
 from magvit import algorithm as algorithm_lib
@@ -21,7 +26,7 @@ from magvit import optimizer
 from magvit.algorithm import TrainState
 from magvit.generators import losses as generator_losses
 from magvit.generators import sampling
-from magvit.generators import tasks
+from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from models import network
 from models.quantizers import bits as bits_lib
@@ -36,121 +41,172 @@ _TASKS = (
 )
 
 
-def build(
-  config: ml_collections.ConfigDict,
-  mesh: Mesh,
-  tokens: tokens_lib.Tokens | None = None,
-) -> algorithm_lib.Algorithm:
-  """Checks the config, reads the tokenizer, describes the transformer.
+@dataclasses.dataclass(frozen=True, eq=False)
+class AutoregressiveGenerator(algorithm_lib.Algorithm):
+  """A causal transformer on the tokens of a frozen tokenizer.
 
-  With `tokens` no tokenizer is read; their weights may be shapes alone.
-
-  Raises:
-    ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
+  Arrays over the config's tasks have the axis S.
   """
-  c = config
-  tokens = tokens or tokens_lib.open_tokenizer(c, mesh)
-  names = _check(c, tokens)
-  transformer = define_transformer(c, tokens.num)
-  given = [  # tokens that each task is given
-    int(
-      tasks.given_latents(
+
+  facts: ClassVar = algorithm_lib.Facts(
+    kind=algorithm_lib.GENERATOR,
+    network="transformer",
+    section="transformer",
+    leading_metrics=("loss",),
+    evaluators=("samples",),
+    defining=tokens_lib.DEFINING,
+  )
+
+  tokens: tokens_lib.Tokens
+  transformer: network.Network
+  tasks: tasks_lib.TaskTable
+  given_S: np.ndarray  # int32: leading tokens that each task is given
+  adam: optax.GradientTransformation
+
+  @classmethod
+  def build(
+    cls, config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
+  ) -> Self:
+    """As `Algorithm.build`; reads the tokenizer.
+
+    Raises:
+      ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
+    """
+    c = config
+    tokens = tokens_lib.open_tokenizer(c, mesh, abstract)
+    _check(c, tokens)
+    table = tasks_lib.TaskTable.from_config(c)
+    given = [
+      tasks_lib.given_latents(
         name, tokens.latent_shape, c.condition_frames, tokens.sizes.time
       ).sum()
+      for name in table.names
+    ]
+    return cls(
+      config=c,
+      tokens=tokens,
+      transformer=define_transformer(c, tokens.num),
+      tasks=table,
+      given_S=np.array(given, np.int32),
+      adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
     )
-    for name in names
-  ]
-  given_S = jnp.array(given)  # S: tasks
-  has_class_S = jnp.array([tasks.TASKS[n].class_conditional for n in names])
-  weight_S = jnp.array([c.tasks[n] for n in names])
-  adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
-  def init(key: jax.Array) -> TrainState:
-    params = transformer.init(key)
-    return algorithm_lib.of_one_network("transformer", params, adam)
+  @property
+  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+    return {"sample": self.sample}
 
-  def factorize(ids) -> jax.Array:
-    """Sub-tokens (..., F)."""
-    return bits_lib.factorize(ids, c.transformer.factor_bits)
+  @property
+  def frozen(self) -> dict[str, Any]:
+    return {"tokenizer": self.tokens.params}
 
-  def step(state: TrainState, batch, key: jax.Array):
+  def init(self, key: jax.Array) -> TrainState:
+    params = self.transformer.init(key)
+    return algorithm_lib.first_state("transformer", params, self.adam)
+
+  def step(
+    self, state: TrainState, batch: Any, key: jax.Array
+  ) -> tuple[TrainState, algorithm_lib.Metrics]:
     task_key, drop_key, dropout_key = jax.random.split(key, 3)
-    task = jax.random.categorical(task_key, jnp.log(weight_S))
-    parts_BNF = factorize(tokens.of_batch(state.frozen["generator"], batch))
+    task = self.tasks.draw(task_key)
+    parts_BNF = self.factorize(
+      self.tokens.of_batch(state.frozen["tokenizer"], batch)
+    )
     label_B = batch["label"]
-    dropped_B = jax.random.uniform(drop_key, label_B.shape) < c.label_drop
-    no_class = c.transformer.num_classes
-    class_B = jnp.where(dropped_B | ~has_class_S[task], no_class, label_B)
-    predicted_N = jnp.arange(tokens.num) >= given_S[task]
-
-    def loss_fn(params, inputs, dropout_key):
-      parts_BNF, class_B = inputs
-      loss_BN, hits_BN = token_losses(
-        transformer,
-        params,
-        parts_BNF,
-        class_B,
-        given_S[task],
-        dropout_key,
-        c.label_smoothing,
-        c.loss_chunks,
-      )
-      mean = lambda x_BN: (x_BN * predicted_N).mean() / predicted_N.mean()
-      return mean(loss_BN), {"loss": mean(loss_BN), "accuracy": mean(hits_BN)}
-
+    label_drop = self.config.label_drop
+    dropped_B = jax.random.uniform(drop_key, label_B.shape) < label_drop
     gradient, metrics = algorithm_lib.mean_gradient(
-      loss_fn,
+      lambda params, clips, key: self.loss(params, *clips, task, key),
       state.params["transformer"],
-      (parts_BNF, class_B),
+      (parts_BNF, self.classes(task, label_B, dropped_B)),
       dropout_key,
-      c.microbatches,
+      self.config.microbatches,
     )
     metrics["gradient_norm"] = optax.tree.norm(gradient)
-    state = algorithm_lib.descend(state, "transformer", gradient, adam)
+    state = algorithm_lib.descend(state, "transformer", gradient, self.adam)
     return state, metrics
 
-  def sample(params, batch, key):
+  def factorize(self, ids: jax.Array) -> jax.Array:
+    """Sub-tokens (..., F)."""
+    return bits_lib.factorize(ids, self.config.transformer.factor_bits)
+
+  def classes(
+    self, task: jax.Array, label_B: jax.Array, dropped_B: bool | jax.Array
+  ) -> jax.Array:
+    """The class that each clip is told; "no class" where dropped."""
+    has_class = jnp.asarray(self.tasks.has_class_S)[task]
+    no_class = self.config.transformer.num_classes
+    return jnp.where(dropped_B | ~has_class, no_class, label_B)
+
+  def loss(
+    self,
+    params: Any,
+    parts_BNF: jax.Array,
+    class_B: jax.Array,
+    task: jax.Array,
+    dropout_key: jax.Array | None,
+  ) -> tuple[jax.Array, algorithm_lib.Metrics]:
+    """Cross-entropy in nats of the tokens that are not given, and metrics."""
+    given = jnp.asarray(self.given_S)[task]
+    predicted_N = jnp.arange(self.tokens.num) >= given
+    loss_BN, hits_BN = token_losses(
+      self.transformer,
+      params,
+      parts_BNF,
+      class_B,
+      given,
+      dropout_key,
+      self.config.label_smoothing,
+      self.config.loss_chunks,
+    )
+    mean = lambda x_BN: (x_BN * predicted_N).mean() / predicted_N.mean()
+    return mean(loss_BN), {"loss": mean(loss_BN), "accuracy": mean(hits_BN)}
+
+  def condition(
+    self, params: Any, video_BTHWC: jax.Array, batch_size: int
+  ) -> jax.Array:
+    """Sub-tokens (B, M, F) of the first frames; none if no task is given any.
+
+    Causality: these frames alone have the first tokens of the whole clip.
+    """
+    longest = int(self.given_S.max())
+    if not longest:
+      return self.factorize(jnp.zeros((batch_size, 0), jnp.int32))
+    frames = tokenizer_network.to_float(
+      video_BTHWC[:, : self.config.condition_frames]
+    )
+    ids = self.tokens.network(params, frames, method="encode")
+    return self.factorize(ids.reshape(batch_size, longest))
+
+  def sample(
+    self, params: Any, batch: Any, key: jax.Array
+  ) -> dict[str, jax.Array]:
     """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
 
-    batch: {"task": int32 (), place of the task in the config's list of tasks;
-    "label": int32 (B,); "video": (B, T, H, W, 3), read where given}.
+    Args:
+      params: of the transformer and of the tokenizer.
+      batch: {"task": int32 (), place of the task in `tasks.names`; "label":
+        int32 (B,); "video": (B, T, H, W, 3), read where frames are given}.
+      key: PRNG key.
     """
     task, label_B = batch["task"], batch["label"]
-    class_B = jnp.where(has_class_S[task], label_B, c.transformer.num_classes)
-    if max(given):
-      # Causality: these frames alone have the first tokens of the whole clip.
-      frames = tokenizer_network.to_float(
-        batch["video"][:, : c.condition_frames]
-      )
-      ids = tokens.network(params["generator"], frames, method="encode")
-      prompt_BMF = factorize(ids.reshape(*label_B.shape, max(given)))
-    else:
-      prompt_BMF = factorize(jnp.zeros((*label_B.shape, 0), jnp.int32))
     parts_BNF = generate(
-      transformer,
+      self.transformer,
       params["transformer"],
       key,
-      tokens.num,
-      class_B,
-      prompt_BMF,
-      given_S[task],
-      c.transformer.num_classes,
-      c.sampling,
+      self.tokens.num,
+      self.classes(task, label_B, False),
+      self.condition(params["tokenizer"], batch["video"], len(label_B)),
+      jnp.asarray(self.given_S)[task],
+      self.config.transformer.num_classes,
+      self.config.sampling,
     )
-    ids_BN = bits_lib.defactorize(parts_BNF, c.transformer.factor_bits)
+    ids_BN = bits_lib.defactorize(
+      parts_BNF, self.config.transformer.factor_bits
+    )
     return {
-      "video": tokens.decode(params["generator"], ids_BN),
-      "ids": ids_BN.reshape(*label_B.shape, *tokens.latent_shape),
+      "video": self.tokens.decode(params["tokenizer"], ids_BN),
+      "ids": ids_BN.reshape(*label_B.shape, *self.tokens.latent_shape),
     }
-
-  return algorithm_lib.Algorithm(
-    init=init,
-    step=step,
-    predict={"sample": sample},
-    predict_networks=("transformer",),
-    sharding_rules=c.mesh.rules,
-    frozen={"generator": tokens.params},
-  )
 
 
 def token_losses(
@@ -280,8 +336,10 @@ def define_transformer(
   )
 
 
-def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
-  names = tasks.task_names(config)
+def _check(
+  config: ml_collections.ConfigDict, tokens: tokens_lib.Tokens
+) -> None:
+  names = tasks_lib.task_names(config)
   if set(names) - set(_TASKS):
     raise ValueError(
       f"tasks={dict(config.tasks)} of an autoregressive model can only be"
@@ -289,14 +347,14 @@ def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
       " others train a masked model"
     )
   tokens.check_factors(config)
-  predicts = [name for name in names if tasks.needs_clip(name)]
+  predicts = [name for name in names if tasks_lib.needs_clip(name)]
   if predicts:
     if not tokens.sizes.causal:
       raise ValueError(
         f"tasks.{predicts[0]} needs a causal tokenizer, and that in"
         f" {config.tokenizer_workdir} is not: set it to 0"
       )
-    tasks.check_condition_frames(
+    tasks_lib.check_condition_frames(
       config.condition_frames, config.dataset.frames, tokens.sizes.time
     )
   if config.loss_chunks < 1 or tokens.num % config.loss_chunks:
@@ -308,4 +366,3 @@ def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
   sampling.check_truncation(
     settings.temperature, settings.top_k, settings.top_p
   )
-  return names

@@ -7,6 +7,13 @@ the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
 """
 
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+from typing import ClassVar
+from typing import Self
+
+from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -18,9 +25,9 @@ import optax
 from magvit import algorithm as algorithm_lib
 from magvit import optimizer
 from magvit.algorithm import TrainState
-from magvit.generators import losses as generator_losses
+from magvit.generators import losses
 from magvit.generators import sampling
-from magvit.generators import tasks
+from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from models import network
 from models.quantizers import bits as bits_lib
@@ -28,168 +35,312 @@ from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import masked as masked_transformer
 
 
-def build(
-  config: ml_collections.ConfigDict,
-  mesh: Mesh,
-  tokens: tokens_lib.Tokens | None = None,
-) -> algorithm_lib.Algorithm:
-  """Checks the config, reads the tokenizer, describes the transformer.
+@struct.dataclass
+class Masked:
+  """Masked clips: the input of the transformer, and the targets."""
 
-  With `tokens` no tokenizer is read; their weights may be shapes alone.
+  parts_BNF: jax.Array  # int32: the true sub-tokens
+  input_BNF: jax.Array  # int32: the condition's where that is chosen and given
+  masked_BN: jax.Array  # bool: the input is the mask token
+  class_B: jax.Array  # int32
 
-  Raises:
-    ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskedGenerator(algorithm_lib.Algorithm):
+  """A masked transformer on the tokens of a frozen tokenizer.
+
+  Arrays over the config's tasks have the axis S.
   """
-  c = config
-  tokens = tokens or tokens_lib.open_tokenizer(c, mesh)
-  names = _check(c, tokens)
-  transformer = define_transformer(c, tokens.num)
-  region = lambda latents: np.stack(  # S: tasks
-    [
-      latents(
-        name,
-        tokens.latent_shape,
-        c.condition_frames,
-        tokens.sizes.time,
-        tokens.sizes.causal,
-      ).reshape(-1)
-      for name in names
-    ]
-  )
-  given_SN = region(tasks.given_latents)
-  fixed_SN = region(tasks.kept_latents)
-  token_S = jnp.array([tasks.TASKS[n].token for n in names])
-  has_class_S = jnp.array([tasks.TASKS[n].class_conditional for n in names])
-  weight_S = jnp.array([c.tasks[n] for n in names])
-  likeliest = c.sampling.completion == "likeliest"
-  noise_S = jnp.array(  # scales guidance and both temperatures
-    [0.0 if likeliest and tasks.needs_clip(n) else 1.0 for n in names]
-  )
-  adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
-  def init(key: jax.Array) -> TrainState:
-    params = transformer.init(key)
-    return algorithm_lib.of_one_network("transformer", params, adam)
+  facts: ClassVar = algorithm_lib.Facts(
+    kind=algorithm_lib.GENERATOR,
+    network="transformer",
+    section="transformer",
+    leading_metrics=("loss", "masked_accuracy"),
+    evaluators=("samples",),
+    defining=tokens_lib.DEFINING,
+  )
 
-  def factorize(ids_BN) -> jax.Array:
+  tokens: tokens_lib.Tokens
+  transformer: network.Network
+  tasks: tasks_lib.TaskTable
+  given_SN: np.ndarray  # bool: latents that a task is given
+  fixed_SN: np.ndarray  # bool: those that keep the condition's token
+  noise_S: np.ndarray  # scales guidance and both temperatures
+  adam: optax.GradientTransformation
+
+  @classmethod
+  def build(
+    cls, config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
+  ) -> Self:
+    """As `Algorithm.build`; reads the tokenizer.
+
+    Raises:
+      ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
+    """
+    c = config
+    tokens = tokens_lib.open_tokenizer(c, mesh, abstract)
+    _check(c, tokens)
+    table = tasks_lib.TaskTable.from_config(c)
+    region = lambda latents: np.stack(
+      [
+        latents(
+          name,
+          tokens.latent_shape,
+          c.condition_frames,
+          tokens.sizes.time,
+          tokens.sizes.causal,
+        ).reshape(-1)
+        for name in table.names
+      ]
+    )
+    likeliest = c.sampling.completion == "likeliest"
+    return cls(
+      config=c,
+      tokens=tokens,
+      transformer=define_transformer(c, tokens.num),
+      tasks=table,
+      given_SN=region(tasks_lib.given_latents),
+      fixed_SN=region(tasks_lib.kept_latents),
+      noise_S=np.array(
+        [
+          0.0 if likeliest and tasks_lib.needs_clip(name) else 1.0
+          for name in table.names
+        ],
+        np.float32,
+      ),
+      adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
+    )
+
+  @property
+  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+    return {"sample": self.sample}
+
+  @property
+  def frozen(self) -> dict[str, Any]:
+    return {"tokenizer": self.tokens.params}
+
+  def init(self, key: jax.Array) -> TrainState:
+    params = self.transformer.init(key)
+    return algorithm_lib.first_state("transformer", params, self.adam)
+
+  def step(
+    self, state: TrainState, batch: Any, key: jax.Array
+  ) -> tuple[TrainState, algorithm_lib.Metrics]:
+    task_key, drop_key, mask_key, dropout_key = jax.random.split(key, 4)
+    task = self.tasks.draw(task_key)
+    parts_BNF, condition_BNF = self.tokenize(
+      state.frozen["tokenizer"], batch, task
+    )
+    masked = self.mask(
+      drop_key, mask_key, task, parts_BNF, condition_BNF, batch["label"]
+    )
+    gradient, metrics = algorithm_lib.mean_gradient(
+      lambda params, masked, key: self.loss(params, masked, task, key),
+      state.params["transformer"],
+      masked,
+      dropout_key,
+      self.config.microbatches,
+    )
+    metrics["masked_accuracy"] /= jnp.maximum(metrics["masked_share"], 1e-9)
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    state = algorithm_lib.descend(state, "transformer", gradient, self.adam)
+    return state, metrics
+
+  def factorize(self, ids_BN: jax.Array) -> jax.Array:
     """Sub-tokens (B, N, F)."""
-    return bits_lib.factorize(ids_BN, c.transformer.factor_bits)
+    return bits_lib.factorize(ids_BN, self.config.transformer.factor_bits)
 
-  def condition_of(params, video_BTHWC, parts_BNF, task) -> jax.Array:
-    """Sub-tokens of the task's condition clip; anything where none is given."""
+  def tokenize(
+    self, params: Any, batch: Any, task: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Sub-tokens (B, N, F) of a batch's clips, and of their condition clips.
+
+    Args:
+      params: the tokenizer's weights.
+      batch: clips, or stored tokens.
+      task: int32 (), place of the task in `tasks.names`.
+    """
+    parts_BNF = self.factorize(self.tokens.of_batch(params, batch))
+    if "ids" in batch:
+      stored = [
+        self.tokens.stored_condition(batch, name) for name in self.tasks.names
+      ]
+      return parts_BNF, self.factorize(jnp.stack(stored)[task])
+    video_BTHWC = tokenizer_network.to_float(batch["video"])
+    return parts_BNF, self.condition(params, video_BTHWC, parts_BNF, task)
+
+  def condition(
+    self,
+    params: Any,
+    video_BTHWC: jax.Array,
+    parts_BNF: jax.Array,
+    task: jax.Array,
+  ) -> jax.Array:
+    """Sub-tokens (B, N, F) of the task's condition clip.
+
+    A task that is given nothing has none: `parts_BNF` stands in for it.
+    """
+    shape = video_BTHWC.shape[1:4]
+    given_STHW = [
+      tasks_lib.given_pixels(name, shape, self.config.condition_frames)
+      for name in self.tasks.names
+    ]
     filled_BTHWC = lax.switch(
       task,
       [
-        lambda v, name=name: tasks.TASKS[name].fill(
-          v,
-          tasks.given_pixels(name, v.shape[1:4], c.condition_frames),
+        lambda video, fill=tasks_lib.TASKS[name].fill, given=given: fill(
+          video, given
         )
-        for name in names
+        for name, given in zip(self.tasks.names, given_STHW, strict=True)
       ],
       video_BTHWC,
     )
     return lax.cond(
-      jnp.asarray(given_SN.any(-1))[task],
-      lambda: factorize(tokens.encode(params, filled_BTHWC)),
+      jnp.asarray(self.given_SN.any(-1))[task],
+      lambda: self.factorize(self.tokens.encode(params, filled_BTHWC)),
       lambda: parts_BNF,
     )
 
-  def step(state: TrainState, batch, key: jax.Array):
-    task_key, drop_key, mask_key, dropout_key = jax.random.split(key, 4)
-    task = jax.random.categorical(task_key, jnp.log(weight_S))
-    frozen = state.frozen["generator"]
-    parts_BNF = factorize(tokens.of_batch(frozen, batch))
-    if "ids" in batch:
-      stored = [tokens.stored_condition(batch, name) for name in names]
-      condition_BNF = factorize(jnp.stack(stored)[task])
-    else:
-      video = tokenizer_network.to_float(batch["video"])
-      condition_BNF = condition_of(frozen, video, parts_BNF, task)
+  def mask(
+    self,
+    drop_key: jax.Array,
+    mask_key: jax.Array,
+    task: jax.Array,
+    parts_BNF: jax.Array,
+    condition_BNF: jax.Array,
+    label_B: jax.Array,
+  ) -> Masked:
+    """Draws masks, `masks_per_clip` of each clip, and dropped labels."""
+    c = self.config
     repeat = lambda x: jnp.repeat(x, c.masks_per_clip, axis=0)
     parts_BNF, condition_BNF = repeat(parts_BNF), repeat(condition_BNF)
-    label_B = repeat(batch["label"])
+    label_B = repeat(label_B)
     batch_size = label_B.shape[0]
     dropped_B = jax.random.uniform(drop_key, (batch_size,)) < c.label_drop
-    no_class = c.transformer.num_classes
-    class_B = jnp.where(dropped_B | ~has_class_S[task], no_class, label_B)
+    has_class = jnp.asarray(self.tasks.has_class_S)[task]
     chosen_BN = sampling.training_mask(
-      mask_key, batch_size, tokens.num, c.mask_ratio_per_clip
+      mask_key, batch_size, self.tokens.num, c.mask_ratio_per_clip
     )
-    given_N = jnp.asarray(given_SN)[task]
-    input_BNF = jnp.where(
-      (chosen_BN & given_N)[..., None], condition_BNF, parts_BNF
+    given_N = jnp.asarray(self.given_SN)[task]
+    return Masked(
+      parts_BNF=parts_BNF,
+      input_BNF=jnp.where(
+        (chosen_BN & given_N)[..., None], condition_BNF, parts_BNF
+      ),
+      masked_BN=chosen_BN & ~given_N,
+      class_B=jnp.where(
+        dropped_B | ~has_class, c.transformer.num_classes, label_B
+      ),
     )
-    masked_BN = chosen_BN & ~given_N
 
-    def loss_fn(params, inputs, dropout_key):
-      parts_BNF, input_BNF, masked_BN, class_B = inputs
-      token_B = jnp.broadcast_to(token_S[task], class_B.shape)
-      logits = transformer(
-        params, input_BNF, masked_BN, class_B, token_B, dropout_key
-      )
-      everywhere_BN = jnp.ones(masked_BN.shape)
-      loss, hits_BN = 0.0, True
-      for f, logits_BNV in enumerate(logits):
-        target_BN = parts_BNF[..., f]
-        loss += generator_losses.masked_cross_entropy(
-          logits_BNV, target_BN, everywhere_BN, c.label_smoothing
-        )
-        hits_BN &= logits_BNV.argmax(-1) == target_BN
-      return loss, {
-        "loss": loss,
-        "masked_share": masked_BN.mean(),
-        "masked_accuracy": (hits_BN & masked_BN).mean(),  # not yet of those
-      }
+  def loss(
+    self,
+    params: Any,
+    masked: Masked,
+    task: jax.Array,
+    dropout_key: jax.Array | None,
+  ) -> tuple[jax.Array, algorithm_lib.Metrics]:
+    """Cross-entropy in nats, mean over tokens and clips, and metrics.
 
-    gradient, metrics = algorithm_lib.mean_gradient(
-      loss_fn,
-      state.params["transformer"],
-      (parts_BNF, input_BNF, masked_BN, class_B),
+    `masked_accuracy` counts hits among all tokens; `step` divides it by the
+    share of masked ones once the microbatches are joined.
+    """
+    token_B = jnp.broadcast_to(
+      jnp.asarray(self.tasks.token_S)[task], masked.class_B.shape
+    )
+    logits = self.transformer(
+      params,
+      masked.input_BNF,
+      masked.masked_BN,
+      masked.class_B,
+      token_B,
       dropout_key,
-      c.microbatches,
     )
-    metrics["masked_accuracy"] /= jnp.maximum(metrics["masked_share"], 1e-9)
-    metrics["gradient_norm"] = optax.tree.norm(gradient)
-    state = algorithm_lib.descend(state, "transformer", gradient, adam)
-    return state, metrics
+    everywhere_BN = jnp.ones(masked.masked_BN.shape)
+    loss, hits_BN = 0.0, True
+    for f, logits_BNV in enumerate(logits):
+      target_BN = masked.parts_BNF[..., f]
+      loss += losses.masked_cross_entropy(
+        logits_BNV, target_BN, everywhere_BN, self.config.label_smoothing
+      )
+      hits_BN &= logits_BNV.argmax(-1) == target_BN
+    return loss, {
+      "loss": loss,
+      "masked_share": masked.masked_BN.mean(),
+      "masked_accuracy": (hits_BN & masked.masked_BN).mean(),
+    }
 
-  def sample(params, batch, key):
+  def sample(
+    self, params: Any, batch: Any, key: jax.Array
+  ) -> dict[str, jax.Array]:
     """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
 
-    batch: {"task": int32 (), place of the task in the config's list of tasks;
-    "label": int32 (B,); "video": (B, T, H, W, 3), read where given}.
+    Args:
+      params: of the transformer and of the tokenizer.
+      batch: {"task": int32 (), place of the task in `tasks.names`; "label":
+        int32 (B,); "video": (B, T, H, W, 3), read where pixels are given}.
+      key: PRNG key.
     """
-    task = batch["task"]
-    label_B = batch["label"]
+    settings = self.config.sampling
+    task, label_B = batch["task"], batch["label"]
     video = tokenizer_network.to_float(batch["video"])
-    parts_BNF = jnp.zeros(
-      (*label_B.shape, tokens.num, len(c.transformer.factor_bits)), jnp.int32
+    factors = len(self.config.transformer.factor_bits)
+    nothing_BNF = jnp.zeros(
+      (*label_B.shape, self.tokens.num, factors), jnp.int32
     )
-    condition_BNF = condition_of(params["generator"], video, parts_BNF, task)
-    grid = lambda table: jnp.broadcast_to(
-      jnp.asarray(table)[task], (*label_B.shape, tokens.num)
+    condition_BNF = self.condition(
+      params["tokenizer"], video, nothing_BNF, task
     )
-    given_BN, fixed_BN = grid(given_SN), grid(fixed_SN)
-    no_class_B = jnp.full_like(label_B, c.transformer.num_classes)
-    class_B = jnp.where(has_class_S[task], label_B, no_class_B)
-    token_B = jnp.broadcast_to(token_S[task], label_B.shape)
-    free_token = tasks.TASKS["class_conditional"].token
-    free_token_B = (
-      jnp.full_like(token_B, free_token)
-      if "class_conditional" in names
-      else token_B
+    noise = jnp.asarray(self.noise_S)[task]
+    parts_BNF = sampling.decode(
+      key,
+      self._predictor(params["transformer"], task, label_B),
+      condition_BNF,
+      self._grid(self.fixed_SN, task, label_B),
+      settings.steps,
+      settings.schedule,
+      settings.choice_temperature * noise,
+      settings.temperature * noise,
     )
+    ids_BN = bits_lib.defactorize(
+      parts_BNF, self.config.transformer.factor_bits
+    )
+    completed = self.tokens.decode(params["tokenizer"], ids_BN)
+    if settings.replace_condition_pixels:
+      completed = self._with_given_pixels(completed, video, task)
+    return {
+      "video": completed,
+      "ids": ids_BN.reshape(*label_B.shape, *self.tokens.latent_shape),
+    }
+
+  def _grid(self, table_SN, task, label_B) -> jax.Array:
+    """(B, N), the task's row of a table for each clip."""
+    row_N = jnp.asarray(table_SN)[task]
+    return jnp.broadcast_to(row_N, (*label_B.shape, self.tokens.num))
+
+  def _predictor(self, params, task, label_B) -> sampling.Predictor:
+    """Logits of all tokens, guided where the config says so."""
+    settings, table = self.config.sampling, self.tasks
+    given_BN = self._grid(self.given_SN, task, label_B)
+    fixed_BN = self._grid(self.fixed_SN, task, label_B)
+    no_class_B = jnp.full_like(label_B, self.config.transformer.num_classes)
+    has_class = jnp.asarray(table.has_class_S)[task]
+    class_B = jnp.where(has_class, label_B, no_class_B)
+    token_B = jnp.broadcast_to(jnp.asarray(table.token_S)[task], label_B.shape)
+    free_token_B = token_B
+    if "class_conditional" in table.names:
+      free_token = tasks_lib.TASKS["class_conditional"].token
+      free_token_B = jnp.full_like(token_B, free_token)
 
     def predict(parts_BNF, decided_BN, step):
       masked_BN = ~decided_BN & ~given_BN
-      if not c.sampling.guidance:
-        return transformer(
-          params["transformer"], parts_BNF, masked_BN, class_B, token_B
-        )
+      if not settings.guidance:
+        return self.transformer(params, parts_BNF, masked_BN, class_B, token_B)
       # One pass over both halves; the second sees no class and no condition.
       stack = lambda a, b: jnp.concatenate([a, b])
-      logits = transformer(
-        params["transformer"],
+      logits = self.transformer(
+        params,
         stack(parts_BNF, parts_BNF),
         stack(masked_BN, ~decided_BN | fixed_BN),
         stack(class_B, no_class_B),
@@ -198,63 +349,43 @@ def build(
       halves = [jnp.split(x, 2) for x in logits]
       guidance = sampling.guidance_at(
         step,
-        c.sampling.steps,
-        c.sampling.guidance,
-        c.sampling.guidance_schedule,
-        c.sampling.guidance_power,
+        settings.steps,
+        settings.guidance,
+        settings.guidance_schedule,
+        settings.guidance_power,
       )
       return sampling.guide(
         [h[0] for h in halves],
         [h[1] for h in halves],
-        guidance * noise_S[task],
+        guidance * jnp.asarray(self.noise_S)[task],
       )
 
-    parts_BNF = sampling.decode(
-      key,
-      predict,
-      condition_BNF,
-      fixed_BN,
-      c.sampling.steps,
-      c.sampling.schedule,
-      c.sampling.choice_temperature * noise_S[task],
-      c.sampling.temperature * noise_S[task],
+    return predict
+
+  def _with_given_pixels(self, completed, video, task) -> jax.Array:
+    """The completion with the given pixels pasted over it."""
+    given_STHW = np.stack(
+      [
+        tasks_lib.given_pixels(
+          name, video.shape[1:4], self.config.condition_frames
+        )
+        for name in self.tasks.names
+      ]
     )
-    ids_BN = bits_lib.defactorize(parts_BNF, c.transformer.factor_bits)
-    completed = tokens.decode(params["generator"], ids_BN)
-    if c.sampling.replace_condition_pixels:
-      given_STHW = np.stack(
-        [
-          tasks.given_pixels(name, video.shape[1:4], c.condition_frames)
-          for name in names
-        ]
-      )
-      given_THW = jnp.asarray(given_STHW)[task]
-      completed = jnp.where(given_THW[..., None], video, completed)
-    return {
-      "video": completed,
-      "ids": ids_BN.reshape(*label_B.shape, *tokens.latent_shape),
-    }
-
-  return algorithm_lib.Algorithm(
-    init=init,
-    step=step,
-    predict={"sample": sample},
-    predict_networks=("transformer",),
-    sharding_rules=c.mesh.rules,
-    frozen={"generator": tokens.params},
-  )
+    given_THW = jnp.asarray(given_STHW)[task]
+    return jnp.where(given_THW[..., None], video, completed)
 
 
 def define_transformer(
   config: ml_collections.ConfigDict, tokens: int
 ) -> network.Network:
   """The transformer of a config, for clips of this many tokens."""
-  several_tasks = len(tasks.task_names(config)) > 1
+  several_tasks = len(tasks_lib.task_names(config)) > 1
   settings, dtype = tokens_lib.transformer_settings(config)
   return network.define(
     lambda rngs: masked_transformer.MaskedTransformer(
       num_tokens=tokens,
-      task_slots=tasks.TASK_SLOTS if several_tasks else 0,
+      task_slots=tasks_lib.TASK_SLOTS if several_tasks else 0,
       **settings,
       rngs=rngs,
     ),
@@ -262,14 +393,15 @@ def define_transformer(
   )
 
 
-def _check(config, tokens: tokens_lib.Tokens) -> list[str]:
-  names = tasks.task_names(config)
+def _check(
+  config: ml_collections.ConfigDict, tokens: tokens_lib.Tokens
+) -> None:
   tokens.check_factors(config)
+  names = tasks_lib.task_names(config)
   if any("frame_prediction" in name for name in names):
-    tasks.check_condition_frames(
+    tasks_lib.check_condition_frames(
       config.condition_frames,
       config.dataset.frames,
       tokens.sizes.time if tokens.sizes.causal else 1,
     )
   sampling.check_settings(config.sampling)
-  return names

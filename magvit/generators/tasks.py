@@ -19,6 +19,7 @@ space. With a tokenizer that is not causal, none is kept.
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -187,6 +188,33 @@ def task_names(config: ml_collections.ConfigDict) -> list[str]:
       f" of {sorted(TASKS)}"
     )
   return names
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTable:
+  """A config's tasks, to be looked up by a number that a program draws.
+
+  Arrays are over the S tasks, in the order of `names`.
+  """
+
+  names: tuple[str, ...]
+  token_S: np.ndarray  # int32: rows of the task table
+  has_class_S: np.ndarray  # bool: whether the class is told
+  weight_S: np.ndarray  # float32: relative frequency in training
+
+  @classmethod
+  def from_config(cls, config: ml_collections.ConfigDict) -> Self:
+    names = tuple(task_names(config))
+    return cls(
+      names=names,
+      token_S=np.array([TASKS[name].token for name in names], np.int32),
+      has_class_S=np.array([TASKS[name].class_conditional for name in names]),
+      weight_S=np.array([config.tasks[name] for name in names], np.float32),
+    )
+
+  def draw(self, key: jax.Array) -> jax.Array:
+    """int32 (): a task, as often as the weights say."""
+    return jax.random.categorical(key, jnp.log(jnp.asarray(self.weight_S)))
 
 
 def needs_clip(task: str) -> bool:

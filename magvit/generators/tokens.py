@@ -27,6 +27,8 @@ _CLIP_FIELDS = (
   *("train_window", "train_crop", "short_videos", "short_side", "scale"),
   *("flip", "filter"),
 )
+# What decides, beside the weights, what a generator on tokens computes.
+DEFINING = ("algorithm", "transformer", "tasks", "condition_frames")
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
 
 
@@ -34,8 +36,8 @@ _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
 class Tokens:
   """A trained tokenizer, and the token grid of a generator's clips."""
 
-  network_lib: network_lib.Network
-  params: Any  # the tokenizer's weights, for TrainState.frozen["generator"]
+  network: network_lib.Network
+  params: Any  # the tokenizer's weights, for TrainState.frozen["tokenizer"]
   sizes: geometry.Sizes
   latent_shape: tuple[int, int, int]  # (t, h, w)
   vocabulary: int
@@ -81,8 +83,13 @@ class Tokens:
     return jnp.clip(video, 0.0, 1.0)
 
 
-def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
-  """Reads the tokenizer of a generator's config.
+def open_tokenizer(
+  config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
+) -> Tokens:
+  """The tokenizer of a generator's config.
+
+  With `abstract` no weights are read, they are shapes alone, and
+  `tokenizer_workdir` may name a tokenizer's config (FILE:ARG) instead.
 
   Raises:
     ValueError: no tokenizer there, or clips that it rejects.
@@ -93,9 +100,18 @@ def open_tokenizer(config: ml_collections.ConfigDict, mesh: Mesh) -> Tokens:
       "tokenizer_workdir is empty: give the workdir of a trained tokenizer"
       " (--config.tokenizer_workdir=DIR)"
     )
+  if abstract:
+    return describe_tokenizer(config, tokenizer_config(workdir))
   tokens = describe_tokenizer(config, workdir_lib.read_config(workdir))
-  _, params = describe.restore_generator(workdir, mesh)
+  _, params = describe.restore_tokenizer(workdir, mesh)
   return dataclasses.replace(tokens, params=params)
+
+
+def tokenizer_config(name: str) -> ml_collections.ConfigDict:
+  """The config of a tokenizer's workdir, or FILE:ARG of one to be trained."""
+  if name.partition(":")[0].endswith(".py"):
+    return workdir_lib.read_config_file(name)
+  return workdir_lib.read_config(name)
 
 
 def describe_tokenizer(
@@ -106,7 +122,7 @@ def describe_tokenizer(
   Raises:
     ValueError: the config of something else, or clips that it rejects.
   """
-  if made_by.algorithm != "tokenizer":
+  if not describe.is_tokenizer(made_by):
     raise ValueError(
       f"tokenizer_workdir={config.tokenizer_workdir} holds {made_by.name!r},"
       " not a tokenizer"

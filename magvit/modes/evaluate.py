@@ -1,30 +1,65 @@
-"""--mode=evaluate: the usual scores of a workdir's model, or a protocol's."""
+"""--mode=evaluate: the usual scores of a workdir's model, or a protocol's.
+
+  python main.py --workdir=DIR --mode=evaluate
+  python main.py --workdir=DIR --mode=evaluate --protocol=NAME
+    [--input=SAMPLES] [--reference=REAL] [--weights=FILE] [--num=N] [--folds=K]
+
+`evaluation/protocols/run.py` says what a protocol reads and writes.
+"""
+
+import dataclasses
+import functools
+from typing import ClassVar
 
 import ml_collections
 
 from evaluation.protocols import run as protocol_run
 from evaluation.protocols import table as protocol_table
-from magvit import mesh as mesh_lib
-from magvit import trained as trained_lib
+from magvit import command_line
+from magvit.modes import offline
+from magvit.scoring import held_out
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
-from magvit.training import loop
 from magvit.workdir import folder as workdir_lib
 
 
-def run_offline(
-  mode: str, config: ml_collections.ConfigDict, workdir: str
+@dataclasses.dataclass(frozen=True)
+class Options:
+  SUBJECT: ClassVar = "protocol"
+
+  protocol: str | None = command_line.option(
+    "Protocol of a published table, by its name in docs/evaluate.md; the usual"
+    " scores if it is left out"
+  )
+  input: str | None = command_line.option(
+    "Samples to measure, an .npz or a folder; the model makes them if it is"
+    " left out"
+  )
+  reference: str | None = command_line.option(
+    "Real clips or statistics to compare with, an .npz or a folder; the data"
+    " set of the config if it is left out"
+  )
+  weights: str | None = command_line.option(
+    "File of the feature network's weights, written by models.weights.convert"
+  )
+  num: int | None = command_line.option(
+    "Number of clips to measure in each fold; the protocol's if it is left out"
+  )
+  folds: int | None = command_line.option(
+    "Number of independent folds; the protocol's if it is left out"
+  )
+  seed: int = command_line.option("Seed of samples and of the clips' order", 0)
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
 ) -> None:
-  """Evaluates, samples or reconstructs with the newest checkpoint."""
-  mesh = mesh_lib.make_mesh(config.mesh)
-  loop.check_config(config, mesh)
-  algorithm, params, step = trained_lib.open_trained(config, workdir, mesh)
-  runs = {
-    "evaluate": loop.evaluate_all,
-    "sample": scoring_pictures.sample,
-    "reconstruct": scoring_pictures.reconstruct,
-  }
-  runs[mode](config, workdir, mesh, algorithm, params, step)
+  if options.protocol is None:
+    config = workdir_lib.stored_config(workdir, config)
+    held_out.evaluate_all(offline.open_model(workdir, config))
+  else:
+    request = protocol_run.Request(**dataclasses.asdict(options))
+    score_protocol(config, workdir, request)
 
 
 def score_protocol(
@@ -38,14 +73,12 @@ def score_protocol(
     if config is not None and request.input is None:
       workdir_lib.check_same_experiment(stored, config, workdir)
     config = config or stored
-  opener = None
+  open_model = None
   if request.input is None:
-    opener = lambda: scored_model.open_model(
-      config,
-      workdir,
-      protocol_table.get(request.protocol),
-      trained_lib.open_trained,
+    protocol = protocol_table.get(request.protocol)
+    open_model = functools.partial(
+      scored_model.open_model, workdir, config, protocol
     )
-  protocol_run.score(workdir, request, config, opener)
+  protocol_run.score(workdir, request, config, open_model)
   if workdir_lib.has_config(workdir):
     scoring_pictures.write_report(workdir)

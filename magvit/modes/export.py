@@ -10,8 +10,6 @@ The layout is that of a model on the Hugging Face hub. `load_tokenizer`,
 `load_generator` and --workdir read FOLDER as they read a workdir.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
 import dataclasses
 import json
 import logging
@@ -23,7 +21,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from magvit import mesh as mesh_lib
+from magvit import algorithm as algorithm_lib
+from magvit import command_line
 from magvit import trained as trained_lib
 from magvit.generators import tasks as tasks_lib
 from magvit.modes import stablehlo as stablehlo_lib
@@ -31,12 +30,26 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
-from magvit.workdir import weights as weights_lib
 from models import network
 from models.weights import safetensors_file
 from storage import files
 
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  output: str = command_line.option("New folder to write", needed="FOLDER")
+  stablehlo: bool = command_line.option(
+    "Whether to export what the model computes, too, as StableHLO", False
+  )
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+) -> None:
+  workdir_lib.stored_config(workdir, config)
+  export(workdir, options.output, options.stablehlo)
 
 
 def export(workdir: str, output: str, stablehlo: bool = False) -> None:
@@ -47,7 +60,7 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
   Raises:
     ValueError: nothing was trained there, or a folder in use.
   """
-  config = workdir_lib.read_config(workdir)
+  workdir_lib.read_config(workdir)  # raises where nothing was trained
   output = os.path.abspath(output)
   if os.path.exists(output) and (
     not os.path.isdir(output) or os.listdir(output)
@@ -58,42 +71,32 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
   parent, name = os.path.split(output)
   temporary = os.path.join(parent, f".{name}.{os.getpid()}.tmp")
   try:
-    _write(config, workdir, temporary, stablehlo)
+    _write(workdir, temporary, stablehlo)
     os.rename(temporary, output)  # fails on a folder that got files meanwhile
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
   log.info("wrote %s", output)
 
 
-def _write(
-  config: ml_collections.ConfigDict, workdir: str, folder: str, stablehlo: bool
-) -> exports.Notes:
+def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
   """Writes one model; returns what the metadata say."""
-  mesh = mesh_lib.local_mesh()
-  is_tokenizer = config.algorithm == "tokenizer"
-  if is_tokenizer:
-    step = weights_lib.latest_step(workdir)
-    net, params = describe.restore_generator(workdir, mesh)
-    weights = {"generator": params}
-    predict = describe.predict_functions(net)
-  else:
+  trained = trained_lib.open_trained(workdir)
+  config, facts = trained.config, trained.algorithm.facts
+  params = trained.params[facts.network]
+  name = fingerprint.fingerprint(config, params, facts.defining)
+  if "tokenizer_workdir" in config:
     own = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
-    of_tokens = _write(
-      workdir_lib.read_config(own),
-      own,
-      os.path.join(folder, exports.TOKENIZER),
-      stablehlo,
-    )
-    algorithm, weights, step = trained_lib.open_trained(config, workdir, mesh)
-    params, predict = weights["transformer"], algorithm.predict
-  sections = exports.SECTIONS[config.algorithm]
-  name = fingerprint.fingerprint(config, params, sections)
+    tokenizer = _write(own, os.path.join(folder, exports.TOKENIZER), stablehlo)
+    ids, tokenizer_name = tokenizer.ids, tokenizer.fingerprint
+  else:
+    ids, tokenizer_name = describe.id_convention(config), name
   notes = exports.Notes(
     config=json.loads(config.to_json()),
     fingerprint=name,
-    step=step,
-    ids=describe.id_convention(config) if is_tokenizer else of_tokens.ids,
-    tokenizer=name if is_tokenizer else of_tokens.fingerprint,
+    step=trained.step,
+    ids=ids,
+    tokenizer=tokenizer_name,
+    defining=facts.defining,
   )
   tensors = {
     k: np.asarray(v) for k, v in safetensors_file.by_name(params).items()
@@ -105,57 +108,79 @@ def _write(
     notes.metadata(),
   )
   workdir_lib.write_config(folder, config)
-  card = _card(config, notes, network.count(params))
+  card = _card(trained, notes)
   files.write_atomically(os.path.join(folder, "README.md"), card)
   if stablehlo:
-    stablehlo_lib.write(folder, definitions(config, predict, weights))
+    stablehlo_lib.write(folder, definitions(trained))
   return notes
 
 
 def definitions(
-  config: ml_collections.ConfigDict,
-  predict: Mapping[str, Callable],
-  weights: Mapping[str, Any],
+  trained: trained_lib.Trained,
 ) -> dict[str, stablehlo_lib.Definition]:
-  """encode and decode of a tokenizer, or sample of a generator.
+  """encode and decode of a tokenizer, sample of a generator."""
+  predict = trained.algorithm.predict
+  made = {}
+  if {"encode", "decode"} <= predict.keys():
+    made |= _define_coding(trained)
+  if "sample" in predict:
+    made["sample"] = _define_sampling(trained)
+  return made
 
-  `weights` is what the functions of `predict` take.
-  """
-  # In the code a tokenizer's network is the generator of its GAN.
-  ours = {"generator": "tokenizer", "transformer": "transformer"}
-  shapes = {
-    ours[name]: jax.eval_shape(safetensors_file.by_name, tree)
-    for name, tree in weights.items()
+
+def _shapes(trained: trained_lib.Trained) -> dict[str, Any]:
+  """Shapes of the weights' arrays by name, network by network."""
+  return {
+    name: jax.eval_shape(safetensors_file.by_name, tree)
+    for name, tree in trained.params.items()
   }
-  of_names = lambda arrays: {
-    name: safetensors_file.as_tree(arrays[ours[name]], tree)
-    for name, tree in weights.items()
+
+
+def _as_params(trained: trained_lib.Trained, arrays: Any) -> dict[str, Any]:
+  """What predict functions take, of a program's arrays by name."""
+  return {
+    name: safetensors_file.as_tree(arrays[name], tree)
+    for name, tree in trained.params.items()
   }
+
+
+def _describe_video(
+  config: ml_collections.ConfigDict, more: str = ""
+) -> stablehlo_lib.Argument:
   clip = ("batch", *describe.clip_shape(config), 3)
-  video = stablehlo_lib.Argument(clip, "float32", "pixels in [0, 1]")
+  return stablehlo_lib.Argument(clip, "float32", f"pixels in [0, 1]{more}")
 
-  if config.algorithm == "tokenizer":
-    encode = lambda arrays, inputs: {
-      "ids": predict["encode"](of_names(arrays), inputs, None)
-    }
-    decode = lambda arrays, inputs: {
-      "video": predict["decode"](of_names(arrays), inputs, None)
-    }
-    latent = describe.sizes(config).latent(clip[1:-1])
-    below = describe.vocabulary(config) - 1
-    ids = stablehlo_lib.Argument(("batch", *latent), "int32", f"in 0..{below}")
-    return {
-      "encode": stablehlo_lib.Definition(encode, shapes, {"video": video}),
-      "decode": stablehlo_lib.Definition(decode, shapes, {"ids": ids}),
-    }
+
+def _define_coding(
+  trained: trained_lib.Trained,
+) -> dict[str, stablehlo_lib.Definition]:
+  config, predict = trained.config, trained.algorithm.predict
+  encode = lambda arrays, inputs: {
+    "ids": predict["encode"](_as_params(trained, arrays), inputs, None)
+  }
+  decode = lambda arrays, inputs: {
+    "video": predict["decode"](_as_params(trained, arrays), inputs, None)
+  }
+  latent = describe.sizes(config).latent(describe.clip_shape(config))
+  below = describe.vocabulary(config) - 1
+  ids = stablehlo_lib.Argument(("batch", *latent), "int32", f"in 0..{below}")
+  shapes, video = _shapes(trained), _describe_video(config)
+  return {
+    "encode": stablehlo_lib.Definition(encode, shapes, {"video": video}),
+    "decode": stablehlo_lib.Definition(decode, shapes, {"ids": ids}),
+  }
+
+
+def _define_sampling(trained: trained_lib.Trained) -> stablehlo_lib.Definition:
+  predict = trained.algorithm.predict
 
   def sample(arrays, inputs):
     batch = {name: inputs[name] for name in ("task", "label", "video")}
     key = jax.random.wrap_key_data(inputs["key"], impl="threefry2x32")
-    return predict["sample"](of_names(arrays), batch, key)
+    return predict["sample"](_as_params(trained, arrays), batch, key)
 
-  tasks = tasks_lib.task_names(config)
-  classes = config.transformer.num_classes
+  tasks = tasks_lib.task_names(trained.config)
+  classes = trained.num_classes
   numbered = ", ".join(f"{n} {name}" for n, name in enumerate(tasks))
   inputs = {
     "key": stablehlo_lib.Argument(
@@ -165,33 +190,31 @@ def definitions(
     "label": stablehlo_lib.Argument(
       ("batch",), "int32", f"class in 0..{classes - 1}; {classes}: none"
     ),
-    "video": dataclasses.replace(
-      video, meaning=f"{video.meaning}; read where the task is given them"
+    "video": _describe_video(
+      trained.config, "; read where the task is given them"
     ),
   }
-  return {"sample": stablehlo_lib.Definition(sample, shapes, inputs)}
+  return stablehlo_lib.Definition(sample, _shapes(trained), inputs)
 
 
-def _card(
-  config: ml_collections.ConfigDict, notes: exports.Notes, parameters: int
-) -> str:
+def _card(trained: trained_lib.Trained, notes: exports.Notes) -> str:
+  config, facts = trained.config, trained.algorithm.facts
   common = dict(
     name=config.name,
-    parameters=f"{parameters:,}",
+    parameters=f"{network.count(trained.params[facts.network]):,}",
     step=f"{notes.step:,}",
     fingerprint=notes.fingerprint,
     ids=notes.ids,
     clip=" x ".join(str(n) for n in describe.clip_shape(config)),
   )
-  if config.algorithm == "tokenizer":
+  if facts.kind == algorithm_lib.TOKENIZER:
     settings = json.dumps(config.quantizer.to_dict())
     return _TOKENIZER_CARD.format(**common, quantizer=settings)
-  tasks = ", ".join(tasks_lib.task_names(config))
   return _GENERATOR_CARD.format(
     **common,
     kind=config.algorithm,
-    tasks=tasks,
-    classes=config.transformer.num_classes,
+    tasks=", ".join(tasks_lib.task_names(config)),
+    classes=trained.num_classes,
     tokenizer=notes.tokenizer,
   )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 import json
 import logging
 import os
@@ -11,6 +12,9 @@ import jax
 import ml_collections
 import numpy as np
 
+from configs import tokenizer_image
+from configs import tokenizer_video
+from magvit import command_line
 from magvit import mesh as mesh_lib
 from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
@@ -30,6 +34,29 @@ log = logging.getLogger(__name__)
 # fields in their shapes, and the same tensors under our names.
 LAYOUTS = {"open_magvit2": open_magvit2, "praxis": praxis}
 SOURCES = (*LAYOUTS, "export")
+
+
+_CONFIGS = {
+  "image": tokenizer_image.get_config,
+  "video": tokenizer_video.get_config,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  source: str | None = command_line.option(
+    "Project whose weights the file holds", choices=SOURCES
+  )
+  input: str | None = command_line.option(
+    "File of weights to read; the folder of an export"
+  )
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+) -> None:
+  del config
+  import_weights(options.source, options.input, _CONFIGS, workdir)
 
 
 def import_weights(
@@ -100,13 +127,13 @@ def import_weights(
 def _read_export(folder: str):
   """(config, weights, "ema") of a tokenizer that --mode=export wrote."""
   config = workdir_lib.read_config(folder)
-  if config.algorithm != "tokenizer" or not exports.is_export(folder):
+  if not describe.is_tokenizer(config) or not exports.is_export(folder):
     raise ValueError(
       f"--input={folder} is not the export of a tokenizer: name the folder of"
       " one (a generator's holds it as tokenizer/). Other modes need no"
       " import: they read an export as --workdir"
     )
-  _, params = describe.restore_generator(folder, mesh_lib.local_mesh())
+  _, params = describe.restore_tokenizer(folder, mesh_lib.local_mesh())
   return config, params, "ema"
 
 

@@ -1,4 +1,4 @@
-"""Images and videos of the user through a trained tokenizer.
+"""--mode=reconstruct: images and videos through a trained tokenizer.
 
   python main.py --mode=reconstruct --input=FILE_OR_FOLDER --workdir=DIR
 
@@ -27,6 +27,7 @@ import time
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from evaluation import evaluators
@@ -35,6 +36,8 @@ from evaluation.show import mp4
 from evaluation.show import pictures
 from evaluation.show import report
 from input_pipeline.decoding import media as media_lib
+from magvit import command_line
+from magvit.modes import offline
 from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
 from magvit.tokenizer import frames as frames_lib
@@ -59,6 +62,24 @@ _PROTOCOL = {
   "ssim": "rgb, Gaussian 11, sigma 1.5, valid; means as for psnr, without"
   " files of fewer than 11 pixels",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  input: str | None = command_line.option(
+    "Image, video or folder of them to code and decode; held-out clips of the"
+    " data set if it is left out"
+  )
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+) -> None:
+  config = workdir_lib.stored_config(workdir, config)
+  if options.input is None:
+    scoring_pictures.reconstruct(offline.open_model(workdir, config))
+  else:
+    reconstruct(workdir, options.input)
 
 
 def reconstruct(workdir: str, path: str) -> None:

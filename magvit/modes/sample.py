@@ -1,4 +1,4 @@
-"""Any number of samples of one task, written to a folder.
+"""--mode=sample: samples of one task to a folder, or pictures of all tasks.
 
   python main.py --workdir=DIR --mode=sample --task=TASK [--num=50000]
     [--label=NUMBER_OR_NAME] [--input=FILE_OR_FOLDER] [--seed=0] [--steps=24]
@@ -24,6 +24,7 @@ import os
 import shutil
 import time
 from typing import Any
+from typing import ClassVar
 import zipfile
 
 import jax
@@ -37,12 +38,17 @@ from evaluation.show import mp4
 from evaluation.show import pictures
 from input_pipeline import pipeline
 from input_pipeline.decoding import media
+from magvit import algorithm as algorithm_lib
+from magvit import command_line
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.generators import sampling
 from magvit.generators import tasks
+from magvit.modes import offline
 from magvit.scoring import model as scored_model
+from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
+from magvit.workdir import folder as workdir_lib
 from storage import files
 from storage import progress as progress_lib
 
@@ -50,6 +56,46 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 64  # samples in the pictures
 _FRAME_RATE = 8  # of the pictures; clips carry none
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  SUBJECT: ClassVar = "task"
+
+  task: str | None = command_line.option(
+    "Task to sample, by its name in docs/tasks_and_sampling.md; pictures of all"
+    " tasks if it is left out"
+  )
+  num: int = command_line.option("Number of samples", 64)
+  label: str | None = command_line.option(
+    "Class of all samples, by number or name; all in turn if it is left out"
+  )
+  input: str | None = command_line.option(
+    "Image, video or folder of them, whose clips are completed; held-out clips"
+    " of the data set if it is left out"
+  )
+  output: str | None = command_line.option(
+    "Folder to write; WORKDIR/samples/TASK_seedSEED if it is left out"
+  )
+  seed: int = command_line.option("Seed of the samples", 0)
+  steps: int | None = command_line.option(
+    "Number of sampling steps; the config's if it is left out"
+  )
+  guidance: float | None = command_line.option(
+    "Strength of guidance, 0 for none; the config's if it is left out"
+  )
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+) -> None:
+  config = workdir_lib.stored_config(workdir, config)
+  if options.task is None:
+    scoring_pictures.sample(offline.open_model(workdir, config))
+    return
+  fields = dataclasses.asdict(options)
+  output = fields.pop("output")
+  sample(config, workdir, Request(**fields), output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,24 +135,25 @@ def sample(
     ValueError: a request that the model cannot serve, an input that cannot be
       read, or a folder of something else. Nothing was sampled.
   """
-  if config.algorithm == "tokenizer":
+  facts = trained_lib.find_algorithm(config).facts
+  if facts.kind != algorithm_lib.GENERATOR:
     raise ValueError(
-      f"--mode=sample needs the workdir of a generator, and {workdir} holds"
-      f" {config.name!r}"
+      f"--mode=sample needs the workdir of {algorithm_lib.GENERATOR}, and"
+      f" {workdir} holds {config.name!r}"
     )
   index = jax.process_index() if process_index is None else process_index
   count = jax.process_count() if process_count is None else process_count
   config = _with_settings(config, request)
-  labels = _Labels(config, request)
+  labels = _Labels(config, config[facts.section].num_classes, request)
   clips = _Clips(config, request)
   mesh = mesh_lib.local_mesh()
-  algorithm, params, step = trained_lib.open_trained(config, workdir, mesh)
+  trained = trained_lib.open_trained(workdir, config, mesh)
   folder = output or os.path.join(
     workdir, "samples", f"{request.task}_seed{request.seed}"
   )
   protocol = {
     **dataclasses.asdict(request),
-    "step": step,
+    "step": trained.step,
     "batch_size": config.batch_size,
     "sampling": json.loads(config.sampling.to_json()),
   }
@@ -116,7 +163,7 @@ def sample(
     log.info("%s is complete: nothing is left to do", archive)
     return
 
-  run = scored_model.sampler(config, mesh, algorithm, params)
+  run = scored_model.sampler(trained)
   parts = range(-(-request.num // config.batch_size))
   path_of = lambda part: os.path.join(folder, "parts", f"{part:06d}.npz")
   missing = [
@@ -162,8 +209,8 @@ def _with_settings(config, request: Request):
 class _Labels:
   """The class of each sample."""
 
-  def __init__(self, config, request: Request):
-    self._classes = config.transformer.num_classes
+  def __init__(self, config, num_classes: int, request: Request):
+    self._classes = num_classes
     self._only = None
     if request.label is None:
       return

@@ -1,4 +1,4 @@
-"""A data set as tokens: encoded once, read by every generator after that.
+"""--mode=tokenize: a data set as tokens, encoded once for all generators.
 
   python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
 
@@ -14,6 +14,7 @@ once, as those of training from pixels do.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import dataclasses
 import functools
 import itertools
 import logging
@@ -30,6 +31,7 @@ import numpy as np
 
 from input_pipeline import pipeline
 from input_pipeline.sources import token_shards
+from magvit import command_line
 from magvit import mesh as mesh_lib
 from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
@@ -45,6 +47,36 @@ log = logging.getLogger(__name__)
 _UNFINISHED = "unfinished.json"
 _CONDITION_FRAMES = 5  # where no config says otherwise: K600 (spec)
 _LOG_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  output: str = command_line.option(
+    "Folder to write, new or of the same tokens", needed="FOLDER"
+  )
+  num: int | None = command_line.option(
+    "Number of clips, from the first; all if it is left out"
+  )
+  split: str = command_line.option(
+    "Split of the data set, train or held_out", "train"
+  )
+  tasks: tuple[str, ...] | None = command_line.option(
+    "Tasks whose condition tokens are stored, too, with commas; all that need"
+    " them if it is left out"
+  )
+
+
+def run(
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+) -> None:
+  tokenize(
+    workdir,
+    options.output,
+    config,
+    options.split,
+    options.num,
+    options.tasks,
+  )
 
 
 def tokenize(

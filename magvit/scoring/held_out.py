@@ -1,56 +1,60 @@
 """Evaluation, pictures and the report of a workdir, from predict functions."""
 
+from collections.abc import Callable
+import dataclasses
 import functools
 import json
 import logging
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
 from evaluation import evaluators
 from evaluation.metrics import digit_judge
 from evaluation.metrics import lpips
+from evaluation.protocols import run as protocol_run
 from input_pipeline import pipeline
-from magvit import algorithm as algorithm_lib
-from magvit.generators import tasks
+from magvit.generators import tasks as tasks_lib
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
+from magvit.trained import Trained
 
 log = logging.getLogger(__name__)
-
 
 _JUDGE_CLIPS = 2000  # real training clips that the judge is fitted on
 _JUDGE_FIRST_CLIP = 2**32  # far from those a model is trained on
 
 
-def evaluate(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  mesh: Mesh,
-  algorithm: algorithm_lib.Algorithm,
-  params: Any,
-  step: int,
-) -> list[evaluators.Result]:
-  """Runs the evaluators that fit the algorithm's predict functions.
+def evaluate_all(trained: Trained) -> list[evaluators.Result]:
+  """The usual scores, and the protocols of config.evaluation."""
+  results = evaluate(trained)
+  if trained.config.evaluation.protocols:
+    model = scored_model.Model(trained)
+    results += protocol_run.run_configured(
+      trained.config, trained.workdir, model
+    )
+    scoring_pictures.write_report(trained.workdir)
+  return results
+
+
+def evaluate(trained: Trained) -> list[evaluators.Result]:
+  """Runs the evaluators of the model's algorithm.
 
   Writes results/*.json, samples/ and report.html, and prints the scores.
   """
-  results = []
-  if "reconstruct" in algorithm.predict:
-    results += _score_reconstruction(config, mesh, algorithm, params)
-  if "sample" in algorithm.predict:
-    results += _score_samples(config, mesh, algorithm, params)
+  chosen = [EVALUATORS[name] for name in trained.algorithm.facts.evaluators]
+  results = [
+    result for evaluator in chosen for result in evaluator.score(trained)
+  ]
   if jax.process_index() == 0:
     for result in results:
-      result.write(workdir, step)
+      result.write(trained.workdir, trained.step)
       log.info("%s", result.summary())
-  for draw in (scoring_pictures.reconstruct, scoring_pictures.sample):
-    if draw.__name__ in algorithm.predict:
-      draw(config, workdir, mesh, algorithm, params, step)
+  for evaluator in chosen:
+    evaluator.draw(trained)
   return results
 
 
@@ -63,8 +67,9 @@ def flat(results: list[evaluators.Result]) -> dict[str, float]:
   }
 
 
-def _score_reconstruction(config, mesh, algorithm, params):
-  predict = scored_model.predictor(algorithm, "reconstruct", mesh, params)
+def _score_reconstruction(trained: Trained) -> list[evaluators.Result]:
+  config = trained.config
+  predict = scored_model.predictor(trained, "reconstruct")
   batches = (
     (batch["video"], real)
     for batch, real in scored_model.batches(
@@ -85,8 +90,9 @@ def _lpips(weights: str) -> lpips.Lpips | None:
   return lpips.Lpips(weights) if weights else None
 
 
-def _score_samples(config, mesh, algorithm, params):
-  predict = scored_model.sampler(config, mesh, algorithm, params)
+def _score_samples(trained: Trained) -> list[evaluators.Result]:
+  config = trained.config
+  predict = scored_model.sampler(trained)
   real = scored_model.held_out(config, config.dataset.eval_examples)
   common = dict(
     sample=predict,
@@ -97,8 +103,8 @@ def _score_samples(config, mesh, algorithm, params):
     protocol={**_protocol(config), **config.sampling.to_dict()},
   )
   results = []
-  for name in tasks.task_names(config):
-    if not tasks.needs_clip(name):
+  for name in tasks_lib.task_names(config):
+    if not tasks_lib.needs_clip(name):
       if config.dataset.name != "digits":
         log.info(
           "%s is not scored: of %s there is no judge of classes; name"
@@ -112,7 +118,7 @@ def _score_samples(config, mesh, algorithm, params):
         **common,
       )
     else:
-      given = tasks.given_pixels(
+      given = tasks_lib.given_pixels(
         name, real["video"].shape[1:4], config.condition_frames
       )
       results.append(
@@ -134,3 +140,19 @@ def _digit_judge(dataset_json: str) -> digit_judge.DigitJudge:
 
 def _protocol(config) -> dict[str, Any]:
   return {"dataset": config.dataset.name, "split": "held_out"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """What is measured of a model on held-out clips, and what is drawn."""
+
+  score: Callable[[Trained], list[evaluators.Result]]
+  draw: Callable[[Trained], None]
+
+
+EVALUATORS = {  # by the names that `Facts.evaluators` has
+  "reconstruction": Evaluator(
+    _score_reconstruction, scoring_pictures.reconstruct
+  ),
+  "samples": Evaluator(_score_samples, scoring_pictures.sample),
+}

@@ -1,10 +1,10 @@
 """A trained model as the protocols use it: it generates, or reconstructs."""
 
+from collections.abc import Callable
 import os
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
@@ -13,10 +13,11 @@ from evaluation.protocols import clips as clips_lib
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.table import Protocol
 from input_pipeline import pipeline
-from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
-from magvit.generators import tasks
+from magvit import trained as trained_lib
+from magvit.generators import tasks as tasks_lib
 from magvit.tokenizer import describe
+from magvit.trained import Trained
 from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from models.quantizers import build as quantizer_build
@@ -26,27 +27,17 @@ from models.tokenizer import tokenizer as tokenizer_network
 class Model:
   """Attributes: config, step, batch_size (of its programs), generates."""
 
-  def __init__(
-    self,
-    config: ml_collections.ConfigDict,
-    workdir: str,
-    mesh: Mesh,
-    algorithm: algorithm_lib.Algorithm,
-    params: Any,
-    step: int,
-    saved: int | None = None,
-  ):
+  def __init__(self, trained: Trained, saved: int | None = None):
     """`saved` tells checkpoints of one step apart: features are kept."""
-    self.config, self.step = config, step
-    self.batch_size = config.batch_size
-    self.generates = "sample" in algorithm.predict
-    self._mesh, self._algorithm, self._params = mesh, algorithm, params
-    self._workdir, self._saved = workdir, saved
+    self.config, self.step = trained.config, trained.step
+    self.batch_size = trained.config.batch_size
+    self.generates = "sample" in trained.algorithm.predict
+    self._trained, self._saved = trained, saved
     self._programs = {}
 
   def describe(self) -> dict[str, Any]:
     """Which model this is, as JSON: equal for equal features."""
-    described = {"name": self.config.name, "workdir": self._workdir}
+    described = {"name": self.config.name, "workdir": self._trained.workdir}
     described |= {"step": self.step, "saved_ns": self._saved}
     if self.generates:
       described["sampling"] = self.config.sampling.to_dict()
@@ -59,7 +50,7 @@ class Model:
     if not self.generates:
       raise ValueError(
         f"--protocol={protocol.name} needs the workdir of a generator, and"
-        f" {self._workdir} holds {self.config.name!r}; or give --input"
+        f" {self._trained.workdir} holds {self.config.name!r}; or give --input"
       )
     if not self.config.tasks[protocol.task]:
       raise ValueError(
@@ -68,15 +59,14 @@ class Model:
       )
     shape = describe.clip_shape(self.config)
     clips_lib.check_frames(shape[0], protocol, "the model")
-    run = sampler(self.config, self._mesh, self._algorithm, self._params)
-    classes = self.config.transformer.num_classes
+    run = sampler(self._trained)
     return clips_lib.of_samples(
       run,
       self.describe(),
       protocol,
       given,
       shape,
-      classes,
+      self._trained.num_classes,
       self.batch_size,
       num,
       seed,
@@ -116,15 +106,13 @@ class Model:
 
   def _predict(self, name: str, batch: dict[str, np.ndarray]) -> Any:
     """Of any number of clips up to a batch, which is filled up."""
-    if name not in self._algorithm.predict:
+    if name not in self._trained.algorithm.predict:
       raise ValueError(
-        f"reconstructions need the workdir of a tokenizer, and {self._workdir}"
-        f" holds {self.config.name!r}"
+        "reconstructions need the workdir of a tokenizer, and"
+        f" {self._trained.workdir} holds {self.config.name!r}"
       )
     if name not in self._programs:
-      self._programs[name] = predictor(
-        self._algorithm, name, self._mesh, self._params
-      )
+      self._programs[name] = predictor(self._trained, name)
     count = len(next(iter(batch.values())))
     place = np.arange(self.batch_size) % count
     outputs = self._programs[name]({k: x[place] for k, x in batch.items()})
@@ -134,23 +122,22 @@ class Model:
 
 
 def open_model(
-  config: ml_collections.ConfigDict, workdir: str, protocol: Protocol, opener
+  workdir: str, config: ml_collections.ConfigDict, protocol: Protocol
 ) -> Model:
   """The model of a workdir; of a generator, its tokenizer if that is measured.
 
-  `opener` is train.open_trained, which imports this package's evaluation.
+  Raises:
+    ValueError: nothing was trained there, or another network.
   """
   if protocol.made == "reconstructions":
-    own = workdir_lib.own_tokenizer(workdir)
-    if own is not None:
-      workdir, config = own, workdir_lib.read_config(own)
-  mesh = mesh_lib.local_mesh()
-  algorithm, params, step = opener(config, workdir, mesh)
-  path = os.path.join(workdir, "checkpoints", str(step))
+    own_tokenizer = workdir_lib.own_tokenizer(workdir)
+    if own_tokenizer is not None:
+      workdir, config = own_tokenizer, workdir_lib.read_config(own_tokenizer)
+  trained = trained_lib.open_trained(workdir, config)
+  path = os.path.join(workdir, "checkpoints", str(trained.step))
   if exports.is_export(workdir):
     path = os.path.join(workdir, exports.WEIGHTS)
-  saved = os.stat(path).st_mtime_ns
-  return Model(config, workdir, mesh, algorithm, params, step, saved)
+  return Model(trained, os.stat(path).st_mtime_ns)
 
 
 def batches(config, count):
@@ -166,23 +153,25 @@ def held_out(config, count) -> dict[str, np.ndarray]:
   return batch
 
 
-def predictor(algorithm, name, mesh, params):
-  """Numpy in, numpy out, the whole batch on every process."""
+def predictor(trained: Trained, name: str) -> Callable[..., Any]:
+  """A predict function: numpy in, numpy out, the batch on every process."""
+  mesh = trained.mesh
   function = jax.jit(
-    algorithm.predict[name], out_shardings=mesh_lib.replicated(mesh)
+    trained.algorithm.predict[name], out_shardings=mesh_lib.replicated(mesh)
   )
 
   def run(batch, seed: int = 0):
     placed = mesh_lib.place_global(batch, mesh)
-    return jax.device_get(function(params, placed, jax.random.key(seed)))
+    key = jax.random.key(seed)
+    return jax.device_get(function(trained.params, placed, key))
 
   return run
 
 
-def sampler(config, mesh, algorithm, params) -> evaluators.Sample:
+def sampler(trained: Trained) -> evaluators.Sample:
   """(task, labels, clips, seed) -> clips, by the algorithm's "sample"."""
-  predict = predictor(algorithm, "sample", mesh, params)
-  names = tasks.task_names(config)
+  predict = predictor(trained, "sample")
+  names = tasks_lib.task_names(trained.config)
 
   def run(task, label, video, seed):
     batch = {

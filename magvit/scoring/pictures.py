@@ -1,5 +1,6 @@
 """Pictures of a trained model's work, and the report that shows them."""
 
+import dataclasses
 import logging
 import os
 
@@ -10,19 +11,26 @@ from evaluation import evaluators
 from evaluation.show import pictures
 from evaluation.show import report
 from input_pipeline import pipeline
-from magvit.generators import tasks
+from magvit import algorithm as algorithm_lib
+from magvit.generators import tasks as tasks_lib
 from magvit.scoring import model as scored_model
 from magvit.tokenizer import describe
+from magvit.trained import Trained
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 8  # clips in a picture
 
 
-def reconstruct(config, workdir, mesh, algorithm, params, step) -> None:
-  """Pictures of held-out clips beside their reconstructions."""
-  _require(algorithm, "reconstruct", config, "a tokenizer")
-  predict = scored_model.predictor(algorithm, "reconstruct", mesh, params)
+def reconstruct(trained: Trained) -> None:
+  """Pictures of held-out clips beside their reconstructions.
+
+  Raises:
+    ValueError: a model that does not reconstruct.
+  """
+  config = trained.config
+  _require(trained, "reconstruct", algorithm_lib.TOKENIZER)
+  predict = scored_model.predictor(trained, "reconstruct")
   count = _shown(config)
   video = scored_model.held_out(config, count)["video"]
   outputs = [
@@ -31,45 +39,61 @@ def reconstruct(config, workdir, mesh, algorithm, params, step) -> None:
   ]
   pairs = pictures.side_by_side([video, np.concatenate(outputs)])
   title = "Reconstructions of held-out clips"
-  caption = f"Original left, reconstruction right; step {step}."
-  _publish(workdir, "reconstruction", pairs, 4, title, caption)
-  write_report(workdir)
+  caption = f"Original left, reconstruction right; step {trained.step}."
+  _publish(trained.workdir, "reconstruction", pairs, 4, title, caption)
+  write_report(trained.workdir)
 
 
-def sample(config, workdir, mesh, algorithm, params, step) -> None:
-  """Pictures of generated clips, one for each task of the model."""
-  _require(algorithm, "sample", config, "a generator")
-  names = tasks.task_names(config)
-  predict = scored_model.sampler(config, mesh, algorithm, params)
-  seed = config.seed
-  for name in names:
+def sample(trained: Trained) -> None:
+  """Pictures of generated clips, one for each task of the model.
+
+  Raises:
+    ValueError: a model that does not generate.
+  """
+  _require(trained, "sample", algorithm_lib.GENERATOR)
+  predict = scored_model.sampler(trained)
+  for name in tasks_lib.task_names(trained.config):
     title = name.replace("_", " ").capitalize()
-    if not tasks.needs_clip(name):
-      classes = config.transformer.num_classes
-      label = np.tile(np.arange(min(classes, 10), dtype=np.int32), 4)
-      shape = (len(label), *describe.clip_shape(config), 3)
-      nothing = np.zeros(shape, np.uint8)
-      shown = evaluators.sample_all(
-        predict, name, label, nothing, config.batch_size, seed
-      )
-      columns = min(classes, 10)
-      caption = f"One class a column, four samples each; step {step}."
-    else:
-      batch = scored_model.held_out(config, _shown(config))
-      real = batch["video"]
-      given = tasks.given_pixels(name, real.shape[1:4], config.condition_frames)
-      completed = evaluators.sample_all(
-        predict, name, batch["label"], real, config.batch_size, seed
-      )
-      hidden = np.where(given[..., None], real, 96).astype(np.uint8)
-      shown = pictures.side_by_side([real, hidden, completed])
-      columns = 2
-      caption = (
-        "Held-out clip, what the model is given (the rest grey), its"
-        f" completion; step {step}."
-      )
-    _publish(workdir, name, shown, columns, title, caption)
-  write_report(workdir)
+    draw = _completions if tasks_lib.needs_clip(name) else _classes
+    drawn = draw(trained, predict, name)
+    caption = f"{drawn.caption}; step {trained.step}."
+    _publish(trained.workdir, name, drawn.video, drawn.columns, title, caption)
+  write_report(trained.workdir)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+  video: np.ndarray  # (B, T, H, W, 3): the pictures of a sheet
+  columns: int  # of the sheet
+  caption: str  # without the step
+
+
+def _classes(trained: Trained, predict, task: str) -> _Drawn:
+  config = trained.config
+  columns = min(trained.num_classes, 10)
+  label = np.tile(np.arange(columns, dtype=np.int32), 4)
+  shape = (len(label), *describe.clip_shape(config), 3)
+  nothing = np.zeros(shape, np.uint8)
+  video = evaluators.sample_all(
+    predict, task, label, nothing, config.batch_size, config.seed
+  )
+  return _Drawn(video, columns, "One class a column, four samples each")
+
+
+def _completions(trained: Trained, predict, task: str) -> _Drawn:
+  config = trained.config
+  batch = scored_model.held_out(config, _shown(config))
+  real = batch["video"]
+  given = tasks_lib.given_pixels(task, real.shape[1:4], config.condition_frames)
+  completed = evaluators.sample_all(
+    predict, task, batch["label"], real, config.batch_size, config.seed
+  )
+  hidden = np.where(given[..., None], real, 96).astype(np.uint8)
+  video = pictures.side_by_side([real, hidden, completed])
+  caption = (
+    "Held-out clip, what the model is given (the rest grey), its completion"
+  )
+  return _Drawn(video, 2, caption)
 
 
 def _shown(config) -> int:
@@ -78,11 +102,11 @@ def _shown(config) -> int:
   return min(_SHOWN, len(clips))
 
 
-def _require(algorithm, name, config, what) -> None:
-  if name not in algorithm.predict:
+def _require(trained: Trained, name: str, kind: str) -> None:
+  if name not in trained.algorithm.predict:
     raise ValueError(
-      f"--mode={name} needs the workdir of {what}, and this one holds"
-      f" {config.name!r}"
+      f"--mode={name} needs the workdir of {kind}, and {trained.workdir} holds"
+      f" {trained.config.name!r}"
     )
 
 

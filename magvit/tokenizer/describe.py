@@ -1,6 +1,7 @@
 """What a tokenizer's config says of it: shapes, vocabulary, functions."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,14 @@ from models import network
 from models.quantizers import build as quantizer_build
 from models.tokenizer import geometry
 from models.tokenizer import tokenizer as tokenizer_network
+
+# What decides, beside the weights, what a tokenizer computes.
+DEFINING = ("tokenizer", "quantizer")
+
+
+def is_tokenizer(config: ml_collections.ConfigDict) -> bool:
+  """Whether a config is of a tokenizer, whatever trains it."""
+  return "quantizer" in config
 
 
 def codes_images(config: ml_collections.ConfigDict) -> bool:
@@ -71,14 +80,14 @@ def sizes(config: ml_collections.ConfigDict) -> geometry.Sizes:
   return geometry.Sizes(2 ** sum(halvings), 2 ** len(halvings), causal)
 
 
-def predict_functions(generator: network.Network) -> dict[str, Callable]:
-  """`params["generator"]` holds the weights; videos come out in [0, 1]."""
+def predict_functions(tokenizer: network.Network) -> dict[str, Callable]:
+  """`params["tokenizer"]` holds the weights; videos come out in [0, 1]."""
 
   def reconstruct(params, batch, key):
     """{"video"} -> {"video": float32 (B, T, H, W, 3), "ids", entropies}."""
     del key
     video = tokenizer_network.to_float(batch["video"])
-    output, quantized, _ = generator(params["generator"], video)
+    output, quantized, _ = tokenizer(params["tokenizer"], video)
     return {
       "video": jnp.clip(output, 0.0, 1.0),
       "ids": quantized.ids,
@@ -90,21 +99,21 @@ def predict_functions(generator: network.Network) -> dict[str, Callable]:
     """{"video"} -> int32 (B, t, h, w)."""
     del key
     video = tokenizer_network.to_float(batch["video"])
-    return generator(params["generator"], video, method="encode")
+    return tokenizer(params["tokenizer"], video, method="encode")
 
   def decode(params, batch, key):
     """{"ids"} -> float32 (B, T, H, W, 3)."""
     del key
-    video = generator(params["generator"], batch["ids"], method="decode")
+    video = tokenizer(params["tokenizer"], batch["ids"], method="decode")
     return jnp.clip(video, 0.0, 1.0)
 
   return {"reconstruct": reconstruct, "encode": encode, "decode": decode}
 
 
-def restore_generator(workdir: str, mesh: Mesh):
-  """(network, weights) of the tokenizer trained in a workdir."""
-  generator = define_tokenizer(workdir_lib.read_config(workdir))
-  abstract = jax.eval_shape(generator.init, jax.random.key(0))
-  part = {"ema": {"generator": abstract}}
+def restore_tokenizer(workdir: str, mesh: Mesh) -> tuple[network.Network, Any]:
+  """(network, averaged weights) of the tokenizer trained in a workdir."""
+  tokenizer = define_tokenizer(workdir_lib.read_config(workdir))
+  abstract = jax.eval_shape(tokenizer.init, jax.random.key(0))
+  part = {"ema": {"tokenizer": abstract}}
   restored = weights_lib.restore_part(workdir, part, mesh)
-  return generator, restored["ema"]["generator"]
+  return tokenizer, restored["ema"]["tokenizer"]

@@ -17,7 +17,7 @@ from models.weights import safetensors_file
 def fingerprint(
   config: ml_collections.ConfigDict,
   params: Any,
-  sections: Sequence[str] = ("tokenizer", "quantizer"),
+  sections: Sequence[str] = describe.DEFINING,
 ) -> str:
   """sha256 in hexadecimal, the same in every process and on every machine.
 
@@ -40,5 +40,5 @@ def fingerprint(
 
 def of_workdir(workdir: str) -> str:
   """Of the tokenizer in a workdir; ValueError if there is none."""
-  _, params = describe.restore_generator(workdir, mesh_lib.local_mesh())
+  _, params = describe.restore_tokenizer(workdir, mesh_lib.local_mesh())
   return fingerprint(workdir_lib.read_config(workdir), params)

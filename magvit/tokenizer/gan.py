@@ -1,12 +1,18 @@
 """Algorithm: the tokenizer, trained as a GAN (arXiv 2310.05737, section 3).
 
-Generator and discriminator are updated together from one forward pass, as in
-Google's code: one vector-Jacobian product with cotangent (1, 0) gives the
-generator's gradient, one with (0, 1) the discriminator's.
+The tokenizer is the GAN's generator. It and the discriminator are updated
+together from one forward pass, as in Google's code: one vector-Jacobian product
+with cotangent (1, 0) gives the generator's gradient, one with (0, 1) the
+discriminator's.
 """
 
+from collections.abc import Callable
+import dataclasses
 from typing import Any
+from typing import ClassVar
+from typing import Self
 
+from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -27,76 +33,253 @@ from models.tokenizer import discriminators
 from models.tokenizer import tokenizer as tokenizer_network
 
 
-def build(
-  config: ml_collections.ConfigDict,
-  mesh: Mesh,
-  distance_and_params: tuple[perceptual.Distance, Any] | None = None,
-) -> algorithm_lib.Algorithm:
-  """Checks the config, describes the networks; allocates nothing large.
+@dataclasses.dataclass(frozen=True)
+class Stream:
+  """Clips, or the images beside them, that train the tokenizer in a step."""
 
-  With the perceptual distance given no file of weights is read, and its
-  parameters may be shapes alone.
+  prefix: str  # of the names of metrics
+  weight: float  # of the generator's losses
+  video_BTHWC: jax.Array
 
-  Raises:
-    ValueError: a clip the strides reject, missing perceptual weights, or an
-      image tokenizer that cannot be inflated into this one.
-  """
-  c = config
-  check_losses(c)
-  generator = describe.define_tokenizer(c)
-  video_shape = describe.clip_shape(c)
-  latent_shape = describe.sizes(c).latent(video_shape)
-  codes = tokenizer_network.describe_quantizer(**c.quantizer)
-  joint = c.dataset.joint_images > 0
-  shapes = {"discriminator": video_shape}
-  if joint:
-    image_shape = (1, *video_shape[1:])
-    describe.sizes(c).latent(image_shape)
-    # Its head depends on the clip's size, so images have their own.
-    shapes["image_discriminator"] = image_shape
-  discriminators_of = {
-    name: define_discriminator(c, shape) for name, shape in shapes.items()
-  }
-  frozen, distance = {}, None
-  if c.loss.perceptual_network != "off":
-    distance, frozen["perceptual"] = distance_and_params or perceptual.load(
-      c.loss.perceptual_network, c.loss.perceptual_weights
+
+@struct.dataclass
+class StreamLosses:
+  """The losses of one stream, and what its forward pass computed."""
+
+  generator: jax.Array
+  discriminator: jax.Array
+  anchors: dict[str, jax.Array]  # LeCAM's averages after this step
+  metrics: algorithm_lib.Metrics
+  latents_BthwK: jax.Array  # before quantization
+  ids_Bthw: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenizerGan(algorithm_lib.Algorithm):
+  """The tokenizer and a discriminator of clips; another of joint images."""
+
+  facts: ClassVar = algorithm_lib.Facts(
+    kind=algorithm_lib.TOKENIZER,
+    network="tokenizer",
+    section="tokenizer",
+    leading_metrics=(
+      "generator/reconstruction",
+      "generator/codebook_entropy",
+      "discriminator/loss",
+      "discriminator/accuracy",
+      "health/dead_bits",
+    ),
+    evaluators=("reconstruction",),
+    defining=describe.DEFINING,
+    weight_sources={"inflate_from": "none", "codebook_from_data": False},
+    training_only={"loss.perceptual_network": "off"},
+  )
+
+  mesh: Mesh
+  tokenizer: network.Network
+  # By the name of the stream's discriminator in params: a discriminator's head
+  # depends on the clip's size, so images have their own.
+  discriminators: dict[str, network.Network]
+  distance: perceptual.Distance | None
+  perceptual_params: Any
+  adam: optax.GradientTransformation
+
+  @classmethod
+  def build(
+    cls, config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
+  ) -> Self:
+    """As `Algorithm.build`.
+
+    Raises:
+      ValueError: a clip the strides reject, missing perceptual weights, or an
+        image tokenizer that cannot be inflated into this one.
+    """
+    c = config
+    check_losses(c)
+    video_shape = describe.clip_shape(c)
+    shapes = {"discriminator": video_shape}
+    if c.dataset.joint_images:
+      shapes["image_discriminator"] = (1, *video_shape[1:])
+    for shape in shapes.values():
+      describe.sizes(c).latent(shape)  # raises for what the strides reject
+    distance = params = None
+    name = c.loss.perceptual_network
+    if name != "off" and abstract:
+      distance, params = perceptual.describe(name)
+    elif name != "off":
+      distance, params = perceptual.load(name, c.loss.perceptual_weights)
+    if not abstract:
+      inflation.check_sources(c)
+    return cls(
+      config=c,
+      mesh=mesh,
+      tokenizer=describe.define_tokenizer(c),
+      discriminators={
+        name: define_discriminator(c, shape) for name, shape in shapes.items()
+      },
+      distance=distance,
+      perceptual_params=params,
+      adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
     )
-  adam = optimizer.make_optimizer(c.optimizer, c.num_steps)
 
-  def init(key: jax.Array) -> TrainState:
-    names = ("generator", *discriminators_of)
-    nets = (generator, *discriminators_of.values())
-    keys = jax.random.split(key, len(names))
+  @property
+  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+    return describe.predict_functions(self.tokenizer)
+
+  @property
+  def frozen(self) -> dict[str, Any]:
+    if self.distance is None:
+      return {}
+    return {"perceptual": self.perceptual_params}
+
+  def warm_start(self, state: TrainState) -> TrainState:
+    return inflation.warm_start(self.config, self.mesh, state)
+
+  def init(self, key: jax.Array) -> TrainState:
+    networks = {"tokenizer": self.tokenizer, **self.discriminators}
+    keys = jax.random.split(key, len(networks))
     params = {
-      name: net.init(k) for name, net, k in zip(names, nets, keys, strict=True)
+      name: net.init(k)
+      for (name, net), k in zip(networks.items(), keys, strict=True)
     }
     anchors = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
+    codes = tokenizer_network.describe_quantizer(**self.config.quantizer)
+    video_shape = describe.clip_shape(self.config)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      opt_state={k: adam.init(p) for k, p in params.items()},
-      ema={"generator": algorithm_lib.copy(params["generator"])},
+      opt_state={k: self.adam.init(p) for k, p in params.items()},
+      ema={"tokenizer": algorithm_lib.copy(params["tokenizer"])},
       extras={
         "lecam": {
-          name: algorithm_lib.copy(anchors) for name in discriminators_of
+          name: algorithm_lib.copy(anchors) for name in self.discriminators
         },
         "health": health.init(
-          video_shape, latent_shape, codes.latent_channels, codes.vocabulary
+          video_shape,
+          describe.sizes(self.config).latent(video_shape),
+          codes.latent_channels,
+          codes.vocabulary,
         ),
       },
       frozen={},
     )
 
-  def losses_of(g_params, d_params, discriminator, video, anchors, state):
-    """(generator's loss, discriminator's, anchors, metrics, latents, ids)."""
-    # Networks see microbatches; the entropy, LeCAM's anchors and all means are
-    # of the whole batch.
+  def step(
+    self, state: TrainState, batch: Any, key: jax.Array
+  ) -> tuple[TrainState, algorithm_lib.Metrics]:
+    del key  # nothing in this step is random
+    streams = self._streams(batch)
+    d_params = {name: state.params[name] for name in self.discriminators}
+    _, pullback, losses_of_streams = jax.vjp(
+      lambda g, d: self.loss(g, d, streams, state),
+      state.params["tokenizer"],
+      d_params,
+      has_aux=True,
+    )
+    gradients = {
+      "tokenizer": pullback((1.0, 0.0))[0],
+      **pullback((0.0, 1.0))[1],
+    }
+    clips = losses_of_streams["discriminator"]
+    running, health_metrics = health.update(
+      state.extras["health"],
+      state.step,
+      self.config.health_every,
+      streams["discriminator"].video_BTHWC,
+      clips.latents_BthwK,
+      clips.ids_Bthw,
+      lambda x: self.tokenizer(
+        state.params["tokenizer"], x, method="encode_latents"
+      ),
+    )
+    metrics = {
+      f"{streams[name].prefix}{k}": value
+      for name, stream in losses_of_streams.items()
+      for k, value in stream.metrics.items()
+    }
+    metrics.update({f"health/{k}": v for k, v in health_metrics.items()})
+    lecam = {name: s.anchors for name, s in losses_of_streams.items()}
+    state, norms = self._descend(state, gradients)
+    state = state.replace(extras={"lecam": lecam, "health": running})
+    return state, {**metrics, **norms}
+
+  def _streams(self, batch: Any) -> dict[str, Stream]:
+    """What a batch trains on, by the name of the discriminator."""
+    video = tokenizer_network.to_float(batch["video"])
+    streams = {"discriminator": Stream("", 1.0, video)}
+    if self.config.dataset.joint_images:
+      image = tokenizer_network.to_float(batch["image"])
+      weight = self.config.loss.joint_images
+      streams["image_discriminator"] = Stream("image/", weight, image)
+    return streams
+
+  def _descend(
+    self, state: TrainState, gradients: dict[str, Any]
+  ) -> tuple[TrainState, algorithm_lib.Metrics]:
+    """The state after a step of every network, and the gradients' norms."""
+    params, opt_state, norms = {}, {}, {}
+    for name, gradient in gradients.items():
+      role = "generator" if name == "tokenizer" else name
+      norms[f"{role}/gradient_norm"] = optax.tree.norm(gradient)
+      updates, opt_state[name] = self.adam.update(
+        gradient, state.opt_state[name], state.params[name]
+      )
+      params[name] = optax.apply_updates(state.params[name], updates)
+    ema = algorithm_lib.update_ema(
+      state.ema["tokenizer"], params["tokenizer"], self.config.ema_decay
+    )
+    return state.replace(
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema={"tokenizer": ema},
+    ), norms
+
+  def loss(
+    self,
+    g_params: Any,
+    d_params: dict[str, Any],
+    streams: dict[str, Stream],
+    state: TrainState,
+  ) -> tuple[tuple[jax.Array, jax.Array], dict[str, StreamLosses]]:
+    """((generator's loss, discriminators' loss), those of each stream)."""
+    g_total, d_total, losses_of_streams = 0.0, 0.0, {}
+    for name, stream in streams.items():
+      found = self.stream_losses(
+        g_params, d_params[name], name, stream.video_BTHWC, state
+      )
+      g_total += stream.weight * found.generator
+      d_total += found.discriminator
+      losses_of_streams[name] = found
+    return (g_total, d_total), losses_of_streams
+
+  def stream_losses(
+    self,
+    g_params: Any,
+    d_params: Any,
+    name: str,
+    video_BTHWC: jax.Array,
+    state: TrainState,
+  ) -> StreamLosses:
+    """The losses of clips or of images.
+
+    Networks see microbatches; the entropy, LeCAM's anchors and all means are of
+    the whole batch.
+
+    Args:
+      g_params: the tokenizer's.
+      d_params: the discriminator's.
+      name: of the discriminator.
+      video_BTHWC: float32 in [0, 1].
+      state: before the step.
+    """
+    c = self.config
     in_parts = lambda function: algorithm_lib.in_parts(function, c.microbatches)
-    method = lambda name: lambda x: generator(g_params, x, method=name)
-    latents = in_parts(method("encode_latents"))(video)
+    method = lambda name: lambda x: self.tokenizer(g_params, x, method=name)
+    latents = in_parts(method("encode_latents"))(video_BTHWC)
     quantized = method("quantize")(latents)
     output = in_parts(method("decode_latents"))(quantized.z)
+    discriminator = self.discriminators[name]
     discriminate = lambda x: discriminator(d_params, x)
 
     def logits_and_r1(video):
@@ -105,45 +288,22 @@ def build(
       )
       return logits, jnp.broadcast_to(r1, logits.shape)
 
-    real_logits, r1 = in_parts(logits_and_r1)(video)
+    real_logits, r1 = in_parts(logits_and_r1)(video_BTHWC)
     r1 = r1.mean()
     fake_logits = in_parts(discriminate)(output)
-    # The anchors are updated before they are used (praxis).
-    average = lambda old, logits: (
-      c.loss.lecam_decay * old
-      + (1.0 - c.loss.lecam_decay) * lax.stop_gradient(logits.mean())
-    )
-    anchors = {
-      "real": average(anchors["real"], real_logits),
-      "fake": average(anchors["fake"], fake_logits),
-    }
-    entropy_weight = losses.entropy_weight(
-      state.step,
-      c.loss.entropy,
-      c.loss.entropy_start_factor,
-      c.loss.entropy_annealing_steps,
+    anchors = self._anchors(
+      state.extras["lecam"][name], real_logits, fake_logits
     )
     terms = {
-      "reconstruction": losses.reconstruction(video, output),
+      "reconstruction": losses.reconstruction(video_BTHWC, output),
       "adversarial": losses.GENERATOR_ADVERSARIAL[c.loss.gan](fake_logits),
       "commitment": quantized.commitment,
       "codebook": quantized.codebook,
       "entropy": quantized.sample_entropy - quantized.batch_entropy,
     }
-    weights = {
-      "reconstruction": c.loss.reconstruction,
-      "adversarial": c.loss.adversarial,
-      "commitment": c.loss.commitment,
-      "codebook": c.loss.codebook,
-      "entropy": entropy_weight,
-    }
-    if distance is not None:
-      of_frames = lambda x, y: distance(state.frozen["perceptual"], x, y)
-      of_clips = lambda x, y: jnp.broadcast_to(
-        losses.perceptual(of_frames, x, y), len(x)
-      )
-      terms["perceptual"] = in_parts(of_clips)(video, output).mean()
-      weights["perceptual"] = c.loss.perceptual
+    if self.distance is not None:
+      terms["perceptual"] = self._perceptual(state, video_BTHWC, output)
+    weights = self._weights(state.step)
     g_loss = sum(weights[k] * terms[k] for k in terms)
     d_adversarial = losses.DISCRIMINATOR_ADVERSARIAL[c.loss.gan](
       real_logits, fake_logits
@@ -156,7 +316,7 @@ def build(
     metrics = {
       "generator/loss": g_loss,
       **{f"generator/{k}": v for k, v in terms.items()},
-      "generator/entropy_weight": entropy_weight,
+      "generator/entropy_weight": weights["entropy"],
       "generator/sample_entropy": quantized.sample_entropy,
       "generator/codebook_entropy": quantized.codebook_entropy,
       "discriminator/loss": d_loss,
@@ -169,81 +329,48 @@ def build(
       "discriminator/real_logit": real_logits.mean(),
       "discriminator/fake_logit": fake_logits.mean(),
     }
-    return g_loss, d_loss, anchors, metrics, latents, quantized.ids
+    return StreamLosses(
+      g_loss, d_loss, anchors, metrics, latents, quantized.ids
+    )
 
-  def step(state: TrainState, batch, key: jax.Array):
-    del key  # nothing in this step is random
-    streams = {
-      "discriminator": ("", 1.0, tokenizer_network.to_float(batch["video"]))
+  def _anchors(
+    self,
+    anchors: dict[str, jax.Array],
+    real_logits: jax.Array,
+    fake_logits: jax.Array,
+  ) -> dict[str, jax.Array]:
+    """LeCAM's moving averages, updated before they are used (praxis)."""
+    decay = self.config.loss.lecam_decay
+    average = lambda old, logits: (
+      decay * old + (1.0 - decay) * lax.stop_gradient(logits.mean())
+    )
+    return {
+      "real": average(anchors["real"], real_logits),
+      "fake": average(anchors["fake"], fake_logits),
     }
-    if joint:
-      image = tokenizer_network.to_float(batch["image"])
-      streams["image_discriminator"] = ("image/", c.loss.joint_images, image)
 
-    def both_losses(g_params, d_params):
-      g_total, d_total, lecam, metrics, encoded = 0.0, 0.0, {}, {}, None
-      for name, (prefix, weight, video) in streams.items():
-        g_loss, d_loss, lecam[name], own, *found = losses_of(
-          g_params,
-          d_params[name],
-          discriminators_of[name],
-          video,
-          state.extras["lecam"][name],
-          state,
-        )
-        g_total += weight * g_loss
-        d_total += d_loss
-        metrics.update({f"{prefix}{k}": v for k, v in own.items()})
-        encoded = encoded or found  # that of the clips
-      return (g_total, d_total), (lecam, metrics, encoded)
+  def _weights(self, step: jax.Array) -> dict[str, float | jax.Array]:
+    """Weights of the generator's terms; that of the entropy is annealed."""
+    c = self.config.loss
+    entropy = losses.entropy_weight(
+      step, c.entropy, c.entropy_start_factor, c.entropy_annealing_steps
+    )
+    names = ("reconstruction", "adversarial", "commitment", "codebook")
+    weights = {name: c[name] for name in (*names, "perceptual")}
+    return {**weights, "entropy": entropy}
 
-    g_params = state.params["generator"]
-    d_params = {name: state.params[name] for name in discriminators_of}
-    _, pullback, (lecam, metrics, (latents, ids)) = jax.vjp(
-      both_losses, g_params, d_params, has_aux=True
+  def _perceptual(
+    self, state: TrainState, video_BTHWC: jax.Array, output_BTHWC: jax.Array
+  ) -> jax.Array:
+    """The perceptual term: mean distance over all frames."""
+    compare_frames = lambda x, y: self.distance(
+      state.frozen["perceptual"], x, y
     )
-    gradients = {
-      "generator": pullback((1.0, 0.0))[0],
-      **pullback((0.0, 1.0))[1],
-    }
-    running, own = health.update(
-      state.extras["health"],
-      state.step,
-      c.health_every,
-      streams["discriminator"][2],
-      latents,
-      ids,
-      lambda x: generator(g_params, x, method="encode_latents"),
+    compare_clips = lambda x, y: jnp.broadcast_to(
+      losses.perceptual(compare_frames, x, y), len(x)
     )
-    metrics.update({f"health/{k}": v for k, v in own.items()})
-    params, opt_state = {}, {}
-    for name, gradient in gradients.items():
-      metrics[f"{name}/gradient_norm"] = optax.tree.norm(gradient)
-      updates, opt_state[name] = adam.update(
-        gradient, state.opt_state[name], state.params[name]
-      )
-      params[name] = optax.apply_updates(state.params[name], updates)
-    ema = algorithm_lib.update_ema(
-      state.ema["generator"], params["generator"], c.ema_decay
-    )
-    state = state.replace(
-      step=state.step + 1,
-      params=params,
-      opt_state=opt_state,
-      ema={"generator": ema},
-      extras={"lecam": lecam, "health": running},
-    )
-    return state, metrics
-
-  return algorithm_lib.Algorithm(
-    init=init,
-    step=step,
-    predict=describe.predict_functions(generator),
-    predict_networks=("generator",),
-    sharding_rules=c.mesh.rules,
-    frozen=frozen,
-    warm_start=inflation.warm_start(c, mesh),
-  )
+    in_parts = algorithm_lib.in_parts(compare_clips, self.config.microbatches)
+    return in_parts(video_BTHWC, output_BTHWC).mean()
 
 
 def check_losses(config: ml_collections.ConfigDict) -> None:

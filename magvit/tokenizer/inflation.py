@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
@@ -47,7 +48,7 @@ def check_compatible(
   image: ml_collections.ConfigDict, video: ml_collections.ConfigDict
 ) -> None:
   """Raises ValueError unless `image`'s weights fit `video`'s tokenizer."""
-  if image.algorithm != "tokenizer" or image.tokenizer.temporal:
+  if not describe.is_tokenizer(image) or image.tokenizer.temporal:
     raise ValueError(
       f"inflate_from={video.inflate_from} must be the workdir of an image"
       f" tokenizer, and holds {image.name!r}"
@@ -112,8 +113,13 @@ def _inflate_leaf(
   return array
 
 
-def warm_start(config, mesh):
-  """Inflation of an image tokenizer, or a codebook from data, if asked for."""
+def check_sources(config: ml_collections.ConfigDict) -> None:
+  """Checks before a run that the sources of its first weights are there.
+
+  Raises:
+    ValueError: an image tokenizer that is not there or does not fit, or a
+      codebook wanted of a quantizer without one.
+  """
   if not config.inflate_from:
     raise ValueError(
       "inflate_from is empty: give the workdir of the image tokenizer to start"
@@ -126,32 +132,38 @@ def warm_start(config, mesh):
       f"codebook_from_data=True needs quantizer.name={with_one}, and it is"
       f" {name!r}: the others have no codebook"
     )
-  inflates = config.inflate_from != "none"
-  if inflates:
+  if config.inflate_from != "none":
     source = workdir_lib.read_config(config.inflate_from)
     check_compatible(source, config)
     weights_lib.latest_step(config.inflate_from)
 
-  def warm_start(state: TrainState) -> TrainState:
-    params = state.params["generator"]
-    if inflates:
-      _, image = describe.restore_generator(config.inflate_from, mesh)
-      params = inflate(image, params, config.tokenizer.causal)
-    if config.codebook_from_data:
-      params = _with_codebook_from_data(config, params)
-    return state.replace(
-      params={**state.params, "generator": params},
-      ema={"generator": algorithm_lib.copy(params)},
-    )
 
-  return warm_start if inflates or config.codebook_from_data else None
+def warm_start(
+  config: ml_collections.ConfigDict, mesh: Mesh, state: TrainState
+) -> TrainState:
+  """The first state with an inflated image tokenizer, a codebook from data.
+
+  Either or both, as the config says; else the state as it is.
+  """
+  params = state.params["tokenizer"]
+  if config.inflate_from != "none":
+    _, image = describe.restore_tokenizer(config.inflate_from, mesh)
+    params = inflate(image, params, config.tokenizer.causal)
+  if config.codebook_from_data:
+    params = _with_codebook_from_data(config, params)
+  if params is state.params["tokenizer"]:
+    return state
+  return state.replace(
+    params={**state.params, "tokenizer": params},
+    ema={"tokenizer": algorithm_lib.copy(params)},
+  )
 
 
 def _with_codebook_from_data(config, params):
   """The codebook's rows become latents of training clips."""
-  generator = describe.define_tokenizer(config)
+  tokenizer = describe.define_tokenizer(config)
   encode = jax.jit(
-    lambda video: generator(
+    lambda video: tokenizer(
       params, tokenizer_network.to_float(video), method="encode_latents"
     )
   )

@@ -27,7 +27,7 @@ class LoadedTokenizer:
     params: Any,
   ):
     self.config = config
-    self._params = {"generator": params}
+    self._params = {"tokenizer": params}
     functions = describe.predict_functions(generator)
     self._encode = jax.jit(functions["encode"])
     self._decode = jax.jit(functions["decode"])
@@ -116,8 +116,8 @@ def load_tokenizer(path: str) -> LoadedTokenizer:
     ValueError: nothing was trained there, or an export that was changed.
   """
   config = workdir_lib.read_config(path)
-  if config.algorithm != "tokenizer":
+  if not describe.is_tokenizer(config):
     path = os.path.join(path, "tokenizer")
     config = workdir_lib.read_config(path)
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
-  return LoadedTokenizer(config, *describe.restore_generator(path, mesh))
+  return LoadedTokenizer(config, *describe.restore_tokenizer(path, mesh))

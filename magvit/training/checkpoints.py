@@ -21,6 +21,7 @@ import tensorstore as ts
 
 from magvit import algorithm as algorithm_lib
 from magvit.workdir import folder as workdir_lib
+from magvit.workdir import weights as weights_lib
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +96,20 @@ class Checkpoints:
         + ". Put back a good copy, or start anew in another workdir"
       )
     self._put_aside(damaged)
+    wanted = _saved(state)
+    stored = weights_lib.stored_tree(os.path.join(self._path(step), "state"))
     restored = self._manager.restore(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(_saved(state)),
+        state=ocp.args.StandardRestore(
+          weights_lib.rename_as_stored(wanted, stored)
+        ),
         data=ocp.args.JsonRestore(),
       ),
     )
     data.set_state(restored["data"])
-    return step, state.replace(**restored["state"])
+    fields = weights_lib.rename_as_now(restored["state"], wanted)
+    return step, state.replace(**fields)
 
   def _path(self, step: int) -> str:
     return os.path.join(self._directory, str(step))

@@ -1,5 +1,6 @@
 """Metrics of a run: JSON lines, TensorBoard, progress, and the NaN guard."""
 
+from collections.abc import Sequence
 import json
 import os
 import time
@@ -10,16 +11,6 @@ import tensorboardX
 
 from storage import files
 from storage import progress as progress_lib
-
-_SHOWN = (  # in progress lines, where an algorithm has them
-  "loss",
-  "masked_accuracy",
-  "generator/reconstruction",
-  "generator/codebook_entropy",
-  "discriminator/loss",
-  "discriminator/accuracy",
-  "health/dead_bits",
-)
 
 
 class Writer:
@@ -103,8 +94,15 @@ def check_finite(step: int, metrics: dict[str, float | list[float]]) -> None:
 class Progress:
   """Progress, rate and time left, for a log line."""
 
-  def __init__(self, start_step: int, num_steps: int, name: str):
+  def __init__(
+    self,
+    start_step: int,
+    num_steps: int,
+    name: str,
+    leading_metrics: Sequence[str] = (),
+  ):
     self._name, self._num_steps = name, num_steps
+    self._leading_metrics = leading_metrics
     self._last = (start_step, time.monotonic())
 
   def line(self, step: int, metrics: dict[str, float]) -> str:
@@ -116,7 +114,9 @@ class Progress:
     done = progress_lib.progress(
       self._name, step, self._num_steps, rate, "steps"
     )
-    shown = ", ".join(f"{k} {metrics[k]:.4g}" for k in _SHOWN if k in metrics)
+    shown = ", ".join(
+      f"{k} {metrics[k]:.4g}" for k in self._leading_metrics if k in metrics
+    )
     return f"{done} | {shown}"
 
   def restart_clock(self, step: int) -> None:

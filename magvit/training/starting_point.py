@@ -16,8 +16,8 @@ import ml_collections
 
 from magvit import algorithm as algorithm_lib
 from magvit import trained as trained_lib
+from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
-from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 
@@ -36,13 +36,14 @@ def check(config: ml_collections.ConfigDict, workdir: str) -> None:
   if config.init_from == SCRATCH or weights_lib.is_resumed(workdir):
     return
   _warn_of_other_settings(config, workdir_lib.read_config(_source(config)))
-  if config.algorithm == "tokenizer":
-    for field, neutral in trained_lib.WEIGHT_SOURCES.items():
-      if config[field] != neutral:
-        raise ValueError(
-          f"init_from={config.init_from} and {field}={config[field]} both give"
-          f" the first weights: set {field}={neutral}, or init_from={SCRATCH}"
-        )
+  facts = trained_lib.find_algorithm(config).facts
+  for field, neutral in facts.weight_sources.items():
+    if config[field] != neutral:
+      raise ValueError(
+        f"init_from={config.init_from} and {field}={config[field]} both give"
+        f" the first weights: set {field}={neutral}, or init_from={SCRATCH}"
+      )
+  if "tokenizer_workdir" not in config:
     return
   there = workdir_lib.own_tokenizer(config.init_from)
   if there is None:
@@ -73,9 +74,9 @@ def first_state(
       shape; it is named.
   """
   if config.init_from == SCRATCH:
-    return algorithm.warm_start(state) if algorithm.warm_start else state
+    return algorithm.warm_start(state)
   path = _source(config)
-  (network,) = algorithm.predict_networks
+  network = algorithm.facts.network
   kind = "ema" if network in state.ema else "params"
   part = {kind: {network: jax.eval_shape(lambda x: x, state.params[network])}}
   try:
@@ -103,7 +104,7 @@ def first_state(
 def _source(config: ml_collections.ConfigDict) -> str:
   """Where the weights are."""
   path = config.init_from
-  if config.algorithm == "tokenizer" and workdir_lib.has_config(path):
+  if describe.is_tokenizer(config) and workdir_lib.has_config(path):
     path = workdir_lib.own_tokenizer(path) or path
   source = workdir_lib.read_config(path)
   weights_lib.latest_step(path)
@@ -118,10 +119,10 @@ def _source(config: ml_collections.ConfigDict) -> str:
 
 def _warn_of_other_settings(config, source) -> None:
   """Equal shapes may hide them; to go on with others can be the purpose."""
+  defining = trained_lib.find_algorithm(config).facts.defining
   there, here = (
     traverse_util.flatten_dict(
-      {s: json.loads(c.to_json())[s] for s in exports.SECTIONS[c.algorithm]},
-      sep=".",
+      {s: json.loads(c.to_json())[s] for s in defining}, sep="."
     )
     for c in (source, config)
   )

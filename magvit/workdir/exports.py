@@ -25,13 +25,11 @@ from models.weights import safetensors_file
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"  # folder in a generator's export; as in its workdir
 
-# Algorithm -> what decides, beside the weights, what its network computes.
-_GENERATOR = ("algorithm", "transformer", "tasks", "condition_frames")
-SECTIONS = {
-  "tokenizer": ("tokenizer", "quantizer"),
-  "masked": _GENERATOR,
-  "autoregressive": _GENERATOR,
-}
+# `Notes.defining` of exports that earlier versions wrote, which lack it.
+_OLD_DEFINING_TOKENIZER = ("tokenizer", "quantizer")
+_OLD_DEFINING_GENERATOR = (
+  *("algorithm", "transformer", "tasks", "condition_frames"),
+)
 
 
 def is_export(folder: str) -> bool:
@@ -66,7 +64,7 @@ def check_config(folder: str, fields: Mapping[str, Any]) -> None:
         f"{path}: {field} is {found}, and the weights beside it were exported"
         f" with {wanted[field]!r}: export the model again"
       )
-  if notes.config["algorithm"] == "tokenizer":
+  if notes.tokenizer == notes.fingerprint:  # it is a tokenizer itself
     return
   own = os.path.join(folder, TOKENIZER)
   if not is_export(own):
@@ -120,10 +118,15 @@ class Notes:
   step: int
   ids: str  # what the numbers of tokens mean
   tokenizer: str  # fingerprint of a generator's; of a tokenizer, its own
+  defining: tuple[str, ...]  # `Facts.defining` of the algorithm
 
   def metadata(self) -> dict[str, str]:
     fields = {k: str(v) for k, v in dataclasses.asdict(self).items()}
-    return {**fields, "config": json.dumps(self.config, sort_keys=True)}
+    return {
+      **fields,
+      "config": json.dumps(self.config, sort_keys=True),
+      "defining": json.dumps(self.defining),
+    }
 
 
 def _read_notes(folder: str) -> Notes:
@@ -136,22 +139,32 @@ def _read_notes(folder: str) -> Notes:
       f"{path} is not a whole .safetensors file: {error}"
     ) from error
   try:
-    metadata = {k.name: metadata[k.name] for k in dataclasses.fields(Notes)}
-    step, config = int(metadata.pop("step")), json.loads(metadata.pop("config"))
-    missing = set(SECTIONS[config["algorithm"]]) - config.keys()
+    config = json.loads(metadata["config"])
+    old = _OLD_DEFINING_GENERATOR
+    if "quantizer" in config:
+      old = _OLD_DEFINING_TOKENIZER
+    defining = tuple(json.loads(metadata.get("defining", json.dumps(old))))
+    missing = set(defining) - config.keys()
     if missing:
       raise KeyError(*missing)
+    notes = Notes(
+      config=config,
+      fingerprint=metadata["fingerprint"],
+      step=int(metadata["step"]),
+      ids=metadata["ids"],
+      tokenizer=metadata["tokenizer"],
+      defining=defining,
+    )
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
       f"{path} is no export of this program, whose metadata say which config"
       f" and fingerprint it has ({error!r}): write it with --mode=export"
     ) from error
-  return Notes(config=config, step=step, **metadata)
+  return notes
 
 
 def _check_fingerprint(path: str, notes: Notes, arrays) -> None:
-  sections = SECTIONS[notes.config["algorithm"]]
-  settings = [{name: notes.config[name]} for name in sections]
+  settings = [{name: notes.config[name]} for name in notes.defining]
   arrays = {k.replace(".", "/"): np.asarray(v) for k, v in arrays.items()}
   found = safetensors_file.digest(settings, arrays)
   if found != notes.fingerprint:

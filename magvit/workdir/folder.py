@@ -8,6 +8,7 @@ tokenizer that made its tokens.
 
 import json
 import os
+import runpy
 from typing import Any
 
 import jax
@@ -103,7 +104,7 @@ def keep_tokenizer(
     return
   path = os.path.abspath(os.path.join(workdir, "tokenizer"))
   step = weights_lib.latest_step(config.tokenizer_workdir)
-  weights_lib.save_average(path, step, frozen["generator"])
+  weights_lib.save_average(path, step, frozen["tokenizer"])
   # Last: a tokenizer with a config is a complete one.
   write_config(path, read_config(config.tokenizer_workdir))
 
@@ -146,6 +147,21 @@ def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return flat
 
 
+def stored_config(
+  workdir: str, given: ml_collections.ConfigDict | None
+) -> ml_collections.ConfigDict:
+  """The config of a workdir, or the given one if it is of that experiment.
+
+  Raises:
+    ValueError: nothing was trained there, or another experiment.
+  """
+  stored = read_config(workdir)
+  if given is None:
+    return stored
+  check_same_experiment(stored, given, workdir)
+  return given
+
+
 def read_config(workdir: str) -> ml_collections.ConfigDict:
   """The config a workdir was trained with; ValueError if there is none."""
   path = os.path.join(workdir, "config.json")
@@ -170,3 +186,11 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
   if exports.is_export(workdir):
     exports.check_config(workdir, fields)
   return ml_collections.ConfigDict(fields)
+
+
+def read_config_file(name: str) -> ml_collections.ConfigDict:
+  """The config FILE:ARG; ValueError if there is no such file."""
+  file, _, arg = name.partition(":")
+  if not os.path.isfile(file):
+    raise ValueError(f"{name}: there is no file {file}")
+  return runpy.run_path(file)["get_config"](*([arg] if arg else []))

@@ -1,5 +1,6 @@
 """Weights in a workdir or an export: the newest step, parts of a state."""
 
+from collections.abc import Mapping
 import os
 from typing import Any
 
@@ -10,6 +11,9 @@ import orbax.checkpoint as ocp
 from magvit import mesh as mesh_lib
 from magvit.workdir import exports
 
+# Networks that checkpoints of earlier versions have under another name.
+_OLD_NAMES = {"tokenizer": "generator"}
+
 
 def save_average(workdir: str, step: int, params: Any) -> None:
   """A checkpoint of a tokenizer's averaged weights alone: no training state."""
@@ -17,7 +21,7 @@ def save_average(workdir: str, step: int, params: Any) -> None:
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(
       os.path.abspath(path),
-      {"ema": {"generator": params}},
+      {"ema": {"tokenizer": params}},
       force=True,  # over what a killed copy left
     )
 
@@ -35,6 +39,15 @@ def latest_step(workdir: str) -> int:
   return max(steps)
 
 
+def is_resumed(workdir: str) -> bool:
+  """Whether there are weights to go on from."""
+  try:
+    latest_step(workdir)
+  except ValueError:
+    return False
+  return True
+
+
 def _checkpoint_directory(workdir: str) -> str:
   directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
   if not os.path.isdir(directory):
@@ -48,7 +61,7 @@ def _checkpoint_directory(workdir: str) -> str:
 def restore_part(
   workdir: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
 ) -> Any:
-  """Some networks of the newest checkpoint, e.g. {"ema": {"generator": ...}}.
+  """Some networks of the newest checkpoint, e.g. {"ema": {"tokenizer": ...}}.
 
   `part` gives their shapes, in nested dicts of `jax.ShapeDtypeStruct`.
 
@@ -60,46 +73,86 @@ def restore_part(
     return exports.restore(workdir, part, mesh, rules)
   step = latest_step(workdir)
   path = os.path.join(_checkpoint_directory(workdir), str(step), "state")
-  restore_args = jax.tree.map(
-    lambda leaf, sharding: ocp.ArrayRestoreArgs(
-      sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
-    ),
-    part,
-    mesh_lib.state_shardings(part, mesh, rules),
-  )
   with ocp.PyTreeCheckpointer() as checkpointer:
-    stored = _named(checkpointer.metadata(path).item_metadata.tree)
-    wanted = _named(part)
-    for name, leaf in wanted.items():
-      if name not in stored:
-        raise ValueError(f"the checkpoint {path} lacks the array {name}")
-      if tuple(stored[name].shape) != leaf.shape:
-        raise ValueError(
-          f"the checkpoint {path} holds {name} of shape"
-          f" {tuple(stored[name].shape)}, expected {leaf.shape}"
-        )
-    networks = tuple(f"{kind}/{name}/" for kind in part for name in part[kind])
-    for name in stored:
-      if name.startswith(networks) and name not in wanted:
-        raise ValueError(f"the checkpoint {path} has an unknown array {name}")
-    return checkpointer.restore(
+    tree = stored_tree(path)
+    stored_part = rename_as_stored(part, tree)
+    _check_arrays(path, stored_part, tree)
+    restore_args = jax.tree.map(
+      lambda leaf, sharding: ocp.ArrayRestoreArgs(
+        sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+      ),
+      stored_part,
+      mesh_lib.state_shardings(stored_part, mesh, rules),
+    )
+    restored = checkpointer.restore(
       path,
       ocp.args.PyTreeRestore(
-        part, restore_args=restore_args, partial_restore=True
+        stored_part, restore_args=restore_args, partial_restore=True
       ),
     )
+  return rename_as_now(restored, part)
+
+
+def stored_tree(path: str) -> dict[str, Any]:
+  """The arrays of a checkpoint's state as metadata: shapes and dtypes."""
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    return checkpointer.metadata(path).item_metadata.tree
+
+
+def _check_arrays(path: str, part: Any, tree: Any) -> None:
+  """Raises ValueError unless a checkpoint has just the arrays of a part."""
+  stored, wanted = _named(tree), _named(part)
+  for name, leaf in wanted.items():
+    if name not in stored:
+      raise ValueError(f"the checkpoint {path} lacks the array {name}")
+    if tuple(stored[name].shape) != leaf.shape:
+      raise ValueError(
+        f"the checkpoint {path} holds {name} of shape"
+        f" {tuple(stored[name].shape)}, expected {leaf.shape}"
+      )
+  networks = tuple(f"{kind}/{name}/" for kind in part for name in part[kind])
+  for name in stored:
+    if name.startswith(networks) and name not in wanted:
+      raise ValueError(f"the checkpoint {path} has an unknown array {name}")
+
+
+def rename_as_stored(tree: Any, stored: Mapping[str, Any]) -> Any:
+  """{kind: {network: ...}} with the names that a checkpoint has for networks.
+
+  Args:
+    tree: parts of a training state, by the names of this version.
+    stored: the checkpoint's tree, which an earlier version may have written.
+  """
+  return _rename(
+    tree,
+    lambda kind, name: (
+      _OLD_NAMES[name]
+      if _OLD_NAMES.get(name) in stored.get(kind, {})
+      and name not in stored[kind]
+      else name
+    ),
+  )
+
+
+def rename_as_now(tree: Any, part: Any) -> Any:
+  """Inverse of `rename_as_stored`, whose argument was `part`."""
+  now = {old: new for new, old in _OLD_NAMES.items()}
+  return _rename(
+    tree, lambda kind, name: name if name in part[kind] else now[name]
+  )
+
+
+def _rename(tree: Any, new_name) -> Any:
+  return {
+    kind: {new_name(kind, name): x for name, x in networks.items()}
+    if isinstance(networks, dict)
+    else networks
+    for kind, networks in tree.items()
+  }
 
 
 def _named(tree: Any) -> dict[str, Any]:
-  """Leaves by their path, e.g. "ema/generator/encoder/conv_in/kernel"."""
+  """Leaves by their path, e.g. "ema/tokenizer/encoder/conv_in/kernel"."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   keystr = jax.tree_util.keystr
   return {keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
-
-
-def is_resumed(workdir: str) -> bool:
-  try:
-    latest_step(workdir)
-  except ValueError:
-    return False
-  return True

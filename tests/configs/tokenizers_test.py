@@ -129,7 +129,7 @@ _BY_DEFAULT = {"video v1_b", "video joint_cvivit", "video open_magvit2"}
 def test_one_step(row):
   c = _shrunk(row)
   mesh = mesh_lib.make_mesh(c.mesh, jax.devices()[:1])
-  algorithm = gan.build(c, mesh)
+  algorithm = gan.TokenizerGan.build(c, mesh)
   shape = (1, *describe.clip_shape(c), 3)
   video = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
   state, metrics = jax.jit(algorithm.step)(

@@ -134,10 +134,12 @@ def test_settings_reach_the_algorithm_that_was_trained(
   class Built(Exception):
     pass
 
-  def build(config, mesh):
-    raise Built(config.sampling)
+  class Algorithm(trained_lib.ALGORITHMS[config.algorithm]):
+    @classmethod
+    def build(cls, config, mesh, abstract=False):
+      raise Built(config.sampling)
 
-  monkeypatch.setitem(trained_lib.ALGORITHMS, config.algorithm, build)
+  monkeypatch.setitem(trained_lib.ALGORITHMS, config.algorithm, Algorithm)
   generator = api.LoadedGenerator(config, str(tmp_path))
   with pytest.raises(Built) as built:
     generator.sample(jax.random.key(0), 2, guidance=0.5, temperature=0.25)

@@ -230,7 +230,7 @@ def _of_workdir(workdir, protocol, network=None, **fields):
   """With the workdir's own model, which compiles for a while."""
   config = workdir_lib.read_config(workdir)
   opened = scored_model.open_model(
-    config, workdir, protocol_table.get(protocol), trained_lib.open_trained
+    workdir, config, protocol_table.get(protocol)
   )
   request = protocol_run.Request(protocol, **fields)
   return protocol_run.score(workdir, request, config, lambda: opened, network)
@@ -284,8 +284,9 @@ def test_protocols_of_the_config_run_within_training(tiny_tokenizer_workdir):
   config.evaluation.protocols = ("codebook",)
   config.evaluation.num = 8
   mesh = mesh_lib.make_mesh(config.mesh)
-  opened = trained_lib.open_trained(config, tiny_tokenizer_workdir, mesh)
-  model = scored_model.Model(config, tiny_tokenizer_workdir, mesh, *opened)
+  model = scored_model.Model(
+    trained_lib.open_trained(tiny_tokenizer_workdir, config, mesh)
+  )
   (result,) = protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
   assert result.metrics["tokens"] == 8 * 3 * 8 * 8
   config.evaluation.protocols = ("is_c3d",)

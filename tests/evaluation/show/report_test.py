@@ -331,7 +331,7 @@ def test_smoothing_keeps_constants_and_length():
 
 
 def test_the_command_line_writes_the_page_without_jax(finished, tmp_path):
-  root = pathlib.Path(report.__file__).parents[1]
+  root = pathlib.Path(report.__file__).parents[2]
   code = (
     "import runpy, sys; sys.modules['jax'] = None;"
     "runpy.run_module('evaluation.show.report', run_name='__main__')"

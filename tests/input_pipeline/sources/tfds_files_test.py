@@ -16,7 +16,7 @@ from input_pipeline.sources import tfds_files
 from tests.input_pipeline.sources import tfds_reference
 
 _IMAGENET, _UCF101 = "imagenet2012/5.1.0", "ucf101/ucf101_1/2.0.0"
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

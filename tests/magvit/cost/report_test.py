@@ -12,6 +12,7 @@ from magvit import mesh as mesh_lib
 from magvit.cost import flops
 from magvit.cost import programs as cost_programs
 from magvit.cost import report as cost_report
+from magvit.generators import tokens as tokens_lib
 from tests import tiny
 
 _HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
@@ -29,11 +30,11 @@ def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
   algorithm = cost_programs.describe(config, _mesh())
   assert cost_programs.parameters(algorithm) == {
     "transformer": 306_881_536,
-    "generator": 376_003_221,
+    "tokenizer": 376_003_221,
   }
   programs = cost_programs.programs(config, algorithm, _mesh())
-  function, *_, arguments = programs["train"]
-  batch = arguments[1]
+  train = programs["train"]
+  batch = train.arguments[1]
   assert batch["label"].shape == (256,)
   if not from_tokens:
     assert batch["video"].shape == (256, 17, 128, 128, 3)
@@ -45,7 +46,7 @@ def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
   of_layers = 6 * layers * 12 * width**2 * tokens
   attention = 3 * layers * 2 * 2 * tokens**2 * width
   heads = 6 * 2 * (width**2 + 512 * width) * 1280
-  assert flops.count(function, *arguments) == 256 * (
+  assert flops.count(train.function, *train.arguments) == 256 * (
     of_layers + attention + heads
   )
 
@@ -54,7 +55,7 @@ def test_a_tokenizer_is_described_without_perceptual_weights():
   config = tokenizer_video.get_config("ucf101")
   algorithm = cost_programs.describe(config, _mesh())
   parameters = cost_programs.parameters(algorithm)
-  assert parameters["generator"] == 376_003_221
+  assert parameters["tokenizer"] == 376_003_221
   assert parameters["perceptual"] > 25_000_000  # ResNet-50
   programs = cost_programs.programs(config, algorithm, _mesh())
   assert set(programs) == {"train", "reconstruct"}
@@ -73,7 +74,7 @@ def test_what_does_not_fit_says_what_to_change():
 
 def test_unknown_tokenizer_configs_are_refused():
   with pytest.raises(ValueError, match="there is no file configs/absent.py"):
-    cost_programs._tokenizer_config("configs/absent.py:ucf101")
+    tokens_lib.tokenizer_config("configs/absent.py:ucf101")
 
 
 @pytest.mark.skipif(_HAS_LIBTPU, reason="libtpu is installed")

@@ -44,7 +44,7 @@ def build(tokens, monkeypatch):
   monkeypatch.setattr(
     tokens_lib.Tokens, "of_batch", lambda self, params, batch: batch["ids"]
   )
-  return autoregressive.build
+  return autoregressive.AutoregressiveGenerator.build
 
 
 def _ids_batch():
@@ -178,7 +178,7 @@ def test_a_model_of_three_tasks_samples_videos_with_one_program(
 ):
   config = tiny.autoregressive(tiny_tokenizer_workdir)
   config.tasks.class_conditional_frame_prediction = 1.0
-  algorithm = autoregressive.build(config, one_device)
+  algorithm = autoregressive.AutoregressiveGenerator.build(config, one_device)
   params = tiny.drawn_state(algorithm).predict_params()
   # Sharp attention and logits, so that everything seen moves some token.
   params["transformer"] = jax.tree.map(lambda x: 5 * x, params["transformer"])

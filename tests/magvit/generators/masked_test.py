@@ -22,7 +22,7 @@ def one_device():
 @pytest.fixture(scope="module")
 def built(tiny_tokenizer_workdir, one_device):
   config = tiny.masked(tiny_tokenizer_workdir)
-  algorithm = masked.build(config, one_device)
+  algorithm = masked.MaskedGenerator.build(config, one_device)
   state = algorithm_lib.create(algorithm, one_device, jax.random.key(0))
   return config, algorithm, state
 
@@ -110,7 +110,7 @@ def other_settings(built, tiny_tokenizer_workdir, one_device):
   config.sampling.guidance = 1e-9
   config.sampling.completion = "likeliest"
   config.sampling.replace_condition_pixels = True
-  algorithm = masked.build(config, one_device)
+  algorithm = masked.MaskedGenerator.build(config, one_device)
   program = jax.jit(algorithm.predict["sample"])
   params = _trained(built[2])
   return lambda batch, key: program(params, batch, key)
@@ -155,7 +155,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(
   config = tiny.masked(tiny_tokenizer_workdir)
   config.num_steps, config.optimizer.peak_learning_rate = 200, 1e-2
   config.transformer.dropout = 0.0
-  algorithm = masked.build(config, one_device)
+  algorithm = masked.MaskedGenerator.build(config, one_device)
   state = algorithm_lib.create(algorithm, one_device, jax.random.key(0))
   step = jax.jit(algorithm.step)
   batch = _batch(config)
@@ -202,10 +202,10 @@ def test_fields_that_contradict_the_tokenizer_are_refused(
   with config.unlocked():
     config.update_from_flattened_dict({field: value})
   if message is None:
-    masked.build(config, one_device)
+    masked.MaskedGenerator.build(config, one_device)
     return
   with pytest.raises(ValueError, match=message):
-    masked.build(config, one_device)
+    masked.MaskedGenerator.build(config, one_device)
 
 
 def test_at_least_one_known_task_is_needed(tiny_tokenizer_workdir, one_device):
@@ -213,4 +213,4 @@ def test_at_least_one_known_task_is_needed(tiny_tokenizer_workdir, one_device):
   for name in config.tasks:
     config.tasks[name] = 0.0
   with pytest.raises(ValueError, match="positive weight to one or more"):
-    masked.build(config, one_device)
+    masked.MaskedGenerator.build(config, one_device)

@@ -21,7 +21,7 @@ from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from tests import tiny
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 _KEY = 7
 # What a stranger's process does with an export: nothing but its folder.
 _FRESH = """

@@ -13,9 +13,10 @@ from configs import tokenizer_image
 from configs import tokenizer_video
 import magvit
 from magvit import mesh as mesh_lib
-from magvit.modes import evaluate as evaluate_mode
 from magvit.modes import export as export_mode
 from magvit.modes import import_weights as import_mode
+from magvit.modes import offline
+from magvit.scoring import held_out
 from magvit.tokenizer import describe
 from magvit.training import loop
 from magvit.workdir import exports
@@ -64,7 +65,7 @@ def _compare(workdir, expected, expected_ids):
   np.testing.assert_array_equal(ids, expected_ids)
   scale = np.abs(expected["latents"]).max()
   mesh = mesh_lib.make_mesh(base.tokenizer().mesh)
-  network, params = describe.restore_generator(workdir, mesh)
+  network, params = describe.restore_tokenizer(workdir, mesh)
   latents = network(params, expected["video"], method="encode_latents")
   # float32 sums in another order; also of the decoder
   np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * scale)
@@ -131,7 +132,7 @@ def test_an_imported_model_is_evaluated_but_not_trained_on(imported):
   config.mesh.data = -1
   with pytest.raises(ValueError, match="holds imported weights without"):
     loop.train(config, imported[0])
-  evaluate_mode.run_offline("evaluate", config, imported[0])
+  held_out.evaluate_all(offline.open_model(imported[0], config))
   assert os.path.exists(os.path.join(imported[0], "report.html"))
 
 
@@ -197,7 +198,7 @@ def test_an_export_comes_back(tiny_tokenizer_workdir, tmp_path):
   folder, workdir = str(tmp_path / "export"), str(tmp_path / "workdir")
   export_mode.export(tiny_tokenizer_workdir, folder)
   import_mode.import_weights("export", folder, {}, workdir)
-  restore = lambda path: describe.restore_generator(
+  restore = lambda path: describe.restore_tokenizer(
     path, mesh_lib.local_mesh()
   )[1]
   jax.tree.map(

@@ -19,6 +19,8 @@ from evaluation.protocols import run as protocol_run
 from evaluation.show import pictures
 from input_pipeline import pipeline
 from magvit.modes import evaluate as evaluate_mode
+from magvit.modes import offline
+from magvit.scoring import held_out
 from magvit.tokenizer import loaded
 from models.features import networks as feature_networks
 from models.features import perceptual
@@ -136,7 +138,7 @@ def test_a_generator_of_videos_is_evaluated_after_training(
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(protocol_run.measurements, "load_network", lambda *_: network)
     untrained.write(str(tmp_path / "run"), config)
-    evaluate_mode.run_offline("evaluate", config, str(tmp_path / "run"))
+    held_out.evaluate_all(offline.open_model(str(tmp_path / "run"), config))
   names = {path.stem for path in (tmp_path / "run" / "results").iterdir()}
   assert names == {"interpolation", "is_c3d@2x1"}
   assert (tmp_path / "run" / "samples" / "class_conditional.gif").exists()

@@ -116,7 +116,7 @@ def test_what_is_read_is_what_the_tokenizer_says(
 ):
   """By the function of the Python interface, on one device."""
   mesh = mesh_lib.make_mesh(tiny.tokenizer().mesh, jax.devices()[:1])
-  network, params = describe.restore_generator(tiny_tokenizer_workdir, mesh)
+  network, params = describe.restore_tokenizer(tiny_tokenizer_workdir, mesh)
   encode = jax.jit(describe.predict_functions(network)["encode"])
   stored = token_shards.TokenShards(str(folder))
   clips = pipeline.source(tiny.tokenizer().dataset, "train")
@@ -126,7 +126,7 @@ def test_what_is_read_is_what_the_tokenizer_says(
   hidden = video.copy()
   hidden[:, :, 4:12, 4:12] = 0  # the centre, what inpainting is not given
   expected = encode(
-    {"generator": params}, {"video": np.concatenate([video, hidden])}, None
+    {"tokenizer": params}, {"video": np.concatenate([video, hidden])}, None
   )
   found = [
     stored[i][key]
@@ -312,7 +312,7 @@ def test_training_from_tokens_is_training_from_pixels(
   """Bit for bit, in frame prediction and inpainting; so are the samples."""
   mesh = mesh_lib.make_mesh(tiny.tokenizer().mesh, jax.devices()[:1])
   config = _generator(tiny_tokenizer_workdir)
-  algorithm = masked.build(config, mesh)
+  algorithm = masked.MaskedGenerator.build(config, mesh)
   drawn = jax.device_put(tiny.drawn_state(algorithm), mesh_lib.replicated(mesh))
   runs, tasks = [], set()
   for tokens in ("", str(folder)):

@@ -1,5 +1,7 @@
 """Tests of magvit/tokenizer/gan.py: the step, its settings, joint training."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from tests import tiny
 
 def _build(config):
   mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
-  algorithm = gan.build(config, mesh)
+  algorithm = gan.TokenizerGan.build(config, mesh)
   return algorithm, tiny.drawn_state(algorithm)
 
 
@@ -58,20 +60,20 @@ def test_joint_gradients_are_those_of_images_and_clips_added():
   ):
     _, own = _build(config)
     params = {
-      "generator": state.params["generator"],
+      "tokenizer": state.params["tokenizer"],
       "discriminator": state.params[discriminator],
     }
     own = own.replace(params=jax.tree.map(jnp.copy, params))
     alone[name] = _gradients(config, own, {"video": data})
   added = jax.tree.map(
     lambda a, b: a + 0.5 * b,
-    alone["clips"]["generator"],
-    alone["images"]["generator"],
+    alone["clips"]["tokenizer"],
+    alone["images"]["tokenizer"],
   )
   close = lambda a, b: np.testing.assert_allclose(
     a, b, atol=1e-5 * max(1.0, np.abs(b).max())
   )
-  jax.tree.map(close, both["generator"], added)
+  jax.tree.map(close, both["tokenizer"], added)
   for name in ("clips", "images"):
     own = "discriminator" if name == "clips" else "image_discriminator"
     jax.tree.map(close, both[own], alone[name]["discriminator"])
@@ -83,13 +85,16 @@ def test_microbatches_take_less_memory_and_change_nothing():
   """Entropy and LeCAM, which are of the whole batch, included."""
   distance = lambda params, x, y: params * jnp.square(x - y).mean((1, 2, 3))
   config = tiny.tokenizer()
-  config.loss.perceptual_network = "given"
   config.loss.lecam = 1.0
   mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
   batch = {"video": jax.random.uniform(jax.random.key(1), (8, 5, 16, 16, 3))}
   memory, runs = [], []
   for config.microbatches in (1, 4):
-    algorithm = gan.build(config, mesh, (distance, jnp.float32(3.0)))
+    algorithm = dataclasses.replace(
+      gan.TokenizerGan.build(config, mesh),
+      distance=distance,
+      perceptual_params=jnp.float32(3.0),
+    )
     state = tiny.drawn_state(algorithm)
     arguments = (state, batch, jax.random.key(0))
     step = jax.jit(algorithm.step).lower(*arguments).compile()
@@ -151,17 +156,17 @@ def test_a_codebook_from_data_is_made_of_latents():
   config.quantizer.codebook_size, config.quantizer.embedding_dim = 16, 8
   config.codebook_from_data = True
   algorithm, state = _build(config)
-  before = np.asarray(state.params["generator"]["quantizer"]["codebook"])
+  before = np.asarray(state.params["tokenizer"]["quantizer"]["codebook"])
   state = algorithm.warm_start(state)
-  after = np.asarray(state.params["generator"]["quantizer"]["codebook"])
+  after = np.asarray(state.params["tokenizer"]["quantizer"]["codebook"])
   assert after.shape == before.shape and (after != before).all()
   np.testing.assert_array_equal(
-    after, state.ema["generator"]["quantizer"]["codebook"]
+    after, state.ema["tokenizer"]["quantizer"]["codebook"]
   )
   video = next(pipeline.eval_batches(config.dataset, "train", 8, 8))[0]["video"]
   generator = describe.define_tokenizer(config)
   latents = jax.jit(lambda p, v: generator(p, v, method="encode_latents"))(
-    state.params["generator"], video / np.float32(255)
+    state.params["tokenizer"], video / np.float32(255)
   )
   distance = np.abs(after[:, None] - np.asarray(latents).reshape(1, -1, 8)).max(
     -1

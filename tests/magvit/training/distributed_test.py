@@ -17,7 +17,7 @@ import pytest
 from magvit.training import distributed
 from magvit.training import preemption
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 
 # main.py, in which a process that is silent for 5 seconds counts as dead.
 _MAIN = """

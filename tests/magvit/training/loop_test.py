@@ -1,6 +1,5 @@
 """Tests of the loop: interruption, warm start, and what a run leaves."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -15,10 +14,12 @@ import pytest
 
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
-from magvit.modes import evaluate as evaluate_mode
+from magvit.modes import offline
+from magvit.scoring import held_out
 from magvit.tokenizer import describe
 from magvit.tokenizer import gan
 from magvit.tokenizer import inflation
+from magvit.training import check
 from magvit.training import loop
 from magvit.training import metrics as metrics_lib
 from magvit.training import preemption
@@ -26,7 +27,7 @@ from magvit.workdir import weights as weights_lib
 from tests import tiny
 from tests import untrained
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 def _history(workdir):
@@ -114,12 +115,12 @@ def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(tmp_path):
   config.num_steps, config.optimizer.warmup_steps = 2, 1
   config.inflate_from = image_workdir
   mesh = mesh_lib.make_mesh(config.mesh)
-  algorithm = gan.build(config, mesh)
+  algorithm = gan.TokenizerGan.build(config, mesh)
   state = algorithm.init(jax.random.key(0))
   warm = algorithm.warm_start(state)
-  _, image = describe.restore_generator(image_workdir, mesh)
-  expected = inflation.inflate(image, state.params["generator"])
-  for tree in (warm.params["generator"], warm.ema["generator"]):
+  _, image = describe.restore_tokenizer(image_workdir, mesh)
+  expected = inflation.inflate(image, state.params["tokenizer"])
+  for tree in (warm.params["tokenizer"], warm.ema["tokenizer"]):
     jax.tree.map(np.testing.assert_array_equal, tree, expected)
   jax.tree.map(  # the discriminator starts from scratch
     np.testing.assert_array_equal,
@@ -151,26 +152,20 @@ def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
   config.tokenizer_workdir = "gone"
   before = (workdir / "results" / "frechet.json").read_text()
   os.remove(workdir / "results" / "frechet.json")
-  evaluate_mode.run_offline("evaluate", config, str(workdir))
+  held_out.evaluate_all(offline.open_model(str(workdir), config))
   assert (workdir / "results" / "frechet.json").read_text() == before
 
 
 def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
   tmp_path, monkeypatch
 ):
-  build = trained_lib.ALGORITHMS["tokenizer"]
-
-  def build_broken(config, mesh):
-    algorithm = build(config, mesh)
-
-    def step(state, batch, key):
+  class Broken(gan.TokenizerGan):
+    def step(self, state, batch, key):
       del batch, key
       bad = jax.numpy.where(state.step == 3, jax.numpy.nan, 1.0)
       return state.replace(step=state.step + 1), {"loss": bad, "fine": 1.0}
 
-    return dataclasses.replace(algorithm, step=step)
-
-  monkeypatch.setitem(trained_lib.ALGORITHMS, "tokenizer", build_broken)
+  monkeypatch.setitem(trained_lib.ALGORITHMS, "tokenizer", Broken)
   with pytest.raises(metrics_lib.NonFiniteError, match="step 4: loss=nan"):
     loop.train(tiny.tokenizer(), str(tmp_path / "run"))
   assert weights_lib.latest_step(str(tmp_path / "run")) == 2
@@ -196,7 +191,7 @@ def test_fields_of_the_loop_are_checked(field, value, message, tmp_path):
 def test_a_model_has_at_least_the_classes_of_its_data():
   config = tiny.masked("a tokenizer's workdir")
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
-  loop.check_config(config, mesh)
+  check.check_config(config, mesh)
   config.transformer.num_classes = 4
   with pytest.raises(ValueError, match="num_classes=4 .* the 10 classes"):
-    loop.check_config(config, mesh)
+    check.check_config(config, mesh)

@@ -50,7 +50,7 @@ def test_the_guard_names_the_step_and_the_metric(value):
 def test_progress_has_rate_and_time_left(monkeypatch):
   now = [100.0]
   monkeypatch.setattr(metrics_lib.time, "monotonic", lambda: now[0])
-  progress = metrics_lib.Progress(0, 400, "name")
+  progress = metrics_lib.Progress(0, 400, "name", ("loss",))
   now[0] += 50.0
   line = progress.line(100, {"loss": 1.23456, "unlisted": 3.0})
   assert line == "name 100/400 (25%), 2 steps/s, 0:02:30 left | loss 1.235"

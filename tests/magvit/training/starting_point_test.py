@@ -27,7 +27,9 @@ def folder(tiny_generator_workdir, tmp_path_factory):
 def _first(config, tmp_path):
   mesh = mesh_lib.local_mesh()
   starting_point.check(config, str(tmp_path))
-  algorithm = trained_lib.build(config, str(tmp_path), mesh)
+  algorithm = trained_lib.build(
+    trained_lib.resolve(config, str(tmp_path), training=True), mesh
+  )
   state = tiny.drawn_state(algorithm)
   return state, starting_point.first_state(config, algorithm, mesh, state)
 
@@ -35,14 +37,14 @@ def _first(config, tmp_path):
 def test_weights_of_workdirs_and_exports_are_the_first(
   folder, tiny_generator_workdir, tmp_path
 ):
-  _, wanted = describe.restore_generator(
+  _, wanted = describe.restore_tokenizer(
     os.path.join(folder, "tokenizer"), mesh_lib.local_mesh()
   )
   for source in (folder, tiny_generator_workdir):
     config = tiny.tokenizer()
     config.init_from = source
     before, state = _first(config, tmp_path)
-    for found in (state.params["generator"], state.ema["generator"]):
+    for found in (state.params["tokenizer"], state.ema["tokenizer"]):
       jax.tree.map(np.testing.assert_array_equal, found, wanted)
     jax.tree.map(
       np.testing.assert_array_equal,
@@ -76,18 +78,14 @@ def test_a_trained_tokenizer_needs_neither_its_source_nor_a_loss(
   """To be measured; nor does a resumed run need the source."""
   config = tiny.tokenizer()
   config.inflate_from = str(tmp_path / "gone")
-  settled = trained_lib.settled(config, tiny_tokenizer_workdir)
-  assert settled.inflate_from == starting_point.SCRATCH
-  assert (
-    trained_lib.settled(config, str(tmp_path)).inflate_from
-    != starting_point.SCRATCH
-  )
+  resolve = lambda workdir: trained_lib.resolve(config, workdir, training=True)
+  resolved = resolve(tiny_tokenizer_workdir)
+  assert resolved.inflate_from == starting_point.SCRATCH
+  assert resolve(str(tmp_path)).inflate_from != starting_point.SCRATCH
   config.loss.perceptual_network = "resnet50"  # without its weights
-  algorithm, params, step = trained_lib.open_trained(
-    config, tiny_tokenizer_workdir, mesh_lib.local_mesh()
-  )
-  assert step == 1 and set(params) == {"generator"}
-  assert "reconstruct" in algorithm.predict
+  trained = trained_lib.open_trained(tiny_tokenizer_workdir, config)
+  assert trained.step == 1 and set(trained.params) == {"tokenizer"}
+  assert "reconstruct" in trained.algorithm.predict
 
 
 @pytest.mark.parametrize(
@@ -112,12 +110,12 @@ def test_arrays_that_this_network_lacks_are_not_dropped(
   config = tiny.tokenizer()
   config.init_from = tiny_tokenizer_workdir
   mesh = mesh_lib.local_mesh()
-  state = tiny.drawn_state(gan.build(config, mesh))
-  del state.params["generator"]["encoder"]
+  state = tiny.drawn_state(gan.TokenizerGan.build(config, mesh))
+  del state.params["tokenizer"]["encoder"]
   algorithm = types.SimpleNamespace(
-    predict_networks=("generator",), sharding_rules=()
+    facts=gan.TokenizerGan.facts, sharding_rules=()
   )
-  with pytest.raises(ValueError, match="unknown array ema/generator/encoder"):
+  with pytest.raises(ValueError, match="unknown array ema/tokenizer/encoder"):
     starting_point.first_state(config, algorithm, mesh, state)
 
 

@@ -66,7 +66,7 @@ def test_workdirs_without_a_run_are_errors(tmp_path):
 
 def test_a_part_of_a_checkpoint_is_what_was_saved(tiny_tokenizer_workdir):
   config = tiny.tokenizer()
-  algorithm = gan.build(config, _mesh())
+  algorithm = gan.TokenizerGan.build(config, _mesh())
   abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
   params = weights_lib.restore_part(
     tiny_tokenizer_workdir,
@@ -76,10 +76,10 @@ def test_a_part_of_a_checkpoint_is_what_was_saved(tiny_tokenizer_workdir):
   # Untrained: the average is still the parameters themselves.
   jax.tree.map(
     np.testing.assert_array_equal,
-    params["params"]["generator"],
-    params["ema"]["generator"],
+    params["params"]["tokenizer"],
+    params["ema"]["tokenizer"],
   )
-  kernel = params["ema"]["generator"]["encoder"]["conv_in"]["kernel"]
+  kernel = params["ema"]["tokenizer"]["encoder"]["conv_in"]["kernel"]
   assert np.abs(kernel).max() > 0
 
 
@@ -91,6 +91,6 @@ def test_an_array_that_is_absent_or_misshapen_is_named(
 ):
   struct = lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32)
   norm = {name: struct(shape) for name, shape in change.items()}
-  part = {"ema": {"generator": {"encoder": {"norm_out": norm}}}}
+  part = {"ema": {"tokenizer": {"encoder": {"norm_out": norm}}}}
   with pytest.raises(ValueError, match=next(iter(change))):
     weights_lib.restore_part(tiny_tokenizer_workdir, part, _mesh())

@@ -1,0 +1,81 @@
+"""--mode=compress: the tokens of videos as files, against video codecs.
+
+  python main.py --mode=compress --input=FOLDER --output=FOLDER --workdirs=A,B
+
+`python -m magvit.compress` is the same. `magvit/compression/study.py` says what
+is written.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import ml_collections
+
+from magvit import command_line
+from magvit.compression import study
+from magvit.compression import video_codecs
+
+_QPS = (22, 26, 30, 34, 38, 42)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  NEEDS_WORKDIR: ClassVar = False
+
+  input: str = command_line.option("Folder of videos", needed="FOLDER")
+  output: str = command_line.option(
+    "Folder to write, or to go on with", needed="FOLDER"
+  )
+  workdirs: tuple[str, ...] = command_line.option(
+    "Workdirs of tokenizers or generators, with commas; each is a point of a"
+    " curve",
+    (),
+  )
+  size: str = command_line.option(
+    "Size that videos are cut and resized to, WIDTHxHEIGHT", "640x360"
+  )
+  frames: int | None = command_line.option(
+    "Number of frames of each video, from the first; all if it is left out"
+  )
+  x265_preset: str = command_line.option("Preset of x265", "slow")
+  x265_qps: tuple[int, ...] = command_line.option(
+    "Quantization parameters of x265, with commas", _QPS
+  )
+  vvenc_preset: str = command_line.option("Preset of vvenc", "fast")
+  vvenc_qps: tuple[int, ...] = command_line.option(
+    "Quantization parameters of vvenc, with commas", _QPS
+  )
+  at_bpp: float = command_line.option(
+    "Bits per pixel at which the curves are compared; MAGVIT's are 0.0384",
+    study.Study.at_bpp,
+  )
+  lpips: str | None = command_line.option(
+    "File of LPIPS's weights, written by models.weights.convert"
+  )
+
+
+def run(
+  options: Options,
+  config: ml_collections.ConfigDict | None,
+  workdir: str | None,
+) -> None:
+  del config, workdir
+  try:
+    width, height = (int(side) for side in options.size.split("x"))
+  except ValueError as error:
+    raise ValueError(
+      f"--size={options.size} must be WIDTHxHEIGHT, like 640x360"
+    ) from error
+  compared = study.Study(
+    workdirs=tuple(filter(None, options.workdirs)),
+    codecs=(
+      video_codecs.x265(options.x265_preset, options.x265_qps),
+      video_codecs.vvenc(options.vvenc_preset, options.vvenc_qps),
+    ),
+    height=height,
+    width=width,
+    frames=options.frames,
+    at_bpp=options.at_bpp,
+    lpips=options.lpips,
+  )
+  study.compress(compared, options.input, options.output)

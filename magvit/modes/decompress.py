@@ -1,0 +1,34 @@
+"""--mode=decompress: a file of coded tokens back to a video.
+
+  python main.py --mode=decompress --input=FILE.mvt --output=FILE.mp4 \
+    --workdir=DIR
+
+`python -m magvit.decompress` is the same; `magvit/compression/decode.py` does
+the work.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from magvit import command_line
+from magvit.compression import decode
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  input: str = command_line.option("File of coded tokens", needed="FILE.mvt")
+  output: str = command_line.option("Video to write", needed="FILE.mp4")
+
+
+def run(
+  options: Options,
+  config: ml_collections.ConfigDict | None,
+  workdir: str | None,
+) -> None:
+  del config
+  if workdir is None:
+    raise ValueError(
+      "--workdir=DIR is needed: the tokenizer or generator of the file"
+    )
+  decode.decompress(options.input, options.output, workdir)
