@@ -69,7 +69,7 @@ def config(monkeypatch):
 
 def test_it_trains_and_is_evaluated(config):
   mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
-  algorithm = gan.build(config, mesh)
+  algorithm = gan.TokenizerGan.build(config, mesh)
   clips = np.random.default_rng(0).integers(
     0, 256, (2, 1, 16, 16, 3), dtype=np.uint8
   )
@@ -95,7 +95,7 @@ def test_its_facts_are_on_its_class(config):
   assert describe.id_convention(config) == meaning
   config.codebook_from_data = True
   with pytest.raises(ValueError, match="needs quantizer.name='vq'.*'ternary'"):
-    gan.build(config, mesh_lib.local_mesh())
+    gan.TokenizerGan.build(config, mesh_lib.local_mesh())
   model = scored_model.Model.__new__(scored_model.Model)  # no weights needed
   model.config = config
   with pytest.raises(ValueError, match="codes of lfq and bsq.* has ternary"):
