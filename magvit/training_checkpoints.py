@@ -143,7 +143,7 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
-      steps = ocp.utils.checkpoint_steps(self._directory)
+      steps = ocp.path.step.checkpoint_steps(self._directory)
       kept = f"step {max(steps)}" if steps else "none"
       raise OSError(
         f"a checkpoint could not be written to {self._directory}: {error}."
