@@ -17,7 +17,7 @@ import safetensors
 
 from input_pipeline import pipeline
 import magvit
-from magvit import tokenize
+from magvit.modes import tokenize
 from tests import raw_data
 from tests.old_work import experiments
 from tests.old_work import program
