@@ -11,7 +11,7 @@ import ml_collections
 REQUIRED = ""  # a path the user has to give on the command line
 
 
-def _common() -> ml_collections.ConfigDict:
+def common() -> ml_collections.ConfigDict:
   """Fields the training loop reads, whatever the algorithm."""
   c = ml_collections.ConfigDict()
   c.name = ""  # one line that says what this is; shown in the report
@@ -81,7 +81,7 @@ def _common() -> ml_collections.ConfigDict:
   return c
 
 
-def _optimizer(
+def optimizer(
   b1: float, b2: float, warmup_steps: int
 ) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
@@ -111,7 +111,7 @@ _TABLE_RULE = (r"/(factors|outputs)/\d+/embedding$", ("tensor", None))
 
 def tokenizer() -> ml_collections.ConfigDict:
   """The final video tokenizer, 17 x 128 x 128 to 5 x 16 x 16 tokens (spec)."""
-  c = _common()
+  c = common()
   c.algorithm = "tokenizer"
   c.mesh.rules = _CONV_RULES
   c.dataset.size = 128
@@ -185,7 +185,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.loss.entropy_annealing_steps = 2000  # spec
 
   c.health_every = 100  # steps; see magvit/tokenizer/health.py
-  c.optimizer = _optimizer(b1=0.0, b2=0.99, warmup_steps=1000)  # spec; warm-up
+  c.optimizer = optimizer(b1=0.0, b2=0.99, warmup_steps=1000)  # spec; warm-up
   # of v2 is not published, v1's is one epoch
   c.ema_decay = 0.999  # of the generator, from step 0 (spec)
   return c
@@ -193,7 +193,7 @@ def tokenizer() -> ml_collections.ConfigDict:
 
 def masked() -> ml_collections.ConfigDict:
   """MAGVIT-L on 5 x 16 x 16 tokens with factorised vocabulary (spec)."""
-  c = _common()
+  c = common()
   c.algorithm = "masked"
   c.mesh.rules = _TRANSFORMER_RULES
   c.dataset.size = 128
@@ -244,7 +244,7 @@ def masked() -> ml_collections.ConfigDict:
   c.sampling.replace_condition_pixels = False  # paste what is given (spec, v1)
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 
-  c.optimizer = _optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # spec, v1
+  c.optimizer = optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # spec, v1
   c.optimizer.weight_decay = 0.045  # spec, v1
   c.optimizer.clip_norm = 1.0  # spec, v1
   return c
@@ -252,7 +252,7 @@ def masked() -> ml_collections.ConfigDict:
 
 def autoregressive() -> ml_collections.ConfigDict:
   """MAGVIT-v2's AR-LM of 840M on 5 x 16 x 16 tokens (spec)."""
-  c = _common()
+  c = common()
   c.algorithm = "autoregressive"
   c.mesh.rules = (*_TRANSFORMER_RULES, _TABLE_RULE)
   c.dataset.size = 128
@@ -291,7 +291,7 @@ def autoregressive() -> ml_collections.ConfigDict:
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 
   # Not published for the AR-LM: v1's of the masked model.
-  c.optimizer = _optimizer(b1=0.9, b2=0.96, warmup_steps=5000)
+  c.optimizer = optimizer(b1=0.9, b2=0.96, warmup_steps=5000)
   c.optimizer.weight_decay = 0.045
   c.optimizer.clip_norm = 1.0
   return c

@@ -30,7 +30,7 @@ line, as `--config.dataset.size=64`; the files beside it say what each row of
 the papers changes. `spec` marks a value of the MAGVIT-v2 papers or of Google's
 public code, v1 the first MAGVIT, OM2 Open-MAGVIT2.
 """
-_COMMON = "_common"
+_COMMON = "common"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,11 @@ def page() -> str:
   """The page in Markdown."""
   functions = _functions()
   titles = {_COMMON: "Every experiment"}
-  titles |= {name: name for name in functions if not name.startswith("_")}
+  titles |= {
+    name: name
+    for name, fields in functions.items()
+    if name != _COMMON and any(field.path == "algorithm" for field in fields)
+  }
   comments = {f.path: f.comment for f in functions[_COMMON]}
   parts = [_HEADER]
   for name, title in titles.items():

@@ -25,6 +25,8 @@ class LoadedGenerator:
     self.config = config
     self._workdir = workdir
     self._programs = {}
+    section = trained_lib.find_algorithm(config).facts.section
+    self._num_classes = config[section].num_classes
 
   def sample(
     self,
@@ -122,13 +124,13 @@ class LoadedGenerator:
     names = tasks.task_names(self.config)
     if task not in names:
       raise ValueError(f"task={task!r} must be one of {names}")
-    classes = self.config.transformer.num_classes
+    classes = self._num_classes
     if label is not None and not 0 <= label < classes:
       raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
 
   def _batch(self, task, label, video):
     if label is None:
-      label = self.config.transformer.num_classes
+      label = self._num_classes
     return {
       "task": np.int32(tasks.task_names(self.config).index(task)),
       "label": np.full(len(video), label, np.int32),

@@ -4,6 +4,7 @@ Commands are read as the programs read them, and never run.
 """
 
 import ast
+import dataclasses
 import functools
 import importlib.util
 import pathlib
@@ -20,7 +21,8 @@ import pytest
 
 from configs import base
 from configs import describe
-import main
+from magvit import modes
+import main  # noqa: F401  defines the flags
 from tests import markdown
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -39,7 +41,11 @@ _FOREIGN_FLAGS = {"max-restarts", "signal"}  # of xpk and Slurm
 
 def _modes_of() -> dict[str, tuple[str, ...]]:
   """Flag of main.py -> the modes that read it; others are of every mode."""
-  return main._MODES_OF
+  readers = {}
+  for mode, module in modes.MODES.items():
+    for field in dataclasses.fields(module.Options):
+      readers[field.name] = (*readers.get(field.name, ()), mode)
+  return readers
 
 
 @functools.cache

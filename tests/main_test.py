@@ -16,9 +16,11 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _TINY = "--config=tests/tiny.py:tokenizer"
 
 
-def _parse(*arguments):
+def parse(*arguments):
   argv = ["main.py", *arguments]
   flags.FLAGS.unparse_flags()
+  for name in [n for n in flags.FLAGS if n.startswith("config.")]:
+    delattr(flags.FLAGS, name)  # overrides of the command line before
   with mock.patch.object(sys, "argv", argv):  # config_flags looks there
     return command_line.parse_flags(argv)
 
@@ -26,7 +28,7 @@ def _parse(*arguments):
 def _error(*arguments):
   """The message that the program ends with, run in this process."""
   with pytest.raises(SystemExit) as end:
-    main.main(_parse(*arguments))
+    main.main(parse(*arguments))
   message = end.value.code  # a string: printed, and exit code 1
   assert isinstance(message, str) and message.startswith("error: ")
   assert "\n" not in message

@@ -36,7 +36,7 @@ class Protocol:
   source: str
 
 
-def _protocol(name: str, measure: str, network: str, **fields) -> Protocol:
+def make(name: str, measure: str, network: str, **fields) -> Protocol:
   values = {
     **dict(made="samples", folds=1, frames=1, real_num=0, window="centre"),
     **dict(crop="centre", resize=0, task="class_conditional", uint8="round"),
@@ -49,69 +49,69 @@ def _protocol(name: str, measure: str, network: str, **fields) -> Protocol:
 
 _MAGVIT = "MAGVIT (2212.05199) appendix B.3 and google-research/magvit"
 _ALL = (
-  _protocol(
+  make(
     *("adm_imagenet", "image_suite", "inception"),
     **dict(num=50_000, dataset="imagenet", splits=("train",), crop="adm"),
     **dict(real_num=-1, uint8="truncate"),
     source="guided-diffusion's evaluator: FID, sFID, IS, precision, recall",
   ),
-  _protocol(
+  make(
     *("rfid_imagenet_val", "reconstruction_fid", "inception"),
     **dict(made="reconstructions", num=50_000, dataset="imagenet"),
     source="originals against their reconstructions, one crop and size",
   ),
-  _protocol(
+  make(
     *("pfid", "perturbed_fid", "inception"),
     **dict(made="reconstructions", num=50_000, dataset="imagenet"),
     source="RobusTok's latent perturbation; the grid is this project's: alpha"
     f" {ALPHAS}, delta {DELTA}; nearest by Hamming distance, then by bit order",
   ),
-  _protocol(
+  make(
     *("magvit_ucf101_fvd", "fvd", "i3d"),
     **dict(num=10_000, folds=4, frames=16, dataset="ucf101"),
     **dict(splits=("train",), window="random", crop="random"),
     source=_MAGVIT,
   ),
-  _protocol(
+  make(
     *("magvit_k600_fvd", "fvd", "i3d"),
     **dict(num=50_000, folds=4, frames=16, dataset="kinetics600"),
     **dict(window="ends", crop="three", resize=64, task="frame_prediction"),
     condition_frames=5,
     source=f"{_MAGVIT}: 64 x 64 by central crop and bilinear",
   ),
-  _protocol(
+  make(
     *("bair_fvd", "fvd", "i3d"),
     **dict(num=25_600, folds=4, frames=16, dataset="bair", real_num=-1),
     **dict(window="first", task="frame_prediction"),
     condition_frames=1,
     source=f"{_MAGVIT}: 256 videos, each predicted 100 times",
   ),
-  _protocol(
+  make(
     *("styleganv_fvd", "fvd", "i3d"),
     **dict(num=2048, frames=16, dataset="ucf101", ddof=0),
     **dict(splits=("train", "held_out"), window="random"),
     source="StyleGAN-V: 2048 against 2048, covariances over n",
   ),
-  _protocol(
+  make(
     *("ucf101_rfvd", "reconstruction_fvd", "i3d"),
     **dict(made="reconstructions", num=10_000, frames=16, dataset="ucf101"),
     splits=("train",),
     source=f"{_MAGVIT}, tables 7 and 14; MAGVIT-v2's 5c. Central clips, in"
     " turn until there are 10,000",
   ),
-  _protocol(
+  make(
     *("is_c3d", "class_score", "c3d"),
     **dict(num=10_000, folds=4, frames=16, dataset="ucf101"),
     source=f"{_MAGVIT}: C3D of TGAN2, one split",
   ),
-  _protocol(
+  make(
     *("reconstruction", "pixels", ""),
     **dict(made="reconstructions", num=0, frames=0, dataset=""),
     **dict(window="", crop=""),
     source="per frame, mean over frames, then clips (evaluation/"
     "reconstruction.py); LPIPS v0.1 of VGG16",
   ),
-  _protocol(
+  make(
     *("codebook", "codes", ""),
     **dict(made="reconstructions", num=0, frames=0, dataset=""),
     **dict(window="", crop=""),

@@ -1,4 +1,4 @@
-"""Text of the report: numbers for people, escaped for HTML."""
+"""Text of the report: numbers for people, and text escaped for HTML."""
 
 import html
 import json
@@ -6,10 +6,16 @@ import math
 
 
 def number(value):
+  """As `plain`, escaped for HTML."""
+  return escape(plain(value))
+
+
+def plain(value):
   """Text for people: 1,234 for counts, four significant digits for floats."""
+  if isinstance(value, str):
+    return value
   if isinstance(value, bool) or not isinstance(value, int | float):
-    text = value if isinstance(value, str) else json.dumps(value)
-    return escape(text)
+    return json.dumps(value)
   if isinstance(value, float) and abs(value) < 1e4 or not math.isfinite(value):
     return f"{value:.4g}"
   return f"{value:,.0f}"

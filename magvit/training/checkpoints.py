@@ -6,7 +6,6 @@ any moment leaves the complete ones in place.
 
 from collections.abc import Iterator
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -17,9 +16,9 @@ import jax
 from jax.experimental import multihost_utils
 import ml_collections
 import orbax.checkpoint as ocp
-import tensorstore as ts
 
 from magvit import algorithm as algorithm_lib
+from magvit.training import checkpoint_reader
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 
@@ -83,7 +82,7 @@ class Checkpoints:
     """
     damaged = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
-      problem = find_problem(self._path(step))
+      problem = checkpoint_reader.problem(self._path(step))
       if problem is None:
         break
       damaged[step] = problem
@@ -153,7 +152,7 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
-      steps = ocp.utils.checkpoint_steps(self._directory)
+      steps = ocp.path.step.checkpoint_steps(self._directory)
       kept = f"step {max(steps)}" if steps else "none"
       raise OSError(
         f"a checkpoint could not be written to {self._directory}: {error}."
@@ -171,53 +170,3 @@ def _saved(state: algorithm_lib.TrainState) -> dict[str, Any]:
     "ema": state.ema,
     "extras": state.extras,
   }
-
-
-def find_problem(path: str) -> str | None:
-  """What is wrong with the checkpoint directory `path`; None if it is good.
-
-  Every array and every file beside them is read once, by one of the processes;
-  all of them get an answer, and the same one whether there is a problem.
-  """
-  try:
-    found = None
-    _read_json_files(path)
-    _read_arrays(os.path.join(path, "state"))
-  except (OSError, ValueError) as error:
-    found = " ".join(str(error).split())
-  if jax.process_count() > 1:
-    bad = multihost_utils.process_allgather(found is not None)
-    if bad.any() and found is None:
-      found = f"process {int(bad.argmax())} cannot read it"
-  return found
-
-
-def _read_json_files(path: str) -> None:
-  for name in ("_CHECKPOINT_METADATA", "state/_METADATA", "data/metadata"):
-    with open(os.path.join(path, name)) as f:
-      try:
-        json.load(f)
-      except ValueError as error:
-        raise ValueError(f"{name} is damaged ({error})") from error
-
-
-def _read_arrays(path: str) -> None:
-  """Reads this process's share of the arrays, one at a time.
-
-  They are zarr arrays in one OCDBT database, orbax's default layout.
-
-  Raises:
-    ValueError: one of them cannot be read.
-  """
-  store = {"driver": "ocdbt", "base": f"file://{path}/"}
-  database = ts.KvStore.open(store).result()
-  keys = [key.decode() for key in database.list().result()]
-  names = sorted(k.removesuffix("/.zarray") for k in keys if "/.zarray" in k)
-  if not names:
-    raise ValueError("state holds no arrays")
-  for name in names[jax.process_index() :: jax.process_count()]:
-    spec = {"driver": "zarr", "kvstore": {**store, "path": f"{name}/"}}
-    try:
-      ts.open(spec, open=True).result().read().result()
-    except ValueError as error:
-      raise ValueError(f"array {name}: {error}") from error

@@ -30,7 +30,7 @@ def latest_step(workdir: str) -> int:
   """Step of the newest checkpoint or export; ValueError if there is none."""
   if exports.is_export(workdir):
     return exports.step(workdir)
-  steps = ocp.utils.checkpoint_steps(_checkpoint_directory(workdir))
+  steps = ocp.path.step.checkpoint_steps(_checkpoint_directory(workdir))
   if not steps:
     raise ValueError(
       f"workdir={workdir} holds no checkpoint yet: train longer than"

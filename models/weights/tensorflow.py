@@ -1,16 +1,19 @@
 """Tensors of TensorFlow's files, read without TensorFlow.
 
-Frozen graphs are protocol buffers; checkpoints ("bundles") are a LevelDB table
-of such messages beside raw data. Only what holds tensors is read. Field numbers
-are those of tensorflow/core/framework/{graph,node_def,attr_value,tensor,
-tensor_shape}.proto and core/protobuf/tensor_bundle.proto.
+Frozen graphs are protocol buffers, whose messages tensorboardX has, too.
+Checkpoints ("bundles") are a LevelDB table beside raw data; no package but
+TensorFlow reads those. The messages in that table are tiny: their field numbers
+below are those of tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
 from collections.abc import Iterator
 import math
 import pathlib
 
+from google.protobuf import message as protobuf
 import numpy as np
+from tensorboardX.proto import graph_pb2
+from tensorboardX.proto import tensor_pb2
 
 # DataType of types.proto.
 _DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}
@@ -25,19 +28,17 @@ def read_graph(path: str) -> dict[str, np.ndarray]:
   Raises:
     ValueError: it is no such file.
   """
+  try:
+    graph = graph_pb2.GraphDef.FromString(pathlib.Path(path).read_bytes())
+  except protobuf.DecodeError as error:
+    raise ValueError(str(error)) from error
   tensors = {}
-  for number, node in _fields(memoryview(pathlib.Path(path).read_bytes())):
-    if number != 1:  # GraphDef.node
+  for node in graph.node:
+    if node.op != "Const":
       continue
-    fields = list(_fields(node))
-    parts = dict(fields)
-    if bytes(parts[2]) != b"Const":  # NodeDef.op
-      continue
-    attributes = [dict(_fields(x)) for k, x in fields if k == 5]
-    (value,) = [x[2] for x in attributes if bytes(x[1]) == b"value"]
-    tensor = _tensor(dict(_fields(value))[8])  # AttrValue.tensor
+    tensor = _tensor(node.attr["value"].tensor)
     if tensor is not None and tensor.ndim > 0:
-      tensors[bytes(parts[1]).decode()] = tensor
+      tensors[node.name] = tensor
   if not tensors:
     raise ValueError("it has no constants")
   return tensors
@@ -123,19 +124,21 @@ def _num_bytes(dtype, shape: tuple[int, ...]) -> int:
   return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _tensor(message) -> np.ndarray | None:
-  """A TensorProto; None unless it has floating-point numbers."""
-  fields = dict(_fields(message))
-  dtype, shape = _DTYPES.get(fields.get(1)), _shape(fields.get(2, b""))
+def _tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray | None:
+  """None unless it has floating-point numbers."""
+  dtype = _DTYPES.get(tensor.dtype)
   if dtype not in (np.float32, np.float64):
     return None
   # Content as in memory, or single numbers, of which one may stand for all.
-  data = (
-    fields[4] if 4 in fields else fields.get(5 if dtype == np.float32 else 6)
-  )
-  if data is None:
+  if tensor.tensor_content:
+    flat = np.frombuffer(tensor.tensor_content, dtype)
+  else:
+    flat = np.array(
+      tensor.float_val if dtype == np.float32 else tensor.double_val, dtype
+    )
+  if flat.size == 0:
     raise ValueError("a tensor without numbers")
-  flat = np.frombuffer(data, dtype)
+  shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
   return np.broadcast_to(flat.reshape(shape if flat.size > 1 else ()), shape)
 
 
@@ -164,8 +167,8 @@ def _block(data, offset: int, size: int) -> Iterator[tuple[bytes, memoryview]]:
   end, at, key = size - 4 * (num_restarts + 1), 0, b""
   while at < end:
     shared, at = _varint(block, at)  # bytes of the key before this one
-    own, at = _varint(block, at)
+    rest, at = _varint(block, at)
     length, at = _varint(block, at)
-    key = key[:shared] + bytes(block[at : at + own])
-    yield key, block[at + own : at + own + length]
-    at += own + length
+    key = key[:shared] + bytes(block[at : at + rest])
+    yield key, block[at + rest : at + rest + length]
+    at += rest + length

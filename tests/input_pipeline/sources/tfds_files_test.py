@@ -3,12 +3,14 @@
 import json
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import media
@@ -87,15 +89,26 @@ def test_a_clip_decodes_its_own_frames_only(unpacked, monkeypatch):
   assert len(decoded) == 2
 
 
-def test_batches_of_imagenet_need_no_tensorflow(unpacked):
+@pytest.mark.parametrize("name", [_IMAGENET, _UCF101])
+def test_worker_processes_read_the_same_examples(unpacked, name):
+  store, examples = _examples(unpacked, name, "held_out")
+  again = pickle.loads(pickle.dumps(store))
+  assert [again[i] for i in range(len(again))] == examples
+  assert again.class_names == store.class_names
+
+
+def test_images_and_videos_need_no_tensorflow(unpacked):
   code = f"""if True:
     import sys
     from configs import tokenizer_image
     from input_pipeline import pipeline
+    from input_pipeline import tfds_files
     dataset = tokenizer_image.get_config("imagenet128").dataset
     dataset.path = {str(unpacked["prepared"] / _IMAGENET)!r}
     batch = next(pipeline.train_batches(dataset, 2))
     assert batch["video"].shape == (2, 1, 128, 128, 3)
+    folder = {str(unpacked["prepared"] / _UCF101)!r}
+    assert len(tfds_files.TfdsFiles(folder, "train")[0].parts) > 1
     assert "tensorflow" not in sys.modules
   """
   env = {**os.environ, "PYTHONPATH": str(_ROOT)}
@@ -103,7 +116,6 @@ def test_batches_of_imagenet_need_no_tensorflow(unpacked):
 
 
 def test_the_same_records_as_tfds_data_source(unpacked):
-  tfds = pytest.importorskip("tensorflow_datasets")
   folder = str(unpacked["prepared"] / _IMAGENET)
   theirs = tfds.builder_from_directory(folder).as_data_source(split="train")
   _, examples = _examples(unpacked, _IMAGENET, "train")
@@ -135,3 +147,5 @@ def test_other_folders_are_refused(unpacked, tmp_path):
   refused("holds 3 examples of 'train', and .* says 4", splits=[train])
   train["shardLengths"] = ["2", "1"]
   refused("lacks imagenet2012-train.*-00000-of-00002", splits=[train])
+  (tmp_path / "features.json").unlink()
+  refused("holds no features.json")

@@ -12,11 +12,12 @@ import pytest
 from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
+from magvit.training import checkpoint_reader
 from magvit.training import checkpoints as checkpoints_lib
 from magvit.workdir import folder as workdir_lib
 from tests import tiny
 
-_COMMIT = "orbax.checkpoint._src.path.atomicity.AtomicRenameTemporaryPath"
+_COMMIT = "orbax.checkpoint.path.atomicity.AtomicRenameTemporaryPath"
 
 
 def _state(step, mesh=None):
@@ -91,6 +92,7 @@ _DAMAGE = {
   "array missing": lambda path: os.remove(_largest(path / "state")),
   "index missing": lambda path: os.remove(path / "state" / "manifest.ocdbt"),
   "all missing": lambda path: shutil.rmtree(path / "state"),
+  "list of arrays": lambda path: os.truncate(path / "state" / "_METADATA", 99),
   "no metadata": lambda path: os.remove(path / "_CHECKPOINT_METADATA"),
   "position": lambda path: (path / "data" / "metadata").write_text('{"ne'),
 }
@@ -119,6 +121,19 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_taken(
   shutil.copytree(workdir / "damaged" / "3", workdir / "checkpoints" / "3")
   assert _restore(workdir, config)[0] == 2
   assert (workdir / "damaged" / "3-2").is_dir()
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 2**17, 2**30])
+def test_every_array_is_read_in_batches_of_any_size(
+  saved, tmp_path, monkeypatch, batch_bytes
+):
+  """The largest array has 2**18 bytes."""
+  monkeypatch.setattr(checkpoint_reader, "_BATCH_BYTES", batch_bytes)
+  step = tmp_path / "3"
+  shutil.copytree(saved[0] / "checkpoints" / "3", step)
+  assert checkpoint_reader.problem(str(step)) is None
+  _truncate(step)
+  assert "params.net.w" in checkpoint_reader.problem(str(step))
 
 
 def test_without_a_good_checkpoint_nothing_is_touched(saved, tmp_path):

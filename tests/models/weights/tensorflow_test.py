@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tensorboardX.proto import tensor_pb2
 
 from models.weights import readers
 from models.weights import tensorflow as tensorflow_files
@@ -47,7 +48,7 @@ def test_one_number_may_stand_for_all_of_a_tensor(shape):
   dims = b"".join(b"\x12\x02\x08" + bytes([size]) for size in shape)
   message = b"\x08\x01\x12" + bytes([len(dims)]) + dims
   message += b"\x2a\x04" + np.float32(0.5).tobytes()
-  got = tensorflow_files._tensor(message)
+  got = tensorflow_files._tensor(tensor_pb2.TensorProto.FromString(message))
   np.testing.assert_array_equal(got, np.full(shape, 0.5, np.float32))
 
 
