@@ -19,6 +19,7 @@ import sys
 
 from PIL import Image
 
+from evaluation.metrics import frames as frame_metrics
 from evaluation.show import curves
 from evaluation.show import markup
 from storage import files
@@ -38,9 +39,10 @@ class Headline:
 
 # The cards, in order.
 HEADLINES = (
-  Headline("*", "psnr", "PSNR", "{:.2f} dB", "examples"),
-  Headline("*", "ssim", "SSIM", "{:.3f}", "examples"),
-  Headline("*", "lpips", "LPIPS", "{:.3f}", "examples"),
+  *(
+    Headline("*", name, metric.label, metric.form, "examples")
+    for name, metric in frame_metrics.at("headline").items()
+  ),
   Headline("codebook", "usage", "Codebook use", "{:.1%}", "tokens"),
   Headline("*", "class_accuracy", "Class accuracy", "{:.1%}", "examples"),
   Headline(
