@@ -71,7 +71,7 @@ def test_two_processes_have_the_statistics_of_one(tmp_path):
   with socket.socket() as s:
     s.bind(("localhost", 0))
     address = f"localhost:{s.getsockname()[1]}"
-  script = pathlib.Path(__file__).with_name("rows_process.py")
+  script = pathlib.Path(__file__).with_name("parts_process.py")
   workers = [
     subprocess.Popen(
       [sys.executable, script, address, str(i), tmp_path],
