@@ -4,7 +4,8 @@ import logging
 import sys
 
 from absl import flags
-import jax
+
+from storage import processes
 
 _PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
 
@@ -31,5 +32,5 @@ def log_progress_to_stdout() -> None:
     logger = logging.getLogger(package)
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    if jax.process_index() == 0:
+    if processes.is_first():
       logger.addHandler(handler)

@@ -1,14 +1,19 @@
-"""One array of an .npz file, rows at a time: others' samples are 10 GB.
+"""Arrays of an .npz file, some rows at a time: samples can be 10 GB.
 
 What numpy.savez wrote lies in the file as it is, and is mapped. What
 numpy.savez_compressed wrote is unpacked from its start on; rows asked for in
-rising order cost one pass.
+rising order cost one pass. `write` joins rows of any number into an .npz.
 """
 
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
 import os
 import zipfile
 
 import numpy as np
+
+from storage import files
 
 _CHUNK = 2**24  # bytes
 
@@ -81,6 +86,41 @@ def names(path: str) -> list[str]:
       return [os.path.splitext(name)[0] for name in archive.namelist()]
   except (OSError, zipfile.BadZipFile) as error:
     raise ValueError(f"cannot read {path} as .npz: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """An array to be written: its shape and type, and its rows in parts."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  parts: Iterable[np.ndarray]  # whose rows are shape[0] together
+
+
+def write(path: str | os.PathLike, columns: Mapping[str, Column]) -> None:
+  """Writes arrays as numpy.savez does, with one part in memory at a time.
+
+  Raises:
+    ValueError: parts that are not as many bytes as the array's shape says;
+      nothing was written.
+  """
+  with (
+    files.published(path, one_writer=True) as temporary,
+    zipfile.ZipFile(temporary, "w") as archive,
+  ):
+    for name, column in columns.items():
+      dtype, shape, size = np.dtype(column.dtype), column.shape, 0
+      with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(member, header)
+        for rows in column.parts:
+          size += member.write(rows.astype(dtype, copy=False).tobytes())
+      expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+      if size != expected:
+        raise ValueError(
+          f"{path}: the parts of {name} are {size} bytes, and its shape {shape}"
+          f" needs {expected}: make the missing parts again"
+        )
 
 
 def _read_header(member) -> tuple[tuple[int, ...], bool, np.dtype, int]:

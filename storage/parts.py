@@ -1,184 +1,221 @@
-"""Work on many clips that ends in rows of numbers: resumable, shared, kept.
+"""Folders of parts: work that resumes after a kill and is shared by processes.
 
-A part is some clips in a row. Processes share the parts, whatever their number,
-and each part is a file, so that an interrupted run goes on where it stopped.
-At the end process 0 joins them in the order of the clips; who asks for the same
-again reads the joined files, without loading them (numpy memmaps).
+A part is a file. Who makes a folder of them
 
-  FOLDER/of.json          what the rows are of, and which clips failed
-  FOLDER/NAME.npy         rows by name, joined
-  FOLDER/parts/*.npz      while it is under way
+  claims it: a record in it says what its parts are of, and a folder of other
+    parts, or of other files, is refused (`claim`);
+  lists what is missing of a process's share (`Folder.mine`), makes each part
+    and publishes it whole (`files.published`), itself or in worker processes
+    (`in_workers`), and says how far it is (`progress.Progress`);
+  joins them at the end, in process 0 (`Folder.finish`).
+
+Which parts there are depends neither on the number of processes nor on what an
+earlier run has left, so any run may go on with any other's.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
 import json
-import logging
+import multiprocessing
 import os
-import shutil
-import time
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
-import numpy as np
-
 from storage import files
+from storage import processes
 from storage import progress as progress_lib
 
-log = logging.getLogger(__name__)
-
-MAX_FAILED = 0.01  # share of the clips; more is an error
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """Rows of those clips of a part that could be read, and why others not."""
-
-  index: np.ndarray  # int, of the clips that the rows are of
-  rows: dict[str, np.ndarray]
-  failures: dict[str, str] = dataclasses.field(default_factory=dict)
+_PARTS = "parts"  # folder of parts that are joined at the end, and then removed
+_POLL_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-  """All of them: `rows["x"][i]` is of clip `index[i]`, rising."""
+class Layout:
+  """Examples in a row, cut into parts of one size; the last may be smaller."""
 
-  folder: str
-  index: np.ndarray
-  rows: dict[str, np.ndarray]
-  failures: dict[str, str]
+  examples: int
+  per_part: int
+  # Name of a part by its {number} and their {count}.
+  pattern: str = _PARTS + "/{number:06}.npz"
+
+  @property
+  def names(self) -> list[str]:
+    count = -(-self.examples // self.per_part)
+    return [self.pattern.format(number=i, count=count) for i in range(count)]
+
+  def places(self, number: int) -> range:
+    """Which examples a part is of."""
+    start = number * self.per_part
+    return range(start, min(start + self.per_part, self.examples))
 
 
-def compute(
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """A folder, the names of its parts in their order, and who makes them."""
+
+  path: str
+  names: Sequence[str]
+  group: processes.Group = processes.ALONE
+
+  def part(self, number: int) -> str:
+    return os.path.join(self.path, self.names[number])
+
+  def mine(self, collective: bool = False) -> list[int]:
+    """Numbers of the missing parts that this process makes.
+
+    With `collective` a part takes all processes at once: all get all of them.
+    """
+    numbers = range(len(self.names))
+    share = numbers if collective else self.group.share(numbers)
+    missing = [i for i in share if not os.path.exists(self.part(i))]
+    # Before the first part is written: every process leaves out the same ones.
+    self.group.wait("missing parts are listed")
+    return missing
+
+  def finish(self, join: Callable[[list[str]], None]) -> None:
+    """Waits for all parts; process 0 calls `join` with their paths in order.
+
+    Raises:
+      ValueError: in process 0, parts that others should have made.
+    """
+    self.group.wait("parts are made")
+    if self.group.index != 0:
+      return
+    paths = [self.part(i) for i in range(len(self.names))]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+      raise ValueError(
+        f"{self.path} still lacks {len(missing)} of {len(paths)} parts,"
+        f" {missing[0]} first: they are of others of the {self.group.count}"
+        " processes, which have to write into one shared folder; run the same"
+        " command again"
+      )
+    join(paths)
+
+
+def claim(
   folder: str,
-  of: dict[str, Any],
-  num: int,
-  part_size: int,
-  make: Callable[[np.ndarray], Part],
-  collective: bool = False,
-) -> Rows:
-  """The rows of clips 0 to num, from the folder or made now.
+  record: str,
+  text: str,
+  kind: str,
+  remedy: str,
+  *,
+  group: processes.Group = processes.ALONE,
+  finished: str | None = None,
+  free: Sequence[str] = (),
+) -> None:
+  """Makes a folder that of these parts, or refuses it.
 
   Args:
-    folder: for these rows alone.
-    of: what they are of; must be JSON, and equal for equal rows.
-    num: how many clips.
-    part_size: clips of a part.
-    make: from the numbers of some clips to their part.
-    collective: `make` needs all processes at once, so each makes every part,
-      and process 0 writes them.
+    folder: new, empty, or claimed before with equal fields.
+    record: name of the file in it that says what its parts are of.
+    text: what they are of, as a JSON object.
+    kind: plural of the parts, for errors.
+    remedy: what to do about a folder of something else, for errors.
+    group: the processes that write into it; all of them call this.
+    finished: name of the file that replaced the record when all was done.
+    free: fields that may change; the record gets them anew.
 
   Raises:
-    ValueError: the folder holds rows of something else, or more than
-      MAX_FAILED of the clips failed.
+    ValueError: the folder cannot be written, or holds other files or parts;
+      nothing in it was changed.
   """
-  of = json.loads(json.dumps({**of, "num": num, "part_size": part_size}))
-  path = os.path.join(folder, "of.json")
-  stored = _read_json(path)
-  if stored is not None and stored["of"] != of:
-    raise ValueError(f"{folder} holds something else: remove it ({path} says)")
-  if stored is None:
-    _make_parts(folder, of, num, part_size, make, collective)
-  failures = _read_json(path)["failures"]
-  _check_failures(failures, num)
-  names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
-  arrays = {
-    n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
-  }
-  index = arrays.pop("index")
-  return Rows(folder, index, arrays, failures)
-
-
-def discard(rows: Rows) -> None:
-  """Removes the files of rows that all processes have read."""
-  _wait_for_all(f"{rows.folder} read")
-  if jax.process_index() == 0:
-    shutil.rmtree(rows.folder)
-
-
-def _make_parts(folder, of, num, part_size, make, collective) -> None:
-  process, processes = jax.process_index(), jax.process_count()
-  path_of = lambda part: os.path.join(folder, "parts", f"{part:06d}.npz")
-  parts = range(-(-num // part_size))
-  own = parts if collective else parts[process::processes]
-  # Before the first part is written: every process leaves out the same ones.
-  missing = [part for part in own if not os.path.exists(path_of(part))]
-  _wait_for_all(f"{folder} begins")
-  failures, start, last = {}, time.monotonic(), 0.0
-  for done, part in enumerate(missing, 1):
-    place = np.arange(part * part_size, min((part + 1) * part_size, num))
-    made = make(place)
-    for name, why in made.failures.items():
-      log.info("left out %s: %s", name, why)
-    failures |= made.failures
-    _check_failures(failures, num)
-    if not collective or process == 0:
-      why = np.frombuffer(json.dumps(made.failures).encode(), np.uint8)
-      files.write_npz(
-        path_of(part), {"index": made.index, "failures": why, **made.rows}
-      )
-    now = time.monotonic()
-    if now - last > 5 or done == len(missing):
-      rate = done * part_size / max(now - start, 1e-9)
-      last, total = now, len(missing) * part_size
-      log.info(
-        "%s",
-        progress_lib.progress(
-          of["name"], done * part_size, total, rate, "clips"
-        ),
-      )
-  _wait_for_all(f"{folder} parts")
-  if process == 0:
-    _join(folder, of, [path_of(part) for part in parts])
-  _wait_for_all(f"{folder} joined")
-
-
-def _join(folder: str, of: dict[str, Any], paths: list[str]) -> None:
-  failures, counts = {}, []
-  first = None
-  for path in paths:
-    with np.load(path) as part:
-      failures |= json.loads(part["failures"].tobytes())
-      counts.append(len(part["index"]))
-      if counts[-1] and first is None:
-        first = {n: part[n][:0] for n in part.files if n != "failures"}
-  for name, empty in (first or {"index": np.zeros(0, int)}).items():
-    joined = np.lib.format.open_memmap(
-      os.path.join(folder, f"{name}.npy"),
-      "w+",
-      empty.dtype,
-      (sum(counts), *empty.shape[1:]),
-    )
-    row = 0
-    for path, count in zip(paths, counts, strict=True):
-      if count:
-        with np.load(path) as part:
-          joined[row : row + count] = part[name]
-        row += count
-    joined.flush()
-  # Last: a folder with it is complete.
-  text = json.dumps({"of": of, "failures": failures}, indent=2) + "\n"
-  files.write_atomically(os.path.join(folder, "of.json"), text)
-  shutil.rmtree(os.path.join(folder, "parts"))
-
-
-def _check_failures(failures: dict[str, str], num: int) -> None:
-  if len(failures) > MAX_FAILED * num:
-    few = "; ".join(f"{n}: {why}" for n, why in list(failures.items())[:3])
+  try:
+    os.makedirs(folder, exist_ok=True)
+    held = [n for n in os.listdir(folder) if not n.startswith(".")]
+  except OSError as error:
     raise ValueError(
-      f"{len(failures)} of {num} clips cannot be used, more than"
-      f" {MAX_FAILED:.0%}: {few}"
+      f"cannot write to {folder} ({error.strerror}): {remedy}"
+    ) from error
+  fields, stored = json.loads(text), None
+  names = [name for name in (finished, record) if name in held]
+  if names:
+    stored = files.read_json(os.path.join(folder, names[0]))
+    fixed = {k: value for k, value in fields.items() if k not in free}
+    check_same(folder, stored, fixed, kind, remedy)
+  elif set(held) - {_PARTS}:
+    raise ValueError(
+      f"{folder} is not empty and holds no {kind} (no {finished or record}):"
+      f" {remedy}"
     )
+  changed = stored is None or any(stored.get(k) != fields[k] for k in free)
+  if changed and group.index == 0:
+    files.write_atomically(os.path.join(folder, record), text)
+  group.wait("folder is claimed")
 
 
-def _read_json(path: str) -> Any:
-  if not os.path.exists(path):
-    return None
-  with open(path) as f:
-    return json.load(f)
+def check_same(
+  folder: str,
+  stored: Mapping[str, Any],
+  fields: Mapping[str, Any],
+  kind: str,
+  remedy: str,
+) -> None:
+  """Raises ValueError naming the first field of a record that differs."""
+  for field, value in fields.items():
+    if stored.get(field) != value:
+      raise ValueError(
+        f"{folder} holds other {kind}: {field} is {stored.get(field)!r} there"
+        f" and {value!r} here; {remedy}"
+      )
 
 
-def _wait_for_all(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+def check_failures(
+  failures: Sequence[tuple[str, str]], total: int, share: float, problem: str
+) -> None:
+  """Raises ValueError if more than a share of the examples failed.
+
+  Args:
+    failures: (name, reason) of each.
+    total: number of all examples.
+    share: of them that may fail, in [0, 1].
+    problem: what the error says between the numbers and the list.
+  """
+  if len(failures) > share * total:
+    lines = "".join(f"\n  {name}: {why}" for name, why in failures[:50])
+    if failures[50:]:
+      lines += f"\n  and {len(failures) - 50} more, in the log above"
+    raise ValueError(f"{len(failures)} of {total} {problem}:{lines}")
+
+
+def in_workers(
+  make: Callable[[str], Any],
+  names: Sequence[str],
+  workers: int,
+  start: Callable[..., None],
+  job: tuple,
+  progress: progress_lib.Progress,
+) -> Iterator[Any]:
+  """Makes parts in spawned processes.
+
+  Args:
+    make: a function of a module, from a part's name to what is yielded.
+    names: of the parts.
+    workers: processes at most.
+    start: is called in each process first, with `job` and a shared counter,
+      which `make` has to count up: `with done.get_lock(): done.value += 1`.
+    job: what `make` needs to know.
+    progress: follows the counter.
+
+  Yields:
+    Results in the order in which they are done.
+  """
+  if not names:
+    return
+  context = multiprocessing.get_context("spawn")
+  done = context.Value("q", 0)
+  pool = futures.ProcessPoolExecutor(
+    min(workers, len(names)), context, start, (*job, done)
+  )
+  try:
+    left = {pool.submit(make, name) for name in names}
+    while left:
+      ready, left = futures.wait(left, _POLL_SECONDS, futures.FIRST_COMPLETED)
+      progress.update(done.value)
+      for future in ready:
+        yield future.result()
+  finally:
+    pool.shutdown(cancel_futures=True)

@@ -19,7 +19,7 @@ from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
 from models.features import resize
-from storage import parts as parts_lib
+from storage import rows as rows_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Work:
   seed: int
   collective: bool
 
-  def made(self, made: Clips, real: Clips | None, num: int) -> parts_lib.Rows:
+  def made(self, made: Clips, real: Clips | None, num: int) -> rows_lib.Rows:
     """Of the clips that are measured, what the protocol's measure reads."""
     of_measure = {
       "pixels": self.pixels,
@@ -45,7 +45,7 @@ class Work:
       return of_measure[self.protocol.measure](made, real, num)
     return self.features(made, num, "made")
 
-  def _rows(self, of, num, make) -> parts_lib.Rows:
+  def _rows(self, of, num, make) -> rows_lib.Rows:
     text = json.dumps(
       {**of, "num": num, "part_size": self.part_size}, default=str
     )
@@ -53,7 +53,7 @@ class Work:
     folder = os.path.join(self.workdir, "features", f"{of['name']}_{key}")
     of = json.loads(json.dumps(of, default=str))
     try:
-      return parts_lib.compute(
+      return rows_lib.compute(
         folder, of, num, self.part_size, make, self.collective
       )
     except OSError as error:
@@ -70,13 +70,13 @@ class Work:
       "weights": getattr(self.network, "weights_sha256", None),
     }
 
-  def features(self, clips: Clips, num: int, side: str) -> parts_lib.Rows:
+  def features(self, clips: Clips, num: int, side: str) -> rows_lib.Rows:
     """Features of clips; `side` is "made" or "real"."""
 
     def make(index):
       video, kept, failures = clips.read(index)
       rows = self._extract(video) if len(kept) else {}
-      return parts_lib.Part(kept, rows, failures)
+      return rows_lib.Part(kept, rows, failures)
 
     return self._rows(self._of(clips, side), num, make)
 
@@ -111,7 +111,7 @@ class Work:
       )
     return video, output, both, {**failures, **others}
 
-  def pixels(self, made: Clips, real: Clips, num: int) -> parts_lib.Rows:
+  def pixels(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Scores of each clip against its original."""
 
     def make(index):
@@ -121,12 +121,12 @@ class Work:
         rows = measures.pixel_scores(video, output)
         if self.network is not None:
           rows["lpips"] = self.network(video, output)
-      return parts_lib.Part(kept, rows, failures)
+      return rows_lib.Part(kept, rows, failures)
 
     of = {**self._of(made, "made"), "originals": real.of}
     return self._rows(of, num, make)
 
-  def codes(self, made: Clips, real: Clips, num: int) -> parts_lib.Rows:
+  def codes(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Ids of each clip."""
     if self.model is None:
       raise ValueError("--protocol=codebook needs the workdir of a tokenizer")
@@ -136,11 +136,11 @@ class Work:
       ids = self.model.encode(video).reshape(len(kept), -1)
       rows = {"ids": ids, "vocabulary": np.full((len(kept), 1), 0)}
       rows["vocabulary"] += self.model.vocabulary
-      return parts_lib.Part(kept, rows, failures)
+      return rows_lib.Part(kept, rows, failures)
 
     return self._rows(self._of(made, "made"), num, make)
 
-  def perturbed(self, made: Clips, real: Clips, num: int) -> parts_lib.Rows:
+  def perturbed(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Features of decoded perturbed codes."""
     if self.model is None:
       raise ValueError("--protocol=pfid needs the workdir of a tokenizer")
@@ -155,7 +155,7 @@ class Work:
         output = self.model.decode(measures.perturb_ids(ids, bits, alpha, rng))
         pixels = clips_lib.to_uint8(output, self.protocol.uint8)
         rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
-      return parts_lib.Part(kept, rows, failures)
+      return rows_lib.Part(kept, rows, failures)
 
     of = {**self._of(made, "made"), "alphas": protocol_table.ALPHAS}
     of |= {"delta": protocol_table.DELTA, "seed": self.seed}

@@ -6,7 +6,6 @@ sends, and from these how long a step would take at the least.
 """
 
 import glob
-import json
 import logging
 import os
 import re
@@ -92,7 +91,7 @@ def write(
     function, *_, arguments = plain[name]
     of_model = flops.count(function, *arguments)
     report["programs"][name] = _report(mesh, chip, of_model, *program)
-    files.write_atomically(path, json.dumps(report, indent=2) + "\n")
+    files.write_json(path, report)
     for line in table(name, report):
       log.info("%s", line)
   log.info("wrote %s", path)

@@ -20,7 +20,6 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import os
 import time
@@ -114,7 +113,7 @@ def reconstruct(workdir: str, path: str) -> None:
   lists = {"files": rows, "failures": failures, "skipped": skipped}
   record = {"step": step, **dataclasses.asdict(result), **lists}
   results_path = _results_path(workdir, run)
-  files.write_atomically(results_path, json.dumps(record, indent=2) + "\n")
+  files.write_json(results_path, record)
   if shown:
     _show(workdir, shown, step)
     log.info("scores\n%s", "\n".join(_table(rows)))

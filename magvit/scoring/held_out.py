@@ -5,7 +5,6 @@ import json
 import logging
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 import ml_collections
 import numpy as np
@@ -19,6 +18,7 @@ from magvit.generators import tasks
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def evaluate(
     results += _score_reconstruction(config, mesh, algorithm, params)
   if "sample" in algorithm.predict:
     results += _score_samples(config, mesh, algorithm, params)
-  if jax.process_index() == 0:
+  if processes.is_first():
     for result in results:
       result.write(workdir, step)
       log.info("%s", result.summary())

@@ -3,7 +3,6 @@
 import logging
 import os
 
-import jax
 import numpy as np
 
 from evaluation import evaluators
@@ -13,6 +12,7 @@ from input_pipeline import pipeline
 from magvit.generators import tasks
 from magvit.scoring import model as scored_model
 from magvit.tokenizer import describe
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _require(algorithm, name, config, what) -> None:
 
 def _publish(workdir, name, videos, columns, title, caption) -> None:
   """Writes samples/NAME.gif and .png, and their captions for the report."""
-  if jax.process_index() != 0:
+  if not processes.is_first():
     return
   folder = os.path.join(workdir, "samples")
   os.makedirs(folder, exist_ok=True)
@@ -108,6 +108,6 @@ def _publish(workdir, name, videos, columns, title, caption) -> None:
 
 def write_report(workdir: str) -> None:
   """Writes WORKDIR/report.html, from process 0."""
-  if jax.process_index() == 0:
+  if processes.is_first():
     path = os.path.join(workdir, "report.html")
     log.info("wrote %s", report.write_report([workdir], path))

@@ -21,6 +21,7 @@ import tensorstore as ts
 
 from magvit import algorithm as algorithm_lib
 from magvit.workdir import folder as workdir_lib
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Checkpoints:
       while os.path.exists(target):
         copies += 1
         target = os.path.join(folder, f"{step}-{copies}")
-      if jax.process_index() == 0:
+      if processes.is_first():
         os.makedirs(folder, exist_ok=True)
         shutil.move(self._path(step), target)
       log.warning(
@@ -124,8 +125,7 @@ class Checkpoints:
         *(step, problem, target),
       )
     if damaged:
-      if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("damaged checkpoints put aside")
+      processes.wait_for_all("damaged checkpoints put aside")
       self._manager.reload()
 
   def wait(self) -> None:
