@@ -72,9 +72,8 @@ def prepare(
     examples_per_shard=examples_per_shard,
     encoding=dataclasses.asdict(encoding) if encoding else {},
   )
-  folder = os.path.join(output, split)
-  shards = _claim(folder, plan)
-  names = plan.layout.names
+  folder, names = os.path.join(output, split), plan.layout.names
+  shards = {shard.name: shard for shard in _claim(folder, plan)}
   missing = [i for i, name in enumerate(names) if name not in shards]
   total = sum(len(plan.layout.places(number)) for number in missing)
   made = parts.in_workers(
@@ -92,7 +91,7 @@ def prepare(
     _check_broken(shards, plan, max_broken)
   _check_broken(shards, plan, max_broken)
   text = media_shards.to_json(plan, [shards[name] for name in names])
-  files.write_atomically(os.path.join(folder, media_shards.MANIFEST), text)
+  media_shards.FORMAT.finish(folder, text)
   for name in names:
     if os.path.exists(_note(folder, name)):
       os.remove(_note(folder, name))
@@ -104,26 +103,18 @@ def _digest(listing: folders.Listing) -> str:
   return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _claim(
-  folder: str, plan: media_shards.Plan
-) -> dict[str, media_shards.Shard]:
+def _claim(folder: str, plan: media_shards.Plan) -> list[media_shards.Shard]:
   """Shards that are there already; writes a new folder's first manifest."""
-  parts.claim(
-    folder,
-    media_shards.MANIFEST,
-    media_shards.to_json(plan),
-    "examples",
-    "choose another --output",
-  )
-  _, shards = media_shards.FORMAT.read(folder)
-  for name in plan.layout.names:
-    if os.path.exists(_note(folder, name)):
-      note = files.read_json(_note(folder, name))
-      shards.append(shards_lib.from_json(media_shards.Shard, note))
-  there = [s for s in shards if os.path.exists(os.path.join(folder, s.name))]
-  for shard in there:
-    media_shards.FORMAT.check_size(folder, shard)
-  return {shard.name: shard for shard in there}
+  whole = parts.Folder(folder, plan.layout.names)
+  shards = media_shards.FORMAT.claim(whole, media_shards.to_json(plan))
+  for number, name in enumerate(whole.names):
+    note = _note(folder, name)
+    if os.path.exists(note) and os.path.exists(whole.part(number)):
+      fields = files.read_json(note)
+      shards.append(shards_lib.from_json(media_shards.Shard, fields))
+  for shard in shards:
+    media_shards.FORMAT.check(folder, shard, contents=False)
+  return shards
 
 
 def _note(folder: str, name: str) -> str:
@@ -209,7 +200,7 @@ def check(path: str) -> None:
     folder = os.path.join(path, split)
     _, shards = media_shards.FORMAT.read(folder)
     for shard in shards:
-      media_shards.FORMAT.check_contents(folder, shard)
+      media_shards.FORMAT.check(folder, shard, contents=True)
     log.info("%s: %d shards as they were made", folder, len(shards))
 
 

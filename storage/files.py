@@ -16,17 +16,15 @@ import numpy as np
 def published(
   path: str | os.PathLike, *, one_writer: bool = False, replace: bool = True
 ) -> Iterator[pathlib.Path]:
-  """Yields where to write a file that gets its name when it is whole.
+  """Yields where to write a file that gets the name `path` when it is whole.
 
-  Whatever stops the block, a kill or an exception, leaves at `path` what was
-  there before. Makes missing folders.
+  A kill or an exception leaves what was there before. Makes missing folders.
 
   Args:
     path: name of the file.
-    one_writer: no other process writes this file at the same time, so that its
-      temporary file may have a fixed name: what a kill left is overwritten by
-      the next attempt, and does not fill the disk.
-    replace: whether an existing file may be replaced; FileExistsError else.
+    one_writer: no other process writes the file at the same time, so that what
+      a kill left has a fixed name: the next attempt overwrites it.
+    replace: an existing file; else FileExistsError.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

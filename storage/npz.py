@@ -2,13 +2,13 @@
 
 What numpy.savez wrote lies in the file as it is, and is mapped. What
 numpy.savez_compressed wrote is unpacked from its start on; rows asked for in
-rising order cost one pass. `write` joins rows of any number into an .npz.
+rising order cost one pass.
 """
 
 from collections.abc import Iterable
 from collections.abc import Mapping
-import dataclasses
 import os
+from typing import BinaryIO
 import zipfile
 
 import numpy as np
@@ -88,39 +88,41 @@ def names(path: str) -> list[str]:
     raise ValueError(f"cannot read {path} as .npz: {error}") from None
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-  """An array to be written: its shape and type, and its rows in parts."""
-
-  shape: tuple[int, ...]
-  dtype: np.dtype
-  parts: Iterable[np.ndarray]  # whose rows are shape[0] together
+def load(path: str, name: str) -> np.ndarray:
+  """One array of a small .npz."""
+  with np.load(path) as archive:
+    return archive[name]
 
 
-def write(path: str | os.PathLike, columns: Mapping[str, Column]) -> None:
-  """Writes arrays as numpy.savez does, with one part in memory at a time.
-
-  Raises:
-    ValueError: parts that are not as many bytes as the array's shape says;
-      nothing was written.
-  """
+def write(
+  path: str, num: int, arrays: Mapping[str, Iterable[np.ndarray]]
+) -> None:
+  """Writes `num` rows of each array, as numpy.savez does, with `write_rows`."""
   with (
     files.published(path, one_writer=True) as temporary,
     zipfile.ZipFile(temporary, "w") as archive,
   ):
-    for name, column in columns.items():
-      dtype, shape, size = np.dtype(column.dtype), column.shape, 0
+    for name, parts in arrays.items():
       with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(member, header)
-        for rows in column.parts:
-          size += member.write(rows.astype(dtype, copy=False).tobytes())
-      expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-      if size != expected:
-        raise ValueError(
-          f"{path}: the parts of {name} are {size} bytes, and its shape {shape}"
-          f" needs {expected}: make the missing parts again"
-        )
+        write_rows(member, num, parts)
+
+
+def write_rows(npy: BinaryIO, num: int, parts: Iterable[np.ndarray]) -> None:
+  """Writes `num` rows as numpy.save does, with one part of them in memory.
+
+  Raises:
+    ValueError: the parts have not `num` rows together.
+  """
+  count = 0
+  for number, rows in enumerate(parts):
+    if number == 0:
+      header = {"descr": rows.dtype.str, "fortran_order": False}
+      header["shape"] = (num, *rows.shape[1:])
+      np.lib.format.write_array_header_1_0(npy, header)
+    npy.write(rows.tobytes())
+    count += len(rows)
+  if count != num:
+    raise ValueError(f"expected {num} rows, and the parts hold {count}")
 
 
 def _read_header(member) -> tuple[tuple[int, ...], bool, np.dtype, int]:

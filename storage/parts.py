@@ -1,16 +1,10 @@
 """Folders of parts: work that resumes after a kill and is shared by processes.
 
-A part is a file. Who makes a folder of them
-
-  claims it: a record in it says what its parts are of, and a folder of other
-    parts, or of other files, is refused (`claim`);
-  lists what is missing of a process's share (`Folder.mine`), makes each part
-    and publishes it whole (`files.published`), itself or in worker processes
-    (`in_workers`), and says how far it is (`progress.Progress`);
-  joins them at the end, in process 0 (`Folder.finish`).
-
-Which parts there are depends neither on the number of processes nor on what an
-earlier run has left, so any run may go on with any other's.
+A part is a file, and which parts there are depends on neither the number of
+processes nor what an earlier run has left. Who makes a folder of them claims it
+(`Folder.claim`), makes what is missing of a process's share (`Folder.mine`),
+itself or in worker processes (`in_workers`), publishes each part whole
+(`files.published`), and joins them at the end (`Folder.finish`).
 """
 
 from collections.abc import Callable
@@ -30,6 +24,7 @@ from storage import progress as progress_lib
 
 _PARTS = "parts"  # folder of parts that are joined at the end, and then removed
 _POLL_SECONDS = 10.0
+_REMEDY = "name another folder with --output, or remove this one"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,122 +53,107 @@ class Folder:
 
   path: str
   names: Sequence[str]
-  group: processes.Group = processes.ALONE
+  index: int = 0  # of this process among those that share the parts
+  count: int = 1  # of the processes
+
+  def _wait(self, name: str) -> None:
+    if self.count > 1:  # a lone process starts no JAX backend for this
+      processes.wait_for_all(name)
 
   def part(self, number: int) -> str:
     return os.path.join(self.path, self.names[number])
+
+  def claim(
+    self,
+    record: str,
+    text: str,
+    kind: str,
+    finished: str | None = None,
+    free: Sequence[str] = (),
+  ) -> None:
+    """Makes the folder that of these parts, or refuses it.
+
+    Args:
+      record: name of the file in it that says what its parts are of.
+      text: what they are of, as a JSON object.
+      kind: plural of the parts, for errors.
+      finished: name of the file that replaced the record when all was done.
+      free: fields that may change; the record gets them anew.
+
+    Raises:
+      ValueError: the folder cannot be written, or holds other files or parts.
+    """
+    try:
+      os.makedirs(self.path, exist_ok=True)
+      held = [n for n in os.listdir(self.path) if not n.startswith(".")]
+    except OSError as error:
+      raise ValueError(
+        f"cannot write to {self.path} ({error.strerror}): {_REMEDY}"
+      ) from error
+    fields, stored = json.loads(text), None
+    names = [name for name in (finished, record) if name in held]
+    if names:
+      stored = files.read_json(os.path.join(self.path, names[0]))
+      fixed = {k: value for k, value in fields.items() if k not in free}
+      check_same(self.path, stored, fixed, kind)
+    elif set(held) - {_PARTS}:
+      raise ValueError(
+        f"{self.path} is not empty and holds no {kind} (no"
+        f" {finished or record}): {_REMEDY}"
+      )
+    changed = stored is None or any(stored.get(k) != fields[k] for k in free)
+    if changed and self.index == 0:
+      files.write_atomically(os.path.join(self.path, record), text)
+    self._wait("folder is claimed")
 
   def mine(self, collective: bool = False) -> list[int]:
     """Numbers of the missing parts that this process makes.
 
     With `collective` a part takes all processes at once: all get all of them.
     """
-    numbers = range(len(self.names))
-    share = numbers if collective else self.group.share(numbers)
+    start, step = (0, 1) if collective else (self.index, self.count)
+    share = range(start, len(self.names), step)
     missing = [i for i in share if not os.path.exists(self.part(i))]
     # Before the first part is written: every process leaves out the same ones.
-    self.group.wait("missing parts are listed")
+    self._wait("missing parts are listed")
     return missing
 
   def finish(self, join: Callable[[list[str]], None]) -> None:
     """Waits for all parts; process 0 calls `join` with their paths in order.
 
-    Raises:
-      ValueError: in process 0, parts that others should have made.
+    There, parts that others should have made and did not raise ValueError.
     """
-    self.group.wait("parts are made")
-    if self.group.index != 0:
+    self._wait("parts are made")
+    if self.index != 0:
       return
     paths = [self.part(i) for i in range(len(self.names))]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
       raise ValueError(
         f"{self.path} still lacks {len(missing)} of {len(paths)} parts,"
-        f" {missing[0]} first: they are of others of the {self.group.count}"
+        f" {missing[0]} first: they are of others of the {self.count}"
         " processes, which have to write into one shared folder; run the same"
         " command again"
       )
     join(paths)
 
 
-def claim(
-  folder: str,
-  record: str,
-  text: str,
-  kind: str,
-  remedy: str,
-  *,
-  group: processes.Group = processes.ALONE,
-  finished: str | None = None,
-  free: Sequence[str] = (),
-) -> None:
-  """Makes a folder that of these parts, or refuses it.
-
-  Args:
-    folder: new, empty, or claimed before with equal fields.
-    record: name of the file in it that says what its parts are of.
-    text: what they are of, as a JSON object.
-    kind: plural of the parts, for errors.
-    remedy: what to do about a folder of something else, for errors.
-    group: the processes that write into it; all of them call this.
-    finished: name of the file that replaced the record when all was done.
-    free: fields that may change; the record gets them anew.
-
-  Raises:
-    ValueError: the folder cannot be written, or holds other files or parts;
-      nothing in it was changed.
-  """
-  try:
-    os.makedirs(folder, exist_ok=True)
-    held = [n for n in os.listdir(folder) if not n.startswith(".")]
-  except OSError as error:
-    raise ValueError(
-      f"cannot write to {folder} ({error.strerror}): {remedy}"
-    ) from error
-  fields, stored = json.loads(text), None
-  names = [name for name in (finished, record) if name in held]
-  if names:
-    stored = files.read_json(os.path.join(folder, names[0]))
-    fixed = {k: value for k, value in fields.items() if k not in free}
-    check_same(folder, stored, fixed, kind, remedy)
-  elif set(held) - {_PARTS}:
-    raise ValueError(
-      f"{folder} is not empty and holds no {kind} (no {finished or record}):"
-      f" {remedy}"
-    )
-  changed = stored is None or any(stored.get(k) != fields[k] for k in free)
-  if changed and group.index == 0:
-    files.write_atomically(os.path.join(folder, record), text)
-  group.wait("folder is claimed")
-
-
 def check_same(
-  folder: str,
-  stored: Mapping[str, Any],
-  fields: Mapping[str, Any],
-  kind: str,
-  remedy: str,
+  folder: str, stored: Mapping[str, Any], fields: Mapping[str, Any], kind: str
 ) -> None:
   """Raises ValueError naming the first field of a record that differs."""
   for field, value in fields.items():
     if stored.get(field) != value:
       raise ValueError(
         f"{folder} holds other {kind}: {field} is {stored.get(field)!r} there"
-        f" and {value!r} here; {remedy}"
+        f" and {value!r} here; {_REMEDY}"
       )
 
 
 def check_failures(
   failures: Sequence[tuple[str, str]], total: int, share: float, problem: str
 ) -> None:
-  """Raises ValueError if more than a share of the examples failed.
-
-  Args:
-    failures: (name, reason) of each.
-    total: number of all examples.
-    share: of them that may fail, in [0, 1].
-    problem: what the error says between the numbers and the list.
-  """
+  """Raises ValueError if more than a share of all failed: (name, reason)."""
   if len(failures) > share * total:
     lines = "".join(f"\n  {name}: {why}" for name, why in failures[:50])
     if failures[50:]:
@@ -189,19 +169,10 @@ def in_workers(
   job: tuple,
   progress: progress_lib.Progress,
 ) -> Iterator[Any]:
-  """Makes parts in spawned processes.
+  """Yields `make(name)` of parts, made in spawned processes, as they are done.
 
-  Args:
-    make: a function of a module, from a part's name to what is yielded.
-    names: of the parts.
-    workers: processes at most.
-    start: is called in each process first, with `job` and a shared counter,
-      which `make` has to count up: `with done.get_lock(): done.value += 1`.
-    job: what `make` needs to know.
-    progress: follows the counter.
-
-  Yields:
-    Results in the order in which they are done.
+  Each process first calls `start(*job, done)`. `done` is a counter that they
+  share, for `make` to count up and `progress` to follow.
   """
   if not names:
     return

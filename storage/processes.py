@@ -1,8 +1,5 @@
 """Processes of one job: which of them this is, and waiting for the others."""
 
-from collections.abc import Sequence
-import dataclasses
-
 import jax
 from jax.experimental import multihost_utils
 
@@ -18,28 +15,11 @@ def wait_for_all(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """The processes that share some work, as one of them sees them."""
-
-  index: int = 0
-  count: int = 1
-
-  def share(self, items: Sequence) -> Sequence:
-    """This process's items; every item is one process's."""
-    return items[self.index :: self.count]
-
-  def wait(self, name: str) -> None:
-    if self.count > 1:  # a lone process starts no JAX backend for this
-      wait_for_all(name)
-
-
-ALONE = Group()
-
-
-def group(index: int | None = None, count: int | None = None) -> Group:
-  """The processes of the job; None for the number that JAX says."""
-  return Group(
+def place(
+  index: int | None = None, count: int | None = None
+) -> tuple[int, int]:
+  """(index of this process, their count); None for what JAX says."""
+  return (
     jax.process_index() if index is None else index,
     jax.process_count() if count is None else count,
   )

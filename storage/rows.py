@@ -10,7 +10,6 @@ again reads the joined files, without loading them (numpy memmaps).
 """
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import dataclasses
 import json
 import logging
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from storage import files
+from storage import npz
 from storage import parts
 from storage import processes
 from storage import progress as progress_lib
@@ -28,6 +28,7 @@ from storage import progress as progress_lib
 log = logging.getLogger(__name__)
 
 MAX_FAILED = 0.01  # share of the clips; more is an error
+_PROBLEM = f"clips cannot be used, more than {MAX_FAILED:.0%}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +79,9 @@ def compute(
     layout = parts.Layout(num, part_size)
     _make_parts(folder, of, layout, make, collective)
   stored = files.read_json(path)
-  parts.check_same(folder, stored["of"], of, "rows", "remove it")
+  parts.check_same(folder, stored["of"], of, "rows")
   failures = stored["failures"]
-  _check_failures(list(failures.items()), num)
+  parts.check_failures(list(failures.items()), num, MAX_FAILED, _PROBLEM)
   names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
   arrays = {
     n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
@@ -97,8 +98,7 @@ def discard(rows: Rows) -> None:
 
 
 def _make_parts(folder, of, layout, make, collective) -> None:
-  group = processes.group()
-  whole = parts.Folder(folder, layout.names, group)
+  whole = parts.Folder(folder, layout.names, *processes.place())
   missing = whole.mine(collective)
   failures, total = [], len(missing) * layout.per_part
   progress = progress_lib.Progress(of["name"], total, "clips", seconds=5)
@@ -107,46 +107,29 @@ def _make_parts(folder, of, layout, make, collective) -> None:
     for name, why in made.failures.items():
       log.info("left out %s: %s", name, why)
     failures += made.failures.items()
-    _check_failures(failures, layout.examples)
-    if not collective or group.index == 0:
+    parts.check_failures(failures, layout.examples, MAX_FAILED, _PROBLEM)
+    if not collective or whole.index == 0:
       why = np.frombuffer(json.dumps(made.failures).encode(), np.uint8)
       files.write_npz(
         whole.part(number), {"index": made.index, "failures": why, **made.rows}
       )
     progress.add(layout.per_part)
   whole.finish(lambda paths: _join(folder, of, paths))
-  group.wait("parts are joined")
+  processes.wait_for_all("parts are joined")
 
 
 def _join(folder: str, of: dict[str, Any], paths: list[str]) -> None:
-  failures, counts = {}, []
-  first = None
+  failures = {}
   for path in paths:
-    with np.load(path) as part:
-      failures |= json.loads(part["failures"].tobytes())
-      counts.append(len(part["index"]))
-      if counts[-1] and first is None:
-        first = {n: part[n][:0] for n in part.files if n != "failures"}
-  for name, empty in (first or {"index": np.zeros(0, int)}).items():
-    joined = np.lib.format.open_memmap(
-      os.path.join(folder, f"{name}.npy"),
-      "w+",
-      empty.dtype,
-      (sum(counts), *empty.shape[1:]),
-    )
-    row = 0
-    for path, count in zip(paths, counts, strict=True):
-      if count:
-        with np.load(path) as part:
-          joined[row : row + count] = part[name]
-        row += count
-    joined.flush()
+    failures |= json.loads(npz.load(path, "failures").tobytes())
+  counts = {path: len(npz.load(path, "index")) for path in paths}
+  held = [path for path, count in counts.items() if count] or paths[:1]
+  for name in npz.names(held[0]):
+    if name != "failures":
+      with open(os.path.join(folder, f"{name}.npy"), "wb") as f:
+        rows = (npz.load(path, name) for path in held)
+        npz.write_rows(f, sum(counts.values()), rows)
   # Last: a folder with it is complete.
   record = {"of": of, "failures": failures}
   files.write_json(os.path.join(folder, "of.json"), record)
   shutil.rmtree(os.path.join(folder, "parts"))
-
-
-def _check_failures(failures: Sequence[tuple[str, str]], num: int) -> None:
-  problem = f"clips cannot be used, more than {MAX_FAILED:.0%}"
-  parts.check_failures(failures, num, MAX_FAILED, problem)

@@ -1,9 +1,8 @@
 """Folders of ArrayRecord shards, and the manifest that says what they hold.
 
-NAME-00003-of-00016.arrayrecord  records of consecutive examples
-MANIFEST                         JSON: fields that say what the examples are,
-                                 and of a finished folder "shards", with name,
-                                 bytes and sha256 of each
+KIND-00003-of-00016.arrayrecord  records of consecutive examples
+KIND.json                        says what the examples are, and of a finished
+                                 folder name, bytes and sha256 of each shard
 """
 
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ import os
 from typing import Any
 
 from array_record.python import array_record_module
+from grain.sources import ArrayRecordDataSource
 
 from storage import files
 from storage import parts
@@ -53,22 +53,34 @@ def describe(folder: str, name: str) -> Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """A kind of such folders.
+  """A kind of such folders, with the manifest KIND.json."""
 
-  Attributes:
-    manifest: name of the file; without its suffix it names the kind.
-    contents: dataclass of the fields that say what the examples are.
-    shard: dataclass of a shard, `Shard` or a subclass.
-    remedy: how to make a folder or a shard again, for errors.
-  """
-
-  manifest: str
-  contents: type
+  kind: str
+  contents: type  # dataclass of the fields that say what the examples are
   shard: type[Shard]
-  remedy: str
+  remedy: str  # how to make a folder or a shard again, for errors
+
+  @property
+  def manifest(self) -> str:
+    return f"{self.kind}.json"
+
+  def claim(
+    self, whole: parts.Folder, text: str, record: str | None = None
+  ) -> list[Any]:
+    """Claims a folder; returns the manifest's shards that are still there.
+
+    Until the folder is finished, `text`, a manifest without shards, is in
+    `record`. Raises as `parts.Folder.claim` does.
+    """
+    whole.claim(record or self.manifest, text, self.kind, self.manifest)
+    if not os.path.exists(os.path.join(whole.path, self.manifest)):
+      return []
+    _, shards = self.read(whole.path)
+    path_of = lambda shard: os.path.join(whole.path, shard.name)
+    return [shard for shard in shards if os.path.exists(path_of(shard))]
 
   def read(self, folder: str) -> tuple[Any, list[Any]]:
-    """(contents, shards), no shards if the folder is unfinished.
+    """(contents, shards); an unfinished folder has no shards.
 
     Raises:
       ValueError: no manifest there, or one of another format.
@@ -79,41 +91,52 @@ class Format:
         f"{folder} holds no {self.manifest}, so nothing was made there to the"
         f" end: {self.remedy}"
       )
-    with open(path) as f:
-      try:
-        return self.parse(f.read())
-      except (ValueError, TypeError, KeyError, AttributeError) as error:
-        kind = os.path.splitext(self.manifest)[0]
-        raise ValueError(
-          f"{path} is no manifest of {kind} ({error!r}): {self.remedy}, in a"
-          " new folder"
-        ) from error
+    try:
+      fields = files.read_json(path)
+      shards = [from_json(self.shard, s) for s in fields.get("shards", ())]
+      return from_json(self.contents, fields), shards
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      raise ValueError(
+        f"{path} is no manifest of {self.kind} ({error!r}): {self.remedy}, in a"
+        " new folder"
+      ) from error
 
-  def parse(self, text: str) -> tuple[Any, list[Any]]:
-    manifest = json.loads(text)
-    shards = [from_json(self.shard, s) for s in manifest.get("shards", ())]
-    return from_json(self.contents, manifest), shards
+  def finish(self, folder: str, text: str) -> str:
+    """Writes the manifest of a whole folder; returns its path."""
+    path = os.path.join(folder, self.manifest)
+    return str(files.write_atomically(path, text))
 
-  def check_size(self, folder: str, shard: Shard) -> None:
-    """Raises ValueError for a shard that is missing or of another size."""
+  def open(
+    self, folder: str, names: Sequence[str], count: int
+  ) -> ArrayRecordDataSource:
+    """Records of shards; ValueError if they are not `count`."""
+    paths = [os.path.join(folder, name) for name in names]
+    records = ArrayRecordDataSource(paths)
+    if len(records) != count:
+      raise ValueError(
+        f"{folder} holds {len(records)} examples, and its {self.manifest} says"
+        f" {count}: {self.remedy}, in a new folder"
+      )
+    return records
+
+  def check(self, folder: str, shard: Shard, contents: bool) -> None:
+    """Raises ValueError for a shard that is missing or of another size.
+
+    With `contents` the file is read, and its sha256 compared, too.
+    """
     path = os.path.join(folder, shard.name)
     if not os.path.isfile(path):
       raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
-    self._check(folder, shard, "bytes", os.path.getsize(path))
-
-  def check_contents(self, folder: str, shard: Shard) -> None:
-    """Raises ValueError for a shard that is missing or was changed."""
-    self.check_size(folder, shard)
-    digest = files.sha256(os.path.join(folder, shard.name))
-    self._check(folder, shard, "sha256", digest)
-
-  def _check(self, folder: str, shard: Shard, field: str, found: Any) -> None:
-    expected = getattr(shard, field)
-    if found != expected:
-      raise ValueError(
-        f"the shard {shard.name} in {folder} is damaged: expected {field}"
-        f" {expected} and found {found}; delete it and {self.remedy}"
-      )
+    found = {"bytes": os.path.getsize(path)}
+    if contents:
+      found["sha256"] = files.sha256(path)
+    for field, value in found.items():
+      if value != getattr(shard, field):
+        raise ValueError(
+          f"the shard {shard.name} in {folder} is damaged: expected {field}"
+          f" {getattr(shard, field)} and found {value}; delete it and"
+          f" {self.remedy}"
+        )
 
 
 def to_json(
@@ -127,11 +150,7 @@ def to_json(
 
 
 def from_json(kind: type, fields: Mapping[str, Any]) -> Any:
-  """A dataclass from its fields as JSON keeps them; further ones are ignored.
-
-  Raises:
-    KeyError: a missing field.
-  """
+  """A dataclass from its fields as JSON keeps them; KeyError if one lacks."""
   return kind(
     **{f.name: _frozen(fields[f.name]) for f in dataclasses.fields(kind)}
   )

@@ -15,15 +15,12 @@ import dataclasses
 import os
 from typing import Any
 
-from grain.sources import ArrayRecordDataSource
 import numpy as np
 import safetensors.numpy
 
 from input_pipeline.decoding import frame_reader
 from storage import parts
 from storage import shards as shards_lib
-
-MANIFEST = "media.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Shard(shards_lib.Shard):
 
 
 FORMAT = shards_lib.Format(
-  MANIFEST,
+  "media",
   Plan,
   Shard,
   "run the `python -m input_pipeline.prepare` that made it (again)",
@@ -107,17 +104,11 @@ class MediaShards:
     if not shards:
       raise ValueError(f"{folder} is not finished: {FORMAT.remedy}")
     for shard in shards:
-      FORMAT.check_size(folder, shard)
+      FORMAT.check(folder, shard, contents=False)
     self.lengths = [n for shard in shards for n in shard.lengths]
     self.class_names = plan.class_names
-    self._records = ArrayRecordDataSource(
-      [os.path.join(folder, shard.name) for shard in shards if shard.lengths]
-    )
-    if len(self._records) != len(self.lengths):
-      raise ValueError(
-        f"{folder} holds {len(self._records)} examples, and its {MANIFEST} says"
-        f" {len(self.lengths)}: make the folder again"
-      )
+    held = [shard.name for shard in shards if shard.lengths]
+    self._records = FORMAT.open(folder, held, len(self.lengths))
 
   def __len__(self) -> int:
     return len(self.lengths)

@@ -14,17 +14,14 @@ one takes 25 us; npz takes 600, and neither runs code of the file.
 
 from collections.abc import Mapping
 import dataclasses
-import os
 from typing import Any
 
-from grain.sources import ArrayRecordDataSource
 import numpy as np
 import safetensors.numpy
 
 from storage import parts
 from storage import shards as shards_lib
 
-MANIFEST = "tokens.json"
 CONDITION = "condition/"  # then the task's name
 
 
@@ -51,7 +48,7 @@ class Contents:
 
 
 FORMAT = shards_lib.Format(
-  MANIFEST,
+  "tokens",
   Contents,
   shards_lib.Shard,
   "run the --mode=tokenize --output=FOLDER that made it (again)",
@@ -77,15 +74,9 @@ class TokenShards:
     """
     self.contents, shards = FORMAT.read(folder)
     for shard in shards:
-      FORMAT.check_contents(folder, shard)
-    self._records = ArrayRecordDataSource(
-      [os.path.join(folder, shard.name) for shard in shards]
-    )
-    if len(self._records) != self.contents.examples:
-      raise ValueError(
-        f"dataset.tokens={folder} holds {len(self._records)} clips, and its"
-        f" {MANIFEST} says {self.contents.examples}: make the folder again"
-      )
+      FORMAT.check(folder, shard, contents=True)
+    names = [shard.name for shard in shards]
+    self._records = FORMAT.open(folder, names, self.contents.examples)
 
   def __len__(self) -> int:
     return len(self._records)

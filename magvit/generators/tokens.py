@@ -32,7 +32,7 @@ _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
 class Tokens:
   """A trained tokenizer, and the token grid of a generator's clips."""
 
-  network_lib: network_lib.Network
+  network: network_lib.Network
   params: Any  # the tokenizer's weights, for TrainState.frozen["generator"]
   sizes: geometry.Sizes
   latent_shape: tuple[int, int, int]  # (t, h, w)

@@ -22,7 +22,6 @@ import dataclasses
 import itertools
 import logging
 import os
-import time
 from typing import Any
 
 import jax
@@ -81,8 +80,8 @@ def reconstruct(workdir: str, path: str) -> None:
   run = _unused_name(workdir, path)
   targets = _target_names(names)
   rows, failures, shown = [], {}, []
-  start = time.monotonic()
-  for done, name in enumerate(names, 1):
+  progress = progress_lib.Progress(run, len(names), "files", seconds=0)
+  for name in names:
     try:
       row, pair_HWC = _reconstruct_file(
         tokenizer, os.path.join(folder, name), workdir, run, targets[name]
@@ -96,9 +95,7 @@ def reconstruct(workdir: str, path: str) -> None:
       rows.append({"file": name, **row})
       shown = (shown + [(name, pair_HWC)])[:_SHOWN]
       outcome = _scores_text(row)
-    rate = done / max(time.monotonic() - start, 1e-9)
-    progress = progress_lib.progress(run, done, len(names), rate, "files")
-    log.info("%s | %s: %s", progress, name, outcome)
+    progress.add(1, f"{name}: {outcome}")
 
   result = evaluators.Result(
     f"media_{run}",

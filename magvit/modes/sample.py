@@ -107,18 +107,17 @@ def sample(
     "batch_size": config.batch_size,
     "sampling": json.loads(config.sampling.to_json()),
   }
-  group = processes.group(process_index, process_count)
+  layout = parts.Layout(request.num, config.batch_size)
+  process = processes.place(process_index, process_count)
+  whole = parts.Folder(folder, layout.names, *process)
   text = json.dumps(protocol, indent=2) + "\n"
-  remedy = "give another --output=FOLDER, or remove them"
-  parts.claim(folder, "request.json", text, "samples", remedy, group=group)
+  whole.claim("request.json", text, "samples")
   archive = os.path.join(folder, "samples.npz")
   if os.path.exists(archive):
     log.info("%s is complete: nothing is left to do", archive)
     return
 
   run = scored_model.sampler(config, mesh, algorithm, params)
-  layout = parts.Layout(request.num, config.batch_size)
-  whole = parts.Folder(folder, layout.names, group)
   missing = whole.mine()
   progress = progress_lib.Progress(
     request.task, len(missing) * config.batch_size, "samples"
@@ -254,29 +253,27 @@ def _fit(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
   )
 
 
-def _read_part(path: str, array: str) -> np.ndarray:
-  with np.load(path) as part:
-    return part[array]
-
-
 def _join(
   archive: str, paths: Sequence[str], num: int, task: tasks.Task
 ) -> None:
   """Writes the parts as one .npz, holding one of them in memory at a time."""
-  first = _read_part(paths[0], "arr_0")
-  single = first.shape[1] == 1  # images have no axis of time
-  shape = (num, *(first.shape[2:] if single else first.shape[1:]))
-  rows = lambda name: (_read_part(path, name) for path in paths)
-  columns = {"arr_0": npz.Column(shape, np.uint8, rows("arr_0"))}
+
+  def videos():
+    for path in paths:
+      video = npz.load(path, "arr_0")
+      # Images have no axis of time.
+      yield video[:, 0] if video.shape[1] == 1 else video
+
+  arrays = {"arr_0": videos()}
   if task.class_conditional:
-    columns["arr_1"] = npz.Column((num,), np.int64, rows("arr_1"))
-  npz.write(archive, columns)
+    arrays["arr_1"] = (npz.load(path, "arr_1") for path in paths)
+  npz.write(archive, num, arrays)
 
 
 def _show(folder: str, paths: Sequence[str], config) -> None:
   """The first samples as a picture, and as films."""
   shown = itertools.islice(
-    (clip for path in paths for clip in _read_part(path, "arr_0")), _SHOWN
+    (clip for path in paths for clip in npz.load(path, "arr_0")), _SHOWN
   )
   video = np.stack(list(shown))
   columns = int(np.ceil(len(video) ** 0.5))

@@ -33,7 +33,6 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import folder as workdir_lib
 from models.tokenizer import tokenizer as tokenizer_network
-from storage import files
 from storage import parts
 from storage import processes
 from storage import progress as progress_lib
@@ -76,7 +75,7 @@ def tokenize(
     ValueError: no tokenizer, arguments that cannot work, a folder of something
       else, or a damaged shard in it.
   """
-  group = processes.group(process_index, process_count)
+  index, count = processes.place(process_index, process_count)
   workdir = workdir_lib.own_tokenizer(workdir) or workdir
   made_by = workdir_lib.read_config(workdir)
   settings = ml_collections.ConfigDict(
@@ -106,10 +105,13 @@ def tokenize(
     tasks=_check_tasks(tasks, config, tokens.sizes.causal),
     condition_frames=settings.condition_frames,
   )
-  whole = parts.Folder(folder, contents.layout.names, group)
-  checked = _claim(whole, contents)
+  whole = parts.Folder(folder, contents.layout.names, index, count)
+  text = shards_lib.to_json(contents)
+  checked = token_shards.FORMAT.claim(whole, text, _UNFINISHED)
+  for shard in checked:
+    token_shards.FORMAT.check(folder, shard, contents=True)
   # As many on a device as in training, if that had as many devices.
-  batch_size = -(-made_by.batch_size // (group.count * mesh.size)) * mesh.size
+  batch_size = -(-made_by.batch_size // (count * mesh.size)) * mesh.size
   encode = _encoder(contents, tokens, mesh)
   _write_missing(whole, contents, clips, encode, batch_size)
   whole.finish(lambda _: _finish(folder, contents, checked))
@@ -148,37 +150,6 @@ def _check_tasks(
       " need no condition tokens, because their clips' own are the same"
     )
   return tuple(name for name in needed if name in tasks)
-
-
-def _claim(
-  whole: parts.Folder, contents: token_shards.Contents
-) -> dict[str, shards_lib.Shard]:
-  """Makes sure that these tokens may be written into a folder.
-
-  Returns:
-    The shards that are there of a folder that was finished once, by name.
-
-  Raises:
-    ValueError: files of something else, or a shard that was changed.
-  """
-  parts.claim(
-    whole.path,
-    _UNFINISHED,
-    shards_lib.to_json(contents),
-    "tokens",
-    "choose another --output, new or empty",
-    group=whole.group,
-    finished=token_shards.MANIFEST,
-  )
-  if not os.path.exists(os.path.join(whole.path, token_shards.MANIFEST)):
-    return {}
-  _, shards = token_shards.FORMAT.read(whole.path)
-  there = [
-    s for s in shards if os.path.exists(os.path.join(whole.path, s.name))
-  ]
-  for shard in there:
-    token_shards.FORMAT.check_contents(whole.path, shard)
-  return {shard.name: shard for shard in there}
 
 
 def _write_missing(
@@ -268,17 +239,16 @@ def _records(
 def _finish(
   folder: str,
   contents: token_shards.Contents,
-  checked: dict[str, shards_lib.Shard],
+  checked: Sequence[shards_lib.Shard],
 ) -> None:
   """Writes the manifest of a folder whose shards are all there."""
+  known = {shard.name: shard for shard in checked}
   shards = [
-    checked.get(name) or shards_lib.describe(folder, name)
+    known.get(name) or shards_lib.describe(folder, name)
     for name in contents.layout.names
   ]
-  path = files.write_atomically(
-    os.path.join(folder, token_shards.MANIFEST),
-    shards_lib.to_json(contents, shards),
-  )
+  text = shards_lib.to_json(contents, shards)
+  path = token_shards.FORMAT.finish(folder, text)
   unfinished = os.path.join(folder, _UNFINISHED)
   if os.path.exists(unfinished):
     os.remove(unfinished)

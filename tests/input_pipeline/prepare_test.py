@@ -138,7 +138,7 @@ def test_broken_files_are_left_out_and_listed(tmp_path, in_this_process):
 def test_a_folder_of_other_examples_is_refused(raw, tmp_path, in_this_process):
   _prepare(raw, tmp_path)
   refused = lambda message: pytest.raises(ValueError, match=message)
-  with refused("holds other examples: encoding is {} there"):
+  with refused("holds other media: encoding is {} there"):
     _prepare(raw, tmp_path, reencode.Encoding(16, 0, 18, 6, 95))
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine/train").mkdir()

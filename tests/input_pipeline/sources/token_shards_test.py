@@ -87,10 +87,12 @@ def test_shards_hold_consecutive_clips_and_the_last_the_rest():
   assert places == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_manifests_survive_json():
+def test_manifests_survive_json(tmp_path):
   described = [shards.Shard("a", 3, "0" * 64)]
   text = shards.to_json(_contents(), described)
-  assert token_shards.FORMAT.parse(text) == (_contents(), described)
+  (tmp_path / "tokens.json").write_text(text)
+  expected = (_contents(), described)
+  assert token_shards.FORMAT.read(str(tmp_path)) == expected
 
 
 def test_every_record_comes_back(folder):
@@ -176,7 +178,7 @@ def test_folders_without_a_true_manifest_are_refused(folder):
   manifest = folder / "tokens.json"
   text = manifest.read_text()
   manifest.write_text(text.replace('"examples": 10', '"examples": 11'))
-  with pytest.raises(ValueError, match="holds 10 clips, .* says 11"):
+  with pytest.raises(ValueError, match="holds 10 examples, .* says 11"):
     pipeline.train_batches(_dataset(folder), 4)
   manifest.write_text('{"examples": 10}')
   with pytest.raises(ValueError, match="is no manifest of tokens"):

@@ -158,7 +158,7 @@ def test_the_manifest_says_what_the_numbers_mean(
     assert manifest[field] == value, field
   assert "channel 0 is the least significant bit" in manifest["ids"]
   record = token_shards.unpack(
-    token_shards.ArrayRecordDataSource(str(folder / _NAMES[1]))[0]
+    token_shards.FORMAT.open(str(folder), [_NAMES[1]], _SHARD)[0]
   )
   assert record["ids"].dtype == np.uint8
   assert record["index"] == 16
