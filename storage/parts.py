@@ -127,11 +127,11 @@ class Folder:
     if self.index != 0:
       return
     paths = [self.part(i) for i in range(len(self.names))]
-    missing = [path for path in paths if not os.path.exists(path)]
-    if missing:
+    lacks = [i for i, path in enumerate(paths) if not os.path.exists(path)]
+    if lacks:
       raise ValueError(
-        f"{self.path} still lacks {len(missing)} of {len(paths)} parts,"
-        f" {missing[0]} first: they are of others of the {self.count}"
+        f"{self.path} still lacks {len(lacks)} of {len(paths)} parts, first"
+        f" {self.names[lacks[0]]}: they are of others of the {self.count}"
         " processes, which have to write into one shared folder; run the same"
         " command again"
       )
