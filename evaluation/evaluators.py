@@ -8,7 +8,6 @@ import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 import dataclasses
-import json
 import os
 from typing import Any
 
@@ -36,9 +35,8 @@ class Result:
 
   def write(self, workdir: str, step: int) -> str:
     """Writes WORKDIR/results/EVALUATOR.json; returns its path."""
-    text = json.dumps({"step": step, **dataclasses.asdict(self)}, indent=2)
     path = os.path.join(workdir, "results", f"{self.evaluator}.json")
-    files.write_atomically(path, text + "\n")
+    files.write_json(path, {"step": step, **dataclasses.asdict(self)})
     return path
 
   def summary(self) -> str:

@@ -12,30 +12,24 @@ sha256.
 """
 
 import argparse
-from collections.abc import Iterator
-from collections.abc import Sequence
-from concurrent import futures
 import dataclasses
-import datetime
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-import time
 from typing import Any
-
-from array_record.python import array_record_module
 
 from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import media
 from input_pipeline.decoding import reencode as reencode_lib
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
+from storage import files
+from storage import parts
+from storage import progress as progress_lib
+from storage import shards as shards_lib
 
 log = logging.getLogger(__name__)
-
-_LOG_SECONDS = 10
 
 
 def prepare(
@@ -78,20 +72,27 @@ def prepare(
     examples_per_shard=examples_per_shard,
     encoding=dataclasses.asdict(encoding) if encoding else {},
   )
-  folder = os.path.join(output, split)
-  shards = _claim(folder, plan)
-  missing = [n for n in plan.shard_names if n not in shards]
-  limit = max_broken * plan.listed
-  for shard in _write(folder, plan, listing, encoding, missing, workers):
+  folder, names = os.path.join(output, split), plan.layout.names
+  shards = {shard.name: shard for shard in _claim(folder, plan)}
+  missing = [i for i, name in enumerate(names) if name not in shards]
+  total = sum(len(plan.layout.places(number)) for number in missing)
+  made = parts.in_workers(
+    _write_shard,
+    [names[number] for number in missing],
+    workers,
+    _start_worker,
+    (folder, plan, listing, encoding),
+    progress_lib.Progress(split, total, "examples"),
+  )
+  for shard in made:
     shards[shard.name] = shard
     for path, reason in shard.broken:
       log.warning("left out: %s: %s", path, reason)
-    _check_broken(shards, plan, limit)
-  _check_broken(shards, plan, limit)
-  ordered = [shards[name] for name in plan.shard_names]
-  text = media_shards.to_json(plan, ordered)
-  _publish(os.path.join(folder, media_shards.MANIFEST), text)
-  for name in plan.shard_names:
+    _check_broken(shards, plan, max_broken)
+  _check_broken(shards, plan, max_broken)
+  text = media_shards.to_json(plan, [shards[name] for name in names])
+  media_shards.FORMAT.finish(folder, text)
+  for name in names:
     if os.path.exists(_note(folder, name)):
       os.remove(_note(folder, name))
   return json.loads(text)
@@ -102,41 +103,18 @@ def _digest(listing: folders.Listing) -> str:
   return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _claim(
-  folder: str, plan: media_shards.Plan
-) -> dict[str, media_shards.Shard]:
-  """Shards that are there already; else the folder's first manifest."""
-  os.makedirs(folder, exist_ok=True)
-  path = os.path.join(folder, media_shards.MANIFEST)
-  if not os.path.exists(path):
-    if os.listdir(folder):
-      raise ValueError(
-        f"--output={folder} is not empty and holds no {media_shards.MANIFEST}:"
-        " choose another folder"
-      )
-    _publish(path, media_shards.to_json(plan))
-    return {}
-  manifest = media_shards.read_manifest(folder)
-  stored = media_shards.plan_of(manifest)
-  for field in dataclasses.fields(plan):
-    ours, other = getattr(plan, field.name), getattr(stored, field.name)
-    if ours != other:
-      raise ValueError(
-        f"--output={folder} holds other examples: their {field.name} is"
-        f" {other!r}, and that of these would be {ours!r}; choose another"
-        " folder"
-      )
-  shards = media_shards.shards_of(manifest)
-  for name in plan.shard_names:
-    if os.path.exists(_note(folder, name)):
-      with open(_note(folder, name)) as f:
-        shards += media_shards.shards_of({"shards": [json.load(f)]})
-  found = {}
+def _claim(folder: str, plan: media_shards.Plan) -> list[media_shards.Shard]:
+  """Shards that are there already; writes a new folder's first manifest."""
+  whole = parts.Folder(folder, plan.layout.names)
+  shards = media_shards.FORMAT.claim(whole, media_shards.to_json(plan))
+  for number, name in enumerate(whole.names):
+    note = _note(folder, name)
+    if os.path.exists(note) and os.path.exists(whole.part(number)):
+      fields = files.read_json(note)
+      shards.append(shards_lib.from_json(media_shards.Shard, fields))
   for shard in shards:
-    if os.path.exists(os.path.join(folder, shard.name)):
-      media_shards.check_size(folder, shard)
-      found[shard.name] = shard
-  return found
+    media_shards.FORMAT.check(folder, shard, contents=False)
+  return shards
 
 
 def _note(folder: str, name: str) -> str:
@@ -144,63 +122,17 @@ def _note(folder: str, name: str) -> str:
   return os.path.join(folder, f".{name}.json")
 
 
-def _publish(path: str, text: str) -> None:
-  temporary = f"{path}.tmp"
-  with open(temporary, "w") as f:
-    f.write(text)
-  os.replace(temporary, path)
-
-
 def _check_broken(
-  shards: dict[str, media_shards.Shard], plan: media_shards.Plan, limit: float
+  shards: dict[str, media_shards.Shard],
+  plan: media_shards.Plan,
+  max_broken: float,
 ) -> None:
   broken = [pair for shard in shards.values() for pair in shard.broken]
-  if len(broken) > limit:
-    lines = "".join(f"\n  {path}: {reason}" for path, reason in broken[:50])
-    if broken[50:]:
-      lines += f"\n  and {len(broken) - 50} more, in the log above"
-    raise ValueError(
-      f"{len(broken)} of {plan.listed} examples are broken, more than"
-      f" --max_broken={limit / plan.listed:g}; finished shards stay: mend the"
-      f" files in a new --output, or allow more and go on:{lines}"
-    )
-
-
-def _write(
-  folder: str,
-  plan: media_shards.Plan,
-  listing: folders.Listing,
-  encoding: reencode_lib.Encoding | None,
-  names: Sequence[str],
-  workers: int,
-) -> Iterator[media_shards.Shard]:
-  """Makes shards in processes, and says how far they are."""
-  if not names:
-    return
-  context = multiprocessing.get_context("spawn")
-  done = context.Value("q", 0)
-  total = sum(len(plan.places(plan.shard_names.index(n))) for n in names)
-  start = time.monotonic()
-  job = (folder, plan, listing, encoding)
-  pool = futures.ProcessPoolExecutor(
-    min(workers, len(names)), context, _start_worker, (*job, done)
+  problem = (
+    f"examples are broken, more than --max_broken={max_broken:g}; finished"
+    " shards stay: mend the files in a new --output, or allow more and go on"
   )
-  try:
-    left = {pool.submit(_write_shard, name) for name in names}
-    while left:
-      finished, left = futures.wait(left, _LOG_SECONDS, futures.FIRST_COMPLETED)
-      rate = done.value / (time.monotonic() - start)
-      eta = datetime.timedelta(
-        seconds=round((total - done.value) / max(rate, 1e-9))
-      )
-      log.info(
-        "%s %d/%d examples, %.3g/s, %s left",
-        *(plan.split, done.value, total, rate, eta),
-      )
-      for future in finished:
-        yield future.result()
-  finally:
-    pool.shutdown(cancel_futures=True)
+  parts.check_failures(broken, plan.listed, max_broken, problem)
 
 
 _job: tuple = ()  # of this worker process, set as it starts
@@ -213,29 +145,29 @@ def _start_worker(*job) -> None:
 
 def _write_shard(name: str) -> media_shards.Shard:
   folder, plan, listing, encoding, done = _job
-  temporary = os.path.join(folder, f".{name}.tmp")
-  # Groups of one record: readers jump, so none decompresses its neighbours.
-  # Media are compressed already.
-  writer = array_record_module.ArrayRecordWriter(
-    temporary, "group_size:1,uncompressed"
-  )
   lengths, broken = [], []
-  for place in plan.places(plan.shard_names.index(name)):
-    entry = listing.entries[place]
-    try:
-      encoded, length = _load(entry, encoding)
-    except ValueError as error:
-      broken.append((entry.name, str(error)))
-    else:
-      writer.write(media_shards.pack(encoded))
-      lengths.append(length)
-    with done.get_lock():
-      done.value += 1
-  writer.close()
-  size, digest = media_shards.describe_file(temporary)
-  shard = media_shards.Shard(name, size, digest, tuple(lengths), tuple(broken))
-  os.replace(temporary, os.path.join(folder, name))
-  _publish(_note(folder, name), json.dumps(dataclasses.asdict(shard)))
+
+  def records():
+    for place in plan.layout.places(plan.layout.names.index(name)):
+      entry = listing.entries[place]
+      try:
+        encoded, length = _load(entry, encoding)
+      except ValueError as error:
+        broken.append((entry.name, str(error)))
+      else:
+        lengths.append(length)
+        yield media_shards.pack(encoded)
+      with done.get_lock():
+        done.value += 1
+
+  # Media are compressed already.
+  shards_lib.write(os.path.join(folder, name), records(), compress=False)
+  described = vars(shards_lib.describe(folder, name))
+  shard = media_shards.Shard(
+    **described, lengths=tuple(lengths), broken=tuple(broken)
+  )
+  text = json.dumps(dataclasses.asdict(shard))
+  files.write_atomically(_note(folder, name), text)
   return shard
 
 
@@ -252,11 +184,11 @@ def _load(
     length = len(frame_reader.read(encoded, range))
   else:
     length = sum(1 for _ in media.probe(entry.files[0]).frames())
-  parts = []
+  contents = []
   for path in entry.files:
     with open(path, "rb") as f:
-      parts.append(f.read())
-  return dataclasses.replace(encoded, parts=tuple(parts)), length
+      contents.append(f.read())
+  return dataclasses.replace(encoded, parts=tuple(contents)), length
 
 
 def check(path: str) -> None:
@@ -266,9 +198,9 @@ def check(path: str) -> None:
     raise ValueError(f"--check={path} holds neither 'train' nor 'held_out'")
   for split in splits:
     folder = os.path.join(path, split)
-    shards = media_shards.shards_of(media_shards.read_manifest(folder))
+    _, shards = media_shards.FORMAT.read(folder)
     for shard in shards:
-      media_shards.check_contents(folder, shard)
+      media_shards.FORMAT.check(folder, shard, contents=True)
     log.info("%s: %d shards as they were made", folder, len(shards))
 
 

@@ -112,6 +112,6 @@ def _detect(path: str) -> str:
   if os.path.exists(os.path.join(path, tfds_files.INFO)):
     return "tfds"
   for split in clips_lib.SPLITS:
-    if os.path.exists(os.path.join(path, split, media_shards.MANIFEST)):
+    if os.path.exists(os.path.join(path, split, media_shards.FORMAT.manifest)):
       return "shards"
   return "folder"

@@ -15,7 +15,8 @@ from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
-import jax
+
+from storage import processes
 
 _PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
 
@@ -170,5 +171,5 @@ def start_logging() -> None:
     logger = logging.getLogger(package)
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    if jax.process_index() == 0:
+    if processes.is_first():
       logger.addHandler(handler)

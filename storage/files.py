@@ -1,44 +1,83 @@
 """Files that are whole or not there."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
+import hashlib
+import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
 
-def write_atomically(
-  path: str | os.PathLike, data: str | bytes
-) -> pathlib.Path:
-  """Replaces a file at once: a kill leaves the old one or the new one.
+@contextlib.contextmanager
+def published(
+  path: str | os.PathLike, *, one_writer: bool = False, replace: bool = True
+) -> Iterator[pathlib.Path]:
+  """Yields where to write a file that gets the name `path` when it is whole.
 
-  Makes missing folders. Returns the path.
+  A kill or an exception leaves what was there before. Makes missing folders.
+
+  Args:
+    path: name of the file.
+    one_writer: no other process writes the file at the same time, so that what
+      a kill left has a fixed name: the next attempt overwrites it.
+    replace: an existing file; else FileExistsError.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # In the same folder: a rename is atomic within one file system only.
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  middle = "" if one_writer else f".{os.getpid()}"
+  temporary = path.with_name(f".{path.name}{middle}.tmp")
   try:
-    with open(temporary, "wb") as f:
-      f.write(data.encode() if isinstance(data, str) else data)
-      f.flush()
+    yield temporary
+    with open(temporary, "rb") as f:
       os.fsync(f.fileno())
-    os.replace(temporary, path)
+    if replace:
+      os.replace(temporary, path)
+    else:
+      os.link(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
-  return path
+
+
+def write_atomically(
+  path: str | os.PathLike, data: str | bytes, *, replace: bool = True
+) -> pathlib.Path:
+  """Writes a file with `published`; returns the path."""
+  with published(path, replace=replace) as temporary:
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+  return pathlib.Path(path)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
+  """Writes a value as indented JSON with `published`; returns the path."""
+  return write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """The value of a JSON file; ValueError that names a damaged one."""
+  with open(path) as f:
+    try:
+      return json.load(f)
+    except ValueError as error:
+      raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
 
 
 def write_npz(
   path: str | os.PathLike, arrays: Mapping[str, np.ndarray]
 ) -> None:
-  """As `write_atomically`, an .npz; in memory once."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    with open(temporary, "wb") as f:
-      np.savez(f, **arrays)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  """Writes arrays as an uncompressed .npz with `published`."""
+  with published(path) as temporary, open(temporary, "wb") as f:
+    np.savez(f, **arrays)
+
+
+def sha256(*paths: str | os.PathLike) -> str:
+  """In hexadecimal, of the bytes of one file or of several in a row."""
+  digest = hashlib.sha256()
+  for path in paths:
+    with open(path, "rb") as f:
+      hashlib.file_digest(f, lambda: digest)
+  return digest.hexdigest()

@@ -1,14 +1,19 @@
-"""One array of an .npz file, rows at a time: others' samples are 10 GB.
+"""Arrays of an .npz file, some rows at a time: samples can be 10 GB.
 
 What numpy.savez wrote lies in the file as it is, and is mapped. What
 numpy.savez_compressed wrote is unpacked from its start on; rows asked for in
 rising order cost one pass.
 """
 
+from collections.abc import Iterable
+from collections.abc import Mapping
 import os
+from typing import BinaryIO
 import zipfile
 
 import numpy as np
+
+from storage import files
 
 _CHUNK = 2**24  # bytes
 
@@ -81,6 +86,43 @@ def names(path: str) -> list[str]:
       return [os.path.splitext(name)[0] for name in archive.namelist()]
   except (OSError, zipfile.BadZipFile) as error:
     raise ValueError(f"cannot read {path} as .npz: {error}") from None
+
+
+def load(path: str, name: str) -> np.ndarray:
+  """One array of a small .npz."""
+  with np.load(path) as archive:
+    return archive[name]
+
+
+def write(
+  path: str, num: int, arrays: Mapping[str, Iterable[np.ndarray]]
+) -> None:
+  """Writes `num` rows of each array, as numpy.savez does, with `write_rows`."""
+  with (
+    files.published(path, one_writer=True) as temporary,
+    zipfile.ZipFile(temporary, "w") as archive,
+  ):
+    for name, parts in arrays.items():
+      with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        write_rows(member, num, parts)
+
+
+def write_rows(npy: BinaryIO, num: int, parts: Iterable[np.ndarray]) -> None:
+  """Writes `num` rows as numpy.save does, with one part of them in memory.
+
+  Raises:
+    ValueError: the parts have not `num` rows together.
+  """
+  count = 0
+  for number, rows in enumerate(parts):
+    if number == 0:
+      header = {"descr": rows.dtype.str, "fortran_order": False}
+      header["shape"] = (num, *rows.shape[1:])
+      np.lib.format.write_array_header_1_0(npy, header)
+    npy.write(rows.tobytes())
+    count += len(rows)
+  if count != num:
+    raise ValueError(f"expected {num} rows, and the parts hold {count}")
 
 
 def _read_header(member) -> tuple[tuple[int, ...], bool, np.dtype, int]:

@@ -1,184 +1,192 @@
-"""Work on many clips that ends in rows of numbers: resumable, shared, kept.
+"""Folders of parts: work that resumes after a kill and is shared by processes.
 
-A part is some clips in a row. Processes share the parts, whatever their number,
-and each part is a file, so that an interrupted run goes on where it stopped.
-At the end process 0 joins them in the order of the clips; who asks for the same
-again reads the joined files, without loading them (numpy memmaps).
-
-  FOLDER/of.json          what the rows are of, and which clips failed
-  FOLDER/NAME.npy         rows by name, joined
-  FOLDER/parts/*.npz      while it is under way
+A part is a file, and which parts there are depends on neither the number of
+processes nor what an earlier run has left. Who makes a folder of them claims it
+(`Folder.claim`), makes what is missing of a process's share (`Folder.mine`),
+itself or in worker processes (`in_workers`), publishes each part whole
+(`files.published`), and joins them at the end (`Folder.finish`).
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
 import json
-import logging
+import multiprocessing
 import os
-import shutil
-import time
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
-import numpy as np
-
 from storage import files
+from storage import processes
 from storage import progress as progress_lib
 
-log = logging.getLogger(__name__)
-
-MAX_FAILED = 0.01  # share of the clips; more is an error
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """Rows of those clips of a part that could be read, and why others not."""
-
-  index: np.ndarray  # int, of the clips that the rows are of
-  rows: dict[str, np.ndarray]
-  failures: dict[str, str] = dataclasses.field(default_factory=dict)
+_PARTS = "parts"  # folder of parts that are joined at the end, and then removed
+_POLL_SECONDS = 10.0
+_REMEDY = "name another folder with --output, or remove this one"
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-  """All of them: `rows["x"][i]` is of clip `index[i]`, rising."""
+class Layout:
+  """Examples in a row, cut into parts of one size; the last may be smaller."""
 
-  folder: str
-  index: np.ndarray
-  rows: dict[str, np.ndarray]
-  failures: dict[str, str]
+  examples: int
+  per_part: int
+  # Name of a part by its {number} and their {count}.
+  pattern: str = _PARTS + "/{number:06}.npz"
+
+  @property
+  def names(self) -> list[str]:
+    count = -(-self.examples // self.per_part)
+    return [self.pattern.format(number=i, count=count) for i in range(count)]
+
+  def places(self, number: int) -> range:
+    """Which examples a part is of."""
+    start = number * self.per_part
+    return range(start, min(start + self.per_part, self.examples))
 
 
-def compute(
-  folder: str,
-  of: dict[str, Any],
-  num: int,
-  part_size: int,
-  make: Callable[[np.ndarray], Part],
-  collective: bool = False,
-) -> Rows:
-  """The rows of clips 0 to num, from the folder or made now.
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """A folder, the names of its parts in their order, and who makes them."""
 
-  Args:
-    folder: for these rows alone.
-    of: what they are of; must be JSON, and equal for equal rows.
-    num: how many clips.
-    part_size: clips of a part.
-    make: from the numbers of some clips to their part.
-    collective: `make` needs all processes at once, so each makes every part,
-      and process 0 writes them.
+  path: str
+  names: Sequence[str]
+  index: int = 0  # of this process among those that share the parts
+  count: int = 1  # of the processes
 
-  Raises:
-    ValueError: the folder holds rows of something else, or more than
-      MAX_FAILED of the clips failed.
+  def _wait(self, name: str) -> None:
+    if self.count > 1:  # a lone process starts no JAX backend for this
+      processes.wait_for_all(name)
+
+  def part(self, number: int) -> str:
+    return os.path.join(self.path, self.names[number])
+
+  def claim(
+    self,
+    record: str,
+    text: str,
+    kind: str,
+    finished: str | None = None,
+    free: Sequence[str] = (),
+  ) -> None:
+    """Makes the folder that of these parts, or refuses it.
+
+    Args:
+      record: name of the file in it that says what its parts are of.
+      text: what they are of, as a JSON object.
+      kind: plural of the parts, for errors.
+      finished: name of the file that replaced the record when all was done.
+      free: fields that may change; the record gets them anew.
+
+    Raises:
+      ValueError: the folder cannot be written, or holds other files or parts.
+    """
+    try:
+      os.makedirs(self.path, exist_ok=True)
+      held = [n for n in os.listdir(self.path) if not n.startswith(".")]
+    except OSError as error:
+      raise ValueError(
+        f"cannot write to {self.path} ({error.strerror}): {_REMEDY}"
+      ) from error
+    fields, stored = json.loads(text), None
+    names = [name for name in (finished, record) if name in held]
+    if names:
+      stored = files.read_json(os.path.join(self.path, names[0]))
+      fixed = {k: value for k, value in fields.items() if k not in free}
+      check_same(self.path, stored, fixed, kind)
+    elif set(held) - {_PARTS}:
+      raise ValueError(
+        f"{self.path} is not empty and holds no {kind} (no"
+        f" {finished or record}): {_REMEDY}"
+      )
+    changed = stored is None or any(stored.get(k) != fields[k] for k in free)
+    if changed and self.index == 0:
+      files.write_atomically(os.path.join(self.path, record), text)
+    self._wait("folder is claimed")
+
+  def mine(self, collective: bool = False) -> list[int]:
+    """Numbers of the missing parts that this process makes.
+
+    With `collective` a part takes all processes at once: all get all of them.
+    """
+    start, step = (0, 1) if collective else (self.index, self.count)
+    share = range(start, len(self.names), step)
+    missing = [i for i in share if not os.path.exists(self.part(i))]
+    # Before the first part is written: every process leaves out the same ones.
+    self._wait("missing parts are listed")
+    return missing
+
+  def finish(self, join: Callable[[list[str]], None]) -> None:
+    """Waits for all parts; process 0 calls `join` with their paths in order.
+
+    There, parts that others should have made and did not raise ValueError.
+    """
+    self._wait("parts are made")
+    if self.index != 0:
+      return
+    paths = [self.part(i) for i in range(len(self.names))]
+    lacks = [i for i, path in enumerate(paths) if not os.path.exists(path)]
+    if lacks:
+      raise ValueError(
+        f"{self.path} still lacks {len(lacks)} of {len(paths)} parts, first"
+        f" {self.names[lacks[0]]}: they are of others of the {self.count}"
+        " processes, which have to write into one shared folder; run the same"
+        " command again"
+      )
+    join(paths)
+
+
+def check_same(
+  folder: str, stored: Mapping[str, Any], fields: Mapping[str, Any], kind: str
+) -> None:
+  """Raises ValueError naming the first field of a record that differs."""
+  for field, value in fields.items():
+    if stored.get(field) != value:
+      raise ValueError(
+        f"{folder} holds other {kind}: {field} is {stored.get(field)!r} there"
+        f" and {value!r} here; {_REMEDY}"
+      )
+
+
+def check_failures(
+  failures: Sequence[tuple[str, str]], total: int, share: float, problem: str
+) -> None:
+  """Raises ValueError if more than a share of all failed: (name, reason)."""
+  if len(failures) > share * total:
+    lines = "".join(f"\n  {name}: {why}" for name, why in failures[:50])
+    if failures[50:]:
+      lines += f"\n  and {len(failures) - 50} more, in the log above"
+    raise ValueError(f"{len(failures)} of {total} {problem}:{lines}")
+
+
+def in_workers(
+  make: Callable[[str], Any],
+  names: Sequence[str],
+  workers: int,
+  start: Callable[..., None],
+  job: tuple,
+  progress: progress_lib.Progress,
+) -> Iterator[Any]:
+  """Yields `make(name)` of parts, made in spawned processes, as they are done.
+
+  Each process first calls `start(*job, done)`. `done` is a counter that they
+  share, for `make` to count up and `progress` to follow.
   """
-  of = json.loads(json.dumps({**of, "num": num, "part_size": part_size}))
-  path = os.path.join(folder, "of.json")
-  stored = _read_json(path)
-  if stored is not None and stored["of"] != of:
-    raise ValueError(f"{folder} holds something else: remove it ({path} says)")
-  if stored is None:
-    _make_parts(folder, of, num, part_size, make, collective)
-  failures = _read_json(path)["failures"]
-  _check_failures(failures, num)
-  names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
-  arrays = {
-    n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
-  }
-  index = arrays.pop("index")
-  return Rows(folder, index, arrays, failures)
-
-
-def discard(rows: Rows) -> None:
-  """Removes the files of rows that all processes have read."""
-  _wait_for_all(f"{rows.folder} read")
-  if jax.process_index() == 0:
-    shutil.rmtree(rows.folder)
-
-
-def _make_parts(folder, of, num, part_size, make, collective) -> None:
-  process, processes = jax.process_index(), jax.process_count()
-  path_of = lambda part: os.path.join(folder, "parts", f"{part:06d}.npz")
-  parts = range(-(-num // part_size))
-  own = parts if collective else parts[process::processes]
-  # Before the first part is written: every process leaves out the same ones.
-  missing = [part for part in own if not os.path.exists(path_of(part))]
-  _wait_for_all(f"{folder} begins")
-  failures, start, last = {}, time.monotonic(), 0.0
-  for done, part in enumerate(missing, 1):
-    place = np.arange(part * part_size, min((part + 1) * part_size, num))
-    made = make(place)
-    for name, why in made.failures.items():
-      log.info("left out %s: %s", name, why)
-    failures |= made.failures
-    _check_failures(failures, num)
-    if not collective or process == 0:
-      why = np.frombuffer(json.dumps(made.failures).encode(), np.uint8)
-      files.write_npz(
-        path_of(part), {"index": made.index, "failures": why, **made.rows}
-      )
-    now = time.monotonic()
-    if now - last > 5 or done == len(missing):
-      rate = done * part_size / max(now - start, 1e-9)
-      last, total = now, len(missing) * part_size
-      log.info(
-        "%s",
-        progress_lib.progress(
-          of["name"], done * part_size, total, rate, "clips"
-        ),
-      )
-  _wait_for_all(f"{folder} parts")
-  if process == 0:
-    _join(folder, of, [path_of(part) for part in parts])
-  _wait_for_all(f"{folder} joined")
-
-
-def _join(folder: str, of: dict[str, Any], paths: list[str]) -> None:
-  failures, counts = {}, []
-  first = None
-  for path in paths:
-    with np.load(path) as part:
-      failures |= json.loads(part["failures"].tobytes())
-      counts.append(len(part["index"]))
-      if counts[-1] and first is None:
-        first = {n: part[n][:0] for n in part.files if n != "failures"}
-  for name, empty in (first or {"index": np.zeros(0, int)}).items():
-    joined = np.lib.format.open_memmap(
-      os.path.join(folder, f"{name}.npy"),
-      "w+",
-      empty.dtype,
-      (sum(counts), *empty.shape[1:]),
-    )
-    row = 0
-    for path, count in zip(paths, counts, strict=True):
-      if count:
-        with np.load(path) as part:
-          joined[row : row + count] = part[name]
-        row += count
-    joined.flush()
-  # Last: a folder with it is complete.
-  text = json.dumps({"of": of, "failures": failures}, indent=2) + "\n"
-  files.write_atomically(os.path.join(folder, "of.json"), text)
-  shutil.rmtree(os.path.join(folder, "parts"))
-
-
-def _check_failures(failures: dict[str, str], num: int) -> None:
-  if len(failures) > MAX_FAILED * num:
-    few = "; ".join(f"{n}: {why}" for n, why in list(failures.items())[:3])
-    raise ValueError(
-      f"{len(failures)} of {num} clips cannot be used, more than"
-      f" {MAX_FAILED:.0%}: {few}"
-    )
-
-
-def _read_json(path: str) -> Any:
-  if not os.path.exists(path):
-    return None
-  with open(path) as f:
-    return json.load(f)
-
-
-def _wait_for_all(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+  if not names:
+    return
+  context = multiprocessing.get_context("spawn")
+  done = context.Value("q", 0)
+  pool = futures.ProcessPoolExecutor(
+    min(workers, len(names)), context, start, (*job, done)
+  )
+  try:
+    left = {pool.submit(make, name) for name in names}
+    while left:
+      ready, left = futures.wait(left, _POLL_SECONDS, futures.FIRST_COMPLETED)
+      progress.update(done.value)
+      for future in ready:
+        yield future.result()
+  finally:
+    pool.shutdown(cancel_futures=True)

@@ -20,7 +20,7 @@ from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
 from models.features import networks as feature_networks
 from models.features import resize
-from storage import parts as parts_lib
+from storage import rows as rows_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Work:
   seed: int
   collective: bool
 
-  def made(self, made: Clips, real: Clips | None, num: int) -> parts_lib.Rows:
+  def made(self, made: Clips, real: Clips | None, num: int) -> rows_lib.Rows:
     """Of the clips that are measured, what the protocol's measure reads."""
     of_measure = {
       "pixels": self.pixels,
@@ -46,7 +46,7 @@ class Work:
       return of_measure[self.protocol.measure](made, real, num)
     return self.features(made, num, "made")
 
-  def _rows(self, of, num, make) -> parts_lib.Rows:
+  def _rows(self, of, num, make) -> rows_lib.Rows:
     text = json.dumps(
       {**of, "num": num, "part_size": self.part_size}, default=str
     )
@@ -54,7 +54,7 @@ class Work:
     folder = os.path.join(self.workdir, "features", f"{of['name']}_{key}")
     of = json.loads(json.dumps(of, default=str))
     try:
-      return parts_lib.compute(
+      return rows_lib.compute(
         folder, of, num, self.part_size, make, self.collective
       )
     except OSError as error:
@@ -71,13 +71,13 @@ class Work:
       "weights": getattr(self.network, "weights_sha256", None),
     }
 
-  def features(self, clips: Clips, num: int, side: str) -> parts_lib.Rows:
+  def features(self, clips: Clips, num: int, side: str) -> rows_lib.Rows:
     """Features of clips; `side` is "made" or "real"."""
 
     def make(index):
       read = clips.read(index)
       rows = self._extract(read.video) if len(read.index) else {}
-      return parts_lib.Part(read.index, rows, read.failures)
+      return rows_lib.Part(read.index, rows, read.failures)
 
     return self._rows(self._of(clips, side), num, make)
 
@@ -101,7 +101,7 @@ class Work:
     takes_images = feature_networks.NETWORKS[protocol.network].ndim == 4
     return video[:, 0] if takes_images else video
 
-  def pixels(self, made: Clips, real: Clips, num: int) -> parts_lib.Rows:
+  def pixels(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Scores of each clip against its original."""
 
     def make(index):
@@ -110,12 +110,12 @@ class Work:
       if len(output.index):
         rows = measures.pixel_scores(original.video, output.video, self.network)
       failures = {**original.failures, **output.failures}
-      return parts_lib.Part(output.index, rows, failures)
+      return rows_lib.Part(output.index, rows, failures)
 
     of = {**self._of(made, "made"), "originals": real.of}
     return self._rows(of, num, make)
 
-  def codes(self, made: Clips, real: Clips, num: int) -> parts_lib.Rows:
+  def codes(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Ids of each clip."""
     if self.model is None:
       raise ValueError("--protocol=codebook needs the workdir of a tokenizer")
@@ -127,11 +127,11 @@ class Work:
         "ids": self.model.encode(read.video).reshape(count, -1),
         "vocabulary": np.full((count, 1), self.model.vocabulary),
       }
-      return parts_lib.Part(read.index, rows, read.failures)
+      return rows_lib.Part(read.index, rows, read.failures)
 
     return self._rows(self._of(made, "made"), num, make)
 
-  def perturbed(self, made: Clips, real: Clips, num: int) -> parts_lib.Rows:
+  def perturbed(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Features of decoded perturbed codes."""
     if self.model is None:
       raise ValueError("--protocol=pfid needs the workdir of a tokenizer")
@@ -146,7 +146,7 @@ class Work:
         output = self.model.decode(measures.perturb_ids(ids, bits, alpha, rng))
         pixels = clips_lib.to_uint8(output, self.protocol.uint8)
         rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
-      return parts_lib.Part(read.index, rows, read.failures)
+      return rows_lib.Part(read.index, rows, read.failures)
 
     of = {**self._of(made, "made"), "alphas": protocol_table.ALPHAS}
     of |= {"delta": protocol_table.DELTA, "seed": self.seed}

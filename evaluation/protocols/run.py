@@ -41,7 +41,8 @@ from evaluation.protocols.scored_model import ScoredModel
 from models.features import networks as feature_networks
 from models.weights import readers
 from storage import npz
-from storage import parts as parts_lib
+from storage import processes
+from storage import rows as rows_lib
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +257,7 @@ class _Run:
     result = evaluators.Result(
       self._name(), metrics, self._record(made, real, real_folds, failures)
     )
-    if jax.process_index() == 0:
+    if processes.is_first():
       step = 0 if self._model is None else self._model.step
       path = result.write(self._workdir, step)
       log.info("%s", result.summary())
@@ -264,7 +265,7 @@ class _Run:
       if failures:
         log.info("%d clips were left out; it says why", len(failures))
     if self._collective:  # the next step has others
-      parts_lib.discard(made_rows)
+      rows_lib.discard(made_rows)
     return result
 
   def _name(self) -> str:
@@ -317,7 +318,7 @@ class _Run:
     }
 
 
-def _select(rows: parts_lib.Rows, start: int, stop: int) -> measures.Features:
+def _select(rows: rows_lib.Rows, start: int, stop: int) -> measures.Features:
   """Rows of the clips start to stop, as views."""
   first, last = np.searchsorted(rows.index, (start, stop))
   return {name: array[first:last] for name, array in rows.rows.items()}

@@ -12,21 +12,15 @@ uint8 (n,), the bytes of a file, or of a video's frames one behind the other;
 
 from collections.abc import Sequence
 import dataclasses
-import hashlib
-import json
 import os
 from typing import Any
 
-from grain.sources import ArrayRecordDataSource
 import numpy as np
 import safetensors.numpy
 
 from input_pipeline.decoding import frame_reader
-
-MANIFEST = "media.json"
-_REMEDY = (
-  "delete it and run the `python -m input_pipeline.prepare` that made it again"
-)
+from storage import parts
+from storage import shards as shards_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,77 +36,33 @@ class Plan:
   encoding: dict[str, Any]  # of the media; {}: the files' own bytes
 
   @property
-  def shard_names(self) -> list[str]:
-    count = -(-self.listed // self.examples_per_shard)
-    return [f"media-{i:05}-of-{count:05}.arrayrecord" for i in range(count)]
-
-  def places(self, number: int) -> range:
-    """Which of the listed examples a shard is made of."""
-    start = number * self.examples_per_shard
-    return range(start, min(start + self.examples_per_shard, self.listed))
+  def layout(self) -> parts.Layout:
+    return shards_lib.layout("media", self.listed, self.examples_per_shard)
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
-  """One finished file."""
-
-  name: str
-  bytes: int
-  sha256: str
+class Shard(shards_lib.Shard):
   lengths: tuple[int, ...]  # frames of each of its examples
   broken: tuple[tuple[str, str], ...]  # (path, reason) of what was left out
 
 
+FORMAT = shards_lib.Format(
+  "media",
+  Plan,
+  Shard,
+  "run the `python -m input_pipeline.prepare` that made it (again)",
+)
+
+
 def to_json(plan: Plan, shards: Sequence[Shard] = ()) -> str:
   """The manifest; that of an unfinished folder has no shards."""
-  fields = dataclasses.asdict(plan)
-  if shards:
-    fields["examples"] = sum(len(shard.lengths) for shard in shards)
-    fields["broken"] = sum(len(shard.broken) for shard in shards)
-    fields["shards"] = [dataclasses.asdict(shard) for shard in shards]
-  return json.dumps(fields, indent=1) + "\n"
-
-
-def plan_of(manifest: dict[str, Any]) -> Plan:
-  fields = {f.name: manifest[f.name] for f in dataclasses.fields(Plan)}
-  return Plan(**{**fields, "class_names": tuple(fields["class_names"])})
-
-
-def read_manifest(folder: str) -> dict[str, Any]:
-  """Of a split's folder, finished or not.
-
-  Raises:
-    ValueError: no manifest there, or one of another format.
-  """
-  path = os.path.join(folder, MANIFEST)
-  if not os.path.isfile(path):
-    raise ValueError(
-      f"{folder} holds no {MANIFEST}: make it with"
-      " `python -m input_pipeline.prepare`"
-    )
-  with open(path) as f:
-    try:
-      manifest = json.load(f)
-      plan_of(manifest)
-      return manifest
-    except (ValueError, TypeError, KeyError) as error:
-      raise ValueError(
-        f"{path} is no manifest of media ({error!r}): make it with"
-        " `python -m input_pipeline.prepare` in a new folder"
-      ) from error
-
-
-def shards_of(manifest: dict[str, Any]) -> list[Shard]:
-  """[] of an unfinished folder."""
-  shards = [Shard(**fields) for fields in manifest.get("shards", ())]
-  return [
-    dataclasses.replace(
-      shard,
-      lengths=tuple(shard.lengths),
-      broken=tuple((path, reason) for path, reason in shard.broken),
-    )
-    for shard in shards
-  ]
+  return shards_lib.to_json(
+    plan,
+    shards,
+    indent=1,
+    examples=sum(len(shard.lengths) for shard in shards),
+    broken=sum(len(shard.broken) for shard in shards),
+  )
 
 
 def pack(encoded: frame_reader.Encoded) -> bytes:
@@ -139,13 +89,6 @@ def unpack(record: bytes) -> frame_reader.Encoded:
   )
 
 
-def describe_file(path: str) -> tuple[int, str]:
-  """(bytes, sha256)."""
-  with open(path, "rb") as f:
-    digest = hashlib.file_digest(f, "sha256").hexdigest()
-  return os.path.getsize(path), digest
-
-
 class MediaShards:
   """Random-access encoded examples of a finished folder."""
 
@@ -157,50 +100,18 @@ class MediaShards:
         size.
     """
     folder = os.path.join(path, split)
-    manifest = read_manifest(folder)
-    shards = shards_of(manifest)
+    plan, shards = FORMAT.read(folder)
     if not shards:
-      raise ValueError(
-        f"{folder} is not finished: run the `python -m input_pipeline.prepare`"
-        " that began it again"
-      )
+      raise ValueError(f"{folder} is not finished: {FORMAT.remedy}")
     for shard in shards:
-      check_size(folder, shard)
+      FORMAT.check(folder, shard, contents=False)
     self.lengths = [n for shard in shards for n in shard.lengths]
-    self.class_names = tuple(manifest["class_names"])
-    self._records = ArrayRecordDataSource(
-      [os.path.join(folder, shard.name) for shard in shards if shard.lengths]
-    )
-    if len(self._records) != len(self.lengths):
-      raise ValueError(
-        f"{folder} holds {len(self._records)} examples, and its {MANIFEST} says"
-        f" {len(self.lengths)}: make the folder again"
-      )
+    self.class_names = plan.class_names
+    held = [shard.name for shard in shards if shard.lengths]
+    self._records = FORMAT.open(folder, held, len(self.lengths))
 
   def __len__(self) -> int:
     return len(self.lengths)
 
   def __getitem__(self, index: int) -> frame_reader.Encoded:
     return unpack(self._records[index])
-
-
-def check_size(folder: str, shard: Shard) -> None:
-  """Raises ValueError for a shard that is missing or of another size."""
-  path = os.path.join(folder, shard.name)
-  found = os.path.getsize(path) if os.path.isfile(path) else None
-  if found != shard.bytes:
-    raise ValueError(
-      f"the shard {path} is {'missing' if found is None else 'damaged'}:"
-      f" expected {shard.bytes} bytes and found {found}; {_REMEDY}"
-    )
-
-
-def check_contents(folder: str, shard: Shard) -> None:
-  """Raises ValueError for a shard whose bytes were changed."""
-  check_size(folder, shard)
-  _, digest = describe_file(os.path.join(folder, shard.name))
-  if digest != shard.sha256:
-    raise ValueError(
-      f"the shard {os.path.join(folder, shard.name)} is damaged: expected"
-      f" sha256 {shard.sha256[:16]} and found {digest[:16]}; {_REMEDY}"
-    )

@@ -13,18 +13,15 @@ one takes 25 us; npz takes 600, and neither runs code of the file.
 """
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
-import hashlib
-import json
-import os
 from typing import Any
 
-from grain.sources import ArrayRecordDataSource
 import numpy as np
 import safetensors.numpy
 
-MANIFEST = "tokens.json"
+from storage import parts
+from storage import shards as shards_lib
+
 CONDITION = "condition/"  # then the task's name
 
 
@@ -46,82 +43,16 @@ class Contents:
   condition_frames: int  # that those tasks were given, where they count frames
 
   @property
-  def shard_names(self) -> list[str]:
-    count = -(-self.examples // self.examples_per_shard)
-    return [f"tokens-{i:05}-of-{count:05}.arrayrecord" for i in range(count)]
-
-  def places(self, name: str) -> range:
-    """Which clips of the source a shard holds."""
-    start = self.shard_names.index(name) * self.examples_per_shard
-    return range(start, min(start + self.examples_per_shard, self.examples))
+  def layout(self) -> parts.Layout:
+    return shards_lib.layout("tokens", self.examples, self.examples_per_shard)
 
 
-@dataclasses.dataclass(frozen=True)
-class Shard:
-  """One file of a finished folder."""
-
-  name: str
-  bytes: int
-  sha256: str
-
-
-def contents_from_json(text: str) -> tuple[Contents, list[Shard]]:
-  """Of tokens.json; an unfinished folder's has no shards."""
-  fields = json.loads(text)
-  shards = [Shard(**shard) for shard in fields.pop("shards", [])]
-  for name, value in fields.items():
-    fields[name] = tuple(value) if isinstance(value, list) else value
-  return Contents(**fields), shards
-
-
-def to_json(contents: Contents, shards: Sequence[Shard] = ()) -> str:
-  fields = dataclasses.asdict(contents)
-  if shards:
-    fields["shards"] = [dataclasses.asdict(shard) for shard in shards]
-  return json.dumps(fields, indent=2) + "\n"
-
-
-def read_manifest(folder: str) -> tuple[Contents, list[Shard]]:
-  """Of a finished folder.
-
-  Raises:
-    ValueError: no manifest there, or one of another format.
-  """
-  path = os.path.join(folder, MANIFEST)
-  if not os.path.isfile(path):
-    raise ValueError(
-      f"dataset.tokens={folder} holds no {MANIFEST}, so nothing was tokenized"
-      " there to the end: run --mode=tokenize --output=FOLDER (again)"
-    )
-  with open(path) as f:
-    try:
-      return contents_from_json(f.read())
-    except (ValueError, TypeError, AttributeError) as error:
-      raise ValueError(
-        f"{path} is no manifest of tokens ({error}): run --mode=tokenize into"
-        " a new folder"
-      ) from error
-
-
-def describe_shard(folder: str, name: str) -> Shard:
-  path = os.path.join(folder, name)
-  with open(path, "rb") as f:
-    digest = hashlib.file_digest(f, "sha256").hexdigest()
-  return Shard(name, os.path.getsize(path), digest)
-
-
-def check_shard(folder: str, shard: Shard) -> None:
-  """Raises ValueError naming a shard that is missing or was changed."""
-  remedy = "run the --mode=tokenize that made it again"
-  if not os.path.isfile(os.path.join(folder, shard.name)):
-    raise ValueError(f"{folder} lacks the shard {shard.name}: {remedy}")
-  found = describe_shard(folder, shard.name)
-  if found != shard:
-    raise ValueError(
-      f"the shard {shard.name} in {folder} is damaged: {found.bytes} bytes of"
-      f" sha256 {found.sha256[:16]}, and {MANIFEST} says {shard.bytes} of"
-      f" {shard.sha256[:16]}; delete it and {remedy}"
-    )
+FORMAT = shards_lib.Format(
+  "tokens",
+  Contents,
+  shards_lib.Shard,
+  "run the --mode=tokenize --output=FOLDER that made it (again)",
+)
 
 
 def pack(record: Mapping[str, np.ndarray]) -> bytes:
@@ -141,17 +72,11 @@ class TokenShards:
     Raises:
       ValueError: an unfinished folder; a damaged or missing shard.
     """
-    self.contents, shards = read_manifest(folder)
+    self.contents, shards = FORMAT.read(folder)
     for shard in shards:
-      check_shard(folder, shard)
-    self._records = ArrayRecordDataSource(
-      [os.path.join(folder, shard.name) for shard in shards]
-    )
-    if len(self._records) != self.contents.examples:
-      raise ValueError(
-        f"dataset.tokens={folder} holds {len(self._records)} clips, and its"
-        f" {MANIFEST} says {self.contents.examples}: make the folder again"
-      )
+      FORMAT.check(folder, shard, contents=True)
+    names = [shard.name for shard in shards]
+    self._records = FORMAT.open(folder, names, self.contents.examples)
 
   def __len__(self) -> int:
     return len(self._records)

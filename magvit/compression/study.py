@@ -47,6 +47,7 @@ from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 from models.features import perceptual
 from storage import files
+from storage import parts
 from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
@@ -100,39 +101,29 @@ def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
   """
   names, settings = _check(study, input_path, output_path)
   contestants = list(_contestants(study))
+  whole = parts.Folder(
+    output_path,
+    [f"items/{n}/{_file_name(c)}.json" for n in names for c in contestants],
+  )
+  progress = progress_lib.Progress(
+    "compress", len(whole.mine()), "items", seconds=0
+  )
   distance = _lpips(study.lpips)
   rows, failures = [], {}
-  start, measured = time.monotonic(), 0
   for number, name in enumerate(names):
-    path = os.path.join(input_path, name)
-    folder = os.path.join(output_path, "items", name)
+    first = number * len(contestants)
+    results = [whole.part(first + i) for i in range(len(contestants))]
+    read = functools.partial(_read, os.path.join(input_path, name), study)
     try:
-      video_THWC, of_video = None, []
-      for at, contestant in enumerate(contestants):
-        result = os.path.join(folder, f"{_file_name(contestant)}.json")
-        if not os.path.exists(result):
-          if video_THWC is None:
-            video_THWC, rate = _read(path, study)
-          row = _measure(contestant, video_THWC, rate, folder, distance)
-          row = {"video": name, **row}
-          files.write_atomically(result, json.dumps(row, indent=2) + "\n")
-          measured += 1
-          done = number * len(contestants) + at + 1
-          per_second = measured / max(time.monotonic() - start, 1e-9)
-          total = len(names) * len(contestants)
-          line = progress_lib.progress(
-            "compress", done, total, per_second, "items"
-          )
-          log.info("%s | %s: %s", line, name, _text(row))
-        with open(result) as f:
-          of_video.append(json.load(f))
-      rows += of_video  # of whole videos only: all means are over the same
+      _make_missing(name, contestants, results, read, distance, progress)
+      # All points of a video or none: all means are over the same videos.
+      rows += [files.read_json(path) for path in results]
     except (ValueError, OSError) as error:
       failures[name] = " ".join(str(error).split())
       log.info("%s failed: %s", name, failures[name])
   results = _summary(study, settings, rows, failures)
   target = os.path.join(output_path, "study.json")
-  files.write_atomically(target, json.dumps(results, indent=2) + "\n")
+  files.write_json(target, results)
   if rows:
     plot = rate_distortion.plot(results["curves"])
     files.write_atomically(os.path.join(output_path, "study.png"), plot)
@@ -144,6 +135,20 @@ def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
       " them or take them away"
     )
   return results
+
+
+def _make_missing(name, contestants, results, read, distance, progress) -> None:
+  """Measures the points of one video whose result files are missing."""
+  video_THWC = None
+  for contestant, path in zip(contestants, results, strict=True):
+    if os.path.exists(path):
+      continue
+    if video_THWC is None:
+      video_THWC, rate = read()
+    folder = os.path.dirname(path)
+    row = _measure(contestant, video_THWC, rate, folder, distance)
+    files.write_json(path, {"video": name, **row})
+    progress.add(1, f"{name}: {_text(row)}")
 
 
 def _check(study, input_path, output_path):
@@ -166,36 +171,18 @@ def _check(study, input_path, output_path):
       f"--input={input_path} holds no videos: their names must end in one of"
       f" {' '.join(media.VIDEO_SUFFIXES)}"
     )
-  settings = json.loads(
-    json.dumps(
-      {
-        **dataclasses.asdict(study),
-        "tokens": {w: _describe(w) for w in study.workdirs},
-        "ffmpeg": video_codecs.version(),
-        "jax": f"{jax.__version__} on {jax.devices()[0].device_kind}",
-        "protocol": _PROTOCOL,
-      }
-    )
-  )
-  path = os.path.join(output_path, "settings.json")
-  if os.path.exists(path):
-    with open(path) as f:
-      stored = json.load(f)
-    # What comes of the results alone may change.
-    differ = [k for k in settings if settings[k] != stored.get(k)]
-    differ = [k for k in differ if k != "at_bpp"]
-    if differ:
-      raise ValueError(
-        f"--output={output_path} holds a study of other settings"
-        f" ({', '.join(differ)}): name another folder, or remove it"
-      )
-  elif os.path.isdir(output_path) and os.listdir(output_path):
-    raise ValueError(
-      f"--output={output_path} is not empty and holds no study: name another"
-      " folder"
-    )
-  files.write_atomically(path, json.dumps(settings, indent=2) + "\n")
-  return names, settings
+  settings = {
+    **dataclasses.asdict(study),
+    "tokens": {w: _describe(w) for w in study.workdirs},
+    "ffmpeg": video_codecs.version(),
+    "jax": f"{jax.__version__} on {jax.devices()[0].device_kind}",
+    "protocol": _PROTOCOL,
+  }
+  text = json.dumps(settings, indent=2) + "\n"
+  # What is computed from the results alone may change.
+  whole = parts.Folder(output_path, ())
+  whole.claim("settings.json", text, "study settings", free=("at_bpp",))
+  return names, json.loads(text)
 
 
 def _describe(workdir: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ sends, and from these how long a step would take at the least.
 
 import dataclasses
 import glob
-import json
 import logging
 import os
 import re
@@ -103,7 +102,7 @@ def write(
     log.info("compiling %s of %s for %s", name, config.name, topology)
     model_flops = flops.count(plain[name].function, *plain[name].arguments)
     report["programs"][name] = _report(mesh, CHIPS[kind], model_flops, program)
-    files.write_atomically(path, json.dumps(report, indent=2) + "\n")
+    files.write_json(path, report)
     for line in table(name, report):
       log.info("%s", line)
   log.info("wrote %s", path)

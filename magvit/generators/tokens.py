@@ -184,7 +184,7 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
       f"dataset.tokens={folder} is for generators: set it to '', because a"
       " tokenizer trains from pixels"
     )
-  contents, _ = token_shards.read_manifest(folder)
+  contents, _ = token_shards.FORMAT.read(folder)
   workdir = config.tokenizer_workdir
   made_by = fingerprint.of_workdir(workdir)
   if made_by != contents.tokenizer:

@@ -33,6 +33,7 @@ from magvit.workdir import folder as workdir_lib
 from models import network
 from models.weights import safetensors_file
 from storage import files
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
     not os.path.isdir(output) or os.listdir(output)
   ):
     raise ValueError(f"--output={output} is not empty: name a new directory")
-  if jax.process_index() != 0:
+  if not processes.is_first():
     return
   parent, name = os.path.split(output)
   temporary = os.path.join(parent, f".{name}.{os.getpid()}.tmp")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import json
 import logging
 import os
 from typing import Any
@@ -111,8 +110,7 @@ def import_weights(
     "ids": describe.id_convention(config),
     "fingerprint": fingerprint.fingerprint(config, params),
   }
-  text = json.dumps(origin, indent=2) + "\n"
-  files.write_atomically(os.path.join(workdir, workdir_lib.IMPORTED), text)
+  files.write_json(os.path.join(workdir, workdir_lib.IMPORTED), origin)
   # Last: a workdir with a config is a complete one.
   workdir_lib.write_config(workdir, config)
   log.info(

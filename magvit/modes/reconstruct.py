@@ -20,10 +20,8 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import os
-import time
 from typing import Any
 
 import jax
@@ -102,8 +100,8 @@ def reconstruct(workdir: str, path: str) -> None:
   run = _unused_name(workdir, path)
   targets = _target_names(names)
   rows, failures, shown = [], {}, []
-  start = time.monotonic()
-  for done, name in enumerate(names, 1):
+  progress = progress_lib.Progress(run, len(names), "files", seconds=0)
+  for name in names:
     try:
       row, pair_HWC = _reconstruct_file(
         tokenizer, os.path.join(folder, name), workdir, run, targets[name]
@@ -117,9 +115,7 @@ def reconstruct(workdir: str, path: str) -> None:
       rows.append({"file": name, **row})
       shown = (shown + [(name, pair_HWC)])[:_SHOWN]
       outcome = _scores_text(row)
-    rate = done / max(time.monotonic() - start, 1e-9)
-    progress = progress_lib.progress(run, done, len(names), rate, "files")
-    log.info("%s | %s: %s", progress, name, outcome)
+    progress.add(1, f"{name}: {outcome}")
 
   result = evaluators.Result(
     f"media_{run}",
@@ -134,7 +130,7 @@ def reconstruct(workdir: str, path: str) -> None:
   lists = {"files": rows, "failures": failures, "skipped": skipped}
   record = {"step": step, **dataclasses.asdict(result), **lists}
   results_path = _results_path(workdir, run)
-  files.write_atomically(results_path, json.dumps(record, indent=2) + "\n")
+  files.write_json(results_path, record)
   if shown:
     _show(workdir, shown, step)
     log.info("scores\n%s", "\n".join(_table(rows)))

@@ -10,9 +10,9 @@
   FOLDER/samples.png   the first of them, of clips also as .gif and .mp4
   FOLDER/request.json  what was asked for, and of which checkpoint
 
-Samples are made in parts of one batch. A part depends on the request and its
-number alone, so that processes share the parts, whatever their number, and an
-interrupted run goes on where it stopped. Memory does not grow with `num`.
+Samples are made in parts of one batch (`storage/parts.py` resumes and shares
+them). A part depends on the request and its number alone. Memory does not grow
+with `num`.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,9 @@ import json
 import logging
 import os
 import shutil
-import time
 from typing import Any
 from typing import ClassVar
-import zipfile
 
-import jax
-from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -50,6 +46,9 @@ from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
 from magvit.workdir import folder as workdir_lib
 from storage import files
+from storage import npz
+from storage import parts
+from storage import processes
 from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
@@ -141,8 +140,6 @@ def sample(
       f"--mode=sample needs the workdir of {algorithm_lib.GENERATOR}, and"
       f" {workdir} holds {config.name!r}"
     )
-  index = jax.process_index() if process_index is None else process_index
-  count = jax.process_count() if process_count is None else process_count
   config = _with_settings(config, request)
   labels = _Labels(config, config[facts.section].num_classes, request)
   clips = _Clips(config, request)
@@ -157,21 +154,23 @@ def sample(
     "batch_size": config.batch_size,
     "sampling": json.loads(config.sampling.to_json()),
   }
-  _check_folder(folder, protocol, index)
+  layout = parts.Layout(request.num, config.batch_size)
+  process = processes.place(process_index, process_count)
+  whole = parts.Folder(folder, layout.names, *process)
+  text = json.dumps(protocol, indent=2) + "\n"
+  whole.claim("request.json", text, "samples")
   archive = os.path.join(folder, "samples.npz")
   if os.path.exists(archive):
     log.info("%s is complete: nothing is left to do", archive)
     return
 
   run = scored_model.sampler(trained)
-  parts = range(-(-request.num // config.batch_size))
-  path_of = lambda part: os.path.join(folder, "parts", f"{part:06d}.npz")
-  missing = [
-    part for part in parts[index::count] if not os.path.exists(path_of(part))
-  ]
-  start = time.monotonic()
-  for done, part in enumerate(missing, 1):
-    place = part * config.batch_size + np.arange(config.batch_size)
+  missing = whole.mine()
+  progress = progress_lib.Progress(
+    request.task, len(missing) * config.batch_size, "samples"
+  )
+  for part in missing:
+    place = layout.places(part).start + np.arange(config.batch_size)
     # Unrelated to the seeds of other parts, and of other requests.
     sequence = np.random.SeedSequence((request.seed, part))
     label = labels.of(place)
@@ -179,19 +178,18 @@ def sample(
       request.task, label, clips.of(place), int(sequence.generate_state(1)[0])
     )["video"]
     asked = place < request.num  # a batch may hold more
-    _write_part(path_of(part), pictures.to_uint8(video)[asked], label[asked])
-    made, total = (n * config.batch_size for n in (done, len(missing)))
-    rate = made / max(time.monotonic() - start, 1e-9)
-    log.info(
-      "%s", progress_lib.progress(request.task, made, total, rate, "samples")
-    )
-  _wait_for_all("samples")
-  if index == 0:
-    paths = [path_of(part) for part in parts]
+    arrays = {"arr_0": pictures.to_uint8(video), "arr_1": label}
+    arrays = {name: array[asked] for name, array in arrays.items()}
+    files.write_npz(whole.part(part), arrays)
+    progress.add(config.batch_size)
+
+  def join(paths):
     _show(folder, paths, config)
     _join(archive, paths, request.num, tasks.TASKS[request.task])
     shutil.rmtree(os.path.join(folder, "parts"))
     log.info("wrote %s and pictures beside it", archive)
+
+  whole.finish(join)
 
 
 def _with_settings(config, request: Request):
@@ -302,72 +300,27 @@ def _fit(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
   )
 
 
-def _check_folder(folder: str, protocol: dict[str, Any], index: int) -> None:
-  """Makes the folder this request's; ValueError if it is another's."""
-  path = os.path.join(folder, "request.json")
-  if os.path.exists(path):
-    with open(path) as f:
-      stored = json.load(f)
-    differ = sorted(k for k in protocol if stored.get(k) != protocol[k])
-    if differ:
-      raise ValueError(
-        f"{folder} holds samples of another request: {differ[0]} is"
-        f" {stored.get(differ[0])!r} there and {protocol[differ[0]]!r} here;"
-        " give --output=FOLDER, or remove them"
-      )
-  elif os.path.isdir(folder) and set(os.listdir(folder)) - {"parts"}:
-    raise ValueError(
-      f"--output={folder} is not empty and holds no samples: choose a new"
-      " directory"
-    )
-  elif index == 0:
-    files.write_atomically(path, json.dumps(protocol, indent=2) + "\n")
-  _wait_for_all("request")
-
-
-def _wait_for_all(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
-
-
-def _write_part(path: str, video: np.ndarray, label: np.ndarray) -> None:
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  temporary = f"{path}.{jax.process_index()}.tmp"
-  with open(temporary, "wb") as f:
-    np.savez(f, arr_0=video, arr_1=label.astype(np.int64))
-  os.replace(temporary, path)
-
-
-def _read_part(path: str, array: str) -> np.ndarray:
-  with np.load(path) as part:
-    return part[array]
-
-
 def _join(
   archive: str, paths: Sequence[str], num: int, task: tasks.Task
 ) -> None:
   """Writes the parts as one .npz, holding one of them in memory at a time."""
-  first = _read_part(paths[0], "arr_0")
-  single = first.shape[1] == 1  # images have no axis of time
-  shape = (num, *(first.shape[2:] if single else first.shape[1:]))
-  arrays = {"arr_0": (shape, np.dtype(np.uint8))}
+
+  def videos():
+    for path in paths:
+      video = npz.load(path, "arr_0")
+      # Images have no axis of time.
+      yield video[:, 0] if video.shape[1] == 1 else video
+
+  arrays = {"arr_0": videos()}
   if task.class_conditional:
-    arrays["arr_1"] = ((num,), np.dtype(np.int64))
-  temporary = f"{archive}.tmp"
-  with zipfile.ZipFile(temporary, "w") as zipped:
-    for name, (shape, dtype) in arrays.items():
-      with zipped.open(f"{name}.npy", "w", force_zip64=True) as f:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(f, header)
-        for path in paths:
-          f.write(_read_part(path, name).tobytes())
-  os.replace(temporary, archive)
+    arrays["arr_1"] = (npz.load(path, "arr_1") for path in paths)
+  npz.write(archive, num, arrays)
 
 
 def _show(folder: str, paths: Sequence[str], config) -> None:
   """The first samples as a picture, and as films."""
   shown = itertools.islice(
-    (clip for path in paths for clip in _read_part(path, "arr_0")), _SHOWN
+    (clip for path in paths for clip in npz.load(path, "arr_0")), _SHOWN
   )
   video = np.stack(list(shown))
   columns = int(np.ceil(len(video) ** 0.5))

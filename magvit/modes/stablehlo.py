@@ -10,7 +10,6 @@ jax and no code of the networks.
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import hashlib
 import json
 import os
 from typing import Any
@@ -70,7 +69,7 @@ def write(folder: str, definitions: Mapping[str, Definition]) -> None:
     outputs = jax.tree.unflatten(lowered.out_tree, lowered.out_avals)
     programs[name] = {
       "file": os.path.basename(path),
-      "sha256": hashlib.sha256(data).hexdigest(),
+      "sha256": files.sha256(path),
       "platforms": list(lowered.platforms),
       "calling_convention": lowered.calling_convention_version,
       "weights": {
@@ -90,9 +89,7 @@ def write(folder: str, definitions: Mapping[str, Definition]) -> None:
       },
     }
   manifest = {"format": _FORMAT, "jax": jax.__version__, "programs": programs}
-  files.write_atomically(
-    os.path.join(folder, MANIFEST), json.dumps(manifest, indent=2) + "\n"
-  )
+  files.write_json(os.path.join(folder, MANIFEST), manifest)
 
 
 class Program:
@@ -163,10 +160,11 @@ def load_program(folder: str, name: str) -> Program:
   workdir_lib.read_config(folder)  # that all files are of one model
   try:
     entry = described[name]
-    with open(os.path.join(folder, f"{name}.stablehlo"), "rb") as f:
-      data = f.read()
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    path = os.path.join(folder, f"{name}.stablehlo")
+    if files.sha256(path) != entry["sha256"]:
       raise ValueError("its sha256 is not that of the manifest")
+    with open(path, "rb") as f:
+      data = f.read()
     networks = list(entry["weights"])
   except (KeyError, OSError, TypeError, ValueError) as error:
     raise ValueError(

@@ -2,10 +2,9 @@
 
   python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
 
-`input_pipeline/sources/token_shards.py` says what the folder holds. Shard s of
-it is made by process s modulo their number, from consecutive clips and by
-itself, and gets its name when it is whole: the same command again makes those
-that are missing. Until the last, FOLDER/unfinished.json says what they are of.
+`input_pipeline/sources/token_shards.py` says what the folder holds. Its shards
+are the parts that `storage/parts.py` resumes and shares. Until the last is
+there, FOLDER/unfinished.json says what they are of.
 
 Ids near a tie depend on the hardware and on the number of clips encoded at
 once, as those of training from pixels do.
@@ -19,12 +18,9 @@ import functools
 import itertools
 import logging
 import os
-import time
 
-from array_record.python import array_record_module
 import grain
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 import ml_collections
 import numpy as np
@@ -39,14 +35,15 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import folder as workdir_lib
 from models.tokenizer import tokenizer as tokenizer_network
-from storage import files
+from storage import parts
+from storage import processes
 from storage import progress as progress_lib
+from storage import shards as shards_lib
 
 log = logging.getLogger(__name__)
 
 _UNFINISHED = "unfinished.json"
 _CONDITION_FRAMES = 5  # where no config says otherwise: K600 (spec)
-_LOG_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +107,7 @@ def tokenize(
     ValueError: no tokenizer, arguments that cannot work, a folder of something
       else, or a damaged shard in it.
   """
-  index = jax.process_index() if process_index is None else process_index
-  count = jax.process_count() if process_count is None else process_count
+  index, count = processes.place(process_index, process_count)
   workdir = workdir_lib.own_tokenizer(workdir) or workdir
   made_by = workdir_lib.read_config(workdir)
   settings = ml_collections.ConfigDict(
@@ -141,16 +137,16 @@ def tokenize(
     tasks=_check_tasks(tasks, config, tokens.sizes.causal),
     condition_frames=settings.condition_frames,
   )
-  checked = _claim(folder, contents, index)
+  whole = parts.Folder(folder, contents.layout.names, index, count)
+  text = shards_lib.to_json(contents)
+  checked = token_shards.FORMAT.claim(whole, text, _UNFINISHED)
+  for shard in checked:
+    token_shards.FORMAT.check(folder, shard, contents=True)
   # As many on a device as in training, if that had as many devices.
   batch_size = -(-made_by.batch_size // (count * mesh.size)) * mesh.size
   encode = _encoder(contents, tokens, mesh)
-  names = contents.shard_names[index::count]
-  _write_missing(folder, contents, names, clips, encode, batch_size)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices("all shards are written")
-  if index == 0:
-    _finish(folder, contents, checked, count)
+  _write_missing(whole, contents, clips, encode, batch_size)
+  whole.finish(lambda _: _finish(folder, contents, checked))
 
 
 def _check_num(num: int | None, clips, name: str) -> int:
@@ -188,86 +184,25 @@ def _check_tasks(
   return tuple(name for name in needed if name in tasks)
 
 
-def _claim(
-  folder: str, contents: token_shards.Contents, process_index: int
-) -> dict[str, token_shards.Shard]:
-  """Makes sure that these tokens may be written into a folder.
-
-  Returns:
-    The shards that are there of a folder that was finished once, by name.
-
-  Raises:
-    ValueError: files of something else, or a shard that was changed.
-  """
-  try:
-    os.makedirs(folder, exist_ok=True)
-    names = [n for n in os.listdir(folder) if not n.startswith(".")]
-  except OSError as error:
-    raise ValueError(
-      f"cannot write to --output={folder} ({error.strerror}): choose a folder"
-      " you may write to"
-    ) from error
-  shards = []
-  if token_shards.MANIFEST in names:
-    stored, shards = token_shards.read_manifest(folder)
-  elif _UNFINISHED in names:
-    with open(os.path.join(folder, _UNFINISHED)) as f:
-      stored, _ = token_shards.contents_from_json(f.read())
-  elif names:
-    raise ValueError(
-      f"--output={folder} holds files but no {token_shards.MANIFEST}, so they"
-      " are not tokens of this program: choose a new or an empty folder"
-    )
-  else:
-    stored = contents
-    if process_index == 0:
-      text = token_shards.to_json(contents)
-      files.write_atomically(os.path.join(folder, _UNFINISHED), text)
-  for field, value in vars(contents).items():
-    other = getattr(stored, field)
-    if other != value:
-      raise ValueError(
-        f"--output={folder} holds other tokens: their {field} is {other!r},"
-        f" and that of these would be {value!r}; choose another folder"
-      )
-  shards = [s for s in shards if os.path.exists(os.path.join(folder, s.name))]
-  for shard in shards:
-    token_shards.check_shard(folder, shard)
-  return {shard.name: shard for shard in shards}
-
-
 def _write_missing(
-  folder: str,
+  whole: parts.Folder,
   contents: token_shards.Contents,
-  names: Sequence[str],
   clips,
   encode,
   batch_size: int,
 ) -> None:
-  """Those of the named shards that are not there yet."""
-  missing = {
-    name: contents.places(name)
-    for name in names
-    if not os.path.exists(os.path.join(folder, name))
-  }
-  total, done = sum(len(places) for places in missing.values()), 0
-  start = shown = None  # at the first clip: after compiling
-  for name, places in missing.items():
-    temporary = os.path.join(folder, f".{name}.tmp")
-    # Groups of one record: readers jump, so none decompresses its neighbours.
-    writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1")
-    for record in _records(clips, places, contents, encode, batch_size):
-      writer.write(token_shards.pack(record))
-      done += 1
-      now = time.monotonic()
-      if start is None:
-        start = shown = now
-      if now - shown > _LOG_SECONDS or done == total:
-        shown, rate = now, done / max(now - start, 1e-9)
-        line = progress_lib.progress("tokens", done, total, rate, "clips")
-        log.info("%s", line)
-    writer.close()
-    _publish(temporary, os.path.join(folder, name))
+  """Writes the shards of this process that are not there yet."""
+  places = {number: contents.layout.places(number) for number in whole.mine()}
+  total = sum(map(len, places.values()))
+  progress = progress_lib.Progress("tokens", total, "clips")
+
+  def records(number):
+    for record in _records(clips, places[number], contents, encode, batch_size):
+      yield token_shards.pack(record)
+      progress.add(1)
+
+  for number in places:
+    shards_lib.write(whole.part(number), records(number))
 
 
 def _encoder(
@@ -333,40 +268,19 @@ def _records(
     pending = following
 
 
-def _publish(temporary: str, path: str) -> None:
-  """Gives a whole file its name; a kill leaves it whole or without."""
-  with open(temporary, "rb") as f:
-    os.fsync(f.fileno())
-  os.rename(temporary, path)
-
-
 def _finish(
   folder: str,
   contents: token_shards.Contents,
-  checked: dict[str, token_shards.Shard],
-  process_count: int,
+  checked: Sequence[shards_lib.Shard],
 ) -> None:
   """Writes the manifest of a folder whose shards are all there."""
-  missing = [
-    name
-    for name in contents.shard_names
-    if not os.path.exists(os.path.join(folder, name))
-  ]
-  if missing:
-    raise ValueError(
-      f"--output={folder} still lacks {len(missing)} of"
-      f" {len(contents.shard_names)} shards, {missing[0]} first: they are of"
-      f" others of the {process_count} processes, which have to write into one"
-      " shared folder; run the same command again"
-    )
+  known = {shard.name: shard for shard in checked}
   shards = [
-    checked.get(name) or token_shards.describe_shard(folder, name)
-    for name in contents.shard_names
+    known.get(name) or shards_lib.describe(folder, name)
+    for name in contents.layout.names
   ]
-  path = files.write_atomically(
-    os.path.join(folder, token_shards.MANIFEST),
-    token_shards.to_json(contents, shards),
-  )
+  text = shards_lib.to_json(contents, shards)
+  path = token_shards.FORMAT.finish(folder, text)
   unfinished = os.path.join(folder, _UNFINISHED)
   if os.path.exists(unfinished):
     os.remove(unfinished)

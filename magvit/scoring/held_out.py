@@ -7,7 +7,6 @@ import json
 import logging
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -21,6 +20,7 @@ from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
 from magvit.trained import Trained
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def evaluate(trained: Trained) -> list[evaluators.Result]:
   results = [
     result for evaluator in chosen for result in evaluator.score(trained)
   ]
-  if jax.process_index() == 0:
+  if processes.is_first():
     for result in results:
       result.write(trained.workdir, trained.step)
       log.info("%s", result.summary())

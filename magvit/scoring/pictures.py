@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 
-import jax
 import numpy as np
 
 from evaluation import evaluators
@@ -16,6 +15,7 @@ from magvit.generators import tasks as tasks_lib
 from magvit.scoring import model as scored_model
 from magvit.tokenizer import describe
 from magvit.trained import Trained
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _require(trained: Trained, name: str, kind: str) -> None:
 
 def _publish(workdir, name, videos, columns, title, caption) -> None:
   """Writes samples/NAME.gif and .png, and their captions for the report."""
-  if jax.process_index() != 0:
+  if not processes.is_first():
     return
   folder = os.path.join(workdir, "samples")
   os.makedirs(folder, exist_ok=True)
@@ -132,6 +132,6 @@ def _publish(workdir, name, videos, columns, title, caption) -> None:
 
 def write_report(workdir: str) -> None:
   """Writes WORKDIR/report.html, from process 0."""
-  if jax.process_index() == 0:
+  if processes.is_first():
     path = os.path.join(workdir, "report.html")
     log.info("wrote %s", report.write_report([workdir], path))

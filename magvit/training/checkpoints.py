@@ -12,8 +12,6 @@ import shutil
 from typing import Any
 
 import grain
-import jax
-from jax.experimental import multihost_utils
 import ml_collections
 import orbax.checkpoint as ocp
 
@@ -21,6 +19,7 @@ from magvit import algorithm as algorithm_lib
 from magvit.training import checkpoint_reader
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ class Checkpoints:
       while os.path.exists(target):
         copies += 1
         target = os.path.join(folder, f"{step}-{copies}")
-      if jax.process_index() == 0:
+      if processes.is_first():
         os.makedirs(folder, exist_ok=True)
         shutil.move(self._path(step), target)
       log.warning(
@@ -129,8 +128,7 @@ class Checkpoints:
         *(step, problem, target),
       )
     if damaged:
-      if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("damaged checkpoints put aside")
+      processes.wait_for_all("damaged checkpoints put aside")
       self._manager.reload()
 
   def wait(self) -> None:

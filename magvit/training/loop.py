@@ -21,6 +21,7 @@ from magvit.training import preemption
 from magvit.training import starting_point
 from magvit.training import trace as trace_lib
 from magvit.workdir import folder as workdir_lib
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     log.info("resuming from step %d in %s", start, workdir)
   else:
     state = starting_point.first_state(config, algorithm, mesh, state)
-  if jax.process_index() == 0:
+  if processes.is_first():
     log_sizes(state)
   run = _Run(config, workdir, mesh, algorithm, checkpoints, start)
   state = run.run_steps(state, step_key, data)

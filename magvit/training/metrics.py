@@ -5,11 +5,11 @@ import json
 import os
 import time
 
-import jax
 import numpy as np
 import tensorboardX
 
 from storage import files
+from storage import processes
 from storage import progress as progress_lib
 
 
@@ -22,7 +22,7 @@ class Writer:
 
   def __init__(self, workdir: str, start_step: int):
     self._file = self._board = None
-    if jax.process_index() != 0:
+    if not processes.is_first():
       return
     path = os.path.join(workdir, "metrics.jsonl")
     files.write_atomically(

@@ -17,6 +17,7 @@ import ml_collections
 from magvit.workdir import exports
 from magvit.workdir import weights as weights_lib
 from storage import files
+from storage import processes
 
 IMPORTED = "imported.json"  # where the weights of an imported model are from
 
@@ -76,7 +77,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
 
 
 def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
-  if jax.process_index() == 0:
+  if processes.is_first():
     text = config.to_json(indent=2) + "\n"
     files.write_atomically(os.path.join(workdir, "config.json"), text)
 

@@ -1,6 +1,5 @@
 """Files of named tensors that others publish, as numpy arrays."""
 
-import hashlib
 import os
 import pathlib
 import zipfile
@@ -11,6 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from models.weights import tensorflow as tensorflow_files
+from storage import files
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -37,13 +37,9 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 def sha256(path: str) -> str:
   """Of a file's bytes, in hexadecimal; of a .index followed by its data."""
-  digest = hashlib.sha256()
   is_index = pathlib.Path(path).suffix == ".index"
   data_paths = tensorflow_files.shard_paths(path) if is_index else []
-  for part in (path, *data_paths):
-    with open(part, "rb") as f:
-      hashlib.file_digest(f, lambda: digest)
-  return digest.hexdigest()
+  return files.sha256(path, *data_paths)
 
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import hashlib
 import json
-import os
-import pathlib
 from typing import Any
 
 import jax
@@ -18,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from storage import files
 
 _FORMAT_VERSION = "1"
 
@@ -66,25 +66,16 @@ def save(
   Raises:
     ValueError: the file exists.
   """
-  target = pathlib.Path(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
   metadata = {
     "format_version": _FORMAT_VERSION,
     "network": name,
     **notes,
   }
   data = safetensors.numpy.save(dict(tensors), metadata)
-  temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
   try:
-    with open(temporary, "wb") as f:
-      f.write(data)
-      f.flush()
-      os.fsync(f.fileno())
-    os.link(temporary, target)  # a rename would replace an existing file
+    files.write_atomically(path, data, replace=False)
   except FileExistsError as error:
     raise ValueError(f"{path} exists: remove it or name another") from error
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def as_tree(tensors: Mapping[str, np.ndarray], abstract: Any) -> Any:

@@ -1,5 +1,7 @@
 """Tests of storage/npz.py: rows of files of any size."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -30,3 +32,28 @@ def test_what_holds_no_rows_is_refused_by_name(tmp_path):
     npz.Rows(str(path))
   with pytest.raises(ValueError, match="cannot read .*none.npz"):
     npz.names(str(tmp_path / "none.npz"))
+
+
+def test_written_rows_are_those_that_numpy_would_write(tmp_path):
+  parts = [_ROWS[:3], _ROWS[3:4], _ROWS[4:]]
+  labels = np.arange(10)
+  npz.write(
+    str(tmp_path / "parts.npz"), 10, {"arr_0": parts, "arr_1": iter([labels])}
+  )
+  np.savez(tmp_path / "whole.npz", arr_0=_ROWS, arr_1=labels)
+  for name in ("arr_0", "arr_1"):
+    members = [
+      zipfile.ZipFile(tmp_path / file).read(f"{name}.npy")
+      for file in ("parts.npz", "whole.npz")
+    ]
+    assert members[0] == members[1]
+    np.testing.assert_array_equal(
+      npz.load(str(tmp_path / "parts.npz"), name),
+      {"arr_0": _ROWS}.get(name, labels),
+    )
+
+
+def test_parts_that_are_not_all_the_rows_write_nothing(tmp_path):
+  with pytest.raises(ValueError, match="expected 10 rows, .* hold 9"):
+    npz.write(str(tmp_path / "x.npz"), 10, {"arr_0": [_ROWS[:9]]})
+  assert not list(tmp_path.iterdir())

@@ -1,93 +1,184 @@
-"""Tests of storage/parts.py: nothing is made twice, nothing is dropped."""
+"""Tests of storage/parts.py: whose a folder is, and who makes what of it."""
 
-import pathlib
-import socket
-import subprocess
-import sys
+import json
+import logging
+import os
 
-import numpy as np
 import pytest
 
-from evaluation.metrics import frechet
-from storage import parts as parts_lib
+from storage import files
+from storage import parts
+from storage import progress as progress_lib
+
+_LAYOUT = parts.Layout(10, 4)
 
 
-def _maker(calls, broken=()):
-  def make(index):
-    calls.append(index.tolist())
-    kept = np.array([i for i in index if i not in broken], np.int64)
-    failures = {f"clip {i}": "torn" for i in index if i in broken}
-    return parts_lib.Part(kept, {"square": (kept**2)[:, None]}, failures)
-
-  return make
+def _text(**fields):
+  return json.dumps({"name": "squares", "num": 10, **fields})
 
 
-def test_rows_come_in_order_and_are_made_once(tmp_path):
-  calls = []
-  folder, of = str(tmp_path / "f"), {"name": "squares"}
+def _folder(path, index=0, count=1):
+  return parts.Folder(str(path), _LAYOUT.names, index, count)
+
+
+def _make(folder):
+  """Writes this process's missing parts; returns their numbers."""
+  missing = folder.mine()
+  for number in missing:
+    files.write_atomically(folder.part(number), f"{number}")
+  return missing
+
+
+def _contents(path):
+  return {p.name: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_parts_are_consecutive_and_the_last_has_the_rest():
+  assert [list(_LAYOUT.places(i)) for i in range(3)] == [
+    *([0, 1, 2, 3], [4, 5, 6, 7], [8, 9])
+  ]
+  assert _LAYOUT.names == [f"parts/00000{i}.npz" for i in range(3)]
+  assert len(parts.Layout(8, 4).names) == 2
+  named = parts.Layout(9, 4, "{number}-of-{count:02}")
+  assert named.names == ["0-of-03", "1-of-03", "2-of-03"]
+
+
+def test_a_folder_is_claimed_once_and_for_the_same_parts_again(tmp_path):
+  folder = _folder(tmp_path / "new")
   for _ in range(2):
-    made = parts_lib.compute(folder, of, 10, 4, _maker(calls))
-    np.testing.assert_array_equal(made.rows["square"][:, 0], np.arange(10) ** 2)
-    np.testing.assert_array_equal(made.index, np.arange(10))
-  assert calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    folder.claim("record.json", _text(), "squares")
+  stored = json.loads((tmp_path / "new" / "record.json").read_text())
+  assert stored == {"name": "squares", "num": 10}
 
 
-def test_an_interrupted_run_goes_on(tmp_path):
-  calls, folder, of = [], str(tmp_path / "f"), {"name": "squares"}
-  good = _maker(calls)
-
-  def dies(index):
-    if index[0] == 8:
-      raise KeyboardInterrupt
-    return good(index)
-
-  with pytest.raises(KeyboardInterrupt):
-    parts_lib.compute(folder, of, 12, 4, dies)
-  made = parts_lib.compute(folder, of, 12, 4, good)
-  assert calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-  assert len(made.index) == 12
+def test_a_folder_of_other_parts_is_refused_by_the_field_that_differs(tmp_path):
+  folder = _folder(tmp_path)
+  folder.claim("record.json", _text(), "squares")
+  before = _contents(tmp_path)
+  with pytest.raises(
+    ValueError, match=r"holds other squares: num is 10 there and 11 .*--output"
+  ):
+    folder.claim("record.json", _text(num=11, name="squares"), "squares")
+  with pytest.raises(ValueError, match="seed is None there and 3 here"):
+    folder.claim("record.json", _text(seed=3), "squares")
+  assert _contents(tmp_path) == before
 
 
-def test_few_broken_clips_are_reported_and_many_are_an_error(tmp_path):
-  folder, of = str(tmp_path / "f"), {"name": "squares"}
-  made = parts_lib.compute(folder, of, 200, 50, _maker([], {7, 60}))
-  assert made.failures == {"clip 7": "torn", "clip 60": "torn"}
-  assert 7 not in made.index and len(made.index) == 198
-  assert made.rows["square"][7, 0] == 8**2
-  with pytest.raises(ValueError, match="3 of 200 .* than 1%: clip 7: torn"):
-    parts_lib.compute(str(tmp_path / "g"), of, 200, 50, _maker([], {7, 8, 9}))
+def test_the_record_of_a_finished_folder_counts_in_place_of_the_first(tmp_path):
+  (tmp_path / "done.json").write_text(_text(shards=[]))
+  folder = _folder(tmp_path)
+  folder.claim("record.json", _text(), "squares", finished="done.json")
+  assert list(_contents(tmp_path)) == ["done.json"]
+  with pytest.raises(ValueError, match="num is 10 there and 9 here"):
+    folder.claim("record.json", _text(num=9), "squares", finished="done.json")
 
 
-def test_rows_of_something_else_are_refused(tmp_path):
-  folder = str(tmp_path / "f")
-  parts_lib.compute(folder, {"name": "squares"}, 4, 4, _maker([]))
-  with pytest.raises(ValueError, match="holds something else"):
-    parts_lib.compute(folder, {"name": "cubes"}, 4, 4, _maker([]))
+def test_fields_that_may_change_are_recorded_anew(tmp_path):
+  folder = _folder(tmp_path)
+  for rate in (1, 2):
+    folder.claim("record.json", _text(rate=rate), "squares", free=("rate",))
+    assert files.read_json(tmp_path / "record.json")["rate"] == rate
+
+
+def test_folders_of_other_files_and_files_are_refused(tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  with pytest.raises(ValueError, match="not empty and holds no squares"):
+    _folder(tmp_path).claim("record.json", _text(), "squares")
+  with pytest.raises(ValueError, match="cannot write to .*notes.txt"):
+    _folder(tmp_path / "notes.txt").claim("record.json", _text(), "squares")
+  assert list(_contents(tmp_path)) == ["notes.txt"]
+
+
+def test_hidden_files_and_parts_do_not_make_a_folder_somebody_elses(tmp_path):
+  """Another process of the job may be ahead."""
+  (tmp_path / "parts").mkdir()
+  (tmp_path / ".record.json.7.tmp").write_text("")
+  _folder(tmp_path).claim("record.json", _text(), "squares")
+  assert (tmp_path / "record.json").exists()
+
+
+def test_only_the_first_process_writes_the_record(tmp_path):
+  _folder(tmp_path, 1, 2).claim("record.json", _text(), "squares")
+  assert not list(tmp_path.iterdir())
+
+
+def test_only_missing_parts_are_made(tmp_path):
+  folder = _folder(tmp_path)
+  files.write_atomically(folder.part(1), "of an earlier run")
+  # What a kill left of another part is no part.
+  (tmp_path / "parts" / ".000002.npz.tmp").write_text("torn")
+  assert _make(folder) == [0, 2]
+  assert _contents(tmp_path)["000001.npz"] == b"of an earlier run"
+  assert _make(folder) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_processes_share_all_parts_without_overlap(tmp_path, count):
+  folders = [_folder(tmp_path, index, count) for index in range(count)]
+  shares = [folder.mine() for folder in folders]
+  assert sorted(sum(shares, [])) == [0, 1, 2]
+  assert all(folder.mine(collective=True) == [0, 1, 2] for folder in folders)
+
+
+def test_an_interrupted_run_goes_on_with_another_number_of_processes(tmp_path):
+  assert _make(_folder(tmp_path, 1, 2)) == [1]
+  assert _make(_folder(tmp_path, 0, 3)) == [0]
+  assert _make(_folder(tmp_path, 0, 1)) == [2]
+
+
+def test_parts_are_joined_in_order_by_the_first_process_when_all_are_there(
+  tmp_path,
+):
+  joined = []
+  _make(_folder(tmp_path, 1, 2))
+  _folder(tmp_path, 1, 2).finish(joined.append)
+  with pytest.raises(ValueError, match="lacks 2 of 3 parts, .*000000.npz"):
+    _folder(tmp_path, 0, 2).finish(joined.append)
+  assert not joined
+  _make(_folder(tmp_path, 0, 2))
+  _folder(tmp_path, 0, 2).finish(joined.append)
+  assert joined == [
+    [str(tmp_path / "parts" / f"00000{i}.npz") for i in range(3)]
+  ]
+
+
+def test_more_failures_than_allowed_are_listed():
+  failures = [(f"clip {i}", "torn") for i in range(2)]
+  parts.check_failures(failures, 4, 0.5, "clips are broken")
+  with pytest.raises(ValueError, match="2 of 4 clips are broken:\n  clip 0: t"):
+    parts.check_failures(failures, 4, 0.49, "clips are broken")
+
+
+_done = None
+
+
+def _start(factor, done):
+  global _done
+  _done = (factor, done)
+
+
+def _count(name):
+  factor, done = _done
+  with done.get_lock():
+    done.value += 1
+  if name == "broken":
+    raise ValueError("torn")
+  return name, factor * len(name), os.getpid()
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_statistics_of_one(tmp_path):
-  """Far from zero, where raw moments in float32 would keep no digit."""
-  with socket.socket() as s:
-    s.bind(("localhost", 0))
-    address = f"localhost:{s.getsockname()[1]}"
-  script = pathlib.Path(__file__).with_name("rows_process.py")
-  workers = [
-    subprocess.Popen(
-      [sys.executable, script, address, str(i), tmp_path],
-      cwd=script.parents[2],
+def test_workers_are_other_processes_and_their_failures_are_ours(caplog):
+  caplog.set_level(logging.INFO, "storage")
+  run = lambda names: list(
+    parts.in_workers(
+      *(_count, names, 2, _start, (10,)),
+      progress_lib.Progress("x", len(names), "parts", seconds=0),
     )
-    for i in range(2)
-  ]
-  assert [w.wait(timeout=120) for w in workers] == [0, 0]
-  x = 1000 + 0.3 * np.random.default_rng(0).normal(size=(101, 6))
-  whole = frechet.statistics(x)
-  for i in range(2):
-    with np.load(tmp_path / f"{i}.npz") as shared:
-      assert shared["parts"] == (6, 5)[i]  # of 11: each made its own
-      np.testing.assert_array_equal(shared["features"], x)
-      np.testing.assert_allclose(shared["mean"], whole.mean, rtol=1e-10)
-      np.testing.assert_allclose(shared["scatter"], whole.scatter, rtol=1e-10)
-      # Within training: each had half of 5 clips, the last share filled up.
-      assert shared["sizes"].tolist() == [3, 5]
-      np.testing.assert_array_equal(shared["shared"], shared["alone"])
+  )
+  assert run([]) == []
+  results = run(["a", "bb", "ccc"])
+  assert sorted(r[:2] for r in results) == [("a", 10), ("bb", 20), ("ccc", 30)]
+  assert os.getpid() not in [r[2] for r in results]
+  assert "x 3/3 (100%)" in caplog.text
+  with pytest.raises(ValueError, match="torn"):
+    run(["a", "broken"])

@@ -3,13 +3,13 @@
 import os
 import pickle
 
-from array_record.python import array_record_module
 import numpy as np
 import pytest
 
 from configs import base
 from input_pipeline import pipeline
 from input_pipeline.sources import token_shards
+from storage import shards
 
 _SHAPE = (3, 2, 2)
 
@@ -47,18 +47,12 @@ def _record(index):
 def folder(tmp_path):
   """Ten clips in three shards."""
   contents = _contents()
-  for name in contents.shard_names:
-    writer = array_record_module.ArrayRecordWriter(
-      str(tmp_path / name), "group_size:1"
-    )
-    for index in contents.places(name):
-      writer.write(token_shards.pack(_record(index)))
-    writer.close()
-  shards = [
-    token_shards.describe_shard(str(tmp_path), name)
-    for name in contents.shard_names
-  ]
-  manifest = token_shards.to_json(contents, shards)
+  layout = contents.layout
+  for number, name in enumerate(layout.names):
+    records = map(_record, layout.places(number))
+    shards.write(str(tmp_path / name), map(token_shards.pack, records))
+  described = [shards.describe(str(tmp_path), name) for name in layout.names]
+  manifest = shards.to_json(contents, described)
   (tmp_path / "tokens.json").write_text(manifest)
   return tmp_path
 
@@ -79,24 +73,26 @@ def _indices(dataset, steps, batch_size=4, **share):
 
 
 def test_shards_are_named_by_place_and_number():
-  assert _contents(examples=9).shard_names == [
+  assert _contents(examples=9).layout.names == [
     "tokens-00000-of-00003.arrayrecord",
     "tokens-00001-of-00003.arrayrecord",
     "tokens-00002-of-00003.arrayrecord",
   ]
-  assert len(_contents(examples=8).shard_names) == 2
+  assert len(_contents(examples=8).layout.names) == 2
 
 
 def test_shards_hold_consecutive_clips_and_the_last_the_rest():
-  contents = _contents(examples=10)
-  places = [list(contents.places(name)) for name in contents.shard_names]
+  layout = _contents(examples=10).layout
+  places = [list(layout.places(i)) for i in range(len(layout.names))]
   assert places == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_manifests_survive_json():
-  shards = [token_shards.Shard("a", 3, "0" * 64)]
-  text = token_shards.to_json(_contents(), shards)
-  assert token_shards.contents_from_json(text) == (_contents(), shards)
+def test_manifests_survive_json(tmp_path):
+  described = [shards.Shard("a", 3, "0" * 64)]
+  text = shards.to_json(_contents(), described)
+  (tmp_path / "tokens.json").write_text(text)
+  expected = (_contents(), described)
+  assert token_shards.FORMAT.read(str(tmp_path)) == expected
 
 
 def test_every_record_comes_back(folder):
@@ -182,7 +178,7 @@ def test_folders_without_a_true_manifest_are_refused(folder):
   manifest = folder / "tokens.json"
   text = manifest.read_text()
   manifest.write_text(text.replace('"examples": 10', '"examples": 11'))
-  with pytest.raises(ValueError, match="holds 10 clips, .* says 11"):
+  with pytest.raises(ValueError, match="holds 10 examples, .* says 11"):
     pipeline.train_batches(_dataset(folder), 4)
   manifest.write_text('{"examples": 10}')
   with pytest.raises(ValueError, match="is no manifest of tokens"):

@@ -122,8 +122,9 @@ def test_a_longer_video(workdir, tmp_path):
 def test_a_broken_file_does_not_stop_the_rest(
   workdir, exact, tmp_path, caplog, monkeypatch
 ):
-  monkeypatch.setattr(logging.getLogger("magvit"), "propagate", True)
-  caplog.set_level(logging.INFO, "magvit")
+  for package in ("magvit", "storage"):
+    monkeypatch.setattr(logging.getLogger(package), "propagate", True)
+    caplog.set_level(logging.INFO, package)
   inputs = tmp_path / "in"
   for name in ("a.png", "c.png"):
     _write_image(inputs / name, 12, 12)

@@ -179,7 +179,7 @@ def test_folders_of_something_else_are_left_alone(
     str(folder),
   )
   run(tmp_path / "mine")
-  with pytest.raises(ValueError, match="request: seed is 0 there and 1"):
+  with pytest.raises(ValueError, match="samples: seed is 0 there and 1"):
     run(tmp_path / "mine", seed=1)
   (tmp_path / "notes").write_text("mine")
   with pytest.raises(ValueError, match="is not empty and holds no samples"):

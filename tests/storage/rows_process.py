@@ -14,7 +14,7 @@ from evaluation.metrics import frechet  # noqa: E402
 from evaluation.protocols import clips as clips_lib  # noqa: E402
 from evaluation.protocols import measurements  # noqa: E402
 from evaluation.protocols import table as protocol_table  # noqa: E402
-from storage import parts as parts_lib  # noqa: E402
+from storage import rows as rows_lib  # noqa: E402
 
 
 def main(address: str, index: str, folder: str) -> None:
@@ -24,9 +24,9 @@ def main(address: str, index: str, folder: str) -> None:
 
   def make(place):
     parts.append(place)
-    return parts_lib.Part(place, {"x": x[place]})
+    return rows_lib.Part(place, {"x": x[place]})
 
-  made = parts_lib.compute(
+  made = rows_lib.compute(
     os.path.join(folder, "f"), {"name": "x"}, 101, 10, make
   )
   total = frechet.streamed(made.rows["x"], rows=16)

@@ -1,0 +1,161 @@
+"""Folders of ArrayRecord shards, and the manifest that says what they hold.
+
+KIND-00003-of-00016.arrayrecord  records of consecutive examples
+KIND.json                        says what the examples are, and of a finished
+                                 folder name, bytes and sha256 of each shard
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+from typing import Any
+
+from array_record.python import array_record_module
+from grain.sources import ArrayRecordDataSource
+
+from storage import files
+from storage import parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """One finished file."""
+
+  name: str
+  bytes: int
+  sha256: str
+
+
+def layout(kind: str, examples: int, per_shard: int) -> parts.Layout:
+  """Which consecutive examples each shard holds, and how it is called."""
+  pattern = kind + "-{number:05}-of-{count:05}.arrayrecord"
+  return parts.Layout(examples, per_shard, pattern)
+
+
+def write(path: str, records: Iterable[bytes], compress: bool = True) -> None:
+  """Writes a shard; a kill leaves none that looks finished."""
+  # Groups of one record: readers jump, so none decompresses its neighbours.
+  options = "group_size:1" + ("" if compress else ",uncompressed")
+  with files.published(path, one_writer=True) as temporary:
+    writer = array_record_module.ArrayRecordWriter(str(temporary), options)
+    for record in records:
+      writer.write(record)
+    writer.close()
+
+
+def describe(folder: str, name: str) -> Shard:
+  path = os.path.join(folder, name)
+  return Shard(name, os.path.getsize(path), files.sha256(path))
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """A kind of such folders, with the manifest KIND.json."""
+
+  kind: str
+  contents: type  # dataclass of the fields that say what the examples are
+  shard: type[Shard]
+  remedy: str  # how to make a folder or a shard again, for errors
+
+  @property
+  def manifest(self) -> str:
+    return f"{self.kind}.json"
+
+  def claim(
+    self, whole: parts.Folder, text: str, record: str | None = None
+  ) -> list[Any]:
+    """Claims a folder; returns the manifest's shards that are still there.
+
+    Until the folder is finished, `text`, a manifest without shards, is in
+    `record`. Raises as `parts.Folder.claim` does.
+    """
+    whole.claim(record or self.manifest, text, self.kind, self.manifest)
+    if not os.path.exists(os.path.join(whole.path, self.manifest)):
+      return []
+    _, shards = self.read(whole.path)
+    path_of = lambda shard: os.path.join(whole.path, shard.name)
+    return [shard for shard in shards if os.path.exists(path_of(shard))]
+
+  def read(self, folder: str) -> tuple[Any, list[Any]]:
+    """(contents, shards); an unfinished folder has no shards.
+
+    Raises:
+      ValueError: no manifest there, or one of another format.
+    """
+    path = os.path.join(folder, self.manifest)
+    if not os.path.isfile(path):
+      raise ValueError(
+        f"{folder} holds no {self.manifest}, so nothing was made there to the"
+        f" end: {self.remedy}"
+      )
+    try:
+      fields = files.read_json(path)
+      shards = [from_json(self.shard, s) for s in fields.get("shards", ())]
+      return from_json(self.contents, fields), shards
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      raise ValueError(
+        f"{path} is no manifest of {self.kind} ({error!r}): {self.remedy}, in a"
+        " new folder"
+      ) from error
+
+  def finish(self, folder: str, text: str) -> str:
+    """Writes the manifest of a whole folder; returns its path."""
+    path = os.path.join(folder, self.manifest)
+    return str(files.write_atomically(path, text))
+
+  def open(
+    self, folder: str, names: Sequence[str], count: int
+  ) -> ArrayRecordDataSource:
+    """Records of shards; ValueError if they are not `count`."""
+    paths = [os.path.join(folder, name) for name in names]
+    records = ArrayRecordDataSource(paths)
+    if len(records) != count:
+      raise ValueError(
+        f"{folder} holds {len(records)} examples, and its {self.manifest} says"
+        f" {count}: {self.remedy}, in a new folder"
+      )
+    return records
+
+  def check(self, folder: str, shard: Shard, contents: bool) -> None:
+    """Raises ValueError for a shard that is missing or of another size.
+
+    With `contents` the file is read, and its sha256 compared, too.
+    """
+    path = os.path.join(folder, shard.name)
+    if not os.path.isfile(path):
+      raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
+    found = {"bytes": os.path.getsize(path)}
+    if contents:
+      found["sha256"] = files.sha256(path)
+    for field, value in found.items():
+      if value != getattr(shard, field):
+        raise ValueError(
+          f"the shard {shard.name} in {folder} is damaged: expected {field}"
+          f" {getattr(shard, field)} and found {value}; delete it and"
+          f" {self.remedy}"
+        )
+
+
+def to_json(
+  contents: Any, shards: Sequence[Shard] = (), indent: int = 2, **totals: int
+) -> str:
+  """The manifest; that of an unfinished folder has no shards or totals."""
+  fields = dataclasses.asdict(contents)
+  if shards:
+    fields |= {**totals, "shards": [dataclasses.asdict(s) for s in shards]}
+  return json.dumps(fields, indent=indent) + "\n"
+
+
+def from_json(kind: type, fields: Mapping[str, Any]) -> Any:
+  """A dataclass from its fields as JSON keeps them; KeyError if one lacks."""
+  return kind(
+    **{f.name: _frozen(fields[f.name]) for f in dataclasses.fields(kind)}
+  )
+
+
+def _frozen(value: Any) -> Any:
+  """JSON's lists as tuples, at every depth."""
+  return tuple(map(_frozen, value)) if isinstance(value, list) else value

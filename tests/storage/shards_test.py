@@ -1,0 +1,93 @@
+"""Tests of storage/shards.py: what the manifest says is what is there."""
+
+import dataclasses
+import json
+
+import pytest
+
+from storage import parts
+from storage import shards
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+  name: str
+  sizes: tuple[tuple[int, ...], ...]
+
+
+_FORMAT = shards.Format("words", _Contents, shards.Shard, "make it again")
+_CONTENTS = _Contents("x", ((1, 2), (3,)))
+_LAYOUT = shards.layout("words", 5, 2)
+
+
+def _write(folder, number):
+  records = [b"%d" % i for i in _LAYOUT.places(number)]
+  shards.write(str(folder / _LAYOUT.names[number]), records)
+  return shards.describe(str(folder), _LAYOUT.names[number])
+
+
+def _finish(folder):
+  made = [_write(folder, number) for number in range(3)]
+  _FORMAT.finish(str(folder), shards.to_json(_CONTENTS, made, total=5))
+  return made
+
+
+def test_a_finished_folder_says_and_holds_what_was_written(tmp_path):
+  made = _finish(tmp_path)
+  assert _FORMAT.read(str(tmp_path)) == (_CONTENTS, made)
+  names = [f"words-0000{i}-of-00003.arrayrecord" for i in range(3)]
+  assert [shard.name for shard in made] == names == _LAYOUT.names
+  assert json.loads((tmp_path / "words.json").read_text())["total"] == 5
+  records = _FORMAT.open(str(tmp_path), names, 5)
+  assert [records[i] for i in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+  with pytest.raises(ValueError, match="holds 5 examples, .*words.json says 6"):
+    _FORMAT.open(str(tmp_path), names, 6)
+
+
+def test_a_shard_that_is_not_written_to_the_end_is_not_there(tmp_path):
+  def dies():
+    yield b"0"
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    shards.write(str(tmp_path / _LAYOUT.names[0]), dies())
+  assert not [p for p in tmp_path.iterdir() if p.name[0] != "."]
+
+
+def test_damaged_and_missing_shards_are_named(tmp_path):
+  shard = _finish(tmp_path)[1]
+  check = lambda contents: _FORMAT.check(str(tmp_path), shard, contents)
+  check(contents=True)
+  path = tmp_path / shard.name
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+  check(contents=False)
+  with pytest.raises(ValueError, match="words-00001.* damaged: .*sha256"):
+    check(contents=True)
+  path.write_bytes(whole[:-1])
+  with pytest.raises(
+    ValueError,
+    match=f"{len(whole)} and found {len(whole) - 1}; delete it and make",
+  ):
+    check(contents=False)
+  path.unlink()
+  with pytest.raises(ValueError, match="lacks the shard words-00001"):
+    check(contents=False)
+
+
+def test_a_claim_returns_the_shards_that_are_still_there(tmp_path):
+  whole = parts.Folder(str(tmp_path), _LAYOUT.names)
+  claim = lambda: _FORMAT.claim(whole, shards.to_json(_CONTENTS), "begun.json")
+  assert claim() == [] and (tmp_path / "begun.json").exists()
+  made = _finish(tmp_path)
+  (tmp_path / made[1].name).unlink()
+  assert claim() == [made[0], made[2]]
+
+
+def test_folders_without_a_true_manifest_are_refused(tmp_path):
+  with pytest.raises(ValueError, match="holds no words.json.*: make it again"):
+    _FORMAT.read(str(tmp_path))
+  for text in ("{", "[]", "{}", '{"name": "x", "sizes": [], "shards": [{}]}'):
+    (tmp_path / "words.json").write_text(text)
+    with pytest.raises(ValueError, match="words.json is no manifest of words"):
+      _FORMAT.read(str(tmp_path))
