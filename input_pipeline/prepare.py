@@ -132,7 +132,9 @@ def _check_broken(
     f"examples are broken, more than --max_broken={max_broken:g}; finished"
     " shards stay: mend the files in a new --output, or allow more and go on"
   )
-  parts.check_failures(broken, plan.listed, max_broken, problem)
+  parts.check_failures(
+    broken, plan.listed, max_broken, problem, shown=50, start="\n  "
+  )
 
 
 _job: tuple = ()  # of this worker process, set as it starts

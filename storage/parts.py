@@ -151,14 +151,23 @@ def check_same(
 
 
 def check_failures(
-  failures: Sequence[tuple[str, str]], total: int, share: float, problem: str
+  failures: Sequence[tuple[str, str]],
+  total: int,
+  share: float,
+  problem: str,
+  shown: int = 3,
+  start: str = " ",
 ) -> None:
-  """Raises ValueError if more than a share of all failed: (name, reason)."""
+  """Raises ValueError if more than a share of all failed: (name, reason).
+
+  It says the `problem`, then the first ones, with `start` before each.
+  """
   if len(failures) > share * total:
-    lines = "".join(f"\n  {name}: {why}" for name, why in failures[:50])
-    if failures[50:]:
-      lines += f"\n  and {len(failures) - 50} more, in the log above"
-    raise ValueError(f"{len(failures)} of {total} {problem}:{lines}")
+    lines = [f"{start}{name}: {why}" for name, why in failures[:shown]]
+    if failures[shown:]:
+      lines.append(f"{start}and {len(failures) - shown} more, in the log above")
+    few = ";".join(lines)
+    raise ValueError(f"{len(failures)} of {total} {problem}:{few}")
 
 
 def in_workers(
