@@ -289,19 +289,6 @@ def generate(
   if guided:
     classes = jnp.concatenate([class_B, jnp.full_like(class_B, no_class)])
 
-  def draw(key, x_B1D, earlier_Bf):
-    logits_BV = transformer(
-      params, x_B1D, twice(earlier_Bf)[:, None], method="logits"
-    )[:, 0]
-    if guided:
-      conditional_BV, unconditional_BV = jnp.split(logits_BV, 2)
-      (logits_BV,) = sampling.guide(
-        [conditional_BV], [unconditional_BV], settings.guidance
-      )
-    logits_BV /= settings.temperature
-    logits_BV = sampling.truncate(logits_BV, settings.top_k, settings.top_p)
-    return jax.random.categorical(key, logits_BV)
-
   def one_token(n, carry):
     parts_BNF, cache = carry
     previous_BF = twice(parts_BNF[:, n - 1])
@@ -310,9 +297,10 @@ def generate(
     )
     token_key = jax.random.fold_in(key, n)
     for f in range(factors):
-      drawn_B = draw(
-        jax.random.fold_in(token_key, f), x_B1D, parts_BNF[:, n, :f]
-      )
+      earlier_B1f = twice(parts_BNF[:, n, :f])[:, None]
+      logits_BV = transformer(params, x_B1D, earlier_B1f, method="logits")[:, 0]
+      part_key = jax.random.fold_in(token_key, f)
+      drawn_B = _draw(part_key, logits_BV, settings)
       parts_BNF = parts_BNF.at[:, n, f].set(drawn_B)
     return parts_BNF, cache
 
@@ -321,6 +309,20 @@ def generate(
   parts_BNF = parts_BNF.at[:, :prompt].set(prompt_BMF)
   start = (parts_BNF, cache)
   return lax.fori_loop(given, num_tokens, one_token, start)[0]
+
+
+def _draw(
+  key: jax.Array, logits_BV: jax.Array, settings: ml_collections.ConfigDict
+) -> jax.Array:
+  """Draws sub-tokens (B,); with guidance, logits are those of both halves."""
+  if settings.guidance:
+    conditional_BV, unconditional_BV = jnp.split(logits_BV, 2)
+    (logits_BV,) = sampling.guide(
+      [conditional_BV], [unconditional_BV], settings.guidance
+    )
+  logits_BV /= settings.temperature
+  logits_BV = sampling.truncate(logits_BV, settings.top_k, settings.top_p)
+  return jax.random.categorical(key, logits_BV)
 
 
 def define_transformer(

@@ -181,11 +181,9 @@ class MaskedGenerator(algorithm_lib.Algorithm):
 
     A task that is given nothing has none: `parts_BNF` stands in for it.
     """
-    shape = video_BTHWC.shape[1:4]
-    given_STHW = [
-      tasks_lib.given_pixels(name, shape, self.config.condition_frames)
-      for name in self.tasks.names
-    ]
+    given_STHW = self.tasks.given_pixels(
+      video_BTHWC.shape[1:4], self.config.condition_frames
+    )
     filled_BTHWC = lax.switch(
       task,
       [
@@ -364,13 +362,8 @@ class MaskedGenerator(algorithm_lib.Algorithm):
 
   def _with_given_pixels(self, completed, video, task) -> jax.Array:
     """The completion with the given pixels pasted over it."""
-    given_STHW = np.stack(
-      [
-        tasks_lib.given_pixels(
-          name, video.shape[1:4], self.config.condition_frames
-        )
-        for name in self.tasks.names
-      ]
+    given_STHW = self.tasks.given_pixels(
+      video.shape[1:4], self.config.condition_frames
     )
     given_THW = jnp.asarray(given_STHW)[task]
     return jnp.where(given_THW[..., None], video, completed)
