@@ -128,11 +128,7 @@ def tokenize(
   )
   place = processes.place(process_index, process_count)
   whole = parts.Folder(folder, contents.layout.names, *place)
-  checked = token_shards.FORMAT.claim(
-    whole, shards_lib.to_json(contents), _UNFINISHED
-  )
-  for shard in checked:
-    token_shards.FORMAT.check(folder, shard, contents=True)
+  checked = _claim(whole, contents)
   encode = _encoder(contents, tokens, mesh)
   batch_size = _batch_size(made_by, whole.count, mesh)
   _write_missing(whole, contents, clips, encode, batch_size)
@@ -150,6 +146,22 @@ def _settings(workdir: str, config) -> ml_collections.ConfigDict:
       "condition_frames": frames,
     }
   )
+
+
+def _claim(
+  whole: parts.Folder, contents: token_shards.Contents
+) -> list[shards_lib.Shard]:
+  """Shards that are there already, read again; the folder is of these tokens.
+
+  Raises:
+    ValueError: a folder of something else, or a damaged shard in it.
+  """
+  checked = token_shards.FORMAT.claim(
+    whole, shards_lib.to_json(contents), _UNFINISHED
+  )
+  for shard in checked:
+    token_shards.FORMAT.check(whole.path, shard, contents=True)
+  return checked
 
 
 def _batch_size(
