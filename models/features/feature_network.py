@@ -16,8 +16,8 @@ import numpy as np
 class Source:
   """How a published file names and lays out the tensors of a network."""
 
-  name: Callable[[str], str]  # our name of a tensor to the file's
-  torch_layout: bool = False  # kernels (outputs, inputs, ...)
+  name: Callable[[str], str]  # turns our name of a tensor into the file's
+  torch_layout: bool = False  # kernels are (outputs, inputs, ...)
   wide_norms: bool = False  # batch norms have shape (1, 1, 1, 1, C)
   # Whether the file has scales of batch norms, named like the shifts. All must
   # be 1, because the batch norms of I3D have no scale.
