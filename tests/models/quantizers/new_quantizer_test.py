@@ -98,7 +98,7 @@ def test_its_facts_are_on_its_class(config):
     gan.TokenizerGan.build(config, mesh_lib.local_mesh())
   model = scored_model.Model.__new__(scored_model.Model)  # no weights needed
   model.config = config
-  with pytest.raises(ValueError, match="lfq.*bsq.*ternary"):
+  with pytest.raises(ValueError, match="protocol=pfid .*lfq and bsq.* ternary"):
     model.bits()
 
 
