@@ -23,7 +23,7 @@ class Network:
 
   make: Callable[[nnx.Rngs], nnx.Module]
   graphdef: nnx.GraphDef
-  dtype: jnp.dtype | None = None  # that parameters are cast to in a call
+  dtype: jnp.dtype | None = None  # parameters are cast to it in a call
 
   def init(self, key: jax.Array) -> Params:
     """Draws parameters. Pure: jit it, or `jax.eval_shape` it for sizes."""
@@ -43,8 +43,8 @@ def define(
 ) -> Network:
   """Describes the module that `make` builds, without allocating its arrays.
 
-  With a `dtype`, calls compute in it: gradients come back in the parameters'
-  own, and the module says what stays in float32.
+  With a `dtype`, calls compute in it. Gradients still have the dtype of the
+  parameters, and the module decides which operations stay in float32.
   """
   abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
   return Network(make, nnx.graphdef(abstract), dtype)

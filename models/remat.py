@@ -1,8 +1,8 @@
-"""What a backward pass keeps of a layer, and what it computes again.
+"""Choice of what a layer keeps for its backward pass; the rest is recomputed.
 
-off   nothing is computed again
-dots  products of activations and weights are kept; of a CNN there are none
-all   only the layer's input is kept
+off   keeps all that the gradient needs: nothing is recomputed
+dots  keeps products of activations and weights, which a CNN does not have
+all   keeps only the layer's input
 """
 
 from collections.abc import Callable
@@ -16,17 +16,18 @@ _POLICIES = {
 
 
 def apply(layer: Callable, remat: str, *, in_scan: bool = False) -> Callable:
-  """The layer, a function of arrays, with that way backwards.
+  """Wraps a layer, a function of arrays, to keep what `remat` says.
 
   Raises:
-    ValueError: an unknown choice.
+    ValueError: the choice is unknown.
   """
   if remat == "off":
     return layer
   if remat not in _POLICIES:
     raise ValueError(
-      f"remat={remat!r} must be one of {['off', *_POLICIES]}: of a layer, what"
-      " is computed again on the way backwards"
+      f"remat={remat!r} must be one of {['off', *_POLICIES]}; it says how much"
+      " of each layer the backward pass recomputes"
     )
-  # A scan needs no fence around its body, and is faster without.
+  # XLA cannot merge the recomputation in a scan's body with the first one, so
+  # the barrier against that would only cost time.
   return jax.checkpoint(layer, policy=_POLICIES[remat], prevent_cse=not in_scan)

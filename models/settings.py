@@ -9,14 +9,14 @@ Record = TypeVar("Record")
 
 
 def read(record: type[Record], section: Mapping[str, Any]) -> Record:
-  """A dataclass whose fields have the values that they have in a section."""
+  """Reads a dataclass from a section, whose other fields are ignored."""
   return record(**{name: section[name] for name in _names(record)})
 
 
 def split(
   record: type[Record], section: Mapping[str, Any]
 ) -> tuple[Record, dict[str, Any]]:
-  """(what `read` gives, the fields of the section that are not in it)."""
+  """Splits a section into (its `record`, a dict of the other fields)."""
   names = _names(record)
   rest = {name: x for name, x in section.items() if name not in names}
   return read(record, section), rest

@@ -18,7 +18,7 @@ from models.tokenizer import convolution
 DIMS = {"probabilities": 101}
 FRAMES = 16
 _SIZE = 112  # pixels of the network's input
-CONVS = {  # input channels, width
+CONVS = {  # input channels and width of each convolution
   "conv1a": (3, 64),
   "conv2a": (64, 128),
   "conv3a": (128, 256),
@@ -28,7 +28,7 @@ CONVS = {  # input channels, width
   "conv5a": (512, 512),
   "conv5b": (512, 512),
 }
-_POOLED_AFTER = {  # frames that become one
+_POOLED_AFTER = {  # convolutions before a pool, and the frames it joins
   "conv1a": 1,
   "conv2a": 2,
   "conv3b": 2,
@@ -39,10 +39,10 @@ _LINEAR = {"fc6": (8192, 4096), "fc7": (4096, 4096), "fc8": (4096, 101)}
 
 
 class C3D(nnx.Module):
-  """Clips (B, 16, H, W, 3) in [0, 255], RGB, uint8 or float."""
+  """C3D on clips (B, 16, H, W, 3) in [0, 255], RGB, uint8 or float."""
 
   def __init__(self, *, rngs: nnx.Rngs):
-    # Minus the mean clip of the training set, blue first.
+    # The negative of the training set's mean clip, blue first.
     self.x_offset = nnx.Param(jnp.zeros((FRAMES, _SIZE, _SIZE, 3)))
     for name, (channels, width) in CONVS.items():
       setattr(self, name, nnx.Conv(channels, width, (3, 3, 3), rngs=rngs))
@@ -50,27 +50,27 @@ class C3D(nnx.Module):
       setattr(self, name, nnx.Linear(width_in, width_out, rngs=rngs))
 
   def __call__(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
-    """`probabilities` (B, 101) of the classes of UCF-101.
+    """Computes `probabilities` (B, 101) of the classes of UCF-101.
 
     Raises:
-      ValueError: not 16 frames.
+      ValueError: the clips do not have 16 frames.
     """
     if video_BTHWC.shape[1] != FRAMES:
       raise ValueError(
-        f"a clip of {video_BTHWC.shape[1]} frames: C3D takes {FRAMES}, no more"
-        " and no fewer"
+        f"a clip has {video_BTHWC.shape[1]} frames, and C3D takes exactly"
+        f" {FRAMES}: evaluate clips of {FRAMES} frames"
       )
     with jax.default_matmul_precision("highest"):
       x = resize.corner_aligned_bilinear(video_BTHWC[..., ::-1], _SIZE, _SIZE)
       x = x + self.x_offset[...]
       for name in CONVS:
         x = jax.nn.relu(self._conv(name, x))
-        if name == "conv5b":  # 7 x 7 pixels: an odd row and column of zeros
+        if name == "conv5b":  # one row and column of zeros: 7 x 7 to 8 x 8
           x = convolution.pad_with_zeros(x, ((0, 0), (0, 1), (0, 1)))
         if name in _POOLED_AFTER:
           window = (_POOLED_AFTER[name], 2, 2)
           x = nnx.max_pool(x, window, window)
-      # The weights were made for clips with the channels first.
+      # The dense weights expect features flattened with the channels first.
       x = jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
       x = jax.nn.relu(self.fc6(x))
       x = jax.nn.relu(self.fc7(x))
@@ -94,8 +94,8 @@ NETWORK = feature_network.FeatureNetwork(
   where_to_get="c3d_ucf101.flax (gs://magvit/metrics/inception_score, of"
   " https://github.com/google-research/magvit)",
   sources={
-    # No such file has been seen: the names are inferred, and a file that has
-    # others is refused.
+    # The names are inferred, because no such file has been seen; a file with
+    # other names is refused.
     "torch": feature_network.Source(
       lambda ours: re.sub(r"kernel$", "weight", ours), torch_layout=True
     ),

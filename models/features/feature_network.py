@@ -16,15 +16,16 @@ import numpy as np
 class Source:
   """How a published file names and lays out the tensors of a network."""
 
-  name: Callable[[str], str]  # from our name of a tensor to the file's
-  torch_layout: bool = False  # outputs and inputs first; else as ours
-  wide_norms: bool = False  # batch norms of shape (1, 1, 1, 1, C)
-  # Scales of batch norms, by the names of their shifts: all 1, for I3D's have
-  # none.
+  name: Callable[[str], str]  # turns our name of a tensor into the file's
+  torch_layout: bool = False  # kernels are (outputs, inputs, ...)
+  wide_norms: bool = False  # batch norms have shape (1, 1, 1, 1, C)
+  # Whether the file has scales of batch norms, named like the shifts. All must
+  # be 1, because the batch norms of I3D have no scale.
   unit_scales: bool = False
 
   def shape(self, ours: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if self.torch_layout and ours == "x_offset":  # a clip: channels first
+    """Shape in the file of the tensor that has the name `ours` and `shape`."""
+    if self.torch_layout and ours == "x_offset":  # a mean clip: channels first
       return (shape[-1], *shape[:-1])
     if self.torch_layout and len(shape) > 1:
       return (*shape[:-3:-1], *shape[:-2])
@@ -35,6 +36,7 @@ class Source:
   def to_ours(
     self, ours: str, tensor: np.ndarray, shape: tuple[int, ...]
   ) -> np.ndarray:
+    """Lays out the file's tensor as ours: `shape`, float32."""
     if self.torch_layout and ours == "x_offset":
       tensor = np.moveaxis(tensor, 0, -1)
     elif self.torch_layout and tensor.ndim > 1:
@@ -50,13 +52,13 @@ class FeatureNetwork:
     features by name.
   dims: width of each feature that metrics read.
   ndim: dimensions of a batch: 4 of images (B, H, W, 3), 5 of clips.
-  clips_at_once: clips that are read and kept at a time where nothing else
-    decides.
+  clips_at_once: number of clips that are read and kept at a time where nothing
+    else decides it.
   pixels: what the network does to its input before the first layer.
-  where_to_get: the published files, for the error that weights are missing.
+  where_to_get: names the published files in the error for missing weights.
   sources: how each kind of published file names the tensors.
-  statistics: the feature of published statistics of real clips, by the suffix
-    of "mu" and "sigma" in their file; none where nobody publishes them.
+  statistics: feature that published statistics of real clips describe, by the
+    suffix of "mu" and "sigma" in their file; empty where nobody publishes any.
   """
 
   make: Callable[..., nnx.Module]
@@ -72,7 +74,7 @@ class FeatureNetwork:
 def rename(
   ours: str, unit: Callable[[str], str], leaves: Mapping[str, str]
 ) -> str:
-  """Our name of a tensor, its layer renamed by `unit`, its leaf by `leaves`."""
+  """Renames a tensor of ours: the layer by `unit`, the leaf by `leaves`."""
   layer, leaf = ours.rsplit(".", 1)
   return unit(layer) + leaves[leaf]
 

@@ -19,13 +19,13 @@ from models.features import resize
 from models.tokenizer import convolution
 
 DIMS = {"logits": 400}
-MIN_FRAMES = 9  # of which two steps in time are left for the last pool
+MIN_FRAMES = 9  # fewest that leave two steps in time for the last pool
 _SIZE = 224  # pixels of the network's input
 _BATCH_NORM_EPSILON = 1e-3
 
-# Layers and pools in their order. A block is the widths of its branches: 1x1x1;
-# 1x1x1 and 3x3x3; the same again; and 1x1x1 after a max pool. Its output joins
-# the last of each.
+# Layers and pools in their order. A block is given by the widths of the
+# convolutions in its four branches: 1x1x1; 1x1x1 then 3x3x3; the same again;
+# and 1x1x1 after a max pool. Its output joins those of the branches.
 STEM = {  # input channels, width, kernel, stride
   "Conv3d_1a_7x7": (3, 64, (7, 7, 7), (2, 2, 2)),
   "Conv3d_2b_1x1": (64, 64, (1, 1, 1), (1, 1, 1)),
@@ -51,7 +51,7 @@ _POOLED_AFTER = {  # window, stride
 
 
 class I3D(nnx.Module):
-  """Clips (B, T, H, W, 3) in [0, 255], uint8 or float, of any frame size."""
+  """I3D on clips (B, T, H, W, 3) in [0, 255], uint8 or float, of any size."""
 
   def __init__(self, *, rngs: nnx.Rngs):
     for name, layer in STEM.items():
@@ -61,10 +61,10 @@ class I3D(nnx.Module):
     self.logits = nnx.Conv(1024, 400, (1, 1, 1), rngs=rngs)
 
   def __call__(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
-    """`logits` (B, 400): the mean over time of those of each step.
+    """Computes `logits` (B, 400), the mean over time of each step's logits.
 
     Raises:
-      ValueError: fewer than 9 frames.
+      ValueError: the clips have fewer than 9 frames.
     """
     frames = video_BTHWC.shape[1]
     if frames < MIN_FRAMES:
@@ -78,8 +78,8 @@ class I3D(nnx.Module):
         x = getattr(self, name)(x)
         if name in _POOLED_AFTER:
           x = max_pool(x, *_POOLED_AFTER[name])
-      # The mean of two steps in time, of 7 x 7 pixels, and of the logits of
-      # each step; the logits are linear.
+      # Average pool over two steps in time and 7 x 7 pixels, then logits of
+      # each step, averaged; they are linear, so the bias may come last.
       pairs_BtC = (x[:, :-1] + x[:, 1:]).mean((2, 3)) / 2.0
       logits_BtV = pairs_BtC @ self.logits.kernel[0, 0, 0]
       return {"logits": logits_BtV.mean(1) + self.logits.bias[...]}
@@ -109,7 +109,7 @@ class _Block(nnx.Module):
 class _Unit(nnx.Module):
   """Convolution, frozen batch norm without a scale, ReLU.
 
-  Of no use until weights are loaded.
+  It computes nothing useful until weights are loaded.
   """
 
   def __init__(self, channels, width, kernel=(1, 1, 1), strides=(1, 1, 1)):
@@ -132,9 +132,10 @@ class _Unit(nnx.Module):
 def same_padding(
   sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]
 ) -> list[tuple[int, int]]:
-  """TensorFlow's SAME: (before, after) of time, height, width.
+  """TensorFlow's SAME padding, (before, after) in time, height and width.
 
-  The output has ceil(size / stride) points; the odd point of padding is after.
+  The output has ceil(size / stride) points. If the number of padded points is
+  odd, the extra one comes after.
   """
   padding = []
   for size, points, stride in zip(sizes, window[:3], strides, strict=True):
@@ -146,7 +147,7 @@ def same_padding(
 def max_pool(
   x_BTHWC: jax.Array, window: Sequence[int], strides: Sequence[int]
 ) -> jax.Array:
-  """Max pool with SAME padding, one axis after another.
+  """Max pool with SAME padding, along each axis in turn.
 
   The maximum of a box is that of its maxima along each axis: 9 comparisons
   instead of 27, and XLA's pools in three dimensions are slow on CPUs.
@@ -205,7 +206,7 @@ def _i3dpt_name(ours: str) -> str:
 
 def _tensorflow_hub_name(ours: str) -> str:
   name = _tensorflow_name(ours)
-  # A slip of the original, in this one block.
+  # The original misnames this one layer.
   name = name.replace(
     "Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3"
   )
@@ -251,8 +252,8 @@ NETWORK = feature_network.FeatureNetwork(
     "torch": feature_network.Source(
       _torch_name, torch_layout=True, unit_scales=True
     ),
-    # No such file has been seen: the names are inferred, and a file that has
-    # others is refused.
+    # The names are inferred, because no such file has been seen; a file with
+    # other names is refused.
     "i3dpt": feature_network.Source(
       _i3dpt_name, torch_layout=True, unit_scales=True
     ),

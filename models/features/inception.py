@@ -20,7 +20,7 @@ from models.features import resize
 
 _SIZE = 299  # pixels of the graph's input
 _BATCH_NORM_EPSILON = 1e-3
-_SPATIAL_CHANNELS = 7  # of mixed_6/conv, those that sFID takes
+_SPATIAL_CHANNELS = 7  # number of channels of mixed_6/conv that sFID takes
 DIMS = {
   "pool3": 2048,
   "spatial": 17 * 17 * _SPATIAL_CHANNELS,
@@ -38,9 +38,9 @@ STEM = (
 )
 _POOLED_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
 
-# A block is branches by name, each a chain of layers: (width, kernel height,
-# kernel width). A list of two of them at its end are side by side. Outputs are
-# joined in this order.
+# A block maps names of branches to chains of layers (width, kernel height,
+# kernel width). A chain may end in a list of two layers, which both read the
+# layer before. The outputs of the branches are joined in this order.
 Branches = dict[str, Sequence[Any]]
 
 
@@ -79,7 +79,7 @@ def _mixed_7() -> Branches:
 
 
 # Blocks as (input channels, pool, branches). Those with the pool "halve" end
-# every branch with stride 2; their pool is a max and has no layer of its own.
+# every branch with stride 2, and join a max pool of their input as it is.
 BLOCKS: dict[str, tuple[int, str, Branches]] = {
   "Mixed_5b": (192, "average", _mixed_5(32)),
   "Mixed_5c": (256, "average", _mixed_5(64)),
@@ -110,7 +110,7 @@ BLOCKS: dict[str, tuple[int, str, Branches]] = {
 
 
 class InceptionV3(nnx.Module):
-  """Images (B, H, W, 3) in [0, 255], uint8 or float, of any size."""
+  """Inception-v3 on images (B, H, W, 3) in [0, 255], uint8 or float."""
 
   def __init__(self, *, rngs: nnx.Rngs):
     for name, *layer in STEM:
@@ -122,10 +122,10 @@ class InceptionV3(nnx.Module):
   def __call__(self, images_BHWC: jax.Array) -> dict[str, jax.Array]:
     """Features in float32, by name.
 
-    `pool3` (B, 2048) is what FID compares; `spatial` (B, 2023) what sFID does:
-    channels 0 to 6 of mixed_6/conv, flattened in the order height, width,
-    channel. `logits` (B, 1008) are without the bias, as the Inception Score
-    takes them; `logits_with_bias` are the graph's own.
+    FID compares `pool3` (B, 2048), sFID `spatial` (B, 2023): channels 0 to 6 of
+    mixed_6/conv, flattened in the order height, width, channel. `logits`
+    (B, 1008) are without the bias, as the Inception Score takes them;
+    `logits_with_bias` are the output of the graph.
     """
     with jax.default_matmul_precision("highest"):
       x = (resize.tf1_bilinear(images_BHWC, _SIZE, _SIZE) - 128.0) / 128.0
@@ -180,7 +180,7 @@ class _Block(nnx.Module):
 
 
 def named_layers(branch: str, chain: Sequence[Any]):
-  """Names and layers, one or two, of each member of a chain."""
+  """Yields (names, layers) of each member of a chain: one layer, or two."""
   for i, layers in enumerate(chain, start=1):
     name = branch if len(chain) == 1 else f"{branch}_{i}"
     if isinstance(layers, list):
@@ -192,7 +192,7 @@ def named_layers(branch: str, chain: Sequence[Any]):
 class _Unit(nnx.Module):
   """Convolution, frozen batch norm, ReLU.
 
-  Of no use until weights are loaded.
+  It computes nothing useful until weights are loaded.
   """
 
   def __init__(self, channels, width, kernel, stride, padding):
@@ -220,7 +220,7 @@ def _max_pool(x_BHWC: jax.Array, stride: int, padding: str) -> jax.Array:
 
 
 def _average_pool(x_BHWC: jax.Array) -> jax.Array:
-  """Of 3 x 3 pixels, or of those of them that exist."""
+  """Mean of 3 x 3 pixels; at the border, of those that exist."""
   return nnx.avg_pool(x_BHWC, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
@@ -253,10 +253,10 @@ def _tensorflow_name(ours: str) -> str:
 
 @functools.cache
 def _tensorflow_scopes() -> dict[str, str]:
-  """Of each layer of Inception, its scope in the graph of 2015.
+  """Scope of each layer of Inception in the graph of 2015.
 
-  Layers, blocks and branches are counted ("conv", "conv_1"); a branch of a
-  single convolution, not after a pool, has no scope of its own.
+  Layers, blocks and branches are numbered ("conv", "conv_1"). A branch that is
+  a single convolution without a pool has no scope of its own.
   """
   numbered = lambda name, i: f"{name}_{i}" if i else name
   scopes = {name: numbered("conv", i) for i, (name, *_) in enumerate(STEM)}

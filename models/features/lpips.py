@@ -1,4 +1,4 @@
-"""LPIPS v0.1 with VGG-16: a distance of images that was fitted to people's.
+"""LPIPS v0.1 with VGG-16: a distance of images, fitted to people's answers.
 
 Zhang et al. 2018 (arXiv 1801.03924, eq. 1), with the constants of the authors'
 `lpips` package, release 0.1.4.
@@ -8,11 +8,11 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-# Convolutions and their width, before each pool of VGG-16; the last activation
-# of every stage is compared.
+# Stages of VGG-16 as (number of convolutions, width), with a pool between two
+# stages. LPIPS compares the last activation of each.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 _MIN_SIZE = 2 ** (len(STAGES) - 1)  # pixels that the pools reduce to one
-# Of ImageNet's mean and deviation, rounded, for pixels in [-1, 1].
+# ImageNet's mean and standard deviation, rounded, for pixels in [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPSILON = 1e-10

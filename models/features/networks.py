@@ -20,6 +20,6 @@ NETWORKS: dict[str, feature_network.FeatureNetwork] = {
 
 @functools.cache
 def define(name: str) -> tuple[network.Network, Any]:
-  """A network and the shapes of its parameters; uses no device."""
+  """(network, shapes of its parameters), described without any device."""
   net = network.define(lambda rngs: NETWORKS[name].make(rngs=rngs))
   return net, jax.eval_shape(lambda: net.init(jax.random.key(0)))

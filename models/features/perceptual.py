@@ -1,7 +1,7 @@
 """Perceptual distances of frames: a network by name, and its weights.
 
-`resnet50` is the papers' network, `lpips_vgg` the one that most tokenizers
-since have used. Neither is shipped: the user supplies the weights.
+`resnet50` is the papers' network; `lpips_vgg` is the one that most later
+tokenizers use. Neither is shipped: the user supplies the weights.
 """
 
 from collections.abc import Callable
@@ -41,11 +41,11 @@ def load(name: str, path: str) -> tuple[Distance, Any]:
   """(distance, params) of a network, its weights read from a file.
 
   `distance(params, target_BHWC, output_BHWC)` takes frames (B, H, W, 3) in
-  [0, 1] and gives one number for each, (B,). `path` is a file that
+  [0, 1] and gives one number per frame, (B,). `path` is a file that
   `models.weights.convert` wrote.
 
   Raises:
-    ValueError: an unknown name, no file, or another network's weights.
+    ValueError: the name is unknown, or `path` is no file of this network.
   """
   if name not in _NETWORKS:
     raise ValueError(
@@ -54,22 +54,21 @@ def load(name: str, path: str) -> tuple[Distance, Any]:
     )
   if not path or not os.path.isfile(path):
     raise ValueError(
-      f"loss.perceptual_weights={path!r} is no file, and"
-      f" loss.perceptual_network={name!r} needs its weights:"
-      f" {_WHERE_TO_GET[name]}; or switch the term off with"
-      " loss.perceptual_network=off"
+      f"loss.perceptual_weights={path!r} must be a file with the weights of"
+      f" loss.perceptual_network={name!r}: {_WHERE_TO_GET[name]}; or switch the"
+      " term off with loss.perceptual_network=off"
     )
   distance, abstract = describe(name)
   return distance, safetensors_file.load(path, name, abstract)
 
 
 def describe(name: str) -> tuple[Distance, Any]:
-  """What `load` returns, with shapes instead of weights."""
+  """(distance, params) as `load`, with shapes in place of the weights."""
   net, abstract = define(name)
   return functools.partial(net, method="distance"), abstract
 
 
 def define(name: str) -> tuple[network.Network, Any]:
-  """A network and the shapes of its parameters; uses no device."""
+  """(network, shapes of its parameters), described without any device."""
   net = network.define(lambda rngs: _NETWORKS[name](rngs=rngs))
   return net, jax.eval_shape(lambda: net.init(jax.random.key(0)))

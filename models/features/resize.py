@@ -1,8 +1,8 @@
 """Bilinear resizing as the published feature networks were run with.
 
 Neither is what `jax.image.resize` does, which samples at half-pixel centres and
-averages when it shrinks. As products with two small matrices, because gathers
-are slow on TPUs; their rounding is float32's.
+averages when it shrinks. Both are products with two small matrices, because
+gathers are slow on TPUs; they round as float32 does.
 """
 
 import jax
@@ -14,8 +14,8 @@ def tf1_bilinear(images: jax.Array, height: int, width: int) -> jax.Array:
   """TensorFlow 1's `resize_bilinear`, align_corners=False.
 
   Output pixel i samples at i * in / out, without half a pixel's offset and
-  without averaging when it shrinks. (..., H, W, C) of any dtype to float32 of
-  the same range.
+  without averaging when it shrinks. Takes (..., H, W, C) of any dtype and gives
+  float32 of the same range.
   """
   return _resize(images, height, width, lambda old, new: old / new)
 
@@ -25,8 +25,8 @@ def corner_aligned_bilinear(
 ) -> jax.Array:
   """Chainer's `resize_images`: the corner pixels stay where they are.
 
-  Output pixel i samples at i * (in - 1) / (out - 1). (..., H, W, C) of any
-  dtype to float32 of the same range.
+  Output pixel i samples at i * (in - 1) / (out - 1). Takes (..., H, W, C) of
+  any dtype and gives float32 of the same range.
   """
   return _resize(images, height, width, lambda old, new: (old - 1) / (new - 1))
 
@@ -41,10 +41,10 @@ def _resize(images, height, width, step):
 
 
 def _weights(old: int, new: int, step) -> np.ndarray:
-  """(new, old): of each output pixel, the shares of its two neighbours."""
+  """Matrix (new, old): each output pixel's shares of two input pixels."""
   if old == new:
     return np.eye(new, dtype=np.float32)
-  # In float32, as the originals compute it.
+  # Positions are float32, as the originals compute them.
   position = np.arange(new, dtype=np.float32) * np.float32(step(old, new))
   low = np.minimum(position.astype(np.int32), old - 1)
   high = np.minimum(low + 1, old - 1)

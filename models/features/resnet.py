@@ -11,12 +11,13 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, inner width
+# Stages as (number of blocks, inner width).
+_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 _BATCH_NORM_EPSILON = 1e-5
 
 
 class ResNet50(nnx.Module):
-  """Frames (B, H, W, 3) in [0, 1] of any size to logits (B, 1000)."""
+  """Maps frames (B, H, W, 3) in [0, 1] of any size to logits (B, 1000)."""
 
   def __init__(self, *, rngs: nnx.Rngs):
     self.conv_in = _Conv(3, 64, 7, 2, rngs=rngs)
@@ -53,7 +54,7 @@ class ResNet50(nnx.Module):
   def distance(
     self, target_BHWC: jax.Array, output_BHWC: jax.Array
   ) -> jax.Array:
-    """Mean squared error of the logits of each frame, (B,)."""
+    """Mean squared difference of the logits of two frames, per pair, (B,)."""
     return jnp.square(self(target_BHWC) - self(output_BHWC)).mean(-1)
 
 

@@ -1,7 +1,7 @@
 """LFQ and BSQ: every channel of a code is a sign.
 
-Ids are id = sum_k 2^k [z_k >= 0]. Entropies are of softmax(-squared distance /
-temperature) over the codes.
+Ids are id = sum_k 2^k [z_k >= 0]. Entropies are those of the distribution
+softmax(-squared distance / temperature) over the codes.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class LookupFreeQuantizer(common.Quantizer):
   """LFQ (arXiv 2310.05737, section 3.1): codes are {-1, +1}^bits.
 
   There is no codebook to look up. Up to 18 bits the entropies are exact over
-  all 2^bits codes; above, `entropy.of_bits` says what they are.
+  all 2^bits codes; above, `entropy.bit_entropies` says how they are estimated.
   """
 
   id_convention = "channel 0 is the least significant bit"
@@ -34,15 +34,16 @@ class LookupFreeQuantizer(common.Quantizer):
     epsilon: float = 1e-5,
     entropy_groups: int = 0,
   ):
-    """`temperature` and `epsilon` (inside the log of the mean) as in praxis.
+    """Takes `temperature` and `epsilon` (in the log of the mean) as in praxis.
 
     At 18 bits a uniform code has probability 3.8e-6 < epsilon, so
     `batch_entropy` cannot exceed 11.19 nats there, against 12.48 for
-    `codebook_entropy`. `entropy_groups`: 0 takes one group up to 18 bits, and
-    ceil(bits / 8) above, as praxis.
+    `codebook_entropy`. `entropy_groups=0` takes one group up to 18 bits, and
+    ceil(bits / 8) groups above, as praxis.
 
     Raises:
-      ValueError: bits outside 1..31, or groups of more than 18 or of no bits.
+      ValueError: `bits` is outside 1..31, a group has no bits or more than 18,
+        or the temperature is not positive.
     """
     common.require(
       1 <= bits <= common.MAX_BITS,
@@ -80,10 +81,11 @@ class LookupFreeQuantizer(common.Quantizer):
   def __call__(self, z_BTHWK: jax.Array) -> common.Quantized:
     z = z_BTHWK.astype(jnp.float32)
     codes = self.scale * jnp.where(z >= 0, 1.0, -1.0)
-    # logit(code) = 2 <z, code> / temperature; between the values of one bit:
+    # logit(code) = 2 <z, code> / temperature; a bit's logit is the difference
+    # between its two values.
     logits = (4.0 * self.scale / self.temperature) * z
     logits_NK = logits.reshape(-1, self.latent_channels)
-    entropies = entropy_lib.of_bits(
+    entropies = entropy_lib.bit_entropies(
       logits_NK, self.entropy_groups, self.epsilon
     )
     return common.Quantized(
@@ -97,7 +99,7 @@ class LookupFreeQuantizer(common.Quantizer):
     )
 
   def codes(self, ids_Bthw: jax.Array) -> jax.Array:
-    """int32 (B, t, h, w) to float32 ±scale (B, t, h, w, K)."""
+    """Ids int32 (B, t, h, w) to codes float32 ±scale (B, t, h, w, K)."""
     return self.scale * bits_lib.ids_to_codes(ids_Bthw, self.latent_channels)
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:
@@ -108,16 +110,16 @@ class LookupFreeQuantizer(common.Quantizer):
 class BinarySphericalQuantizer(LookupFreeQuantizer):
   """BSQ (arXiv 2406.07548): LFQ on the unit sphere, codes {±1/sqrt(bits)}^bits.
 
-  Latents u = z / |z| are normalised here, and the gradient passes through that.
+  Latents z are normalised here to u = z / |z|, and the gradient with them.
   The paper's p(code | u) = softmax(tau <u, code>) has tau = 2 / temperature: a
   bit is set with probability sigmoid(4 u_k / (sqrt(bits) temperature)). The
   authors' code calls 1 / temperature its inverse temperature, and divides the
-  entropies' weight by it. `commitment` is that of u, hence below 2 / bits;
-  the paper does without.
+  entropies' weight by it. `commitment` is measured on u, hence below 2 / bits;
+  the paper does without it.
   """
 
   def __init__(self, bits: int, *args, **kwargs):
-    """Arguments and errors of `LookupFreeQuantizer`."""
+    """Takes the arguments of `LookupFreeQuantizer`, and raises its errors."""
     super().__init__(bits, *args, **kwargs)
     self.scale = bits**-0.5
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 
 def codes_to_ids(codes: jax.Array) -> jax.Array:
-  """(..., K) of signs to int32 (...), channel 0 least significant."""
+  """Signs (..., K) to ids int32 (...), channel 0 least significant."""
   weights = 2 ** jnp.arange(codes.shape[-1], dtype=jnp.int32)
   return jnp.sum((codes > 0).astype(jnp.int32) * weights, axis=-1)
 
 
 def ids_to_codes(ids: jax.Array, bits: int) -> jax.Array:
-  """int32 (...) to float32 ±1 (..., bits), channel 0 least significant."""
+  """Ids int32 (...) to signs float32 ±1 (..., bits); inverts `codes_to_ids`."""
   bit = (ids[..., None] >> jnp.arange(bits, dtype=jnp.int32)) & 1
   return 2.0 * bit.astype(jnp.float32) - 1.0
 
@@ -21,8 +21,8 @@ def ids_to_codes(ids: jax.Array, bits: int) -> jax.Array:
 def factorize(ids: jax.Array, factor_bits: Sequence[int]) -> jax.Array:
   """Splits ids (...) into sub-tokens (..., F), sub-token 0 the lowest bits.
 
-  With factor_bits [9, 9] an 18-bit id becomes two of 512 (section 3.3), the
-  ids of two codebooks: what praxis calls token groups.
+  With factor_bits [9, 9] an 18-bit id becomes two ids of codebooks of 512
+  (section 3.3), which praxis calls token groups.
   """
   parts, shift = [], 0
   for bits in factor_bits:

@@ -1,4 +1,4 @@
-"""The quantizers by name, and the one of a config."""
+"""Quantizers by name, and the one that a config chooses."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ QUANTIZERS: dict[str, type[common.Quantizer]] = {
 
 
 def kind(name: str) -> type[common.Quantizer]:
-  """The class of a quantizer, which has the facts about all of them.
+  """Class of the quantizer with this name; class attributes are facts on it.
 
   Raises:
-    ValueError: an unknown name.
+    ValueError: the name is unknown.
   """
   common.require(
     name in QUANTIZERS, "name", name, f"one of {', '.join(QUANTIZERS)}"
@@ -35,9 +35,9 @@ def names(fact: str) -> list[str]:
 
 
 def build(name: str, *, rngs: nnx.Rngs, **settings: Any) -> common.Quantizer:
-  """The quantizer of config section `quantizer`; each reads its own fields.
+  """Builds the quantizer of config section `quantizer`, from its own fields.
 
   Raises:
-    ValueError: an unknown name, or a value that this quantizer cannot take.
+    ValueError: the name is unknown, or the quantizer cannot take a value.
   """
   return kind(name).from_config(settings, rngs=rngs)

@@ -15,29 +15,29 @@ MAX_BITS = 31  # ids are int32
 
 @struct.dataclass
 class Quantized:
-  """What a quantizer returns; entropies in nats, scalars in float32."""
+  """Result of a quantizer; entropies are in nats, scalars in float32."""
 
-  z: jax.Array  # (B, t, h, w, K) codes, gradient straight through
-  ids: jax.Array  # (B, t, h, w) int32
+  z: jax.Array  # codes (B, t, h, w, K), gradient straight through
+  ids: jax.Array  # int32 (B, t, h, w)
   commitment: jax.Array  # mean squared distance of the input to its code
-  codebook: jax.Array  # the same, moving the code; 0 without a codebook
+  codebook: jax.Array  # same distance, but moves the code; 0 without codebook
   sample_entropy: jax.Array  # mean over tokens of H(p(code | z))
-  batch_entropy: jax.Array  # H(mean over tokens of p(code | z)), as trained on
-  codebook_entropy: jax.Array  # the same without epsilon, for reading
+  batch_entropy: jax.Array  # H(mean over tokens of p(code | z)), for training
+  codebook_entropy: jax.Array  # batch_entropy without epsilon, for reports
 
 
 class Quantizer(nnx.Module):
-  """Latents (B, t, h, w, K) to codes of that shape and to ids (B, t, h, w).
+  """Turns latents (B, t, h, w, K) into codes, as large, and ids (B, t, h, w).
 
   Latents are of any float dtype; everything is computed in float32. Ids are
   int32 and count channel 0 fastest. A new quantizer is a subclass in a file of
   its own and a line in build.py.
 
   Attributes:
-    id_convention: what the bits or digits of an id mean, for people; it stands
-      in exports and beside stored tokens.
-    signs: codes are signs, and id's bit k says that of channel k.
-    has_codebook: the parameter `codebook` (vocabulary, K) holds the codes.
+    id_convention: words for what the bits or digits of an id mean; they are
+      written into exports and beside stored tokens.
+    signs: whether codes are signs; bit k of an id is then that of channel k.
+    has_codebook: whether the codes are a parameter `codebook` (vocabulary, K).
     latent_channels: K.
     vocabulary: number of codes, a Python int.
   """
@@ -53,10 +53,10 @@ class Quantizer(nnx.Module):
   def from_config(
     cls, settings: Mapping[str, Any], *, rngs: nnx.Rngs
   ) -> "Quantizer":
-    """The quantizer of a config's section, of which it reads its own fields.
+    """Builds the quantizer from a config's section; others' fields are ignored.
 
     Raises:
-      ValueError: a value that this quantizer cannot take.
+      ValueError: the quantizer cannot take a value.
     """
     raise NotImplementedError
 
@@ -64,7 +64,7 @@ class Quantizer(nnx.Module):
     raise NotImplementedError
 
   def codes(self, ids_Bthw: jax.Array) -> jax.Array:
-    """int32 (B, t, h, w) to float32 codes (B, t, h, w, K)."""
+    """Ids int32 (B, t, h, w) to codes float32 (B, t, h, w, K)."""
     raise NotImplementedError
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ class Quantizer(nnx.Module):
 
 
 def straight_through(codes: jax.Array, z: jax.Array) -> jax.Array:
-  """Exactly the codes, with the gradient of z."""
+  """Returns exactly the codes, but passes the gradient to z."""
   return lax.stop_gradient(codes) + (z - lax.stop_gradient(z))
 
 
@@ -84,6 +84,7 @@ def unit_vectors(x: jax.Array) -> jax.Array:
 
 
 def require(good: bool, field: str, value, expected: str) -> None:
+  """Raises ValueError, naming the field of section `quantizer`, unless good."""
   if not good:
     raise ValueError(f"quantizer.{field}={value!r} must be {expected}")
 

@@ -1,7 +1,7 @@
 """Entropies of the code distribution, on which quantizers are trained.
 
-All are means over every token of the global batch: under data parallelism XLA
-turns them into small all-reduces. Nats, float32.
+All are means over every token of the global batch, in nats, float32. Under data
+parallelism XLA turns the means into small all-reduces.
 """
 
 from typing import NamedTuple
@@ -11,27 +11,30 @@ from jax import lax
 import jax.numpy as jnp
 from jax.scipy import special
 
-MAX_EXACT_BITS = 18  # of one joint distribution: 2^18 float32 are 1 MB
+MAX_EXACT_BITS = 18  # most in one joint distribution: 2^18 float32 are 1 MB
 
 
 class Entropies(NamedTuple):
-  """Scalars; see `models.quantizers.binary.Quantized` for their meaning."""
+  """Scalars; see `models.quantizers.common.Quantized` for their meaning."""
 
   sample: jax.Array
   batch: jax.Array
   codebook: jax.Array
 
 
-def of_bits(logits_NK: jax.Array, groups: int, epsilon: float) -> Entropies:
-  """Entropies of codes of K independent bits, with these logits per token.
+def bit_entropies(
+  logits_NK: jax.Array, groups: int, epsilon: float
+) -> Entropies:
+  """Entropies of codes of K independent bits, given their logits per token.
 
   p(code | token) is a product over bits, so its entropy is an exact sum. With
   one group the mean distribution is exact too, and so are `batch` and
-  `codebook`. With more, as praxis above 18 bits, `batch` is the mean (not the
-  sum) over groups of the entropy of the joint distribution of a group's bits,
-  averaged over two ways to form groups: neighbouring bits, and every G-th bit.
-  `codebook` is then the smaller of the two sums of group entropies, without
-  epsilon: the joint entropy is no larger.
+  `codebook`. With G > 1 groups, as praxis above 18 bits, `batch` is the mean
+  (not the sum) over groups of the entropy of the joint distribution of a
+  group's bits, averaged over two ways to form groups: neighbouring bits, and
+  every G-th bit. `codebook` is then the smaller of the two sums of group
+  entropies, an upper bound on the joint entropy. `epsilon` is added in the
+  logarithm of `batch` only.
   """
   distributions = [
     [mean_code_probabilities(logits_NK[:, bits]) for bits in grouping]
@@ -47,8 +50,8 @@ def of_bits(logits_NK: jax.Array, groups: int, epsilon: float) -> Entropies:
   )
 
 
-def of_softmax(logits_NV: jax.Array, epsilon: float) -> Entropies:
-  """Entropies of codes with these logits; `epsilon` as in `of_bits`."""
+def softmax_entropies(logits_NV: jax.Array, epsilon: float) -> Entropies:
+  """Entropies of codes with these logits; `epsilon` as in `bit_entropies`."""
   log_p_NV = jax.nn.log_softmax(logits_NV)
   p_NV = jnp.exp(log_p_NV)
   mean_V = p_NV.mean(0)
@@ -59,10 +62,11 @@ def of_softmax(logits_NV: jax.Array, epsilon: float) -> Entropies:
   )
 
 
-def of_ids(ids: jax.Array) -> jax.Array:
+def histogram_entropy(ids: jax.Array) -> jax.Array:
   """Entropy of the histogram of ids of any shape; it has no gradient.
 
-  Sorts, then measures the run of each id: nothing has the vocabulary's size.
+  Sorts the ids and measures the run of each, so that no array is as large as
+  the vocabulary.
   """
   sorted_N = jnp.sort(ids.ravel())
   position_N = jnp.arange(sorted_N.size)
@@ -76,10 +80,10 @@ def of_ids(ids: jax.Array) -> jax.Array:
 
 
 def bit_groupings(bits: int, groups: int) -> list[list[slice]]:
-  """Ways to part the bits: neighbours together, or strided.
+  """Ways to split the bits into groups: neighbouring bits, or strided ones.
 
-  Sizes differ by at most one, and not at all where praxis allows the division.
-  One group has one way.
+  Sizes of groups differ by at most one, and are equal for every number of
+  groups that praxis accepts. A single group can be formed in one way only.
   """
   contiguous = [
     slice(g * bits // groups, (g + 1) * bits // groups) for g in range(groups)
@@ -90,7 +94,7 @@ def bit_groupings(bits: int, groups: int) -> list[list[slice]]:
 
 def bernoulli_entropy(logits: jax.Array) -> jax.Array:
   """Entropy in nats of a bit with these logits, elementwise and stable."""
-  magnitude = jnp.abs(logits)  # H is even; avoids inf - inf at large logits
+  magnitude = jnp.abs(logits)  # entropy is even; avoids inf - inf
   return jax.nn.softplus(-magnitude) + magnitude * jax.nn.sigmoid(-magnitude)
 
 
@@ -111,8 +115,9 @@ def mean_code_probabilities(logits_NK: jax.Array) -> jax.Array:
 def code_probabilities(logits_NK: jax.Array) -> jax.Array:
   """p(code | token) of independent bits: (N, K) logits to (N, 2^K).
 
-  Products of the two halves of the bits, halved again down to single bits:
-  the gradient then keeps fewer and smaller intermediates than bit by bit.
+  The distributions of the two halves of the bits are multiplied, each half
+  split again down to single bits: the gradient then keeps fewer and smaller
+  intermediates than it would bit by bit.
   """
   tokens, bits = logits_NK.shape
   if bits == 0:
@@ -130,6 +135,6 @@ def _entropy(p: jax.Array, epsilon: float) -> jax.Array:
 
 
 def _entropy_to_read(p: jax.Array) -> jax.Array:
-  """Without epsilon; no gradient, which would be infinite at p = 0."""
+  """Entropy without epsilon, and without gradient: infinite at p = 0."""
   p = lax.stop_gradient(p)
   return -jnp.sum(special.xlogy(p, p))

@@ -19,10 +19,10 @@ class FiniteScalarQuantizer(common.Quantizer):
 
   Channel k takes `levels[k]` values: (-h, ..., h) / h with h = levels[k] // 2,
   without the last of them if the number is even: an even number of levels is
-  centred on -1/2 before the division, so that zero is a level in any case. Ids
-  are numbers of mixed radix, channel 0 the fastest.
+  centred on -1/2 before the division, so that zero is always a level. Ids are
+  numbers of mixed radix; channel 0 counts fastest.
 
-  There is nothing to learn: `commitment` and `sample_entropy` are 0.
+  The quantizer has nothing to learn: `commitment` and `sample_entropy` are 0.
   `batch_entropy` and `codebook_entropy` are both the entropy of the histogram
   of ids, and have no gradient.
   """
@@ -30,7 +30,7 @@ class FiniteScalarQuantizer(common.Quantizer):
   id_convention = "mixed radix of the levels, channel 0 counts fastest"
 
   def __init__(self, levels: Sequence[int]):
-    """Raises ValueError: a level below 2, or more codes than int32 counts."""
+    """Raises ValueError for levels below 2, or more codes than int32 counts."""
     levels = tuple(levels)
     common.require(
       levels and all(isinstance(n, int) and n >= 2 for n in levels),
@@ -45,7 +45,7 @@ class FiniteScalarQuantizer(common.Quantizer):
       self.vocabulary <= 2**common.MAX_BITS,
       "levels",
       levels,
-      f"levels of product at most 2^{common.MAX_BITS} (int32), not"
+      f"levels with a product of at most 2^{common.MAX_BITS} (int32), and it is"
       f" {self.vocabulary}",
     )
 
@@ -59,7 +59,7 @@ class FiniteScalarQuantizer(common.Quantizer):
     half_width = self._half_width()
     codes = jnp.round(bounded) / half_width
     ids = self.ids(codes)
-    entropy = entropy_lib.of_ids(ids)
+    entropy = entropy_lib.histogram_entropy(ids)
     return common.Quantized(
       z=common.straight_through(codes, bounded / half_width).astype(
         z_BTHWK.dtype
@@ -75,8 +75,9 @@ class FiniteScalarQuantizer(common.Quantizer):
   def bound(self, z: jax.Array) -> jax.Array:
     """Squeezes (..., K) into the range that rounds to the levels.
 
-    As the authors' code, tan included; arctanh would map zero to exactly zero,
-    agrees from 4 levels on to 1e-3, and has no value at 2 levels.
+    It follows the authors' code, tan included. arctanh in its place would map
+    zero to exactly zero; the two agree to 1e-3 from 4 levels on, and arctanh
+    has no value at 2 levels.
     """
     levels = np.array(self.levels, np.float32)
     half_range = (levels - 1) * (1 - 1e-3) / 2
@@ -85,14 +86,14 @@ class FiniteScalarQuantizer(common.Quantizer):
     return jnp.tanh(z + shift) * half_range - offset
 
   def codes(self, ids_Bthw: jax.Array) -> jax.Array:
-    """int32 (B, t, h, w) to float32 in [-1, 1], (B, t, h, w, K)."""
+    """Ids int32 (B, t, h, w) to codes float32 in [-1, 1], (B, t, h, w, K)."""
     levels = np.array(self.levels, np.int32)
     digits = ids_Bthw[..., None] // self._radix() % levels
     half_width = self._half_width()
     return (digits.astype(jnp.float32) - half_width) / half_width
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:
-    """Inverse of `codes`. Codes are no latents: `bound` would move them."""
+    """Inverse of `codes`, which must not pass `bound`: it would move them."""
     half_width = self._half_width()
     digits = jnp.round(codes_BthwK * half_width + half_width)
     return jnp.sum(digits.astype(jnp.int32) * self._radix(), axis=-1)
@@ -101,5 +102,5 @@ class FiniteScalarQuantizer(common.Quantizer):
     return (np.array(self.levels) // 2).astype(np.float32)
 
   def _radix(self) -> np.ndarray:
-    """Value of one step of each channel."""
+    """Change of the id when a channel goes up one level, for each channel."""
     return np.cumprod((1, *self.levels[:-1])).astype(np.int32)

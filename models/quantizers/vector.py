@@ -16,8 +16,9 @@ from models.quantizers import entropy as entropy_lib
 class VectorQuantizer(common.Quantizer):
   """VQ of MAGVIT (arXiv 2212.05199; its code, `models/vqvae.py`).
 
-  Its entropies, as there, need logits of tokens x vocabulary, and move both the
-  latents and the codebook. `z` leaves the codebook to the codebook loss.
+  As in that code, the entropies need logits (tokens, vocabulary) and train both
+  the latents and the codebook. `z` has no gradient by the codebook, which the
+  `codebook` loss trains.
   """
 
   id_convention = "row of the codebook"
@@ -33,10 +34,11 @@ class VectorQuantizer(common.Quantizer):
     *,
     rngs: nnx.Rngs,
   ):
-    """With `normalize`, latents and codes, the returned too, are unit vectors.
+    """Makes a codebook; with `normalize`, latents and codes are unit vectors.
 
     Raises:
-      ValueError: fewer than 2 codes, or codes without a channel.
+      ValueError: there are fewer than 2 codes, they have no channel, or the
+        temperature is not positive.
     """
     common.require(
       codebook_size >= 2, "codebook_size", codebook_size, "at least 2"
@@ -50,7 +52,7 @@ class VectorQuantizer(common.Quantizer):
     self.temperature = temperature
     self.epsilon = epsilon
     self.normalize = normalize
-    # fan_in is the vocabulary here: entries within ±sqrt(3 / vocabulary).
+    # fan_in is the vocabulary here: entries lie in ±sqrt(3 / vocabulary).
     init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
     shape = (codebook_size, embedding_dim)
     self.codebook = nnx.Param(init(rngs.params(), shape, jnp.float32))
@@ -70,7 +72,7 @@ class VectorQuantizer(common.Quantizer):
     affinity_NV = self._affinity(z.reshape(-1, self.latent_channels))
     ids = jnp.argmax(affinity_NV, axis=-1).reshape(z.shape[:-1])
     codes = self.codes(ids)
-    entropies = entropy_lib.of_softmax(
+    entropies = entropy_lib.softmax_entropies(
       affinity_NV / self.temperature, self.epsilon
     )
     return common.Quantized(
@@ -84,7 +86,7 @@ class VectorQuantizer(common.Quantizer):
     )
 
   def codes(self, ids_Bthw: jax.Array) -> jax.Array:
-    """int32 (B, t, h, w) to the rows of the codebook, (B, t, h, w, K)."""
+    """Ids int32 (B, t, h, w) to rows of the codebook, (B, t, h, w, K)."""
     return self._on_sphere(self.codebook[...])[ids_Bthw]
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:
@@ -97,7 +99,7 @@ class VectorQuantizer(common.Quantizer):
     """2 <z, code> - |code|^2, that is |z|^2 - squared distance.
 
     |z|^2 is the same for all codes, so it changes neither argmax nor softmax,
-    and would only cost digits.
+    and would only cost precision.
     """
     codebook_VK = self._on_sphere(self.codebook[...])
     inner_NV = jnp.matmul(z_NK, codebook_VK.T, precision=lax.Precision.HIGHEST)
@@ -112,18 +114,19 @@ def initialize_codebook(
 ) -> jax.Array:
   """Draws a codebook (vocabulary, K), float32, from distinct latents.
 
-  Equal latents count once: of two equal codes one would never be used. For
-  start-up, outside jit, since their number depends on the data.
+  Equal latents count once, because one of two equal codes would never be used.
+  It runs at start-up, outside jit: the number of distinct latents depends on
+  the data.
 
   Raises:
-    ValueError: fewer distinct latents than codes.
+    ValueError: there are fewer distinct latents than codes.
   """
   distinct_NK = np.unique(np.asarray(latents_NK, np.float32), axis=0)
   if len(distinct_NK) < vocabulary:
     raise ValueError(
-      f"a codebook of {vocabulary} codes needs as many distinct latents, not"
-      f" {len(distinct_NK)} (of {len(latents_NK)}): encode more clips, or lower"
-      " quantizer.codebook_size"
+      f"quantizer.codebook_size={vocabulary} needs as many distinct latents,"
+      f" and {len(distinct_NK)} of {len(latents_NK)} are distinct: encode more"
+      " clips, or lower quantizer.codebook_size"
     )
   rows = jax.random.choice(key, len(distinct_NK), (vocabulary,), replace=False)
   return jnp.asarray(distinct_NK)[rows]

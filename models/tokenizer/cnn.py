@@ -31,14 +31,13 @@ class CnnSize:
   """Size of a convolutional encoder, and of the decoder that mirrors it.
 
   base_channels: width of level 0.
-  channel_multipliers: width of each level, as a multiple of that.
-  temporal_downsample: whether time is halved, too, at each change of
-    resolution.
-  num_res_blocks: residual blocks per level, and at the bottom.
+  channel_multipliers: width of each level, in multiples of `base_channels`.
+  temporal_downsample: whether each change of resolution halves time, too.
+  num_res_blocks: number of residual blocks per level, and at the bottom.
   remat: what a backward pass keeps of each block (models/remat.py).
 
   Raises:
-    ValueError: levels and changes of resolution that do not fit.
+    ValueError: `temporal_downsample` does not fit the number of levels.
   """
 
   base_channels: int
@@ -69,7 +68,7 @@ class CnnSize:
 
 
 class Encoder(nnx.Module):
-  """Pixels (B, T, H, W, 3) to latents (B, t, h, w, latent_channels)."""
+  """Encodes pixels (B, T, H, W, 3) as latents (B, t, h, w, latent_channels)."""
 
   def __init__(
     self,
@@ -97,7 +96,8 @@ class Encoder(nnx.Module):
       levels.append(nnx.List(blocks))
       channels = width
       if level < len(self.down_factors) and downsample != "average":
-        # The paper's figure prints 3; praxis, and the paper's sizes, say 4.
+        # The paper's figure prints 3; praxis has 4, as the paper's counts of
+        # parameters need.
         kernel = convention.kernel(4 if downsample == "conv4" else 3)
         strides = self.down_factors[level]
         downs.append(conv(width, width, kernel, strides, use_bias=True))
@@ -112,7 +112,7 @@ class Encoder(nnx.Module):
   def __call__(
     self, video_BTHWC: jax.Array, past: stream_cache.Past | None = None
   ) -> jax.Array:
-    """With a `past`, of a chunk of a clip."""
+    """Encodes a clip, or with a `past` its next chunk."""
     x = self.conv_in(video_BTHWC, past)
     for level, blocks in enumerate(self.levels):
       with jax.named_scope(f"encoder_level_{level}"):
@@ -130,9 +130,10 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Quantized latents (B, t, h, w, latent_channels) to pixels (B, T, H, W, 3).
+  """Decodes latents (B, t, h, w, latent_channels) to pixels (B, T, H, W, 3).
 
-  The output is linear: clip it to [0, 1] to show or score it.
+  Latents are quantized. The output is linear: clip it to [0, 1] to show or
+  score it.
   """
 
   def __init__(
@@ -153,8 +154,9 @@ class Decoder(nnx.Module):
     per_frame = convention.temporal and convention.norm_statistics == "frame"
     if adaptive_norm == "global" and per_frame:
       raise ValueError(
-        "tokenizer.adaptive_norm='global' is of whole clips: it needs"
-        " norm_statistics='clip'; or set adaptive_norm='position'"
+        "tokenizer.adaptive_norm='global' reads whole clips, so it needs"
+        " tokenizer.norm_statistics='clip', not 'frame'; or set"
+        " tokenizer.adaptive_norm='position'"
       )
     self.upsample, self.adaptive_norm = upsample, adaptive_norm
     self.kept_frame, self.remat = kept_frame, size.remat
@@ -196,7 +198,7 @@ class Decoder(nnx.Module):
   def __call__(
     self, z_BthwK: jax.Array, past: stream_cache.Past | None = None
   ) -> jax.Array:
-    """With a `past`, of a chunk of a clip."""
+    """Decodes a clip, or with a `past` its next chunk."""
     at_start = past is None or past.at_start
     x, condition = self.conv_in(z_BthwK, past), z_BthwK
     for block in self.mid:
@@ -222,13 +224,13 @@ class Decoder(nnx.Module):
     return self.conv_out(jax.nn.silu(self.norm_out(x)), past)
 
   def _drop(self, x_BTHWC: jax.Array, factor: int) -> jax.Array:
-    """The frames that latent 0, which stands for one, has too many."""
+    """Drops the surplus frames of latent 0, which stands for one frame."""
     if not self.causal:
       return x_BTHWC
     return layers.drop_frames(x_BTHWC, factor, self.kept_frame)
 
 
 def _run(block, x_BTHWC, remat: str, past: stream_cache.Past | None):
-  if past is not None:  # no way backwards
+  if past is not None:  # chunks are coded without a backward pass
     return block(x_BTHWC, past)
   return remat_lib.apply(block, remat)(x_BTHWC)

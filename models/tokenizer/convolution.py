@@ -31,7 +31,7 @@ def pad_with_edge(
 def pad_with_zeros(
   x_BTHWC: jax.Array, padding: Sequence[tuple[int, int]]
 ) -> jax.Array:
-  """Zeros, (before, after) points along time, height and width."""
+  """Adds zeros, (before, after) points along time, height and width."""
   return jnp.pad(x_BTHWC, [(0, 0), *padding, (0, 0)])
 
 
@@ -47,9 +47,9 @@ def valid_conv(
 def _valid_conv(x_BTHWI, kernel, strides=(1, 1, 1)):
   if kernel.shape[0] == 1:
     return conv_as_taps(x_BTHWI, kernel, strides)
-  # Taps of 2-D win on CPU (measured: benchmarks/convolution.py) and, by
-  # ahead-of-time estimate, on TPU. On GPUs it has not been measured; cuDNN
-  # has native 3-D kernels, so those are taken.
+  # Sums of 2-D convolutions win on CPU (measured: benchmarks/convolution.py)
+  # and, by ahead-of-time estimate, on TPU. On GPUs they have not been measured;
+  # cuDNN has native 3-D kernels, so those are taken.
   return lax.platform_dependent(
     x_BTHWI,
     kernel,
@@ -61,13 +61,13 @@ def _valid_conv(x_BTHWI, kernel, strides=(1, 1, 1)):
 
 @jax.custom_vjp
 def _valid_conv_wide(x_BTHWI, kernel):
-  """Of wide layers, which CPUs compute in fewer multiplications."""
+  """Convolution of a wide layer, in fewer multiplications on CPUs."""
   return lax.platform_dependent(
     x_BTHWI, kernel, cpu=winograd.valid_conv, default=_valid_conv
   )
 
 
-# The gradient of a convolution is a convolution: not that of the transforms.
+# The gradient is that of the plain convolution, not of Winograd's transforms.
 _valid_conv_wide.defvjp(
   lambda x, kernel: (_valid_conv_wide(x, kernel), (x, kernel)),
   lambda inputs, gradient: jax.vjp(_valid_conv, *inputs)[1](gradient),

@@ -19,7 +19,7 @@ _POOLS = {"blur": layers.blur_pool, "average": layers.mean_pool}
 
 
 class Discriminator(nnx.Module):
-  """Clip (B, T, H, W, 3) in [0, 1] to one logit (B,), positive for real.
+  """Maps clips (B, T, H, W, 3) in [0, 1] to a logit each, (B,), real above 0.
 
   Images are clips of one frame: their kernels and pools act on space alone.
   """
@@ -54,7 +54,7 @@ class Discriminator(nnx.Module):
     points = 1
     for n in video_shape:
       for _ in widths:
-        n = -(-n // 2)  # each blur pool takes n points to ceil(n / 2)
+        n = -(-n // 2)  # each pool takes n points to ceil(n / 2)
       points *= n
     dense = lambda cin, cout: nnx.Linear(
       cin,

@@ -1,4 +1,4 @@
-"""Which clips a tokenizer takes, and how many latents they become."""
+"""Sizes of the clips that a tokenizer takes, and of their latents."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -17,11 +17,11 @@ class Sizes:
   causal: bool = True
 
   def latent(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
-    """(T, H, W) to (t, h, w).
+    """Size (t, h, w) of the latents of clips (T, H, W).
 
     Raises:
-      ValueError: a size that the strides do not divide. Shortening the clip
-        instead, as others do, would drop frames silently.
+      ValueError: the strides do not divide a size. Shortening the clip instead,
+        as others do, would drop frames silently.
     """
     frames, height, width = video_shape
     first = 1 if self.causal else 0
@@ -46,7 +46,7 @@ class Sizes:
     )
 
   def padded(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
-    """The smallest (T, H, W) that holds `video_shape` and that is taken."""
+    """Smallest (T, H, W) that is taken and is no smaller than `video_shape`."""
     frames, height, width = video_shape
     first = 1 if self.causal else 0
     up = lambda size, factor: -(-size // factor) * factor

@@ -36,12 +36,13 @@ class Convention:
   temporal: kernels span frames; False for an image tokenizer.
   causal: all of the padding in time goes in front; False (MAGVIT v1): half of
     it, as in space.
-  padding: "edge" or "zero", in time and space.
-  norm_groups: of group normalisation.
-  norm_statistics: "frame", or over the whole "clip", which is not causal.
+  padding: what surrounds a clip in time and space, "edge" or "zero".
+  norm_groups: number of groups of group normalisation.
+  norm_statistics: what group normalisation averages over: a "frame", or the
+    whole "clip", which is not causal.
 
   Raises:
-    ValueError: another value of `padding` or `norm_statistics`.
+    ValueError: `padding` or `norm_statistics` has another value.
   """
 
   temporal: bool = True
@@ -55,12 +56,12 @@ class Convention:
     check_choice("norm_statistics", self.norm_statistics, ("frame", "clip"))
 
   def kernel(self, size: int) -> tuple[int, int, int]:
-    """A cubic kernel, of one frame where kernels do not span frames."""
+    """Shape of a cubic kernel; one frame long if kernels do not span frames."""
     return (size if self.temporal else 1, size, size)
 
 
 def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-  """Raises ValueError, naming the config field, for a value not on offer."""
+  """Raises ValueError, naming the config field, unless a choice is allowed."""
   if value not in choices:
     raise ValueError(f"tokenizer.{field}={value!r} must be one of {choices}")
 
@@ -110,8 +111,8 @@ def conv(
   If causal, all of the time padding, kt - 1 frames, goes in front; space gets
   ((k - 1) // 2, k // 2). The default repeats the edge: with zeros, a still
   clip would not have constant latents. A causal stride s in time takes
-  1 + s * n frames to 1 + n. With a `past` the input is a chunk of a clip: of
-  1 + s * n frames at its start, later of s * n.
+  1 + s * n frames to 1 + n. With a `past` the input is a chunk of a clip, with
+  1 + s * n frames at the start of the clip and s * n later.
   """
   kt, *spatial = kernel.shape[:3]
   same = lambda k: ((k - 1) // 2, k // 2)
@@ -139,7 +140,7 @@ def normalize(
   batch, _, _, _, channels = x.shape
 
   def group_mean(y_BTHWC):
-    # Over space first: short rows of channels per group do not vectorise.
+    # Averages over space first: a group's few channels do not vectorise.
     mean_BTC = y_BTHWC.mean((2, 3))
     if statistics == "clip":
       mean_BTC = mean_BTC.mean(1, keepdims=True)
@@ -157,7 +158,7 @@ class GroupNorm(nnx.Module):
   """Group normalisation with a learned scale (1 + g) and bias."""
 
   def __init__(self, channels: int, convention: Convention, *, rngs: nnx.Rngs):
-    del rngs  # starts at the identity
+    del rngs  # nothing is drawn: it starts at the identity
     check_groups(channels, convention.norm_groups)
     self.convention = convention
     self.scale = nnx.Param(jnp.zeros(channels))
@@ -173,10 +174,11 @@ class GroupNorm(nnx.Module):
 class AdaptiveGroupNorm(nnx.Module):
   """Group norm, scaled and shifted by the quantized latent.
 
-  x * (1 + scale(z)) + bias(z) with two linear maps. "position": of the latent
-  at the same position (praxis; the paper's figure only names it). "global": of
-  its standard deviation and mean over all positions (Open-MAGVIT2), which is
-  not causal if norm_statistics is "clip".
+  x * (1 + scale(z)) + bias(z) with two linear maps. In the form "position" both
+  read the latent at the same position (praxis; the paper's figure only names
+  it). In the form "global" scale reads its standard deviation over all
+  positions, and bias its mean (Open-MAGVIT2), which is not causal if
+  norm_statistics is "clip".
   """
 
   def __init__(
@@ -202,8 +204,8 @@ class AdaptiveGroupNorm(nnx.Module):
       scale, bias = self.scale(z), self.bias(z)
     else:
       axes = (1, 2, 3) if c.norm_statistics == "clip" else (2, 3)
-      # Unbiased, and epsilon under the root: as the peer's weights expect. A
-      # single position, of which the peer makes NaN, has no variance.
+      # The variance is unbiased and epsilon is under the root, as the weights
+      # of Open-MAGVIT2 expect. That of a single position is 0; theirs is NaN.
       single = math.prod(z.shape[a] for a in axes) == 1
       variance = z.var(axes, keepdims=True, ddof=0 if single else 1)
       scale = self.scale(jnp.sqrt(variance + _GROUP_NORM_EPSILON))
@@ -278,10 +280,10 @@ def repeat(x_BTHWC: jax.Array, factors: Sequence[int]) -> jax.Array:
 
 
 def drop_frames(x_BTHWC: jax.Array, factor: int, keep: str) -> jax.Array:
-  """The first-frame rule: n frames, enlarged by `factor`, become 1 + f(n - 1).
+  """Applies the first-frame rule: f * n frames become 1 + f * (n - 1).
 
-  Latent 0 stands for one frame, every later one for `factor` of them. Of the
-  `factor` frames made from latent 0 the "last" is kept (praxis), or the "first"
+  Latent 0 stands for one frame, every later one for f = `factor` of them. From
+  the f frames made of latent 0 the "last" is kept (praxis), or the "first"
   (Open-MAGVIT2).
   """
   if keep == "last":
@@ -300,7 +302,7 @@ def average_pool(x_BTHWC: jax.Array, factors: Sequence[int]) -> jax.Array:
 
 
 def mean_pool(x_BTHWC: jax.Array) -> jax.Array:
-  """Halving as MAGVIT v1's discriminator: means of 2 x 2 x 2, SAME.
+  """Halving as in MAGVIT v1's discriminator: means of 2 x 2 x 2, SAME.
 
   Halves height and width, and time unless the clip is a single frame. A block
   that overhangs the end is the mean of the points it has.
@@ -319,8 +321,8 @@ def blur_pool(x_BTHWC: jax.Array) -> jax.Array:
   """Anti-aliased halving: separable [1, 2, 1] / 4, stride 2, zero SAME padding.
 
   Halves height and width, and time unless the clip is a single frame. n points
-  become ceil(n / 2). Sums of strided slices: XLA's depthwise convolution is
-  many times slower on CPU.
+  become ceil(n / 2). It adds strided slices, because XLA's depthwise
+  convolution is many times slower on CPU.
   """
   axes = (2, 3) if x_BTHWC.shape[1] == 1 else (1, 2, 3)
   for axis in axes:

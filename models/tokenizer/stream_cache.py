@@ -1,8 +1,8 @@
-"""What a causal network remembers between the chunks of a clip.
+"""Frames that a causal network remembers between the chunks of a clip.
 
 Every convolution over time needs the last frames of its own input. A network
-called with a `Past`, chunk after chunk, computes what it computes of the whole
-clip, in memory that does not grow with the clip.
+that is called with a `Past` for each chunk in turn computes the same as for the
+whole clip, in memory that does not grow with the clip.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,14 @@ Frames = tuple[jax.Array, ...]  # one (B, kept, H, W, C) per convolution
 
 
 class Past:
-  """Read and written in the order in which the layers run.
+  """Frames from the chunk before a chunk, and those for the chunk after it.
 
-  It lives while one chunk is traced; `Frames` go from chunk to chunk.
+  Layers read and write them in the order in which they run. A `Past` lives
+  while one chunk is traced; `Frames` go from chunk to chunk.
   """
 
   def __init__(self, before: Frames | None):
-    """`before` is `after` of the chunk before; None at the start of a clip."""
+    """Starts from `after` of the chunk before; None at the start of a clip."""
     self.at_start = before is None
     self.after: Frames = ()
     self._before = before
@@ -31,10 +32,10 @@ class Past:
     pad: Callable[[jax.Array], jax.Array],
     keep: int,
   ) -> jax.Array:
-    """The chunk behind the frames kept of the one before.
+    """Puts the frames kept from the chunk before in front of a chunk.
 
-    At the start of a clip `pad` makes them, as for a whole clip. The last
-    `keep` frames of the result are kept for the next chunk.
+    At the start of a clip `pad` adds frames instead, as for a whole clip. The
+    last `keep` frames of the result are kept for the next chunk.
     """
     if self.at_start:
       x_BTHWC = pad(x_BTHWC)

@@ -22,7 +22,7 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Tokenizer(nnx.Module):
-  """Clips to integer tokens and back. Pixels are float32 in [0, 1]."""
+  """Codes clips as integer tokens and back. Pixels are float32 in [0, 1]."""
 
   def __init__(
     self,
@@ -34,16 +34,16 @@ class Tokenizer(nnx.Module):
     centred_pixels: bool,
     dtype: jnp.dtype,
   ):
-    """Parts of a tokenizer; `build` makes them as a config says.
+    """Joins the parts of a tokenizer; `build` makes them as a config says.
 
     Args:
       encoder: pixels (B, T, H, W, 3) to latents (B, t, h, w, K).
-      decoder: the inverse, linear output.
-      quantizer: of `models.quantizers`.
+      decoder: quantized latents to pixels, linear output.
+      quantizer: one of `models.quantizers`.
       sizes: strides, and the clip lengths that they take.
       streams: whether clips may come in chunks.
-      centred_pixels: networks see [-1, 1] in place of [0, 1].
-      dtype: that the networks compute in.
+      centred_pixels: whether the networks see [-1, 1] in place of [0, 1].
+      dtype: type that the networks compute in.
     """
     self.encoder, self.decoder = encoder, decoder
     self.quantizer = quantizer
@@ -55,7 +55,7 @@ class Tokenizer(nnx.Module):
   def __call__(
     self, video_BTHWC: jax.Array
   ) -> tuple[jax.Array, common.Quantized, jax.Array]:
-    """Reconstruction (same shape, linear output), latents quantized and not."""
+    """Returns (reconstruction, linear output; quantized latents; latents)."""
     latents = self.encode_latents(video_BTHWC)
     quantized = self.quantize(latents)
     return self.decode_latents(quantized.z), quantized, latents
@@ -64,14 +64,14 @@ class Tokenizer(nnx.Module):
     """Latents (B, t, h, w, K) before quantization, float32.
 
     Raises:
-      ValueError: a clip whose size the strides do not divide.
+      ValueError: the strides do not divide the size of the clip.
     """
     self.sizes.latent(video_BTHWC.shape[1:4])
     x = 2.0 * video_BTHWC - 1.0 if self.centred_pixels else video_BTHWC
     return self.encoder(x.astype(self.dtype)).astype(jnp.float32)
 
   def quantize(self, latents_BthwK: jax.Array) -> common.Quantized:
-    """Codes of latents; its entropies are of all that are given."""
+    """Quantizes latents; the entropies are those of all latents together."""
     return self.quantizer(latents_BthwK)
 
   def decode_latents(self, z_BthwK: jax.Array) -> jax.Array:
@@ -82,14 +82,14 @@ class Tokenizer(nnx.Module):
   def encode_chunk(
     self, video_BTHWC: jax.Array, before: stream_cache.Frames | None
   ) -> tuple[jax.Array, stream_cache.Frames]:
-    """(ids int32 (B, t, h, w), what to remember) of the next frames of a clip.
+    """Encodes the next frames of a clip as (ids int32 (B, t, h, w), `after`).
 
-    `before` is what the chunk before said to remember; None at the start of a
-    clip, which takes 1 + n * stride frames. Later chunks take n * stride.
+    `before` is `after` of the chunk before; None at the start of a clip, which
+    takes 1 + n * stride frames. Later chunks take n * stride.
 
     Raises:
-      ValueError: a tokenizer that needs whole clips, or a size that the strides
-        do not divide.
+      ValueError: the tokenizer needs whole clips, or the strides do not divide
+        the size of the chunk.
     """
     self._check_streams()
     sizes = dataclasses.replace(self.sizes, causal=before is None)
@@ -102,9 +102,10 @@ class Tokenizer(nnx.Module):
   def decode_chunk(
     self, ids_Bthw: jax.Array, before: stream_cache.Frames | None
   ) -> tuple[jax.Array, stream_cache.Frames]:
-    """(pixels, linear output; what to remember) of the next latents of a clip.
+    """Decodes the next latents of a clip to (pixels, linear output; `after`).
 
     The first latent of a clip is one frame, each later one `stride` of them.
+    `before` is `after` of the chunk before; None at the start of a clip.
     """
     self._check_streams()
     past = stream_cache.Past(before)
@@ -116,16 +117,17 @@ class Tokenizer(nnx.Module):
     """Raises ValueError for a tokenizer that needs whole clips."""
     if not self.streams:
       raise ValueError(
-        "this tokenizer needs whole clips: only a CNN with"
-        " tokenizer.causal=True and norm_statistics=frame codes them in chunks"
+        "this tokenizer needs whole clips: chunks of clips need"
+        " tokenizer.architecture=cnn, tokenizer.causal=True and"
+        " tokenizer.norm_statistics=frame"
       )
 
   def encode(self, video_BTHWC: jax.Array) -> jax.Array:
-    """Clip to ids, int32 (B, t, h, w)."""
+    """Encodes a clip as ids, int32 (B, t, h, w)."""
     return self.quantizer(self.encode_latents(video_BTHWC)).ids
 
   def decode(self, ids_Bthw: jax.Array) -> jax.Array:
-    """Ids to pixels, linear output: clip to [0, 1] to show or score it."""
+    """Decodes ids to pixels, linear output: clip to [0, 1] to show or score."""
     return self.decode_latents(self.quantizer.codes(ids_Bthw))
 
 
@@ -135,12 +137,12 @@ def build(
   *,
   rngs: nnx.Rngs,
 ) -> Tokenizer:
-  """The tokenizer of the config sections `tokenizer` and `quantizer`.
+  """Builds the tokenizer of the config sections `tokenizer` and `quantizer`.
 
   See configs/base.py for their fields.
 
   Raises:
-    ValueError: settings that contradict each other, or unknown choices.
+    ValueError: settings contradict each other, or a choice is unknown.
   """
   size = settings_lib.read(cnn.CnnSize, settings)
   _check(settings)
@@ -234,7 +236,7 @@ def _transformer(settings, layers_field: str) -> attention.TransformerSize:
   )
 
 
-# Encoder and decoder, in this order, of each choice of tokenizer.architecture.
+# Functions that build (encoder, decoder), by tokenizer.architecture.
 _ARCHITECTURES = {"cnn": _cnn, "vivit": _vivit, "hybrid": _hybrid}
 
 
@@ -244,14 +246,14 @@ def streams(architecture: str, causal: bool, norm_statistics: str) -> bool:
 
 
 def describe_quantizer(**settings: Any) -> common.Quantizer:
-  """`quantizers.build` without arrays: its vocabulary and latent channels."""
+  """Builds a quantizer without arrays, for its vocabulary and channels."""
   return nnx.eval_shape(
     lambda: quantizer_build.build(**settings, rngs=nnx.Rngs(0))
   )
 
 
 def to_float(video: jax.Array) -> jax.Array:
-  """uint8 pixels to float32 in [0, 1]; floating point passes through."""
+  """Maps uint8 pixels to float32 in [0, 1]; other types are only cast."""
   if video.dtype == jnp.uint8:
     return video.astype(jnp.float32) / 255.0
   return video.astype(jnp.float32)

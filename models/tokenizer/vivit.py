@@ -1,11 +1,11 @@
 """The two transformer baselines of MAGVIT-v2's table of joint tokenizers.
 
-C-ViViT (Phenaki, arXiv 2210.02399), "90M", and the hybrid "C-ViViT
+They are C-ViViT (Phenaki, arXiv 2210.02399), "90M", and the hybrid "C-ViViT
 + MAGVIT", "67M": a 3-D CNN on blocks of frames, then a causal transformer over
 the blocks (MAGVIT-v2, arXiv 2310.05737, section 3.2, table of joint image-video
-architectures). Approximations: no source gives their settings, so they are
-built from the parts that are known and sized to the printed counts. For clips
-17 x 128 x 128, with 18 bits, encoder and decoder together:
+architectures). Both are approximations: no source gives their settings, so they
+are built from the parts that are known and sized to the printed counts. Sizes
+for clips 17 x 128 x 128, with 18 bits, encoder and decoder together:
 
   C-ViViT, 89.5M: width 512, MLP 2048, 8 heads, 7 spatial and 7 temporal layers
     in the encoder and as many in the decoder.
@@ -35,7 +35,7 @@ from models.transformers import attention
 
 
 class VivitEncoder(nnx.Module):
-  """Pixels (B, T, H, W, 3) to latents (B, t, h, w, latent_channels)."""
+  """Encodes pixels (B, T, H, W, 3) as latents (B, t, h, w, latent_channels)."""
 
   def __init__(
     self,
@@ -47,13 +47,13 @@ class VivitEncoder(nnx.Module):
     *,
     rngs: nnx.Rngs,
   ):
-    """Arguments beside the two transformers, which are of one width.
+    """Sizes the patches and latents, and two transformers of equal width.
 
     Args:
       latent_channels: K.
       block: (frames, height, width) of the pixels that become a token.
-      latent_shape: (t, h, w), the most latent frames, and the only size of one
-        that the network accepts.
+      latent_shape: (t, h, w), the largest number of latent frames, and the only
+        height and width of one that the network accepts.
       space: the transformer within a latent frame.
       time: the transformer over latent frames.
       rngs: draws the parameters.
@@ -69,7 +69,7 @@ class VivitEncoder(nnx.Module):
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
     """Raises ValueError for a clip that the patches or positions do not fit."""
     self.sizes.latent(video_BTHWC.shape[1:4])
-    # An image has no later frames: an array of none takes it from there.
+    # An image has no later frames: they are then an array of length 0.
     x_BthwD = jnp.concatenate(
       [
         self.embed_first(video_BTHWC[:, :1]),
@@ -81,9 +81,10 @@ class VivitEncoder(nnx.Module):
 
 
 class VivitDecoder(nnx.Module):
-  """Quantized latents (B, t, h, w, latent_channels) to pixels (B, T, H, W, 3).
+  """Decodes latents (B, t, h, w, latent_channels) to pixels (B, T, H, W, 3).
 
-  The encoder mirrored. The output is linear: clip it to [0, 1] to show it.
+  It mirrors the encoder; latents are quantized. The output is linear: clip it
+  to [0, 1] to show it.
   """
 
   def __init__(
@@ -96,7 +97,7 @@ class VivitDecoder(nnx.Module):
     *,
     rngs: nnx.Rngs,
   ):
-    """The arguments of `VivitEncoder`."""
+    """Takes the arguments of `VivitEncoder`."""
     self.image_patch = (1, *block[1:])
     self.block_patch = tuple(block)
     width = space.width
@@ -120,7 +121,7 @@ class VivitDecoder(nnx.Module):
 
 
 class HybridEncoder(nnx.Module):
-  """Pixels (B, T, H, W, 3) to latents (B, t, h, w, latent_channels)."""
+  """Encodes pixels (B, T, H, W, 3) as latents (B, t, h, w, latent_channels)."""
 
   def __init__(
     self,
@@ -132,7 +133,7 @@ class HybridEncoder(nnx.Module):
     *,
     rngs: nnx.Rngs,
   ):
-    """Sizes of the CNN and of the transformer over `max_latent_frames`.
+    """Sizes the CNN, and the transformer over `max_latent_frames` positions.
 
     Every True in `size.temporal_downsample` doubles the frames of a block.
     """
@@ -154,17 +155,18 @@ class HybridEncoder(nnx.Module):
     batch, block_frames = video_BTHWC.shape[0], self.sizes.time
     first_BTHWC = layers.repeat(video_BTHWC[:, :1], (block_frames, 1, 1))
     x = jnp.concatenate([first_BTHWC, video_BTHWC[:, 1:]], axis=1)
-    x = x.reshape(-1, block_frames, *x.shape[2:])  # each block by itself
-    # The CNN's latent n ends at frame n * block_frames, so the latent of all of
-    # a block is the second one of the block behind a copy of its first frame.
+    x = x.reshape(-1, block_frames, *x.shape[2:])  # blocks become clips
+    # The CNN's latent n ends at frame n * block_frames. With a copy of its
+    # first frame in front, a block therefore is the CNN's second latent.
     x = self.cnn(jnp.concatenate([x[:, :1], x], axis=1))[:, -1]
     return self.out(self.time(x.reshape(batch, -1, *x.shape[1:])))
 
 
 class HybridDecoder(nnx.Module):
-  """Quantized latents (B, t, h, w, latent_channels) to pixels (B, T, H, W, 3).
+  """Decodes latents (B, t, h, w, latent_channels) to pixels (B, T, H, W, 3).
 
-  The encoder mirrored. The output is linear: clip it to [0, 1] to show it.
+  It mirrors the encoder; latents are quantized. The output is linear: clip it
+  to [0, 1] to show it.
   """
 
   def __init__(
@@ -177,7 +179,7 @@ class HybridDecoder(nnx.Module):
     *,
     rngs: nnx.Rngs,
   ):
-    """The arguments of `HybridEncoder`."""
+    """Takes the arguments of `HybridEncoder`."""
     self.block_frames = 2 ** sum(size.temporal_downsample)
     self.embed = nnx.Linear(latent_channels, time.width, rngs=rngs)
     self.time = TemporalTransformer(max_latent_frames, time, rngs=rngs)
@@ -195,15 +197,15 @@ class HybridDecoder(nnx.Module):
     """Raises ValueError for more latents than positions."""
     x = self.time(self.embed(z_BthwK))
     batch = x.shape[0]
-    x = x.reshape(-1, 1, *x.shape[2:])  # each block by itself
-    # As in the encoder: the block is behind one frame of the CNN's own.
+    x = x.reshape(-1, 1, *x.shape[2:])  # blocks become clips
+    # As in the encoder, the CNN needs a frame in front of the block.
     x = self.cnn(layers.repeat(x, (2, 1, 1)))[:, 1:]
     video_BTHWC = x.reshape(batch, -1, *x.shape[2:])
     return layers.drop_frames(video_BTHWC, self.block_frames, "last")
 
 
 class PatchEmbedding(nnx.Module):
-  """Pixels of each patch (frames, height, width) to one normalised token."""
+  """Embeds each patch (frames, height, width) as one normalised token."""
 
   def __init__(self, patch: Sequence[int], width: int, *, rngs: nnx.Rngs):
     self.patch = tuple(patch)
@@ -286,6 +288,6 @@ def space_to_depth(x_BTHWC: jax.Array, factors: Sequence[int]) -> jax.Array:
 
 
 def _positions(shape: Sequence[int], rngs: nnx.Rngs) -> nnx.Param:
-  # Small beside the tokens, which a norm made of size one (ViT).
+  # Positions are small beside the tokens, which a norm made of size one (ViT).
   init = jax.nn.initializers.normal(stddev=0.02)
   return nnx.Param(init(rngs.params(), shape, jnp.float32))

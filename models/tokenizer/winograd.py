@@ -2,11 +2,12 @@
 
 Lavin and Gray, arXiv 1509.09308: F(m, 3) computes m neighbouring outputs of a
 kernel of three taps from m + 2 inputs with m + 2 multiplications instead of
-3 m. Nested over time, height and width, F(2, 3) x F(2, 3) x F(4, 3) needs 6 of
-them per output of a 3 x 3 x 3 kernel instead of 27; they are matrix products
-over channels. The transforms around them cost memory traffic, which wide layers
-repay. Rounding errors are about four times those of the direct form; F(4, 3) in
-height, too, doubles them and was no faster (`benchmarks/README.md`).
+3 m. Nested over time, height and width, F(2, 3) x F(2, 3) x F(4, 3) needs 6
+multiplications per output of a 3 x 3 x 3 kernel instead of 27; they are matrix
+products over channels. The transforms around them cost memory traffic, which
+wide layers repay. Rounding errors are about four times those of the direct
+form; F(4, 3) in height, too, would double them and was no faster
+(`benchmarks/README.md`).
 """
 
 from collections.abc import Sequence
@@ -18,17 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 
 # Below these, transforming inputs or kernels costs more than it saves.
-_MIN_CHANNELS = 64  # in and out
-_MIN_PIXELS = 1024  # of a frame
-_SPACE = (2, 4)  # outputs of a tile in height and width; in time 2
-_CHUNK_TILES = 256  # rows of each matrix product: all fits in the cache
+_MIN_CHANNELS = 64  # both input and output
+_MIN_PIXELS = 1024  # height times width of an output frame
+_SPACE = (2, 4)  # outputs of a tile in height and width; 2 in time
+_CHUNK_TILES = 256  # rows of each matrix product, which fits in the cache
 
 
 def _transforms(m: int, points: Sequence[float]) -> tuple[np.ndarray, ...]:
   """(output m x n, kernel n x 3, input n x n) of F(m, 3), n = m + 2.
 
-  Toom-Cook: a product of polynomials from its values at n - 1 `points` and at
-  infinity. The convolution is that algorithm, transposed.
+  Toom-Cook computes a product of polynomials from its values at n - 1 `points`
+  and at infinity. The convolution is that algorithm, transposed.
   """
   n = m + 2
   output, kernel, inputs = np.zeros((m, n)), np.zeros((n, 3)), np.zeros((n, n))
@@ -53,7 +54,7 @@ _TRANSFORMS = {
 def is_faster(
   x_BTHWI: jax.Array, kernel: jax.Array, strides: Sequence[int]
 ) -> bool:
-  """Whether `valid_conv` takes these (padded) arguments, and should."""
+  """Whether `valid_conv` takes these (padded) arguments, and is faster."""
   _, _, height, width, _ = x_BTHWI.shape
   return (
     tuple(strides) == (1, 1, 1)
@@ -73,8 +74,8 @@ def valid_conv(x_BTHWI: jax.Array, kernel: jax.Array) -> jax.Array:
   batch, frames, height, width, _ = x_BTHWI.shape
   kt = kernel.shape[0]
   frames, height, width = frames - kt + 1, height - 2, width - 2
-  # In chunks of frames, or bands of rows, small enough for the cache. An
-  # exported program does not know its batch: chunks as for one clip.
+  # Chunks are groups of frames, or bands of rows, small enough for the cache.
+  # An exported program does not know its batch: it has those of one clip.
   known = batch if isinstance(batch, int) else 1
   tiles = known * height * width // math.prod(_SPACE)
   step_t = 2 * max(1, _CHUNK_TILES // tiles) if kt == 3 else 1
@@ -100,7 +101,7 @@ def valid_conv(x_BTHWI: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _transform_kernel(kernel: jax.Array, sizes: Sequence[int]) -> jax.Array:
-  """(kt, 3, 3, I, O) to (points, I, O)."""
+  """Transforms a kernel (kt, 3, 3, I, O) to values (points, I, O)."""
   for axis, m in enumerate(sizes):
     if m > 1:
       matrix = jnp.asarray(_TRANSFORMS[m][1], jnp.float32)
@@ -112,7 +113,7 @@ def _transform_kernel(kernel: jax.Array, sizes: Sequence[int]) -> jax.Array:
 def _conv(
   x_BTHWI: jax.Array, transformed: jax.Array, sizes: Sequence[int]
 ) -> jax.Array:
-  """The convolution, all of it at once."""
+  """Convolves a chunk as a whole, with a kernel already transformed."""
   axes = [(axis, m) for axis, m in enumerate(sizes, start=1) if m > 1]
   x = x_BTHWI
   for done, (axis, m) in enumerate(reversed(axes)):
@@ -127,17 +128,17 @@ def _conv(
 
 
 def _transform_input(x: jax.Array, axis: int, m: int) -> jax.Array:
-  """The values at each point, in front, of all tiles along an axis."""
+  """Transforms tiles along an axis to values at points, the new first axis."""
   tiles = (x.shape[axis] - 2) // m
   last = m * (tiles - 1) + 1
   taps = [lax.slice_in_dim(x, k, k + last, m, axis=axis) for k in range(m + 2)]
   values = jnp.stack([_combine(row, taps) for row in _TRANSFORMS[m][2]])
-  # Else the compiler would do the work of this axis again for each of the next.
+  # Without the barrier, XLA recomputes this axis for each point of the next.
   return lax.optimization_barrier(values)
 
 
 def _transform_output(x: jax.Array, axis: int, m: int) -> jax.Array:
-  """Values at the points, in front, to m times as many along an axis."""
+  """Transforms values at points, the first axis, to m outputs per tile."""
   outputs = [_combine(row, x) for row in _TRANSFORMS[m][0]]
   shape = list(outputs[0].shape)
   shape[axis] *= m

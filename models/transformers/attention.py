@@ -41,7 +41,7 @@ class TransformerSize:
 class Stack(nnx.Module):
   """Equal blocks in sequence, then a norm.
 
-  One stacked block: layers are scanned, and compile once.
+  They are one stacked block, which is scanned and so compiles once.
   """
 
   def __init__(self, size: TransformerSize, *, rngs: nnx.Rngs):
@@ -65,7 +65,7 @@ class Stack(nnx.Module):
     mask_NN: jax.Array | None = None,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
-    """Tokens to tokens of the same shape and dtype; the rest as in `Block`."""
+    """Runs all blocks; shape and dtype stay, arguments are those of `Block`."""
     keys_L = None
     if dropout_key is not None:
       keys_L = jax.random.split(dropout_key, self.num_layers)
@@ -78,7 +78,7 @@ class Stack(nnx.Module):
     return self.norm(lax.scan(body, x_BND, (self.layers, keys_L))[0])
 
   def empty_cache(self, batch: int, length: int) -> Cache:
-    """For sequences of `length` (S) tokens."""
+    """Cache of zeros for sequences of `length` (S) tokens."""
     width = self.norm.num_features
     shape = (self.num_layers, batch, length, self.num_heads)
     dtype = self.norm.scale.dtype
@@ -92,7 +92,7 @@ class Stack(nnx.Module):
     start: int | jax.Array,
     mask_NS: jax.Array,
   ) -> tuple[jax.Array, Cache]:
-    """What `__call__` gives for N tokens at `start`, and the cache with them.
+    """Output of `__call__` for N tokens at `start`, and the cache with them.
 
     `mask_NS[i, j]` is True where token `start + i` may attend to token j,
     which has to be in the cache or among the N.
@@ -156,8 +156,9 @@ class Block(nnx.Module):
   ) -> jax.Array:
     """`mask_NN[i, j]` is True where token i may attend to token j.
 
-    Every row needs a True. None: all tokens attend to all. The key draws the
-    dropout of training: of attention and of what is added; None: inference.
+    Every row needs a True; without a mask all tokens attend to all. The key
+    draws the dropout of training, on attention and on all that is added to the
+    tokens; without a key nothing is dropped.
     """
     keys = [None] * 2
     if dropout_key is not None:
@@ -176,7 +177,7 @@ class Block(nnx.Module):
     y_BNAd: jax.Array,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
-    """The block's output, from its input and what its attention gathered."""
+    """Output of the block, from its input and what its attention gathered."""
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
@@ -213,7 +214,7 @@ def attend_to(
 
 
 def look_up(table: nnx.Embed, ids: jax.Array) -> jax.Array:
-  """Rows (..., D) in the table's dtype, which a call of `nnx.Embed` widens."""
+  """Rows (..., D) in the table's dtype, which `nnx.Embed` itself widens."""
   return jnp.take(table.embedding[...], ids, axis=0)
 
 
@@ -223,12 +224,12 @@ def causal_mask(tokens: int) -> jax.Array:
 
 
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-  """Over the channels of each token; statistics in float32."""
+  """Norm over the channels of each token; statistics are in float32."""
   return nnx.LayerNorm(width, epsilon=_LAYER_NORM_EPSILON, rngs=rngs)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  """Nothing without a key."""
+  """Drops elements at a rate, scaling the rest; without a key, none."""
   if key is None or rate == 0.0:
     return x
   # Stateless: a Dropout that holds rngs would draw one mask for every step.

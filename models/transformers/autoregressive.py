@@ -1,21 +1,22 @@
 """Decoder-only transformer over the tokens of a clip, with a cache.
 
-The AR-LM baseline of MAGVIT-v2 (arXiv 2310.05737, UCF-101), whose 840M are 24
-layers of width 1024 with an input and an output table of 2^18 rows each; and,
-with `prefix_attention="bidirectional"`, the prefix-LM of VideoPoet (arXiv
-2312.14125) on visual tokens.
+It is the AR-LM baseline of MAGVIT-v2 (arXiv 2310.05737, UCF-101), whose 840M
+parameters are 24 layers of width 1024 with an input and an output table of 2^18
+rows each; and, with `prefix_attention="bidirectional"`, the prefix-LM of
+VideoPoet (arXiv 2312.14125) on visual tokens.
 
 The sequence of S positions is [bos] [class token], then the N tokens of the
 clip in (t, h, w) raster order, without the last. Position n + 1 predicts token
-n. Class `num_classes` means "no class". All ids are non-negative. Of a sequence
-of which only the first M tokens are known, P = 2 + M positions are.
+n. Class `num_classes` means "no class". All ids are non-negative. If only the
+first M tokens are known, so are the first P = 2 + M positions.
 
 A token of several sub-tokens enters as the sum of their embeddings. It leaves
 by the chain rule: sub-token f is predicted from the past and from the
 sub-tokens before f of the same token, whose embeddings are added to the
 features. The sum of the heads' log-probabilities is thus exactly that of the
-token. Heads that see only the past, as the masked model's, could not: they
-would draw sub-tokens that never occur together, and no later step repairs them.
+token. With heads that see only the past, like the masked model's, it would not
+be: they would draw sub-tokens that never occur together, which no later step
+repairs.
 """
 
 from collections.abc import Sequence
@@ -27,11 +28,11 @@ import jax.numpy as jnp
 from models.transformers import attention
 
 _PREFIX_ATTENTION = ("causal", "bidirectional")
-_PREFIX = 2  # [bos] [class token]
+_PREFIX = 2  # positions of [bos] and [class token]
 
 
 class ArTransformer(nnx.Module):
-  """The tokens so far and a class, to logits of the next token."""
+  """Predicts logits of the next token from the tokens so far and a class."""
 
   def __init__(
     self,
@@ -44,10 +45,11 @@ class ArTransformer(nnx.Module):
     *,
     rngs: nnx.Rngs,
   ):
-    """Settings as in configs/base.py; `num_tokens` of a clip.
+    """Takes settings as in configs/base.py, and the number of tokens of a clip.
 
     Raises:
-      ValueError: another prefix_attention; heads that do not divide the width.
+      ValueError: prefix_attention is unknown, or the heads do not divide the
+        width.
     """
     if prefix_attention not in _PREFIX_ATTENTION:
       raise ValueError(
@@ -84,9 +86,9 @@ class ArTransformer(nnx.Module):
       parts_BNF: int32 sub-tokens. No logit depends on a later token, nor on its
         own or a later sub-token of the same token.
       class_B: int32 in 0..num_classes.
-      given: leading tokens of the clip, below N, that are the condition: with
-        [bos] and [class token] they are the prefix. Logits of given tokens
-        mean nothing where attention within the prefix is bidirectional.
+      given: number of leading tokens of the clip, below N, that are the
+        condition: with [bos] and [class token] they are the prefix. Logits of
+        given tokens mean nothing where the prefix attends to itself both ways.
       dropout_key: draws the dropout of training; None for inference.
     """
     x_BND = self.features(parts_BNF, class_B, given, dropout_key)
@@ -101,7 +103,7 @@ class ArTransformer(nnx.Module):
     given: int | jax.Array = 0,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
-    """(B, N, D), for `logits` of each token; arguments as of a call."""
+    """Features (B, N, D) for `logits` of each token; arguments as of a call."""
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
@@ -125,10 +127,10 @@ class ArTransformer(nnx.Module):
   def start(
     self, parts_BMF: jax.Array, class_B: jax.Array, given: int | jax.Array
   ) -> attention.Cache:
-    """A cache of the prefix.
+    """Makes a cache that holds the prefix.
 
-    `parts_BMF` begins with the given tokens; the shape needs M, at least
-    `given`, to be static. What follows them is ignored.
+    `parts_BMF` begins with the given tokens, and those after them are ignored:
+    M is static and at least `given`.
     """
     x_BPD = self._embed_sequence(parts_BMF, class_B)
     cache = self.stack.empty_cache(class_B.shape[0], self.length)
@@ -154,7 +156,7 @@ class ArTransformer(nnx.Module):
     )
     position = n + _PREFIX - 1
     x_B1D = (x_BD + self.positions.embedding[position])[:, None]
-    # For the last position of the prefix, too, all there is to see.
+    # Nothing follows yet, so this also fits the last position of the prefix.
     mask_1S = (jnp.arange(self.length) <= position)[None]
     return self.stack.extend(x_B1D, cache, position, mask_1S)
 
@@ -169,7 +171,7 @@ class ArTransformer(nnx.Module):
     return x_BPD + self.positions.embedding[: x_BPD.shape[1]]
 
   def _embed_parts(self, parts):
-    """(..., f) to (..., D), of the first f sub-tokens; 0 for none."""
+    """Sum (..., D) of the embeddings of f sub-tokens (..., f); 0 for none."""
     width, dtype = self.positions.features, self.positions.embedding.dtype
     x = jnp.zeros((*parts.shape[:-1], width), dtype)
     for f in range(parts.shape[-1]):
@@ -177,7 +179,7 @@ class ArTransformer(nnx.Module):
     return x
 
   def _mask(self, given):
-    """bool (S, S) as in `attention.Block`."""
+    """Mask, bool (S, S), as `attention.Block` takes it."""
     mask_SS = attention.causal_mask(self.length)
     if self.prefix_attention == "bidirectional":
       mask_SS |= jnp.arange(self.length) < _PREFIX + given

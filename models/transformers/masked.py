@@ -20,7 +20,7 @@ _LAYER_NORM_EPSILON = 1e-12
 
 
 class MaskedTransformer(nnx.Module):
-  """Masked token grids, a class and a task, to logits of every token.
+  """Predicts logits of every token from a masked grid, a class and a task.
 
   The sequence is [task token, if there are tasks] [class token] then the N
   tokens of the clip in (t, h, w) raster order. Class `num_classes` means "no
@@ -37,7 +37,7 @@ class MaskedTransformer(nnx.Module):
     *,
     rngs: nnx.Rngs,
   ):
-    """`task_slots` 0 means a model of a single task, without a task token."""
+    """Makes a model; `task_slots` 0 means one task and no task token."""
     if size.width % size.num_heads:
       raise ValueError(
         f"transformer.width={size.width} must be a multiple of"
@@ -53,7 +53,7 @@ class MaskedTransformer(nnx.Module):
     self.prefix = 2 if task_slots else 1
     self.positions = embed(self.prefix + num_tokens)
     self.norm = _layer_norm(size.width, rngs)
-    # One stacked block: layers are scanned, and compile once.
+    # Layers are one stacked block, which is scanned and so compiles once.
     self.layers = jax.vmap(
       lambda key: Block(
         size.width,
@@ -180,12 +180,13 @@ class Head(nnx.Module):
 
 
 def _init():
-  # Truncated at two standard deviations, as BERT; sigma is of the untruncated.
+  # Values are truncated at two standard deviations, as in BERT; `stddev` is
+  # that of the untruncated distribution.
   return jax.nn.initializers.truncated_normal(stddev=0.02)
 
 
 def _dense(cin, cout, rngs: nnx.Rngs, axis=-1) -> nnx.LinearGeneral:
-  """Widths may be tuples, of dimensions that `axis` names."""
+  """Linear layer; widths may be tuples, whose dimensions `axis` names."""
   return nnx.LinearGeneral(cin, cout, axis=axis, kernel_init=_init(), rngs=rngs)
 
 

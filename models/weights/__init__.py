@@ -1,1 +1,1 @@
-"""Weights of others, read and converted to ours."""
+"""Weights that others published, read and converted to ours."""

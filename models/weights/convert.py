@@ -1,4 +1,4 @@
-"""Makes the weights of a published network out of the files of others.
+"""Converts the published weights of a network to a file of ours.
 
   python -m models.weights.convert --network=resnet50 \
     --input=resnet50-0676ba61.pth --output=resnet50.safetensors
@@ -11,8 +11,8 @@ Sources are .pth and .pt files, which need torch (`pip install torch`), or the
 same tensors as .safetensors or .npz, which do not. Every tensor of a source is
 used or listed as ignored; anything else is refused by name. For lpips_vgg,
 --input may also be the state dict of the `lpips` package's own network, which
-has trunk and heads. The kinds of files of the feature networks (inception, i3d,
-c3d), among them TensorFlow's, stand with each in `models/features/`.
+has trunk and heads. The feature networks (inception, i3d, c3d) take more kinds
+of files, among them TensorFlow's; `models/features/` lists them per network.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from models.weights import safetensors_file
 
 _IGNORED = {
   "resnet50": (
-    r".*\.num_batches_tracked",  # a counter of training
+    r".*\.num_batches_tracked",  # counters of training
   ),
   "lpips_vgg": (
     r"classifier\.\d\.(weight|bias)",  # VGG-16's, above what LPIPS compares
@@ -41,7 +41,7 @@ _IGNORED = {
     r"lins\.\d\.model\.1\.weight",  # lin0 to lin4 under a second name
   ),
 }
-_RESNET50_RENAMES = (  # ours and torchvision's, applied in this order
+_RESNET50_RENAMES = (  # from our names to torchvision's, in this order
   (r"^conv_in", "conv1"),
   (r"^norm_in", "bn1"),
   (r"^stages\.(\d)", lambda match: f"layer{int(match[1]) + 1}"),
@@ -58,13 +58,13 @@ _RESNET50_RENAMES = (  # ours and torchvision's, applied in this order
 def convert(
   network: str, input_path: str, output_path: str, lin_path: str | None = None
 ) -> None:
-  """Writes the .safetensors file of a network, which `pretrained.load` reads.
+  """Writes the .safetensors file of a network, for `safetensors_file.load`.
 
   Args:
     network: "resnet50", "lpips_vgg", or one of `models.features.networks`.
-    input_path: its published weights; of lpips_vgg torchvision's VGG-16.
+    input_path: its published weights; for lpips_vgg torchvision's VGG-16.
     output_path: the file to write; it must not exist.
-    lin_path: of lpips_vgg, the v0.1 heads; None where the input has them.
+    lin_path: the v0.1 heads of lpips_vgg; None where the input has them.
 
   Raises:
     ValueError: the output exists, a source cannot be read, or one of its
@@ -77,14 +77,18 @@ def convert(
   if not output_path.endswith(".safetensors"):
     raise ValueError(f"--output={output_path} must end in .safetensors")
   if lin_path and network != "lpips_vgg":
-    raise ValueError(f"--lin={lin_path} is for --network=lpips_vgg only")
+    raise ValueError(
+      f"--lin={lin_path} needs --network=lpips_vgg, not {network}: leave it out"
+    )
   paths = {"input": input_path} | ({"lin": lin_path} if lin_path else {})
   given, hashes = {}, {}
   for option, path in paths.items():
     tensors = readers.read(path)
     if given.keys() & tensors.keys():
       name = min(given.keys() & tensors.keys())
-      raise ValueError(f"tensor {name!r} is in --input and in --lin")
+      raise ValueError(
+        f"tensor {name!r} is in --input and in --lin: give it in one of them"
+      )
     given |= tensors
     hashes[f"{option}_sha256"] = readers.sha256(path)
   source = " and ".join(paths.values())
@@ -99,7 +103,7 @@ def convert(
 def from_torch(
   network: str, given: Mapping[str, np.ndarray], source: str
 ) -> dict[str, np.ndarray]:
-  """Tensors named and laid out for torch to ours, float32.
+  """Converts tensors named and laid out for torch to ours, float32.
 
   `source` says in errors where they come from.
 
@@ -131,19 +135,19 @@ def from_torch(
         " LPIPS, whose distances are not negative"
       )
   return {
-    ours: _to_our_layout(used[theirs]).astype(np.float32)
-    for ours, theirs in names.items()
+    ours: _to_our_layout(used[published]).astype(np.float32)
+    for ours, published in names.items()
   }
 
 
 def _resnet50_name(name: str) -> str:
-  for ours, theirs in _RESNET50_RENAMES:
-    name = re.sub(ours, theirs, name)
+  for pattern, replacement in _RESNET50_RENAMES:
+    name = re.sub(pattern, replacement, name)
   return name
 
 
 def _lpips_vgg_names(given: Collection[str]) -> dict[str, str]:
-  """Our names to those of VGG-16 and the heads, or of the lpips package."""
+  """Maps our names to those of VGG-16 and heads, or of the lpips package."""
   combined = any(name.startswith("net.slice") for name in given)
   names, layer = {}, 0
   for stage, (num_convs, _) in enumerate(lpips.STAGES):
@@ -151,14 +155,14 @@ def _lpips_vgg_names(given: Collection[str]) -> dict[str, str]:
       where = f"net.slice{stage + 1}" if combined else "features"
       names[f"stages.{stage}.{conv}.kernel"] = f"{where}.{layer}.weight"
       names[f"stages.{stage}.{conv}.bias"] = f"{where}.{layer}.bias"
-      layer += 2  # torchvision counts the activation
-    layer += 1  # and the pool
+      layer += 2  # torchvision counts activations, too
+    layer += 1  # and the pool of the stage
     names[f"heads.{stage}.kernel"] = f"lin{stage}.model.1.weight"
   return names
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-  """(kh, kw, I, O) to (O, I, kh, kw); (I, O) to (O, I); (O,) as it is."""
+  """Turns (kh, kw, I, O) to (O, I, kh, kw), (I, O) to (O, I); keeps (O,)."""
   return (*shape[:-3:-1], *shape[:-2]) if len(shape) > 1 else shape
 
 
@@ -176,11 +180,18 @@ def main() -> None:
   parser.add_argument(
     "--network",
     required=True,
+    help="name of the network in this project",
     choices=sorted({*_IGNORED, *feature_networks.NETWORKS}),
   )
-  parser.add_argument("--input", required=True, help="the published file")
-  parser.add_argument("--lin", help="heads of lpips_vgg, if not in the input")
-  parser.add_argument("--output", required=True, help="the file to write")
+  parser.add_argument(
+    "--input", required=True, help="published file to convert"
+  )
+  parser.add_argument(
+    "--lin", help="file with the heads of lpips_vgg, unless --input has them"
+  )
+  parser.add_argument(
+    "--output", required=True, help="file to write, .safetensors"
+  )
   arguments = parser.parse_args()
   try:
     convert(arguments.network, arguments.input, arguments.output, arguments.lin)

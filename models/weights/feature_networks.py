@@ -1,7 +1,7 @@
 """Published weights of the feature networks under our names.
 
-A kind of file is recognised by its names; the network's own file has the rule
-of each. `models/weights/convert.py` is the command.
+The names of its tensors tell which kind a file is; the network's own module has
+the rules of each kind. `models/weights/convert.py` is the command.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ import numpy as np
 from models.features import networks as feature_networks
 from models.weights import safetensors_file
 
-_IGNORED = re.compile(r".*\.num_batches_tracked")  # a counter of training
+_IGNORED = re.compile(r".*\.num_batches_tracked")  # counters of training
 
 
 def to_ours(
   network: str, given: Mapping[str, np.ndarray], source: str
 ) -> tuple[dict[str, np.ndarray], str]:
-  """A published file's tensors under our names, and which kind of file it is.
+  """Names a published file's tensors as ours, and says which kind it is.
 
   Args:
     network: a key of `models.features.networks.NETWORKS`.
-    given: its tensors by name.
+    given: tensors of the file by name.
     source: names the file in errors.
 
   Raises:
@@ -40,8 +40,9 @@ def to_ours(
   kind = max(shared, key=shared.get)
   if not shared[kind]:
     raise ValueError(
-      f"{source} has no tensor of {network}: it must be one of the kinds"
-      f" {sorted(names)}; it has {sorted(used)[:3]} and {len(used)} in all"
+      f"{source} has no tensor of {network}: it must be a file of one of the"
+      f" kinds {sorted(names)}; its {len(used)} tensors begin with"
+      f" {sorted(used)[:3]}"
     )
   rule, names = sources[kind], names[kind]
   expected = {names[k]: rule.shape(k, shape) for k, shape in shapes.items()}

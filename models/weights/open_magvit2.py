@@ -2,8 +2,8 @@
 
 TencentARC/SEED-Voken, `src/Open_MAGVIT2`, image and video. The network is ours
 with the settings of `configs/tokenizer_video.py:open_magvit2`; here are the
-names and layouts of its tensors. A checkpoint holds raw weights and, as dotless
-names, their moving average, which the authors evaluate with.
+names and layouts of its tensors. A checkpoint holds raw weights and, under
+names without dots, their moving average, which the authors evaluate with.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _IGNORED = (  # discriminator, its average, LPIPS, and counters of the average
   r"loss\..*",
   r"model_ema\.(loss.*|decay|num_updates)",
 )
-_RENAMES = (  # ours to theirs, applied in this order
+_RENAMES = (  # from our names to the checkpoint's, in this order
   (r"\.mid\.", ".mid_block."),
   (r"^encoder\.levels\.(\d+)\.", r"encoder.down.\1.block."),
   (r"^encoder\.downs\.(\d+)\.", r"encoder.down.\1.downsample."),
@@ -38,10 +38,10 @@ def is_video(tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-  """The config fields that a checkpoint's shapes tell, by section.
+  """Config fields, by section, that follow from a checkpoint's shapes.
 
   Raises:
-    ValueError: it is no checkpoint of these tokenizers.
+    ValueError: the tensors are no checkpoint of these tokenizers.
   """
   video = is_video(tensors)
   conv = ".conv_1" if video else ""
@@ -56,7 +56,7 @@ def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     "tokenizer": {
       "base_channels": width,
       "channel_multipliers": multipliers,
-      # Their rule: levels of the base width keep time.
+      # Open-MAGVIT2's rule: levels of the base width keep time.
       "temporal_downsample": tuple(video and m != 1 for m in multipliers[:-1]),
       "num_res_blocks": _count(tensors, r"encoderdown0block\d(?=conv1)"),
     },
@@ -67,7 +67,7 @@ def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 def to_ours(
   tensors: Mapping[str, np.ndarray], abstract: Any, source: str
 ) -> tuple[dict[str, np.ndarray], str]:
-  """A checkpoint's tensors under our names, and which: "ema" or "raw".
+  """Names a checkpoint's tensors as ours, and says which: "ema" or "raw".
 
   Args:
     tensors: the checkpoint's state dict.
@@ -113,7 +113,7 @@ def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
 
 
 def _raw_name(name: str) -> str:
-  """Dotless, so that raw weights and averages read alike."""
+  """Name without dots, the same for a raw weight and for its average."""
   return name.removeprefix(_AVERAGE).replace(".", "")
 
 
@@ -125,8 +125,8 @@ def _their_name(name: str, num_levels: int, video: bool) -> str:
     name,
   )
   is_conv = re.search(r"(conv\w*|ups\.\d+|downs\.\d+|shortcut)\.\w+$", name)
-  for ours, theirs in _RENAMES:
-    name = re.sub(ours, theirs, name)
+  for pattern, replacement in _RENAMES:
+    name = re.sub(pattern, replacement, name)
   if video and is_conv:
     head, tail = name.rsplit(".", 1)
     name = f"{head}.conv_1.{tail}"
@@ -144,6 +144,6 @@ def _to_our_layout(name: str, tensor: np.ndarray) -> np.ndarray:
   if tensor.ndim >= 4:
     kernel = np.moveaxis(tensor, (1, 0), (-2, -1))
     return kernel if kernel.ndim == 5 else kernel[None]
-  # We scale by 1 + s; they by s.
+  # We scale by 1 + s, Open-MAGVIT2 by s.
   is_scale = name.endswith(".scale") or name.endswith(".scale.bias")
   return tensor.T - 1.0 if is_scale else tensor.T

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.weights import safetensors_file
 
-_RENAMES = (  # ours to theirs
+_RENAMES = (  # from our names to praxis', in this order
   (r"\.conv_in\.", ".conv_first."),
   (r"\.conv_out\.", ".conv_last."),
   (r"\.norm_out\.", ".norm."),
@@ -42,10 +42,10 @@ def is_video(tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-  """The config fields that a tree's shapes tell, by section.
+  """Config fields, by section, that follow from a tree's shapes.
 
   Raises:
-    ValueError: it is no tree of this tokenizer.
+    ValueError: the tensors are no tree of this tokenizer.
   """
   tensors = _dotted(tensors)
   width = _find(tensors, "encoder.conv_first.w").shape[-1]
@@ -55,7 +55,7 @@ def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     _find(tensors, f"encoder.res_blocks_{i * blocks}.conv_0.w").shape[-1]
     for i in range(downs + 1)
   ]
-  enlarged = [  # of the decoder, from fine to coarse
+  enlarged = [  # shapes of the decoder's kernels, from fine to coarse
     _find(tensors, f"decoder.conv_upsample_layers_{downs - 1 - i}.w").shape
     for i in range(downs)
   ]
@@ -76,7 +76,7 @@ def settings(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 def to_ours(
   tensors: Mapping[str, np.ndarray], abstract: Any, source: str
 ) -> tuple[dict[str, np.ndarray], str]:
-  """A tree's tensors under our names, and "raw": it holds no averages.
+  """Names a tree's tensors as ours, and says "raw": it holds no averages.
 
   Args:
     tensors: the tree, flat.
@@ -91,15 +91,15 @@ def to_ours(
   num_blocks = len({n.split(".")[2] for n in ours if "encoder.mid." in n})
   num_levels = len({n.split(".")[2] for n in ours if "encoder.levels." in n})
   names = {n: _their_name(n, num_levels, num_blocks) for n in ours}
-  # Scales and biases of norms come as they are broadcast.
+  # Scales and biases of norms have the shape in which they are broadcast.
   is_norm = lambda name: re.search(r"\.norm(_\d)?\.", name) is not None
   shapes = {
     names[k]: (1, 1, 1, *x.shape) if is_norm(names[k]) else x.shape
     for k, x in ours.items()
   }
   safetensors_file.check_tensors(source, tensors, shapes)
-  found = {k: tensors[names[k]].reshape(x.shape) for k, x in ours.items()}
-  return found, "raw"
+  converted = {k: tensors[names[k]].reshape(x.shape) for k, x in ours.items()}
+  return converted, "raw"
 
 
 def _their_name(name: str, num_levels: int, num_blocks: int) -> str:
@@ -113,8 +113,8 @@ def _their_name(name: str, num_levels: int, num_blocks: int) -> str:
     return f"{part}.res_blocks_{place * num_blocks + int(block)}."
 
   name = _BLOCK.sub(in_one_list, name)
-  for ours, theirs in _RENAMES:
-    name = re.sub(ours, theirs, name)
+  for pattern, replacement in _RENAMES:
+    name = re.sub(pattern, replacement, name)
   return name
 
 

@@ -16,16 +16,16 @@ from storage import files
 def read(path: str) -> dict[str, np.ndarray]:
   """Tensors of a file by name; `_READERS` lists the suffixes.
 
-  Of a training checkpoint (Lightning's .ckpt) those of its "state_dict"; of a
-  TorchScript archive its state dict; of a frozen TensorFlow graph (.pb) its
-  constants; of a TensorFlow checkpoint (its .index, with the data beside it)
-  its variables; of a flax tree (.flax, msgpack) those of its "params", with
-  names joined by slashes. No reader unpickles objects. A TorchScript archive is
-  opened by `torch.jit.load`, which compiles the code that is in it, in its own
-  restricted language; none of it is called.
+  A training checkpoint (Lightning's .ckpt) gives the tensors of its
+  "state_dict", a TorchScript archive its state dict, a frozen TensorFlow graph
+  (.pb) its constants, a TensorFlow checkpoint (named by its .index, with the
+  data beside it) its variables, and a flax tree (.flax, msgpack) its "params",
+  with names joined by slashes. No reader unpickles objects. A TorchScript
+  archive is opened by `torch.jit.load`, which compiles the code that is in it,
+  in its own restricted language; none of it is called.
 
   Raises:
-    ValueError: another suffix, no file, or one that cannot be read.
+    ValueError: the suffix is unknown, or the file is missing or unreadable.
   """
   suffix = pathlib.Path(path).suffix
   if suffix not in _READERS:
@@ -36,7 +36,7 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def sha256(path: str) -> str:
-  """Of a file's bytes, in hexadecimal; of a .index followed by its data."""
+  """Hash of a file in hexadecimal; that of a .index includes its data files."""
   is_index = pathlib.Path(path).suffix == ".index"
   data_paths = tensorflow_files.shard_paths(path) if is_index else []
   return files.sha256(path, *data_paths)
@@ -51,10 +51,10 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
       " .safetensors or .npz where torch is installed"
     ) from error
   try:
-    # On the CPU: some were saved from a GPU.
+    # Tensors go to the CPU, since some were saved from a GPU.
     if _is_torchscript(path):
       tensors = torch.jit.load(path, map_location="cpu").state_dict()
-    else:  # weights_only: a pickle may run any code
+    else:  # weights_only, because a pickle may run any code
       tensors = torch.load(path, map_location="cpu", weights_only=True)
   except Exception as error:
     raise ValueError(

@@ -61,7 +61,7 @@ def save(
 ) -> None:
   """Writes weights for `load`, with notes on where they are from.
 
-  The file is whole or not there, and an existing one stays as it is.
+  The file is written whole or not at all, and an existing one stays as it is.
 
   Raises:
     ValueError: the file exists.
@@ -79,7 +79,7 @@ def save(
 
 
 def as_tree(tensors: Mapping[str, np.ndarray], abstract: Any) -> Any:
-  """Named tensors in the tree whose names they have; float32."""
+  """Puts named tensors into a tree like `abstract`, as float32."""
   return jax.tree.structure(abstract).unflatten(
     jnp.asarray(tensors[name], jnp.float32) for name in by_name(abstract)
   )
@@ -90,21 +90,21 @@ def digest(
 ) -> str:
   """sha256 in hexadecimal of settings and tensors, the same on every machine.
 
-  Of the settings as JSON, in their order, and of the name, shape, type and
-  bytes of every tensor, by name.
+  It covers the settings as JSON, in their order, and the name, shape, type and
+  bytes of every tensor, sorted by name.
   """
-  found = hashlib.sha256()
+  hashed = hashlib.sha256()
   for each in settings:
-    found.update(json.dumps(each, sort_keys=True).encode())
+    hashed.update(json.dumps(each, sort_keys=True).encode())
   for name, tensor in sorted(tensors.items()):
     described = [name, tensor.shape, tensor.dtype.name]
-    found.update(json.dumps(described).encode())
-    found.update(tensor.tobytes())
-  return found.hexdigest()
+    hashed.update(json.dumps(described).encode())
+    hashed.update(tensor.tobytes())
+  return hashed.hexdigest()
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree of parameters, in its order."""
+  """Leaves of a tree of parameters by dotted name, in the tree's order."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {".".join(str(k.key) for k in path): leaf for path, leaf in leaves}
 
@@ -127,7 +127,7 @@ def check_tensors(
     if names:
       raise ValueError(
         f"{source} {label} tensor {min(names)!r} (and {len(names) - 1} more):"
-        " it must hold exactly the network's own"
+        " it must hold exactly the tensors of the network"
       )
   for name, shape in shapes.items():
     tensor = tensors[name]

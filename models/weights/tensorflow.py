@@ -19,14 +19,14 @@ from tensorboardX.proto import tensor_pb2
 _DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}
 _TABLE_MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
-_BLOCK_TRAILER_BYTES = 5  # compression, checksum
+_BLOCK_TRAILER_BYTES = 5  # compression and checksum
 
 
 def read_graph(path: str) -> dict[str, np.ndarray]:
-  """Floating-point constants of a frozen graph (.pb), but for scalars.
+  """Floating-point constants of a frozen graph (.pb), except scalars.
 
   Raises:
-    ValueError: it is no such file.
+    ValueError: the file is no such graph.
   """
   try:
     graph = graph_pb2.GraphDef.FromString(pathlib.Path(path).read_bytes())
@@ -48,7 +48,7 @@ def read_checkpoint(path: str) -> dict[str, np.ndarray]:
   """Variables of a checkpoint; `path` is its .index, the data lie beside it.
 
   Raises:
-    ValueError: it is no such file, or its data are missing or cut short.
+    ValueError: the file is no such index, or data are missing or cut short.
   """
   entries = dict(_table(memoryview(pathlib.Path(path).read_bytes())))
   header = dict(_fields(entries.pop(b"")))
@@ -57,7 +57,8 @@ def read_checkpoint(path: str) -> dict[str, np.ndarray]:
   shards = [np.memmap(x, np.uint8, "r") for x in shard_paths(path)]
   if len(shards) != header.get(1):
     raise ValueError(
-      f"{header.get(1)} files of data belong to it, {len(shards)} are there"
+      f"it needs {header.get(1)} data files beside it, and there are"
+      f" {len(shards)}"
     )
   tensors = {}
   for name, entry in entries.items():
@@ -103,7 +104,7 @@ def _fields(message) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(data, at: int) -> tuple[int, int]:
-  """(value, where it ends): seven bits a byte, the lowest first."""
+  """(value, end) of a number stored as seven bits a byte, lowest first."""
   value = shift = 0
   while at < len(data):
     byte = data[at]
@@ -125,11 +126,11 @@ def _num_bytes(dtype, shape: tuple[int, ...]) -> int:
 
 
 def _tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray | None:
-  """None unless it has floating-point numbers."""
+  """Array of a tensor's numbers; None unless they are floating-point."""
   dtype = _DTYPES.get(tensor.dtype)
   if dtype not in (np.float32, np.float64):
     return None
-  # Content as in memory, or single numbers, of which one may stand for all.
+  # Numbers are stored as in memory, or as a list; one may stand for all.
   if tensor.tensor_content:
     flat = np.frombuffer(tensor.tensor_content, dtype)
   else:
@@ -149,7 +150,7 @@ def _table(data) -> Iterator[tuple[bytes, memoryview]]:
     raise ValueError("it is no index of a checkpoint")
   at = 0
   handles = []
-  for _ in range(4):  # offset and size: of the metaindex, of the index
+  for _ in range(4):  # offset and size of the metaindex, then of the index
     value, at = _varint(footer, at)
     handles.append(value)
   for _, handle in _block(data, *handles[2:]):
@@ -158,6 +159,7 @@ def _table(data) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _block(data, offset: int, size: int) -> Iterator[tuple[bytes, memoryview]]:
+  """Keys and values of a block of a table; keys share their first bytes."""
   if offset + size + _BLOCK_TRAILER_BYTES > len(data):
     raise ValueError("it is cut short")
   if data[offset + size] != 0:
@@ -166,7 +168,7 @@ def _block(data, offset: int, size: int) -> Iterator[tuple[bytes, memoryview]]:
   num_restarts = int.from_bytes(block[-4:], "little")
   end, at, key = size - 4 * (num_restarts + 1), 0, b""
   while at < end:
-    shared, at = _varint(block, at)  # bytes of the key before this one
+    shared, at = _varint(block, at)  # bytes shared with the key before
     rest, at = _varint(block, at)
     length, at = _varint(block, at)
     key = key[:shared] + bytes(block[at : at + rest])

@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 _MODELS = pathlib.Path(__file__).parents[2] / "models"
-_MOST = 8  # parameters of a constructor; more belong into a record
+_MOST = 8  # largest number of parameters; more belong into a record
 
 
 def _num_parameters(function: ast.FunctionDef) -> int:
@@ -21,5 +21,5 @@ def test_no_constructor_takes_more_than_8_parameters():
       if isinstance(node, ast.FunctionDef) and node.name == "__init__":
         where = f"{file.relative_to(_MODELS.parent)}:{node.lineno}"
         count[where] = _num_parameters(node)
-  assert count  # else it looks in the wrong folder
+  assert count  # an empty count means the wrong folder
   assert {where: n for where, n in count.items() if n > _MOST} == {}

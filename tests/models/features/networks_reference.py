@@ -1,4 +1,4 @@
-"""Weights for the feature networks that need no download, and what others make.
+"""Drawn weights for the feature networks, and the outputs of other code.
 
   python tests/models/features/networks_reference.py
 
@@ -19,9 +19,9 @@ import zlib
 import numpy as np
 
 _FILE = pathlib.Path(__file__).parent / "feature_networks.npz"
-# Every how many of the features are recorded.
+# Step from one recorded feature to the next.
 KEPT = {"pool3": 16, "spatial": 16, "logits": 8, "logits_with_bias": 64}
-RESIZES = {  # (height, width) before, after
+RESIZES = {  # (height, width) before and after
   "larger": ((5, 7), (9, 16)),
   "smaller": ((9, 16), (5, 7)),
 }
@@ -39,7 +39,7 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.float32(-90.0) - np.float32(30.0) * x
   if len(shape) > 1:
     bound = np.sqrt(6.0 / np.prod(shape[1:]))
-    if name.startswith("fc8"):  # else one probability would be all
+    if name.startswith("fc8"):  # keeps one probability from taking all
       bound /= 100.0
     return np.float32(bound) * (2.0 * x - 1.0)
   if name.endswith("running_var"):
@@ -67,7 +67,7 @@ def images() -> np.ndarray:
 
 
 def clip_i3d() -> np.ndarray:
-  """(1, 18, 40, 52, 3): two of I3D's last steps in time, uneven padding."""
+  """Clip (1, 18, 40, 52, 3): I3D pads it unevenly and ends in two steps."""
   return pixels((1, 18, 40, 52, 3), seed=1)
 
 
@@ -76,7 +76,7 @@ def clip_c3d() -> np.ndarray:
 
 
 def grid(name: str) -> np.ndarray:
-  """float32 (height, width, 2) to resize."""
+  """Image to resize, float32 (height, width, 2) with two channels."""
   before, _ = RESIZES[name]
   return np.random.RandomState(3).random_sample((*before, 2)).astype(np.float32)
 
@@ -115,17 +115,17 @@ def inception_peer(dtype: str):
 
   class Drawn(peer.FeatureExtractorInceptionV3):
     def load_state_dict(self, _):
-      own = {k: tuple(v.shape) for k, v in self.state_dict().items()}
+      shapes = {k: tuple(v.shape) for k, v in self.state_dict().items()}
       tensors = {
         k: torch.from_numpy(draw(k, shape))
-        for k, shape in own.items()
+        for k, shape in shapes.items()
         if not k.endswith("num_batches_tracked")
       }
       return super().load_state_dict(tensors)
 
   peer.load_state_dict_from_url = lambda *_, **__: None  # no download
   extractor = Drawn("inception", ["2048", "logits_unbiased", "logits"])
-  # Its option feature_extractor_internal_dtype="float64" has no effect.
+  # The peer's option feature_extractor_internal_dtype has no effect.
   extractor.feature_extractor_internal_dtype = getattr(torch, dtype)
   return extractor.to(extractor.feature_extractor_internal_dtype)
 
@@ -185,7 +185,7 @@ def _tf1_resize(x_HWC, height, width):
 
 
 def _i3d(video_BTHWC):
-  """The graph of deepmind/i3d-kinetics-400/1, in float64."""
+  """Runs the graph of deepmind/i3d-kinetics-400/1, in float64."""
   import tensorflow as tf
 
   def unit(x, name, width, size=1, stride=1):
@@ -201,7 +201,7 @@ def _i3d(video_BTHWC):
     return tf.nn.relu(x)
 
   def pool(x, window, strides):
-    # TensorFlow pools float64 in three dimensions on no device.
+    # TensorFlow cannot pool float64 in three dimensions.
     x = tf.cast(x, tf.float32)
     x = tf.nn.max_pool3d(x, window, (1, *strides, 1), "SAME")
     return tf.cast(x, tf.float64)
@@ -239,7 +239,7 @@ def _i3d(video_BTHWC):
 
 
 def _c3d(video_BTHWC):
-  """pfnet-research/tgan2's network, in float64, channels first."""
+  """Runs pfnet-research/tgan2's network, in float64, channels first."""
   import torch
   from torch.nn import functional
 

@@ -1,4 +1,4 @@
-"""Weights for torch's networks that need no download, and what torch computes.
+"""Drawn weights for torch's networks, and the outputs of torch.
 
 Every tensor is a function of its name in torch's state dict, so that both
 sides build the same network: He-scaled kernels, because activations fade under
@@ -15,20 +15,20 @@ import numpy as np
 _VGG16_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 _VGG16_WIDTHS = (64, 128, 256, 512, 512)
 
-# Of `resnet50_frames`: six logits of each frame, their mean squared error.
+# Six logits of each of `resnet50_frames`, and all logits' mean squared error.
 RESNET50_LOGITS = (
   (29.854818, 32.319836, -50.212014, -13.271503, 46.152179, 14.169545),
   (13.770586, 15.695106, -24.756791, -5.3333882, 23.223546, 9.6344607),
 )
 RESNET50_DISTANCE = 199.30933
-LPIPS_DISTANCES = (0.80200214, 0.017996638)  # of `lpips_frames`
-# Of LPIPS of `small_frames` by the second: the norm, and pixel [8, 8].
+LPIPS_DISTANCES = (0.80200214, 0.017996638)  # LPIPS of `lpips_frames`
+# Gradient of LPIPS of `small_frames` by the second: norm, and pixel [8, 8].
 LPIPS_GRADIENT_NORM = 0.099635871
 LPIPS_GRADIENT = (0.0048931329, 0.0046814336, 0.0020056576)
 
 
 def resnet50() -> dict[str, np.ndarray]:
-  """torchvision's state dict; 320 tensors."""
+  """State dict of torchvision's network; 320 tensors."""
   shapes = {"conv1.weight": (64, 3, 7, 7), **_batch_norm("bn1", 64)}
   channels = 64
   for layer, (blocks, width) in enumerate(
@@ -56,7 +56,7 @@ def resnet50() -> dict[str, np.ndarray]:
 
 
 def vgg16_features() -> dict[str, np.ndarray]:
-  """torchvision's state dict without the classifier; 26 tensors."""
+  """State dict of torchvision's VGG-16 without the classifier; 26 tensors."""
   tensors, channels = {}, 3
   for indices, width in zip(_VGG16_STAGES, _VGG16_WIDTHS, strict=True):
     for index in indices:
@@ -95,8 +95,8 @@ def lpips_package(combined: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def resnet50_frames() -> tuple[np.ndarray, np.ndarray]:
   """A frame (1, 40, 48, 3) and a darker one.
 
-  Their logits differ by as much as they are large: were they close, rounding
-  would be a large part of the difference.
+  Their logits differ by about as much as they are large: if they were close,
+  rounding would be a large part of the difference.
   """
   return frames(1, 40, 48, seed=0), np.float32(0.1) * frames(1, 40, 48, seed=1)
 
@@ -117,7 +117,7 @@ def small_frames() -> tuple[np.ndarray, np.ndarray]:
 
 
 def frames(num: int, height: int, width: int, seed: int) -> np.ndarray:
-  """float32 (num, height, width, 3) in [0, 1]."""
+  """Noise, float32 (num, height, width, 3) in [0, 1]."""
   rng = np.random.RandomState(seed)
   return rng.random_sample((num, height, width, 3)).astype(np.float32)
 

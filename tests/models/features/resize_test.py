@@ -21,7 +21,7 @@ def test_tf1_bilinear_is_tensorflows(name):
 
 
 def test_tf1_bilinear_samples_without_half_a_pixel():
-  """Twice as wide: each pixel, then the mean with the next; the last twice."""
+  """Twice the width takes each pixel and its mean with the next, or itself."""
   x = jnp.array([[0.0, 10.0, 40.0]])[..., None]
   got = resize.tf1_bilinear(x, 1, 6)[0, :, 0]
   np.testing.assert_allclose(got, [0, 5, 10, 25, 40, 40], atol=1e-5)

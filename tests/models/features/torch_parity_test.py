@@ -25,18 +25,18 @@ torch = pytest.importorskip("torch")
 # Torchvision and lpips warn about arguments that their own code passes.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-_RTOL = 1e-4  # float32 against float64 through 50 layers measured 3e-6
+_RTOL = 1e-4  # float32 through 50 layers measured 3e-6
 _RECORDED_RTOL = 1e-7  # the literals have 8 digits
 # The constants of the lpips package are float32, whatever its other weights.
 _FLOAT64_RTOL = 1e-6
 
 
-def _check(what, got, expected, rtol=_RTOL):
-  """Largest error relative to the largest value."""
+def _check(label, got, expected, rtol=_RTOL):
+  """Asserts that the largest error is small beside the largest value."""
   got, expected = np.asarray(got), np.asarray(expected)
   assert got.shape == expected.shape
   error = np.abs(got - expected).max() / np.abs(expected).max()
-  print(f"{what}: relative error {error:.1e}")
+  print(f"{label}: relative error {error:.1e}")
   assert error < rtol
 
 
@@ -52,20 +52,20 @@ def _state_dict(tensors):
 def resnet50(tmp_path_factory):
   """(torchvision's network, our (distance, params)), through a .pth file."""
   models = importlib.import_module("torchvision.models")
-  theirs = models.resnet50()
-  theirs.load_state_dict(_state_dict(reference.resnet50()), strict=True)
+  peer = models.resnet50()
+  peer.load_state_dict(_state_dict(reference.resnet50()), strict=True)
   folder = tmp_path_factory.mktemp("resnet50")
-  torch.save(theirs.state_dict(), folder / "source.pth")
+  torch.save(peer.state_dict(), folder / "source.pth")
   path = str(folder / "resnet50.safetensors")
   convert.convert("resnet50", str(folder / "source.pth"), path)
   ours = perceptual.load("resnet50", path)
   for file in folder.iterdir():
     file.unlink()
-  return theirs.double().eval(), ours
+  return peer.double().eval(), ours
 
 
-def _torch_logits(theirs, frames_BCHW):
-  return theirs(
+def _torch_logits(peer, frames_BCHW):
+  return peer(
     torch.nn.functional.interpolate(
       frames_BCHW, (224, 224), mode="bilinear", antialias=True
     )
@@ -73,10 +73,10 @@ def _torch_logits(theirs, frames_BCHW):
 
 
 def test_the_recorded_logits_are_torchvisions(resnet50):
-  theirs, _ = resnet50
+  peer, _ = resnet50
   frames = _bchw(np.concatenate(reference.resnet50_frames()))
   with torch.no_grad():
-    logits = _torch_logits(theirs, frames)
+    logits = _torch_logits(peer, frames)
   _check(
     "recorded logits",
     reference.RESNET50_LOGITS,
@@ -91,26 +91,26 @@ def test_the_recorded_logits_are_torchvisions(resnet50):
 
 @pytest.mark.parametrize("size", [(224, 224), (128, 128), (256, 320)])
 def test_resnet50_logits(resnet50, size):
-  theirs, (_, params) = resnet50
+  peer, (_, params) = resnet50
   net, _ = perceptual.define("resnet50")
   frames = reference.frames(2, *size, seed=0)
   frames[1] *= np.float32(0.1)
   with torch.no_grad():
-    expected = _torch_logits(theirs, _bchw(frames))
+    expected = _torch_logits(peer, _bchw(frames))
   _check(f"ResNet-50 logits at {size}", jax.jit(net)(params, frames), expected)
 
 
 def test_resnet50_gradient(resnet50):
-  """By its norm, to 1 %, within which torch's float32 agrees with its float64.
+  """Compares by norm, to 1 %, as closely as torch's float32 and float64 agree.
 
   An activation near 0 may fall on its other side, which changes the gradient
   behind it.
   """
-  theirs, (distance, params) = resnet50
+  peer, (distance, params) = resnet50
   target, output = reference.resnet50_frames()
   output_BCHW = _bchw(output).requires_grad_()
-  difference = _torch_logits(theirs, output_BCHW) - _torch_logits(
-    theirs, _bchw(target)
+  difference = _torch_logits(peer, output_BCHW) - _torch_logits(
+    peer, _bchw(target)
   )
   difference.square().mean().backward()
   expected = output_BCHW.grad.permute(0, 2, 3, 1).numpy()
@@ -123,25 +123,25 @@ def test_resnet50_gradient(resnet50):
 
 @pytest.fixture(scope="module")
 def make_lpips(tmp_path_factory):
-  """Of heads: (the package's network, our (distance, params))."""
+  """Makes (the package's network, our (distance, params)) from heads."""
   lpips = importlib.import_module("lpips")
 
   def make(heads, form):
-    theirs = lpips.LPIPS(
+    peer = lpips.LPIPS(
       net="vgg", pnet_rand=True, pretrained=False, verbose=False
     )
     trunk = reference.vgg16_features()
     tensors = reference.lpips_package({**trunk, **heads})
     constants = {"scaling_layer.shift", "scaling_layer.scale"}
     tensors = {k: v for k, v in tensors.items() if k not in constants}
-    result = theirs.load_state_dict(_state_dict(tensors), strict=False)
+    result = peer.load_state_dict(_state_dict(tensors), strict=False)
     assert set(result.missing_keys) == constants
     assert not result.unexpected_keys
     folder = tmp_path_factory.mktemp("lpips_vgg")
     path = str(folder / "lpips_vgg.safetensors")
     source, lin = str(folder / "source.pth"), str(folder / "lin.pth")
     if form == "package":
-      torch.save(theirs.state_dict(), source)
+      torch.save(peer.state_dict(), source)
       convert.convert("lpips_vgg", source, path)
     else:
       torch.save(_state_dict(trunk), source)
@@ -150,21 +150,21 @@ def make_lpips(tmp_path_factory):
     ours = perceptual.load("lpips_vgg", path)
     for file in folder.iterdir():
       file.unlink()
-    return theirs.double().eval(), ours
+    return peer.double().eval(), ours
 
   return make
 
 
-def _torch_lpips(theirs, target, output_BCHW):
-  return theirs(_bchw(target), output_BCHW, normalize=True)[:, 0, 0, 0]
+def _torch_lpips(peer, target, output_BCHW):
+  return peer(_bchw(target), output_BCHW, normalize=True)[:, 0, 0, 0]
 
 
 @pytest.mark.parametrize("form", ["package", "two files"])
 def test_the_recorded_lpips_is_the_packages(make_lpips, form):
-  theirs, (distance, params) = make_lpips(reference.lpips_heads(), form)
+  peer, (distance, params) = make_lpips(reference.lpips_heads(), form)
   target, output = reference.lpips_frames()
   with torch.no_grad():
-    expected = _torch_lpips(theirs, target, _bchw(output))
+    expected = _torch_lpips(peer, target, _bchw(output))
   recorded = reference.LPIPS_DISTANCES
   _check("recorded LPIPS", recorded, expected, _RECORDED_RTOL)
   got = jax.jit(distance)(params, target, output)
@@ -173,17 +173,17 @@ def test_the_recorded_lpips_is_the_packages(make_lpips, form):
 
 
 def test_lpips_gradient(make_lpips):
-  """In float64: in float32 an activation near 0 may fall on its other side."""
-  theirs, (distance, params) = make_lpips(reference.lpips_heads(), "package")
+  """Computes in float64: float32 may change the sign of an activation."""
+  peer, (distance, params) = make_lpips(reference.lpips_heads(), "package")
   target, output = reference.small_frames()
   output_BCHW = _bchw(output).requires_grad_()
-  _torch_lpips(theirs, target, output_BCHW).sum().backward()
+  _torch_lpips(peer, target, output_BCHW).sum().backward()
   expected = output_BCHW.grad.permute(0, 2, 3, 1)
-  for what, recorded, value in (
+  for label, recorded, value in (
     ("norm", reference.LPIPS_GRADIENT_NORM, expected.norm()),
     ("pixel", reference.LPIPS_GRADIENT, expected[0, 8, 8]),
   ):
-    _check(f"recorded {what} of the gradient", recorded, value, _RECORDED_RTOL)
+    _check(f"recorded {label} of the gradient", recorded, value, _RECORDED_RTOL)
   gradient = jax.jit(jax.grad(lambda *x: distance(*x).sum(), argnums=2))
   with jax.enable_x64(True):
     to_float64 = lambda x: jnp.asarray(x, jnp.float64)
@@ -199,11 +199,11 @@ def test_lpips_with_the_published_heads(make_lpips, size):
     package / "weights/v0.1/vgg.pth", map_location="cpu", weights_only=True
   )
   heads = {name: x.numpy() for name, x in heads.items()}
-  theirs, (distance, params) = make_lpips(heads, "two files")
+  peer, (distance, params) = make_lpips(heads, "two files")
   target = reference.frames(2, *size, seed=0)
   output = reference.frames(2, *size, seed=1)
   with torch.no_grad():
-    expected = _torch_lpips(theirs, target, _bchw(output))
+    expected = _torch_lpips(peer, target, _bchw(output))
   _check(
     f"LPIPS at {size}", jax.jit(distance)(params, target, output), expected
   )

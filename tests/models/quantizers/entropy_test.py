@@ -17,7 +17,7 @@ RTOL = 2e-5
 
 
 def _joint_entropy(p_NK, bits, epsilon):
-  """Of the mean over tokens, one code at a time; p_NK = p(bit is set)."""
+  """Entropy of the mean over tokens, code by code; p_NK = p(bit is set)."""
   entropy = 0.0
   for pattern in itertools.product([0, 1], repeat=len(bits)):
     chosen_NK = np.where(pattern, p_NK[:, bits], 1 - p_NK[:, bits])
@@ -29,7 +29,7 @@ def _joint_entropy(p_NK, bits, epsilon):
 def test_grouped_entropies_equal_their_definition():
   bits, epsilon = 20, 1e-5
   logits_NK = jax.random.normal(jax.random.key(0), (5, bits))
-  got = jax.jit(lambda x: entropy_lib.of_bits(x, 3, epsilon))(logits_NK)
+  got = jax.jit(lambda x: entropy_lib.bit_entropies(x, 3, epsilon))(logits_NK)
   p_NK = 1 / (1 + np.exp(-np.asarray(logits_NK, np.float64)))
   neighbours = [[*range(6)], [*range(6, 13)], [*range(13, 20)]]
   every_third = [[*range(g, bits, 3)] for g in range(3)]
@@ -51,7 +51,7 @@ def test_grouped_entropies_equal_their_definition():
 
 def test_one_group_is_exact():
   logits_NK = jax.random.normal(jax.random.key(0), (5, 7))
-  got = jax.jit(lambda x: entropy_lib.of_bits(x, 1, 1e-5))(logits_NK)
+  got = jax.jit(lambda x: entropy_lib.bit_entropies(x, 1, 1e-5))(logits_NK)
   p_NK = 1 / (1 + np.exp(-np.asarray(logits_NK, np.float64)))
   exact = _joint_entropy(p_NK, [*range(7)], 1e-5)
   np.testing.assert_allclose(got.batch, exact, rtol=RTOL)
@@ -62,8 +62,9 @@ def test_one_group_is_exact():
 def test_strided_groups_see_a_repeated_bit_that_neighbours_miss():
   patterns = [(a, b, a, c) for a, b, c in itertools.product([-1, 1], repeat=3)]
   logits_NK = 100.0 * jnp.array(patterns, jnp.float32)
-  got = jax.jit(lambda x: entropy_lib.of_bits(x, 2, 1e-12))(logits_NK)
-  # (a, b) and (a, c) are uniform over 4; (a, a) over 2 only, (b, c) over 4.
+  got = jax.jit(lambda x: entropy_lib.bit_entropies(x, 2, 1e-12))(logits_NK)
+  # Neighbours (a, b) and (a, c) are uniform over 4; strided (a, a) only over 2
+  # and (b, c) over 4.
   np.testing.assert_allclose(got.codebook, 3 * LOG_2, rtol=RTOL)
   np.testing.assert_allclose(got.batch, (2 + 2 + 1 + 2) / 4 * LOG_2, rtol=RTOL)
 
@@ -82,7 +83,7 @@ def test_groups_part_the_bits_into_sizes_that_differ_by_at_most_one(
 
 def test_every_group_moves_its_bits():
   logits_NK = jax.random.normal(jax.random.key(0), (5, 9))
-  batch = lambda x: entropy_lib.of_bits(x, 3, 1e-5).batch
+  batch = lambda x: entropy_lib.bit_entropies(x, 3, 1e-5).batch
   assert (jnp.abs(jax.jit(jax.grad(batch))(logits_NK)) > 0).all()
 
 
@@ -90,7 +91,7 @@ def test_softmax_entropies_equal_their_definition_and_stay_finite():
   logits_NV = 3.0 * jax.random.normal(jax.random.key(0), (6, 5))
   # One code far away from every token: its probability underflows to 0.
   logits_NV = logits_NV.at[:, 2].set(-1e5)
-  got = jax.jit(lambda x: entropy_lib.of_softmax(x, 1e-5))(logits_NV)
+  got = jax.jit(lambda x: entropy_lib.softmax_entropies(x, 1e-5))(logits_NV)
   p_NV = np.exp(np.asarray(logits_NV, np.float64))
   p_NV = np.delete(p_NV / p_NV.sum(-1, keepdims=True), 2, axis=-1)
   sample = -(p_NV * np.log(p_NV)).sum(-1).mean()
@@ -102,7 +103,7 @@ def test_softmax_entropies_equal_their_definition_and_stay_finite():
   np.testing.assert_allclose(
     got.codebook, -(mean_V * np.log(mean_V)).sum(), rtol=RTOL
   )
-  total = lambda x: sum(entropy_lib.of_softmax(x, 1e-5))
+  total = lambda x: sum(entropy_lib.softmax_entropies(x, 1e-5))
   assert np.isfinite(jax.jit(jax.grad(total))(logits_NV)).all()
 
 
@@ -110,7 +111,7 @@ def test_entropy_of_ids_is_that_of_their_histogram():
   ids = jax.random.randint(jax.random.key(0), (4, 5, 5), 0, 30)
   counts = np.array([*collections.Counter(np.ravel(ids).tolist()).values()])
   p = counts / ids.size
-  got = jax.jit(entropy_lib.of_ids)(ids)
+  got = jax.jit(entropy_lib.histogram_entropy)(ids)
   np.testing.assert_allclose(got, -(p * np.log(p)).sum(), rtol=RTOL)
 
 
@@ -124,7 +125,7 @@ def test_entropy_of_ids_is_that_of_their_histogram():
   ],
 )
 def test_entropy_of_few_ids(ids, entropy):
-  got = jax.jit(entropy_lib.of_ids)(jnp.array(ids, jnp.int32))
+  got = jax.jit(entropy_lib.histogram_entropy)(jnp.array(ids, jnp.int32))
   np.testing.assert_allclose(got, entropy, atol=1e-6)
 
 
@@ -134,9 +135,9 @@ def test_entropies_are_those_of_the_global_batch():
 
   @jax.jit
   def entropies(logits_NK, ids_N):
-    grouped = entropy_lib.of_bits(logits_NK, 2, 1e-5)
-    softmax = entropy_lib.of_softmax(logits_NK, 1e-5)
-    return jnp.array([*grouped, *softmax, entropy_lib.of_ids(ids_N)])
+    grouped = entropy_lib.bit_entropies(logits_NK, 2, 1e-5)
+    softmax = entropy_lib.softmax_entropies(logits_NK, 1e-5)
+    return jnp.array([*grouped, *softmax, entropy_lib.histogram_entropy(ids_N)])
 
   logits_NK = jax.random.normal(jax.random.key(0), (16, 4))
   # Every device holds one id only, so that a local histogram would give 0.

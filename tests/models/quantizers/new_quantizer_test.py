@@ -1,4 +1,4 @@
-"""Tests of a quantizer that is new: one class, one line in the registry.
+"""Tests that a new quantizer takes one class and one line in the registry.
 
 The registry is models/quantizers/build.py.
 """
@@ -36,7 +36,7 @@ class TernaryQuantizer(common.Quantizer):
   def __call__(self, z_BTHWK):
     bounded = jnp.tanh(z_BTHWK.astype(jnp.float32))
     codes = jnp.round(bounded)
-    entropy = entropy_lib.of_ids(self.ids(codes))
+    entropy = entropy_lib.histogram_entropy(self.ids(codes))
     return common.Quantized(
       z=common.straight_through(codes, bounded).astype(z_BTHWK.dtype),
       ids=self.ids(codes),
@@ -94,11 +94,11 @@ def test_its_facts_are_on_its_class(config):
   meaning = "in raster order (t, h, w); channel k is the digit of 3^k"
   assert describe.id_convention(config) == meaning
   config.codebook_from_data = True
-  with pytest.raises(ValueError, match="needs quantizer.name='vq'.*'ternary'"):
+  with pytest.raises(ValueError, match="from_data=True .*'vq'.*'ternary'"):
     gan.TokenizerGan.build(config, mesh_lib.local_mesh())
   model = scored_model.Model.__new__(scored_model.Model)  # no weights needed
   model.config = config
-  with pytest.raises(ValueError, match="codes of lfq and bsq.* has ternary"):
+  with pytest.raises(ValueError, match="protocol=pfid .*lfq and bsq.* ternary"):
     model.bits()
 
 

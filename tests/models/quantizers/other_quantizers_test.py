@@ -1,6 +1,6 @@
 """Tests of VQ, FSQ and BSQ, each by its definition.
 
-What they share with LFQ is in quantizers_test.py.
+Tests of the properties that they share with LFQ are in binary_test.py.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from models.quantizers import vector
 
 
 def _vector_quantizer(codebook_VK, **settings):
-  """With this codebook."""
+  """Makes a VectorQuantizer with this codebook."""
   codebook_VK = jnp.asarray(codebook_VK, jnp.float32)
   quantizer = vector.VectorQuantizer(
     *codebook_VK.shape, **settings, rngs=nnx.Rngs(0)
@@ -27,7 +27,7 @@ def _vector_quantizer(codebook_VK, **settings):
 
 
 def _quantize(quantizer, z):
-  """As one program: compiled one by one, its operations take seconds."""
+  """Runs as one program: compiled one by one, the operations take seconds."""
   return jax.jit(lambda z: quantizer(z))(z)
 
 
@@ -96,7 +96,7 @@ def test_vq_losses_each_move_one_side():
 
 
 def test_vq_distances_keep_their_digits_far_from_the_origin():
-  """|z|^2 = 3e6 here: subtracting it would round the distances to 0.25."""
+  """Subtracting |z|^2, here 2e6, would round the distances to 1/8."""
   codebook_VK = jnp.array([[0.0, 0.0, 0.0], [0.01, 0.0, 0.0]])
   z = jnp.array([[0.004, 1e3, 1e3], [0.006, 1e3, 1e3]])
   q = _quantize(_vector_quantizer(codebook_VK), z.reshape(1, 2, 1, 1, 3))
@@ -123,7 +123,7 @@ def test_codebook_from_data_is_made_of_distinct_latents():
     assert len(rows) == 3 and rows <= {(1, 2), (3, 4), (5, 6), (1, 7)}
     seen.add(tuple(sorted(rows)))
   assert len(seen) > 1
-  with pytest.raises(ValueError, match="codebook of 5 codes .* not 4 .of 6"):
+  with pytest.raises(ValueError, match="quantizer.codebook_size=5 .*4 of 6"):
     vector.initialize_codebook(latents_NK, jax.random.key(0), 5)
 
 
@@ -159,7 +159,7 @@ def test_fsq_reaches_every_level_in_order(count):
 
 @pytest.mark.parametrize("count", [4, 8])
 def test_fsq_even_levels_lie_on_a_half_integer_grid_about_zero(count):
-  """Before the shift by 1/2: +-1/2, +-3/2, ..."""
+  """Levels before the shift by 1/2 are +-1/2, +-3/2, ..."""
   quantizer = finite_scalar.FiniteScalarQuantizer((count,))
   codes = quantizer.codes(jnp.arange(count)).ravel() * (count // 2)
   grid = np.arange(count) - (count - 1) / 2

@@ -17,7 +17,7 @@ def _random(seed, *shape):
 
 
 def _brute_force_causal_conv(x, kernel, strides):
-  """The definition, loop by loop, in float64."""
+  """Computes the definition, loop by loop, in float64."""
   x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
   kt, kh, kw = kernel.shape[:3]
   pad = [(0, 0), (kt - 1, 0)]
@@ -49,7 +49,7 @@ def _brute_force_causal_conv(x, kernel, strides):
 def test_causal_conv_is_its_definition(kernel_size, strides):
   x, kernel = _random(0, 2, 5, 6, 6, 3), _random(1, *kernel_size, 3, 4)
   y = layers.conv(x, kernel, strides)
-  # float32 sums of up to 192 products of size 1
+  # The outputs are float32 sums of up to 192 products of size 1.
   np.testing.assert_allclose(
     y, _brute_force_causal_conv(x, kernel, strides), atol=1e-4
   )
@@ -175,7 +175,7 @@ def test_the_other_first_frame_rule_keeps_the_first_half():
 def test_average_pool_is_the_mean_of_blocks():
   x = jnp.arange(16.0).reshape(1, 2, 2, 4, 1)
   y = layers.average_pool(x, (2, 2, 2))
-  # 0 1 4 5 and 8 9 12 13; 2 3 6 7 and 10 11 14 15
+  # The blocks are 0 1 4 5 and 8 9 12 13; 2 3 6 7 and 10 11 14 15.
   np.testing.assert_array_equal(y[0, 0, 0, :, 0], [6.5, 8.5])
 
 
@@ -218,6 +218,6 @@ def test_blur_pool_takes_17_frames_to_1_and_leaves_one_frame_alone():
 
 
 def test_groups_that_do_not_divide_the_width_are_refused():
-  with pytest.raises(ValueError, match="norm_groups=3 .* 4 is one"):
+  with pytest.raises(ValueError, match="norm_groups=3 .* 4 .*base_channels"):
     convention = layers.Convention(norm_groups=3)
     layers.GroupNorm(4, convention, rngs=nnx.Rngs(0))

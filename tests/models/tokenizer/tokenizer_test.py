@@ -14,7 +14,7 @@ from tests import tiny
 
 
 def _define(bits=18, **changes):
-  """The final architecture, changed."""
+  """Describes the final architecture with changes to its settings."""
   c = base.tokenizer()
   c.tokenizer.update(changes)
   c.quantizer.bits = bits
@@ -30,7 +30,7 @@ def _millions(net):
 
 @pytest.fixture(scope="module")
 def small():
-  """The final architecture, narrow: same levels, strides and norms."""
+  """The final architecture with few channels; levels and strides are kept."""
   net = _define(base_channels=4, num_res_blocks=1, bits=6, norm_groups=2)
   return net, tiny.trained_like(net)
 
@@ -151,10 +151,10 @@ def test_uint8_becomes_float_in_0_1():
 @pytest.mark.parametrize(
   "shape, message",
   [
-    ((16, 16, 16), "clip length 16 .* nearest are 13 and 17"),
-    ((4, 16, 16), "clip length 4 .* nearest are 1 and 5"),
-    ((5, 20, 16), "frame height 20 .* nearest are 16 and 24"),
-    ((5, 16, 9), "frame width 9 .* nearest are 8 and 16"),
+    ((16, 16, 16), "clip length 16 .* 13 and 17"),
+    ((4, 16, 16), "clip length 4 .* 1 and 5"),
+    ((5, 20, 16), "frame height 20 .* 16 and 24"),
+    ((5, 16, 9), "frame width 9 .* 8 and 16"),
   ],
 )
 def test_sizes_that_the_strides_reject_are_errors(small, shape, message):
@@ -186,7 +186,7 @@ def test_other_conventions_reach_every_layer(clip):
   assert (reach_T > 0).all()
   output, quantized, _ = jax.jit(lambda v: net(params, v))(clip)
   assert quantized.ids.shape == (1, 2, 2, 2) and output.shape == clip.shape
-  with pytest.raises(ValueError, match="9 must be a multiple of .* 8 and 12"):
+  with pytest.raises(ValueError, match="clip length 9 .* 8 and 12"):
     net(params, jnp.zeros((1, 9, 16, 16, 3)), method="encode")
 
 
@@ -225,7 +225,7 @@ def test_bfloat16_computes_in_bfloat16_and_quantizes_in_float32(small, clip):
     jnp.dtype("float32")
   }
   expected = _latents(net, params)(clip)
-  # 8 bits of mantissa through 20 layers of outputs of size 1
+  # bfloat16 has 8 bits of mantissa; these are 20 layers of outputs of size 1.
   np.testing.assert_allclose(latents, expected, atol=0.3)
   loss = lambda p: jnp.square(low(p, clip)[0]).sum()
   gradient = jax.eval_shape(jax.grad(loss), params)
@@ -257,13 +257,14 @@ def test_remat_keeps_less_and_changes_no_gradient(small, clip):
 
 
 def test_contradictory_settings_are_refused():
-  with pytest.raises(ValueError, match="one entry per change of resolution"):
+  two = r"temporal_downsample=\(True, True\) .*channel_multipliers="
+  with pytest.raises(ValueError, match=two):
     _define(temporal_downsample=(True, True))
-  with pytest.raises(ValueError, match="an image tokenizer keeps every frame"):
+  with pytest.raises(ValueError, match="temporal_downsample=.*temporal=False"):
     _define(temporal=False)
-  with pytest.raises(ValueError, match="cannot halve time with causal=True"):
+  with pytest.raises(ValueError, match="downsample='average' .*causal=True"):
     _define(downsample="average")
-  with pytest.raises(ValueError, match="'global' .* needs norm_statistics="):
+  with pytest.raises(ValueError, match="'global' .*norm_statistics='clip'"):
     _define(adaptive_norm="global")
   for field in ("downsample", "upsample", "adaptive_norm", "padding", "dtype"):
     with pytest.raises(ValueError, match=f"tokenizer.{field}='x' must be one"):

@@ -18,7 +18,7 @@ def _draw(*shape):
   "size, kt",
   [
     ((1, 5, 8, 8), 3),  # an odd number of frames
-    ((2, 2, 6, 4), 3),  # the smallest, of a batch
+    ((2, 2, 6, 4), 3),  # the smallest frames, in a batch
     ((1, 1, 4, 12), 1),  # an image
     ((1, 3, 32, 128), 3),  # bands of rows
   ],
@@ -30,12 +30,12 @@ def test_outputs_are_those_of_the_direct_form(size, kt):
   expected = convolution.conv_native(x, kernel, (1, 1, 1))
   y = jax.jit(winograd.valid_conv)(x, kernel)
   assert y.shape == expected.shape
-  # Measured: 2e-6 of the largest; float32 rounds the direct form at 3e-7.
+  # The error measured 2e-6 of the largest output; that of the direct form 3e-7.
   np.testing.assert_allclose(y, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_transforms_are_exact():
-  """F(m, 3) is an identity; here in integers' exact arithmetic of float64."""
+  """F(m, 3) is an identity, and float64 computes with integers exactly."""
   rng = np.random.default_rng(0)
   for m, (output, kernel, inputs) in winograd._TRANSFORMS.items():
     x, k = rng.integers(-9, 9, m + 2), rng.integers(-9, 9, 3)
@@ -84,13 +84,13 @@ def test_a_wide_layer_has_the_direct_forms_gradient():
     gradients(convolution.conv_as_taps),
     strict=True,
   ):
-    # The same operations; another order of sums is allowed.
+    # The operations are the same; another order of sums is allowed.
     scale = float(jnp.abs(direct).max())
     np.testing.assert_allclose(ours, direct, atol=1e-5 * scale)
 
 
 def test_wide_layers_run_in_fewer_multiplications():
-  """On CPUs; counted by the compiler."""
+  """The compiler counts them; the form is for CPUs only."""
   x, kernel = _draw(1, 4, 34, 34, 64), _draw(3, 3, 3, 64, 64)
 
   def flops(conv):

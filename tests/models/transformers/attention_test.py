@@ -47,7 +47,7 @@ def _gelu(x):
 
 
 def _brute_force_block(x, params, heads):
-  """The definition, one causal query at a time, in float64."""
+  """Computes the definition, one causal query at a time, in float64."""
   h = _norm(x, params["attention_norm"])
   y = np.zeros_like(x) + params["out"]["bias"]
   for b, n, a in np.ndindex(*x.shape[:2], heads):

@@ -78,7 +78,7 @@ def test_sizes_of_the_rows(num_tokens, factor_bits, tie_embeddings, millions):
 
 
 def _reach(given, prefix_attention):
-  """(logits of token n, embedded position m): the largest derivative."""
+  """Largest derivative [n, m] of token n's logits by embedded position m."""
   return np.abs(_jacobian(prefix_attention)(given)).max((1, 3))
 
 
@@ -97,7 +97,7 @@ def _jacobian(prefix_attention):
 
 
 def test_no_logit_sees_a_later_token():
-  """Gradients are exactly 0; token n follows position n + 1."""
+  """Gradients are exactly 0; position n + 1 predicts token n."""
   reach = _reach(0, "causal")
   sees = np.tril(np.ones((_TOKENS, _TOKENS + 1), bool), k=1)
   np.testing.assert_array_equal(reach > 0, sees)
@@ -130,7 +130,7 @@ def test_a_sub_token_sees_the_earlier_ones_of_its_token_only(inputs):
 
 
 def test_log_probabilities_of_the_heads_add_up_to_a_distribution(inputs):
-  """Over all 2^5 values of a token, by brute force; and not independent."""
+  """Sums over all 2^5 values of a token, whose parts are not independent."""
   parts, label = inputs
   values = np.array(list(itertools.product(range(8), range(4))))
   all_parts = jnp.repeat(parts[:1], len(values), 0).at[:, 3].set(values)
@@ -152,7 +152,7 @@ def test_cached_logits_are_the_uncached(inputs, prefix_attention, given):
   params = _params(prefix_attention=prefix_attention)
   parts, label = inputs
   expected = jax.jit(net)(params, parts, label, given)
-  # Room for 5 given tokens: what follows the prefix has to be ignored.
+  # The prompt has room for 5 tokens: those after the given ones are ignored.
   prompt = parts[:, :5].at[:, given:].set(3)
   cache = _start(net)(params, prompt, label, given)
   for n in range(given, _TOKENS):

@@ -66,7 +66,7 @@ def inputs():
 
 @pytest.mark.parametrize("task_slots", [0, 16])
 def test_size_of_magvit_l_with_factorised_heads(task_slots):
-  """306.9M (spec 2.8), of one task or of many."""
+  """MAGVIT-L has 306.9M parameters, for one task or for many."""
   net = _define(**{**_LARGE, "task_slots": task_slots})
   abstract = jax.eval_shape(net.init, jax.random.key(0))
   assert round(network.count(abstract) / 1e6, 1) == 306.9
@@ -111,7 +111,7 @@ def test_logits_are_tied_to_the_embedding_tables(small, inputs):
   np.testing.assert_allclose(logits[..., 3], params["heads"][1]["bias"][3])
 
 
-def test_scanned_layers_are_the_layers_one_after_another(small, inputs):
+def test_scanned_layers_are_the_layers_in_turn(small, inputs):
   net, params = small
   one_layer = _define(**{**_SMALL, "num_layers": 1})
   block = lambda i: jax.tree.map(lambda x: x[i : i + 1], params["layers"])
@@ -160,7 +160,7 @@ def test_rematerialised_gradients_are_the_same(small, inputs):
 
 
 def _products(jaxpr):
-  """The matrix products of a program, of its loops' bodies too."""
+  """Yields the matrix products of a program and of the bodies of its loops."""
   for equation in jaxpr.eqns:
     if equation.primitive.name == "dot_general":
       yield equation
@@ -177,12 +177,12 @@ def test_bfloat16_computes_in_bfloat16_but_for_statistics(small, inputs):
   assert factors == {jnp.dtype("bfloat16")}
   lines = str(jaxpr).splitlines()
   for name in ("= exp ", "= rsqrt "):  # softmax, norms
-    found = [line for line in lines if name in line]
-    assert found and all(":f32" in line for line in found), name
+    matches = [line for line in lines if name in line]
+    assert matches and all(":f32" in line for line in matches), name
   logits = low(params, *inputs)
   assert {x.dtype for x in logits} == {jnp.dtype("float32")}
   for a, b in zip(logits, net(params, *inputs), strict=True):
-    # 8 bits of mantissa, 0.4 %, through three layers with large weights.
+    # bfloat16 has 8 bits, 0.4 %; these are three layers with large weights.
     assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(b)
     assert np.abs(a - b).max() > 0
   loss = lambda p: sum(jnp.square(x).mean() for x in low(p, *inputs))

@@ -1,7 +1,7 @@
 """Tests of models/weights/feature_networks.py: the names, kinds and refusals.
 
-That the weights end up where they belong is in feature_networks_test.py: the
-reference draws them by their published names.
+tests/models/features/networks_test.py tests that the weights end up where they
+belong: its reference draws them by their published names.
 """
 
 import re
@@ -22,7 +22,7 @@ _KINDS = [
   for network, facts in feature_networks.NETWORKS.items()
   for kind in facts.sources
 ]
-_COUNTS = {  # of the published files, scales of ones aside
+_COUNTS = {  # number of published tensors, without scales of ones
   "inception": 472,
   "i3d": 230,
   "c3d": 23,
@@ -79,7 +79,7 @@ _NAMES = {
 
 
 def _published(network, kind):
-  """Every tensor 1, and no memory for it."""
+  """Tensors by their published names, all ones, which take no memory."""
   shapes = feature_weights.their_shapes(network, kind)
   if feature_networks.NETWORKS[network].sources[kind].unit_scales:
     shapes |= {
@@ -109,7 +109,7 @@ def test_names_and_shapes_are_the_published_ones(network, kind):
   ("network", "kind"), [x for x in _KINDS if x[0] != "c3d"]
 )
 def test_every_kind_of_file_gives_the_same_weights(network, kind):
-  """Layouts and names: each kind is made from ours, and gives them back."""
+  """Each kind of file is made from our tensors, and gives them back."""
   source = feature_networks.NETWORKS[network].sources[kind]
   tensors = dict(_published(network, kind))
   ours = {}
@@ -118,11 +118,11 @@ def test_every_kind_of_file_gives_the_same_weights(network, kind):
   ):
     if len(shape) < 4 or i % 8 == 0:  # the others stay 1
       ours[name] = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-      theirs = ours[name] + np.float32(i)
-      ours[name] = theirs
+      published = ours[name] + np.float32(i)
+      ours[name] = published
       if source.torch_layout and len(shape) > 1:
-        theirs = np.moveaxis(theirs, (-1, -2), (0, 1))
-      tensors[source.name(name)] = theirs.reshape(source.shape(name, shape))
+        published = np.moveaxis(published, (-1, -2), (0, 1))
+      tensors[source.name(name)] = published.reshape(source.shape(name, shape))
   got, got_kind = feature_weights.to_ours(network, tensors, "-")
   assert got_kind == kind
   for name, tensor in ours.items():

@@ -1,4 +1,4 @@
-"""What Open-MAGVIT2's own modules answer to weights drawn by name.
+"""Outputs of Open-MAGVIT2's own modules, with weights drawn by name.
 
   python -m tests.models.weights.open_magvit2_reference --peer=SEED-VOKEN_FOLDER
 
@@ -64,8 +64,7 @@ def main():
     shapes = {}
     for part, network in parts.items():
       state = network.state_dict()
-      own = {f"{part}.{k}": tuple(v.shape) for k, v in state.items()}
-      shapes |= own
+      shapes |= {f"{part}.{k}": tuple(v.shape) for k, v in state.items()}
       network.load_state_dict(
         {
           k: torch.from_numpy(draw(f"{part}.{k}", v.shape))

@@ -1,11 +1,11 @@
-"""What Google's own tokenizer layers answer to weights drawn by name.
+"""Outputs of Google's own tokenizer layers, with weights drawn by name.
 
   python -m tests.models.weights.praxis_reference
 
 writes praxis.npz beside this file: the layers' tensor names and shapes, a clip,
-its latents, ids, and the pixels decoded from those. Needs a checkout of
-google/praxis on PYTHONPATH, with what it imports; the tests that read the file
-do not.
+its latents, ids, and the pixels decoded from those. It needs a checkout of
+google/praxis on PYTHONPATH, with what that imports; the tests that read the
+file do not.
 """
 
 import json
@@ -36,7 +36,7 @@ def main():
     pax_fiddle.Config(
       vqvae.VQVaeModel,
       name="tokenizer",
-      filters=32,  # its norms have 32 groups
+      filters=32,  # norms of praxis have 32 groups
       embedding_dim=6,
       num_res_blocks=2,
       channel_multipliers=(1, 2, 2),

@@ -41,7 +41,7 @@ def test_weights_come_back_by_name_with_their_origin(tmp_path):
 def test_an_existing_file_stays_as_it_is(tmp_path):
   path = tmp_path / "weights.safetensors"
   path.write_text("mine")
-  with pytest.raises(ValueError, match="exists"):
+  with pytest.raises(ValueError, match="weights.safetensors exists"):
     safetensors_file.save(str(path), "net", _TENSORS, _SOURCE)
   assert path.read_text() == "mine"
   assert list(tmp_path.iterdir()) == [path]
@@ -50,7 +50,7 @@ def test_an_existing_file_stays_as_it_is(tmp_path):
 def test_other_files_are_refused(tmp_path):
   path = str(tmp_path / "weights.safetensors")
   safetensors_file.save(path, "other", _TENSORS, _SOURCE)
-  with pytest.raises(ValueError, match="of 'other', expected those of 'net'"):
+  with pytest.raises(ValueError, match="'other'.*'net'"):
     safetensors_file.load(path, "net", _ABSTRACT)
   safetensors.numpy.save_file(_TENSORS, path)
   with pytest.raises(ValueError, match="format_version=None.*weights.convert"):

@@ -13,7 +13,7 @@ _DATA = "variables.data-00000-of-00001"
 
 @pytest.fixture
 def files(tmp_path):
-  """graph.pb, variables.index and its data, in a folder of their own."""
+  """Folder of graph.pb, variables.index and its data."""
   recorded = networks_reference.load()
   for name, kind in (
     ("graph.pb", "graph"),
@@ -44,7 +44,7 @@ def test_a_graphs_floating_point_constants_are_read_but_for_scalars(files):
 
 @pytest.mark.parametrize("shape", [(), (2, 3)])
 def test_one_number_may_stand_for_all_of_a_tensor(shape):
-  """TensorProto: dtype 1 is float32, field 2 its shape, field 5 its numbers."""
+  """Fields of a TensorProto: 1 is the dtype, 2 the shape, 5 the numbers."""
   dims = b"".join(b"\x12\x02\x08" + bytes([size]) for size in shape)
   message = b"\x08\x01\x12" + bytes([len(dims)]) + dims
   message += b"\x2a\x04" + np.float32(0.5).tobytes()
@@ -65,7 +65,7 @@ def test_missing_or_short_data_is_refused(files):
   with pytest.raises(ValueError, match="not a checkpoint of TensorFlow"):
     readers.read(index)
   data.unlink()
-  with pytest.raises(ValueError, match="1 files of data belong to it, 0 are"):
+  with pytest.raises(ValueError, match="variables.index .* 1 data files .* 0"):
     readers.read(index)
 
 
