@@ -186,7 +186,7 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
     )
   contents, _ = token_shards.FORMAT.read(folder)
   workdir = config.tokenizer_workdir
-  made_by = fingerprint.of_workdir(workdir)
+  made_by = fingerprint.read_fingerprint(workdir)
   if made_by != contents.tokenizer:
     raise ValueError(
       f"dataset.tokens={folder} was made by the tokenizer"

@@ -38,7 +38,7 @@ def fingerprint(
   return safetensors_file.digest(settings, leaves)
 
 
-def of_workdir(workdir: str) -> str:
-  """Of the tokenizer in a workdir; ValueError if there is none."""
+def read_fingerprint(workdir: str) -> str:
+  """The fingerprint of a workdir's tokenizer; ValueError if it has none."""
   _, params = describe.restore_tokenizer(workdir, mesh_lib.local_mesh())
   return fingerprint(workdir_lib.read_config(workdir), params)
