@@ -160,7 +160,7 @@ def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
     for i in body
     if i.opcode == "parameter" and int(i.text.split(")")[0]) == number
   }
-  for user in body:  # in the order in which they run
+  for user in body:  # the body lists them in the order in which they run
     if not names & set(user.operands):
       continue
     if user.opcode == "bitcast":

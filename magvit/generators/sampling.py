@@ -81,7 +81,7 @@ def decode(
     share = SCHEDULES[schedule](progress, tokens)
     undecided_B1 = (~decided_BN).sum(-1, keepdims=True)
     remask_B1 = jnp.clip(jnp.floor(tokens * share), 1, undecided_B1 - 1)
-    rank_BN = confidence_BN.argsort(-1).argsort(-1)  # 0: least confident
+    rank_BN = confidence_BN.argsort(-1).argsort(-1)  # rank 0: least confident
     return (sampled_BNF, rank_BN >= remask_B1), None
 
   start = (condition_BNF, fixed_BN)
@@ -118,7 +118,10 @@ def guide(
   unconditional: Sequence[jax.Array],
   guidance: float | jax.Array,
 ) -> list[jax.Array]:
-  """logits + guidance * (logits - unconditional), per head; 0 is unguided."""
+  """Guides each head: logits + guidance * (logits - unconditional).
+
+  Guidance 0 leaves the conditional logits as they are.
+  """
   return [
     c + guidance * (c - u)
     for c, u in zip(conditional, unconditional, strict=True)
@@ -228,7 +231,7 @@ def check_truncation(temperature: float, top_k: int, top_p: float) -> None:
 def training_mask(
   key: jax.Array, batch: int, tokens: int, ratio_per_clip: bool
 ) -> jax.Array:
-  """bool (B, N), True where masked: floor(N cos(pi r / 2)) >= 1 of N tokens.
+  """Draws masks, bool (B, N), of floor(N cos(pi r / 2)) >= 1 of N tokens each.
 
   r ~ U(0, 1), one for the batch as in MAGVIT, or one per clip.
   """
@@ -237,4 +240,4 @@ def training_mask(
   share_B1 = SCHEDULES["cosine"](r_B1, tokens)
   masked_B1 = jnp.maximum(1, jnp.floor(tokens * share_B1))
   order_BN = jax.random.uniform(order_key, (batch, tokens)).argsort(-1)
-  return order_BN.argsort(-1) < masked_B1  # by rank: ties mask nothing extra
+  return order_BN.argsort(-1) < masked_B1  # ranks: ties mask nothing extra

@@ -28,7 +28,7 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import loaded
 
 MAX_FRAMES = 1024  # length of the longest clip that is coded at once
-_PIXELS_AT_ONCE = 2**20  # sum over a group of frames that are coded as images
+_PIXELS_AT_ONCE = 2**20  # size of a group of frames that are coded as images
 
 
 def reconstruct_frames(

@@ -43,13 +43,13 @@ class Stream:
 
 @struct.dataclass
 class StreamLosses:
-  """The losses of one stream, and what its forward pass computed."""
+  """The losses of one stream, and arrays of its forward pass."""
 
   generator: jax.Array
   discriminator: jax.Array
   anchors: dict[str, jax.Array]  # LeCAM's averages after this step
   metrics: algorithm_lib.Metrics
-  latents_BthwK: jax.Array  # before quantization
+  latents_BthwK: jax.Array  # latents before quantization
   ids_Bthw: jax.Array
 
 

@@ -83,7 +83,7 @@ def _read_arrays(path: str) -> None:
       )
       try:
         checkpointer.restore(path, args=arguments)
-      except ValueError as error:  # names the array
+      except ValueError as error:  # the text names the array
         raise ValueError(f"arrays: {error}") from error
 
 

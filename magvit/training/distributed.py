@@ -10,7 +10,7 @@ import jax
 
 from magvit.training import preemption
 
-# Silence after which a process counts as dead, and the job ends.
+# Time of silence after which a process counts as dead, and the job ends.
 HEARTBEAT_SECONDS = 60
 _JOINING_SECONDS = 300  # wait for the other processes
 
@@ -48,7 +48,7 @@ def join(
       f"--process={process} must be from 0 to {processes - 1}, as"
       f" --processes={processes}"
     )
-  # Instead of JAX's service preemption.py takes signals, and Ctrl-C, too.
+  # preemption.py takes signals in place of JAX's service, and Ctrl-C, too.
   jax.config.update("jax_enable_preemption_service", False)
   given = (coordinator, processes, process)
   try:

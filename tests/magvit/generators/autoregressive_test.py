@@ -331,7 +331,7 @@ def test_fields_that_cannot_work_are_refused(
   [
     ("digits", 80, 0.5),
     ("ucf101_v1", 1024, 305.6),  # the paper prints 306
-    ("ucf101", 1280, 840.6),  # 840
+    ("ucf101", 1280, 840.6),  # the paper prints 840
     ("ucf101_factorized", 1280, 305.8),
   ],
 )

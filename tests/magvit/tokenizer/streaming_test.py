@@ -104,7 +104,7 @@ def test_what_is_remembered_does_not_grow(tokenizer, clip):
   first = encode(video[:, :1], None)
   later = encode(video[:, :16], first)
   assert [x.shape for x in first] == [x.shape for x in later]
-  assert max(x.shape[1] for x in first) == 2  # frames
+  assert max(x.shape[1] for x in first) == 2  # number of frames
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_part_of_a_checkpoint_is_what_was_saved(tiny_tokenizer_workdir):
     {"params": abstract.params, "ema": abstract.ema},
     _mesh(),
   )
-  # Untrained: the average is still the parameters themselves.
+  # The run is untrained: the average is still the parameters themselves.
   jax.tree.map(
     np.testing.assert_array_equal,
     params["params"]["tokenizer"],
