@@ -57,5 +57,5 @@ def models(
   """(tokenizer, its fingerprint, and the generator if it is one's workdir)."""
   own = workdir_lib.own_tokenizer(workdir)
   generator = None if own is None else generator_coder.load(workdir)
-  name = fingerprint.of_workdir(own or workdir)
+  name = fingerprint.read_fingerprint(own or workdir)
   return loaded.load_tokenizer(workdir), name, generator

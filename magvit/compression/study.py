@@ -190,7 +190,7 @@ def _describe(workdir: str) -> dict[str, Any]:
   config = workdir_lib.read_config(own)
   sizes = describe.sizes(config)
   return {
-    "tokenizer": fingerprint.of_workdir(own),
+    "tokenizer": fingerprint.read_fingerprint(own),
     "strides": f"{sizes.time} in time, {sizes.space} in space",
     "vocabulary": describe.vocabulary(config),
     "frames": describe.manner(config),

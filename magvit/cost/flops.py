@@ -1,8 +1,8 @@
-"""Floating-point operations of a program, counted on what it says.
+"""Floating-point operations of a program, counted in its text (jaxpr).
 
-Products of matrices and convolutions only, two for each multiply-add: the rest
-is not the matrix units' work. A compiler's own count takes the body of a loop
-once; this one multiplies by its length.
+Only products of matrices and convolutions count, each multiply-add as two: the
+rest is not the matrix units' work. A compiler's own count takes the body of a
+loop once; this one multiplies by the loop's length.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,20 @@ import jax
 
 
 def count(function, *args: Any) -> int:
-  """Of one call, over all devices; arguments may be `jax.ShapeDtypeStruct`s.
+  """Counts the operations of one call, over all devices.
 
-  Loops of unknown length count once, of branches the dearest one, of forms for
-  several platforms the default: what a CPU takes apart counts as it is defined.
+  Arguments may be `jax.ShapeDtypeStruct`s. Loops of unknown length count once,
+  a branch as the costliest side. Where each platform has a form the default
+  counts, so an operation that a CPU takes apart counts as it is defined.
   """
   return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _count(jaxpr) -> int:
-  return sum(_of_equation(equation) for equation in jaxpr.eqns)
+  return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation) -> int:
+def _count_equation(equation) -> int:
   name = equation.primitive.name
   if name == "dot_general":
     (contracted, _), _ = equation.params["dimension_numbers"]
@@ -34,11 +35,11 @@ def _of_equation(equation) -> int:
     return 2 * math.prod(equation.outvars[0].aval.shape) * depth
   if name == "conv_general_dilated":
     kernel = equation.invars[1].aval.shape
-    # Of (O, I, *space): all but the output channels are summed over.
+    # The sum goes over all of (O, I, *space) but the output channels O.
     summed = equation.params["dimension_numbers"].rhs_spec[1:]
     depth = math.prod(kernel[d] for d in summed)
-    # Of a strided convolution's gradient, most products are with a zero that
-    # only stands for the stride.
+    # Most products in the gradient of a strided convolution are with a zero
+    # that only stands for the stride.
     zeros = math.prod(equation.params["lhs_dilation"])
     output = math.prod(equation.outvars[0].aval.shape)
     return 2 * output * depth // zeros

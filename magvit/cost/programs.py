@@ -1,4 +1,4 @@
-"""The programs of a config, described by shapes alone."""
+"""Programs of a config, described by shapes alone."""
 
 from collections.abc import Callable
 import dataclasses
@@ -23,7 +23,7 @@ from models import network
 def describe(
   config: ml_collections.ConfigDict, mesh: Mesh
 ) -> algorithm_lib.Algorithm:
-  """The algorithm, with shapes for whatever it would read from disk."""
+  """The algorithm of a config, with shapes for all that it reads from disk."""
   facts = trained_lib.find_algorithm(config).facts
   config = trained_lib.with_fields(config, facts.weight_sources)
   return trained_lib.build(config, mesh, abstract=True)
@@ -32,7 +32,7 @@ def describe(
 def without_remat(
   config: ml_collections.ConfigDict,
 ) -> ml_collections.ConfigDict:
-  """The config, with nothing of the network rematerialised."""
+  """The config with a network that rematerialises nothing."""
   section = trained_lib.find_algorithm(config).facts.section
   return trained_lib.with_fields(config, {f"{section}.remat": "off"})
 
@@ -48,7 +48,7 @@ class Program:
   """A function to compile; arguments are shapes with shardings."""
 
   function: Callable[..., Any]
-  out_shardings: Any  # of the results
+  out_shardings: Any  # shardings of the results
   donated: tuple[int, ...]  # arguments whose memory the results may take
   arguments: tuple[Any, ...]
 
@@ -60,8 +60,8 @@ def programs(
 ) -> dict[str, Program]:
   """The programs that a config runs, by name.
 
-  "train" is the step of training, of a state that it donates; "reconstruct" and
-  "sample" are those of an evaluation.
+  "train" is the step of training, which donates its state; "reconstruct" and
+  "sample" are programs of an evaluation.
   """
   placed = lambda tree, shardings: jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

@@ -1,6 +1,6 @@
-"""A config's programs, compiled for TPUs that are not there.
+"""Report on a config's programs, compiled for TPUs that are not at hand.
 
-libtpu compiles for any topology it knows, without one at hand. The report says
+libtpu compiles for any topology that it knows, without a TPU. The report says
 what a device's memory holds, what the program computes, reads, writes and
 sends, and from these how long a step would take at the least.
 """
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What a chip can do at most (cloud.google.com/tpu/docs)."""
+  """Limits of a chip (cloud.google.com/tpu/docs)."""
 
   peak: float  # FLOP/s in bfloat16
   memory_gib: int
-  bandwidth: float  # bytes/s of the memory
-  links: float  # bytes/s to other chips, both directions together
+  bandwidth: float  # bytes/s from and to the memory
+  links: float  # bytes/s from and to other chips, over all links
 
 
 CHIPS = {
@@ -47,15 +47,15 @@ CHIPS = {
 }
 _GIB = 2**30
 _REMEDIES = (
-  "split the parameters over more devices (mesh.fsdp), compute again instead"
+  "split the parameters over more devices (mesh.fsdp), rematerialise instead"
   " of keeping (remat=all), compute in bfloat16, lower batch_size or raise"
   " microbatches, or take a larger topology"
 )
 _ASSUMPTIONS = (
-  "at the least: the longest of matrix products at the peak of bfloat16, memory"
-  " traffic at its full bandwidth and collectives at that of all links, as if"
-  " the three overlapped wholly; MFU counts the products of the model, without"
-  " those computed again"
+  "least seconds: the longest of three that are taken to overlap wholly, matrix"
+  " products at the peak of bfloat16, memory traffic at full bandwidth and"
+  " collectives at the bandwidth of all links; MFU counts the products of the"
+  " model, without those that are rematerialised"
 )
 
 
@@ -84,7 +84,10 @@ def write(
   )
   kind = mesh.devices.flat[0].device_kind
   if kind not in CHIPS:
-    raise ValueError(f"no peak is known of {kind!r}, only of {sorted(CHIPS)}")
+    raise ValueError(
+      f"--topology={topology} has chips {kind!r} of unknown peak: choose one of"
+      f" {sorted(CHIPS)}"
+    )
   report = {
     "config": config.name,
     "topology": topology,
@@ -109,7 +112,7 @@ def write(
 
 
 def table(name: str, report: dict[str, Any]) -> list[str]:
-  """One program of a report for people."""
+  """Lines of text about one program of a report."""
   program = report["programs"][name]
   lines = [f"{name}, each of the {_count(report['mesh'])} {report['chip']}:"]
   if not program["fits"]:
@@ -136,15 +139,16 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
 
 
 def _devices(topology: str) -> list[Any]:
-  # Read by libtpu: there is no machine to ask about its TPUs.
+  # libtpu reads this: there is no machine to ask about its TPUs.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   jax.config.update("jax_platforms", "cpu")
-  jax.config.update("jax_enable_compilation_cache", False)  # time is reported
+  # A cached program would hide the time that the report gives.
+  jax.config.update("jax_enable_compilation_cache", False)
   try:
     return topologies.get_topology_desc(
       platform="tpu", topology_name=topology
     ).devices
-  except Exception as error:  # of plugins: no common class
+  except Exception as error:  # errors of plugins share no class
     raise ValueError(
       f"--topology={topology} cannot be compiled for ({error}): it needs libtpu"
       " (pip install libtpu==0.0.52) and a name that libtpu knows, like"
@@ -155,7 +159,7 @@ def _devices(topology: str) -> list[Any]:
 def _report(
   mesh: Mesh, chip: Chip, model_flops: int, program: cost_programs.Program
 ) -> dict[str, Any]:
-  """The entry of one program: memory, products, traffic, times.
+  """The report's entry of one program: memory, products, traffic, times.
 
   `model_flops` counts the products without those that are rematerialised.
   """
@@ -166,7 +170,7 @@ def _report(
     out_shardings=program.out_shardings,
   ).lower(*program.arguments)
   with tempfile.TemporaryDirectory() as folder:
-    # Its own text of the program: jaxlib cannot read back all of libtpu's.
+    # libtpu writes the program's text, as jaxlib cannot read all of it back.
     dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
     try:
       compiled = lowered.compile(dump)

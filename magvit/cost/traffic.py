@@ -1,4 +1,4 @@
-"""What a compiled TPU program moves, read from its text.
+"""Bytes that a compiled TPU program moves, read from the program's text.
 
 XLA's own analysis takes the body of a loop once; here it counts as often as it
 runs. Arrays count with their padding to the tiles of the memory, and those that
@@ -21,7 +21,7 @@ COLLECTIVES = (
   *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
   *("collective-permute", "ragged-all-to-all"),
 )
-_MOVE_NOTHING = {  # or their parts, which are counted themselves, do
+_MOVE_NOTHING = {  # opcodes without traffic, or whose parts are counted
   *("parameter", "constant", "get-tuple-element", "tuple", "bitcast"),
   *("while", "conditional", "call", "after-all", "partition-id", "copy-done"),
   *("replica-id", "opt-barrier", "async-start", "async-done"),
@@ -38,11 +38,11 @@ _NAME = re.compile(r"%[\w.\-]+")
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-  """Of one device: of its memory, and over the links, by kind."""
+  """Traffic of one device."""
 
-  bytes: int
-  collective_count: dict[str, int]
-  collective_bytes: dict[str, int]  # of the results
+  bytes: int  # bytes read from and written to its memory
+  collective_count: dict[str, int]  # number of runs, by kind of collective
+  collective_bytes: dict[str, int]  # size of the results, by kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +51,11 @@ class _Instruction:
   shape: str
   opcode: str
   operands: tuple[str, ...]
-  text: str  # what follows the operands
+  text: str  # rest of the line, after the operands
 
 
 def traffic(text: str) -> Traffic:
-  """Of `jax.stages.Compiled.as_text()`."""
+  """Reads the traffic from `jax.stages.Compiled.as_text()`."""
   computations, entry = _parse(text)
   runs = _runs(computations, entry)
   moved, count, size = 0, Counter(), Counter()
@@ -77,11 +77,11 @@ def traffic(text: str) -> Traffic:
 @dataclasses.dataclass
 class _Run:
   times: int = 0
-  fused: bool = False
+  fused: bool = False  # whether the computation is part of a fusion
 
 
 def _runs(computations, entry: str) -> dict[str, _Run]:
-  """How often each computation runs, and whether inside of a fusion."""
+  """Counts how often each computation runs, by name."""
   runs: dict[str, _Run] = {}
 
   def visit(name: str, times: int, fused: bool) -> None:
@@ -101,7 +101,7 @@ def _runs(computations, entry: str) -> dict[str, _Run]:
 
 
 def _trips(instruction: _Instruction, computations) -> int:
-  """How often a loop runs: JAX counts from 0 up to a constant; else 1."""
+  """Number of runs of a loop: JAX counts from 0 up to a constant; else 1."""
   if known := _TRIPS.search(instruction.text):
     return int(known[1])
   condition = _CONDITION.search(instruction.text)
@@ -137,7 +137,7 @@ def _moved(instruction: _Instruction, shapes, computations) -> int:
 
 
 def _moved_by_fusion(operands: Sequence[str], fusion, computations) -> int:
-  """Of a slice that is read or updated in place, the slice alone counts."""
+  """Bytes that a fusion moves: only a slice, where it takes or updates one."""
   total, written = 0, _size(fusion.shape)
   for number, shape in enumerate(operands):
     whole = _size(shape)
@@ -151,7 +151,7 @@ def _moved_by_fusion(operands: Sequence[str], fusion, computations) -> int:
 
 
 def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
-  """Bytes read by slices (None: all) and updated in place, of an operand."""
+  """Bytes of an operand read by slices (None: all) and updated in place."""
   body = computations[_NAME.search(_CALLED.search(fusion.text)[1])[0]]
   shapes = {i.name: i.shape for i in body}
   read, updated = 0, 0
@@ -160,7 +160,7 @@ def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
     for i in body
     if i.opcode == "parameter" and int(i.text.split(")")[0]) == number
   }
-  for user in body:  # in the order in which they run
+  for user in body:  # the body lists them in the order in which they run
     if not names & set(user.operands):
       continue
     if user.opcode == "bitcast":
@@ -182,12 +182,12 @@ def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
 
 
 def _result(instruction: _Instruction) -> str:
-  """The shape of what an instruction makes; of a start, what it will be."""
+  """The shape of an instruction's result; a start's once it is done."""
   if not instruction.opcode.endswith("-start"):
     return instruction.shape
   arrays = [m[0] for m in _ARRAY.finditer(instruction.shape)]
-  # (operand, result, context...) of collectives, (result, operand, ...) of
-  # copies.
+  # A collective has (operand, result, context...), a copy (result, operand,
+  # ...).
   first = 0 if instruction.opcode == "copy-start" else 1
   return arrays[min(first, len(arrays) - 1)]
 
@@ -195,7 +195,7 @@ def _result(instruction: _Instruction) -> str:
 def _size(shape: str, on_chip: bool = False) -> int:
   """Bytes in memory of an array, or of a tuple of them, padded to tiles.
 
-  What lies on the chip takes none, unless `on_chip` asks for it.
+  An array that lies on the chip takes none, unless `on_chip` is set.
   """
   total = 0
   for dtype, dims, layout in _ARRAY.findall(shape):
@@ -244,7 +244,7 @@ def _instruction(line: str) -> _Instruction:
 
 
 def _closing(text: str) -> int:
-  """The place behind the bracket that closes the first one."""
+  """Place behind the bracket that closes the first one."""
   depth = 0
   for place, character in enumerate(text):
     depth += (character == "(") - (character == ")")

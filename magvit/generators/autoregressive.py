@@ -1,8 +1,8 @@
-"""Algorithm: autoregressive modelling of tokens, one after the other.
+"""Algorithm: autoregressive modelling of tokens, one at a time.
 
 The AR-LM that MAGVIT-v2 (arXiv 2310.05737) compares tokenizers with. Each step
 draws one task. `class_conditional` predicts every token of the clip from its
-class; `frame_prediction` is given the first latents, with a class or without,
+class; frame prediction, with a class or without, is given the first latents,
 which under the causal tokenizer are those of the first frames alone: they are a
 prefix of the sequence, and carry no loss.
 """
@@ -31,7 +31,7 @@ from models import network
 from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import autoregressive as ar_transformer
 
-# What is given in these is a prefix of the sequence, exact under causality.
+# Tasks whose given tokens are a prefix of the sequence, exact under causality.
 _TASKS = (
   "class_conditional",
   "frame_prediction",
@@ -52,13 +52,13 @@ class AutoregressiveGenerator(generator.TokenGenerator):
     defining=tokens_lib.DEFINING,
   )
 
-  given_S: np.ndarray  # int32: leading tokens that each task is given
+  given_S: np.ndarray  # int32: number of leading tokens that a task is given
 
   @classmethod
   def build(
     cls, config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
   ) -> Self:
-    """As `Algorithm.build`; reads the tokenizer.
+    """Builds as `Algorithm.build` says, and reads the tokenizer.
 
     Raises:
       ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
@@ -88,7 +88,7 @@ class AutoregressiveGenerator(generator.TokenGenerator):
     task_key, drop_key, dropout_key = jax.random.split(key, 3)
     task = self.tasks.draw(task_key)
     parts_BNF = self.factorize(
-      self.tokens.of_batch(state.frozen["tokenizer"], batch)
+      self.tokens.tokenize_batch(state.frozen["tokenizer"], batch)
     )
     label_B = batch["label"]
     label_drop = self.config.label_drop
@@ -131,7 +131,7 @@ class AutoregressiveGenerator(generator.TokenGenerator):
   ) -> jax.Array:
     """Sub-tokens (B, M, F) of the first frames; none if no task is given any.
 
-    Causality: these frames alone have the first tokens of the whole clip.
+    By causality these frames alone give the first tokens of the whole clip.
     """
     longest = int(self.given_S.max())
     if not longest:
@@ -170,11 +170,11 @@ def token_losses(
   label_smoothing: float,
   chunks: int,
 ) -> tuple[jax.Array, jax.Array]:
-  """Loss of each token in nats, summed over its heads; whether all are right.
+  """Loss of each token in nats, summed over the heads, and whether all hit.
 
-  Both (B, N). The logits of N / chunks tokens exist at a time, also in the
-  backward pass, which computes them again: all of them, over 2^18 values,
-  would take 1.3 GB for each clip of 1,280 tokens and each copy of them.
+  Both are (B, N). Logits of N / chunks tokens exist at a time, also in the
+  backward pass, which rematerialises them: those of all tokens, over 2^18
+  values, would take 1.3 GB for a clip of 1,280 tokens, and so would each copy.
   """
   x_BND = transformer(
     params, parts_BNF, class_B, given, dropout_key, method="features"
@@ -182,7 +182,7 @@ def token_losses(
   batch, tokens, factors = parts_BNF.shape
 
   @jax.checkpoint
-  def of_chunk(chunk):
+  def compute_chunk(chunk):
     x_BnD, parts_BnF = chunk
     loss_Bn, hits_Bn = 0.0, True
     for f in range(factors):
@@ -199,7 +199,7 @@ def token_losses(
   in_chunks = (batch, chunks, tokens // chunks)
   split = lambda a: a.reshape(*in_chunks, a.shape[-1]).swapaxes(0, 1)
   join = lambda a: a.swapaxes(0, 1).reshape(batch, tokens)
-  loss, hits = lax.map(of_chunk, (split(x_BND), split(parts_BNF)))
+  loss, hits = lax.map(compute_chunk, (split(x_BND), split(parts_BNF)))
   return join(loss), join(hits)
 
 
@@ -218,7 +218,7 @@ def generate(
 
   One loop over the tokens that are not given, each step on one position and
   the cache of those before. With guidance a step runs on two halves, of which
-  the second sees no class; what is given both see, as it cannot be left out
+  the second sees no class; both see the given tokens, which cannot be left out
   of a sequence. Sub-token f of token n is drawn with the key folded with n,
   then f, from the guided logits over the temperature, truncated.
 
@@ -229,7 +229,7 @@ def generate(
     num_tokens: N.
     class_B: int32 in 0..no_class.
     prompt_BMF: begins with the given tokens; the rest is ignored.
-    given: how many there are, at most M, below N.
+    given: number of given tokens, at most M and below N.
     no_class: the class that means "no class".
     settings: `guidance`, `temperature`, `top_k` and `top_p`, not traced.
   """
@@ -305,7 +305,8 @@ def _check(
     if not tokens.sizes.causal:
       raise ValueError(
         f"tasks.{predicts[0]} needs a causal tokenizer, and that in"
-        f" {config.tokenizer_workdir} is not: set it to 0"
+        f" tokenizer_workdir={config.tokenizer_workdir} is not: set"
+        f" tasks.{predicts[0]}=0, or name a causal one"
       )
     tasks_lib.check_condition_frames(
       config.condition_frames, config.dataset.frames, tokens.sizes.time

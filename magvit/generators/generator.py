@@ -79,7 +79,7 @@ class TokenGenerator(algorithm_lib.Algorithm):
   def descend(
     self, state: TrainState, gradient: Any, metrics: algorithm_lib.Metrics
   ) -> tuple[TrainState, algorithm_lib.Metrics]:
-    """The state after a step against the gradient; its norm is a metric."""
+    """The state after a step against the gradient, whose norm is a metric."""
     metrics = {**metrics, "gradient_norm": optax.tree.norm(gradient)}
     name = self.facts.network
     state = algorithm_lib.descend(state, name, gradient, self.adam)

@@ -1,4 +1,4 @@
-"""Video of any length by frame prediction, clip after clip.
+"""Video of any length by frame prediction, clip by clip.
 
 Each clip is conditioned on the last frames of the one before (MAGVIT, arXiv
 2212.05199, appendix, long video): one program, and one clip in memory.
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from models.tokenizer import tokenizer as tokenizer_network
 
-# (clips (B, T, H, W, 3) of which only the first frames are read, key) -> clips
-# float32 (B, T, H, W, 3) in [0, 1]
+# Function (clips (B, T, H, W, 3) of which only the first frames are read, key)
+# -> clips float32 (B, T, H, W, 3) in [0, 1].
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -24,10 +24,10 @@ def roll(
   frames: int,
   clip_length: int,
 ) -> Iterator[jax.Array]:
-  """Yields what follows the condition: (B, n, H, W, 3), `frames` frames in all.
+  """Yields chunks (B, n, H, W, 3) after the condition, `frames` frames in all.
 
-  Every chunk has the clip length less the condition's n frames; the last one is
-  cut. As many frames are given to each next clip as the condition has.
+  A chunk is a clip without the frames that it was given, which are as many as
+  the condition has; the last chunk is cut.
   """
   given_BTHWC = tokenizer_network.to_float(jnp.asarray(condition_BTHWC))
   given = given_BTHWC.shape[1]

@@ -1,4 +1,4 @@
-"""Losses of the generators, in nats; scalars in float32."""
+"""Losses of the generators, in nats and float32."""
 
 import jax
 import jax.numpy as jnp

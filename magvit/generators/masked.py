@@ -38,9 +38,9 @@ class Masked:
   """Masked clips: the input of the transformer, and the targets."""
 
   parts_BNF: jax.Array  # int32: the true sub-tokens
-  input_BNF: jax.Array  # int32: the condition's where that is chosen and given
-  masked_BN: jax.Array  # bool: the input is the mask token
-  class_B: jax.Array  # int32
+  input_BNF: jax.Array  # int32: the condition's where chosen and given
+  masked_BN: jax.Array  # bool: whether the input is the mask token
+  class_B: jax.Array  # int32: the class that the transformer is told
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,14 +57,14 @@ class MaskedGenerator(generator.TokenGenerator):
   )
 
   given_SN: np.ndarray  # bool: latents that a task is given
-  fixed_SN: np.ndarray  # bool: those that keep the condition's token
-  noise_S: np.ndarray  # scales guidance and both temperatures
+  fixed_SN: np.ndarray  # bool: latents that keep the condition's token
+  noise_S: np.ndarray  # float32: factor of guidance and both temperatures
 
   @classmethod
   def build(
     cls, config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
   ) -> Self:
-    """As `Algorithm.build`; reads the tokenizer.
+    """Builds as `Algorithm.build` says, and reads the tokenizer.
 
     Raises:
       ValueError: no tokenizer, a clip it rejects, or fields that contradict it.
@@ -134,7 +134,7 @@ class MaskedGenerator(generator.TokenGenerator):
       batch: clips, or stored tokens.
       task: int32 (), place of the task in `tasks.names`.
     """
-    parts_BNF = self.factorize(self.tokens.of_batch(params, batch))
+    parts_BNF = self.factorize(self.tokens.tokenize_batch(params, batch))
     if "ids" in batch:
       stored = [
         self.tokens.stored_condition(batch, name) for name in self.tasks.names
@@ -182,7 +182,7 @@ class MaskedGenerator(generator.TokenGenerator):
     condition_BNF: jax.Array,
     label_B: jax.Array,
   ) -> Masked:
-    """Draws masks, `masks_per_clip` of each clip, and dropped labels."""
+    """Draws `masks_per_clip` masks for each clip, and the labels to drop."""
     c = self.config
     repeat = lambda x: jnp.repeat(x, c.masks_per_clip, axis=0)
     parts_BNF, condition_BNF = repeat(parts_BNF), repeat(condition_BNF)
@@ -269,12 +269,12 @@ class MaskedGenerator(generator.TokenGenerator):
     return clips
 
   def _grid(self, table_SN, task, label_B) -> jax.Array:
-    """(B, N), the task's row of a table for each clip."""
+    """The task's row of a table, repeated for each clip, (B, N)."""
     row_N = jnp.asarray(table_SN)[task]
     return jnp.broadcast_to(row_N, (*label_B.shape, self.tokens.num))
 
   def _predictor(self, params, task, label_B) -> sampling.Predictor:
-    """Logits of all tokens, guided where the config says so."""
+    """Makes a function to logits of all tokens, with the config's guidance."""
     settings, table = self.config.sampling, self.tasks
     given_BN = self._grid(self.given_SN, task, label_B)
     fixed_BN = self._grid(self.fixed_SN, task, label_B)

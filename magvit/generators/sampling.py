@@ -1,8 +1,8 @@
 """Iterative parallel decoding, the whole loop as one program.
 
-MaskGIT / MAGVIT decoding (google-research/magvit `parallel_decode.py`): every
-step predicts all tokens at once, keeps the most confident and masks the rest
-again, fewer each time.
+MaskGIT / MAGVIT decoding (google-research/magvit `parallel_decode.py`,
+`mask_schedule.py`): every step predicts all tokens at once, keeps the most
+confident and masks the rest again, fewer each time.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from jax import lax
 import jax.numpy as jnp
 import ml_collections
 
-# (parts_BNF, decided_BN, step from 0) -> logits (B, N, V) of each of the F
-# sub-tokens; the parts not decided hold the condition where it is given.
+# Function (parts_BNF, decided_BN, step from 0) -> logits (B, N, V) of each of
+# the F sub-tokens; parts not yet decided hold the condition where it is given.
 Predictor = Callable[[jax.Array, jax.Array, jax.Array], Sequence[jax.Array]]
 
-# (progress from 0 at the first step to 1 at the last, power) -> share of the
-# guidance in force. MDT's (arXiv 2303.14389) starts without guidance.
+# Functions (progress from 0 at the first step to 1 at the last, power) -> share
+# of the guidance in force. MDT's cosine (arXiv 2303.14389) starts without any.
 GUIDANCE_SCHEDULES: dict[str, Callable] = {
   "constant": lambda progress, power: jnp.ones_like(progress),
   "power_cosine": lambda progress, power: (
@@ -28,9 +28,9 @@ GUIDANCE_SCHEDULES: dict[str, Callable] = {
   ),
 }
 
-COMPLETIONS = ("sample", "likeliest")  # see configs/base.py
+COMPLETIONS = ("sample", "likeliest")  # explained in configs/base.py
 
-# (progress r in [0, 1], N tokens) -> share of the tokens still masked.
+# Functions (progress r in [0, 1], N tokens) -> share of tokens still masked.
 SCHEDULES: dict[str, Callable[[jax.Array, int], jax.Array]] = {
   "cosine": lambda r, n: jnp.cos(0.5 * math.pi * r),
   "uniform": lambda r, n: 1.0 - r,
@@ -58,12 +58,12 @@ def decode(
     key: PRNG key.
     predict: logits of all tokens, of the distribution to sample from.
     condition_BNF: sub-tokens of the condition, anything where none is given.
-    fixed_BN: bool; these keep their condition token.
-    steps: number of predictions, any.
-    schedule: name in `masking.SCHEDULES`.
+    fixed_BN: bool, true for tokens that keep those of the condition.
+    steps: number of predictions; may exceed the number of tokens.
+    schedule: name in `SCHEDULES`.
     choice_temperature: scale of the Gumbel noise added to log-probabilities
       when choosing what to keep; it falls linearly to 0 at the last step.
-    temperature: of drawing tokens; 0 takes the likeliest.
+    temperature: scale of the noise when drawing tokens; 0 takes the likeliest.
   """
   tokens = fixed_BN.shape[1]
 
@@ -81,7 +81,7 @@ def decode(
     share = SCHEDULES[schedule](progress, tokens)
     undecided_B1 = (~decided_BN).sum(-1, keepdims=True)
     remask_B1 = jnp.clip(jnp.floor(tokens * share), 1, undecided_B1 - 1)
-    rank_BN = confidence_BN.argsort(-1).argsort(-1)  # 0: least confident
+    rank_BN = confidence_BN.argsort(-1).argsort(-1)  # rank 0: least confident
     return (sampled_BNF, rank_BN >= remask_B1), None
 
   start = (condition_BNF, fixed_BN)
@@ -97,13 +97,13 @@ def sample_factors(
 ) -> tuple[jax.Array, jax.Array]:
   """Draws each sub-token; the log-probabilities of the draws are summed.
 
-  These are the model's, before the temperature: at 0 all draws are certain,
-  and would say nothing about what to keep.
+  Log-probabilities are the model's, before the temperature: at temperature 0
+  all draws are certain, and would say nothing about which tokens to keep.
   """
   drawn, total = [], 0.0
   for factor, logits_BNV in enumerate(logits):
     log_p_BNV = jax.nn.log_softmax(logits_BNV)
-    # As jax.random.categorical, but for a temperature that may be 0.
+    # Like jax.random.categorical, but the temperature may be 0.
     noise_BNV = jax.random.gumbel(
       jax.random.fold_in(key, factor), logits_BNV.shape
     )
@@ -118,7 +118,10 @@ def guide(
   unconditional: Sequence[jax.Array],
   guidance: float | jax.Array,
 ) -> list[jax.Array]:
-  """logits + guidance * (logits - unconditional), per head; 0 is unguided."""
+  """Guides each head: logits + guidance * (logits - unconditional).
+
+  Guidance 0 leaves the conditional logits as they are.
+  """
   return [
     c + guidance * (c - u)
     for c, u in zip(conditional, unconditional, strict=True)
@@ -144,9 +147,9 @@ def guidance_of_scale(scale: float) -> float:
 def with_settings(
   config: ml_collections.ConfigDict, settings: Mapping[str, float]
 ) -> ml_collections.ConfigDict:
-  """A generator's config with these fields of its section `sampling`.
+  """Sets fields of section `sampling` in a copy of a generator's config.
 
-  Any but `steps` asks for samples, and so makes completions samples, too.
+  Any field but `steps` asks for random samples, so completions are drawn, too.
 
   Raises:
     ValueError: a setting that this kind of model does not have.
@@ -190,11 +193,11 @@ def check_settings(settings: ml_collections.ConfigDict) -> None:
 
 
 def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
-  """Minus infinity for the values (..., V) that are not to be drawn.
+  """Sets logits (..., V) of values that are not to be drawn to minus infinity.
 
-  Keeps the `top_k` most likely (0: all); then, of what they leave of the
-  distribution, the fewest most likely values that hold `top_p` of it (1: all).
-  Values as likely as the last one kept are kept, too.
+  Keeps the `top_k` most likely values (0: all); then the fewest most likely of
+  these that hold `top_p` of their probability (1: all). Values as likely as the
+  last one kept are kept, too.
   """
   if 0 < top_k < logits.shape[-1]:
     last = lax.top_k(logits, top_k)[0][..., -1:]
@@ -202,7 +205,7 @@ def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
   if top_p < 1.0:
     falling = -jnp.sort(-logits)
     p = jax.nn.softmax(falling)
-    needed = p.cumsum(-1) - p < top_p  # what comes before does not suffice
+    needed = p.cumsum(-1) - p < top_p  # the likelier values do not suffice
     last = jnp.where(needed, falling, jnp.inf).min(-1, keepdims=True)
     logits = jnp.where(logits >= last, logits, -jnp.inf)
   return logits
@@ -216,17 +219,19 @@ def check_truncation(temperature: float, top_k: int, top_p: float) -> None:
       " likely token always, set sampling.top_k=1"
     )
   if top_k < 0:
-    raise ValueError(f"sampling.top_k={top_k} must be at least 1, or 0: off")
+    raise ValueError(
+      f"sampling.top_k={top_k} must be at least 1, or 0 to keep all values"
+    )
   if not 0 < top_p <= 1:
     raise ValueError(
-      f"sampling.top_p={top_p} must be above 0 and at most 1, which is off"
+      f"sampling.top_p={top_p} must be above 0 and at most 1 (all values)"
     )
 
 
 def training_mask(
   key: jax.Array, batch: int, tokens: int, ratio_per_clip: bool
 ) -> jax.Array:
-  """bool (B, N), True where masked: floor(N cos(pi r / 2)) >= 1 of N tokens.
+  """Draws masks, bool (B, N), of floor(N cos(pi r / 2)) >= 1 of N tokens each.
 
   r ~ U(0, 1), one for the batch as in MAGVIT, or one per clip.
   """
@@ -235,4 +240,4 @@ def training_mask(
   share_B1 = SCHEDULES["cosine"](r_B1, tokens)
   masked_B1 = jnp.maximum(1, jnp.floor(tokens * share_B1))
   order_BN = jax.random.uniform(order_key, (batch, tokens)).argsort(-1)
-  return order_BN.argsort(-1) < masked_B1  # by rank: ties mask nothing extra
+  return order_BN.argsort(-1) < masked_B1  # ranks: ties mask nothing extra

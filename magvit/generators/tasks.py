@@ -1,10 +1,9 @@
-"""Mask schedules, and the geometry of the generation tasks (COMMIT).
+"""The generation tasks, and the region of a clip that each is given (COMMIT).
 
 MAGVIT, arXiv 2212.05199, section 3.2 and appendix; google-research/magvit
-`mask_schedule.py`, `cond_utils.py`, `task_registry.py`. A task says which
-region of a clip is given, on the pixels and, by the same formula, on the grid
-of latents, and how the rest of the condition clip is filled before it is
-tokenized.
+`cond_utils.py`, `task_registry.py`. A task says which region of a clip is
+given, on the pixels and, by the same formula, on the grid of latents, and how
+the rest of the condition clip is filled before it is tokenized.
 
 Given latents are treated in one of two ways when sampling. Those whose tokens
 the condition clip is sure to have in common with the true clip are kept. That
@@ -28,13 +27,13 @@ import numpy as np
 
 TASK_SLOTS = 16  # rows of the task table; new tasks take free ones
 
-# Rows of the task table; never reused. As in v1, one for all outpainting, and
-# one for frame prediction with and without a class. Unlike in v1's released
-# code, where it takes outpainting's, inpainting has its own.
+# Rows of the task table, never reused. As in v1 one row is for all outpainting,
+# and one for frame prediction with and without a class. Inpainting has a row of
+# its own, where v1's released code takes that of outpainting.
 _GENERATION, _PREDICTION, _INPAINTING, _INTERPOLATION, _OUTPAINTING = range(5)
 
-# (shape (T, H, W), frames given to frame prediction) -> bool (T, H, W). Of
-# pixels or of latents: the formula is the same.
+# Function (shape (T, H, W), frames given to frame prediction) -> bool (T, H, W)
+# for pixels and for latents alike.
 Region = Callable[[Sequence[int], int], np.ndarray]
 
 
@@ -43,11 +42,11 @@ class Task:
   """One generation task."""
 
   token: int  # row of the task table
-  class_conditional: bool  # else the class is "no class"
-  given: Region
-  # (video, given) -> the condition clip that is tokenized
+  class_conditional: bool  # whether the model is told the class, or "no class"
+  given: Region  # pixels or latents that the task is given
+  # Function (video, given) -> the condition clip that is tokenized.
   fill: Callable[[jax.Array, np.ndarray], jax.Array]
-  kept: Region  # the given latents that are exact under causality
+  kept: Region  # given latents whose tokens are exact under causality
 
   @property
   def exact(self) -> bool:
@@ -120,14 +119,14 @@ def _with_last_frame(
 
 
 def _interpolated(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
-  """Hidden frame k of n is k / (n + 1) of the way from first to last."""
+  """Makes hidden frame k of n k / (n + 1) of the way from first to last."""
   way_T = np.linspace(0, 1, len(given_THW), dtype=np.float32)
   way_T111 = way_T[:, None, None, None]
   return (1 - way_T111) * video_BTHWC[:, :1] + way_T111 * video_BTHWC[:, -1:]
 
 
 def _with_edges(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
-  """The border of a box that is the same in all frames, repeated outwards."""
+  """Repeats outwards the border of a box that is the same in all frames."""
   rows, columns = (np.flatnonzero(given_THW[0].any(axis)) for axis in (1, 0))
   _, height, width = given_THW.shape
   rows = np.arange(height).clip(rows[0], rows[-1])
@@ -215,13 +214,13 @@ class TaskTable:
   def given_pixels(
     self, video_shape: Sequence[int], condition_frames: int
   ) -> np.ndarray:
-    """bool (S, T, H, W): the pixels that each task is given."""
+    """Pixels that each task is given, bool (S, T, H, W)."""
     return np.stack(
       [given_pixels(name, video_shape, condition_frames) for name in self.names]
     )
 
   def draw(self, key: jax.Array) -> jax.Array:
-    """int32 (): a task, as often as the weights say."""
+    """Draws the place of a task, int32 (), as often as the weights say."""
     return jax.random.categorical(key, jnp.log(jnp.asarray(self.weight_S)))
 
 
@@ -233,7 +232,7 @@ def needs_clip(task: str) -> bool:
 def given_pixels(
   task: str, video_shape: Sequence[int], condition_frames: int
 ) -> np.ndarray:
-  """bool (T, H, W): the pixels a task is given."""
+  """Pixels that a task is given, bool (T, H, W)."""
   return TASKS[task].given(video_shape, condition_frames)
 
 
@@ -244,11 +243,11 @@ def given_latents(
   time_factor: int,
   causal: bool = True,
 ) -> np.ndarray:
-  """bool (t, h, w): the latents a task is given.
+  """Latents that a task is given, bool (t, h, w).
 
-  1 + k s frames of a causal tokenizer of stride s are 1 + k latents. Of any
-  other, the latents wholly inside c frames count, c // s, but at least one, as
-  in v1.
+  A causal tokenizer of stride s makes 1 + k latents of 1 + k s frames. With any
+  other, the c // s latents that lie wholly inside c frames count, but at least
+  one, as in v1.
 
   Raises:
     ValueError: a grid so small that all of it is given, or nothing.
@@ -257,9 +256,9 @@ def given_latents(
   given_thw = TASKS[task].given(latent_shape, frames)
   if needs_clip(task) and (given_thw.all() or not given_thw.any()):
     raise ValueError(
-      f"tasks.{task} leaves nothing to generate, or nothing given, of"
-      f" {tuple(latent_shape)} latents: set it to 0, or give larger clips"
-      " (dataset.frames, dataset.size)"
+      f"tasks.{task} is given all or none of {tuple(latent_shape)} latents: set"
+      f" tasks.{task}=0, or train on larger clips (dataset.frames,"
+      " dataset.size)"
     )
   return given_thw
 
@@ -271,7 +270,7 @@ def kept_latents(
   time_factor: int,
   causal: bool = True,
 ) -> np.ndarray:
-  """bool (t, h, w): those of the given latents that sampling keeps."""
+  """Given latents that sampling keeps, bool (t, h, w)."""
   frames = _latent_frames(condition_frames, time_factor, causal)
   return TASKS[task].kept(latent_shape, frames) & causal
 

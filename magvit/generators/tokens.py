@@ -22,14 +22,15 @@ from models.tokenizer import geometry
 from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import attention
 
+# Fields of config.dataset that decide which clips it gives.
 _CLIP_FIELDS = (
   *("name", "frames", "size", "motion", "seed", "fold", "mixture", "stride"),
   *("train_window", "train_crop", "short_videos", "short_side", "scale"),
   *("flip", "filter"),
 )
-# What decides, beside the weights, what a generator on tokens computes.
+# Fields that decide, beside the weights, what a generator computes.
 DEFINING = ("algorithm", "transformer", "tasks", "condition_frames")
-_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: as they are
+_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: no conversion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Tokens:
 
   @property
   def num(self) -> int:
-    """N, tokens of a clip."""
+    """N, the number of tokens of a clip."""
     return math.prod(self.latent_shape)
 
-  def of_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """int32 (B, N): the batch's "ids" if it has them, else of its "video"."""
+  def tokenize_batch(
+    self, params: Any, batch: Mapping[str, jax.Array]
+  ) -> jax.Array:
+    """Ids, int32 (B, N): the batch's "ids" if stored, else its "video"'s."""
     if "ids" in batch:
       return batch["ids"].reshape(-1, self.num)
     return self.encode(params, tokenizer_network.to_float(batch["video"]))
@@ -56,13 +59,16 @@ class Tokens:
   def stored_condition(
     self, batch: Mapping[str, jax.Array], task: str
   ) -> jax.Array:
-    """int32 (B, N), true in the task's given region; of a batch with "ids"."""
+    """Ids, int32 (B, N), of a task's condition clip, for batches with "ids".
+
+    They are the condition clip's in the task's given region only.
+    """
     stored = needs_condition_tokens(task, self.sizes.causal)
     ids_Bthw = batch[token_shards.CONDITION + task if stored else "ids"]
     return ids_Bthw.reshape(-1, self.num)
 
   def encode(self, params: Any, video_BTHWC: jax.Array) -> jax.Array:
-    """Float clips to ids, int32 (B, N) in (t, h, w) raster order."""
+    """Encodes float clips to ids, int32 (B, N) in (t, h, w) raster order."""
     ids_Bthw = self.network(params, video_BTHWC, method="encode")
     return ids_Bthw.reshape(ids_Bthw.shape[0], self.num)
 
@@ -77,7 +83,7 @@ class Tokens:
       )
 
   def decode(self, params: Any, ids_BN: jax.Array) -> jax.Array:
-    """Ids to clips, float32 (B, T, H, W, 3) in [0, 1]."""
+    """Decodes ids to clips, float32 (B, T, H, W, 3) in [0, 1]."""
     ids_Bthw = ids_BN.reshape(ids_BN.shape[0], *self.latent_shape)
     video = self.network(params, ids_Bthw, method="decode")
     return jnp.clip(video, 0.0, 1.0)
@@ -88,7 +94,7 @@ def open_tokenizer(
 ) -> Tokens:
   """The tokenizer of a generator's config.
 
-  With `abstract` no weights are read, they are shapes alone, and
+  With `abstract` no weights are read: `params` are shapes alone, and
   `tokenizer_workdir` may name a tokenizer's config (FILE:ARG) instead.
 
   Raises:
@@ -117,7 +123,7 @@ def tokenizer_config(name: str) -> ml_collections.ConfigDict:
 def describe_tokenizer(
   config: ml_collections.ConfigDict, made_by: ml_collections.ConfigDict
 ) -> Tokens:
-  """A generator's tokenizer by its config; `params` are shapes alone.
+  """The tokenizer of a generator, by both configs; `params` are shapes alone.
 
   Raises:
     ValueError: the config of something else, or clips that it rejects.
@@ -141,9 +147,9 @@ def describe_tokenizer(
 
 
 def needs_condition_tokens(task: str, causal: bool) -> bool:
-  """Whether a condition clip has other tokens in its given region than a clip.
+  """Whether a condition clip's tokens differ from the clip's where it is given.
 
-  Then tokenizing a data set stores them, too.
+  If they do, tokenizing a data set stores them, too.
   """
   exact = causal and tasks.TASKS[task].exact
   return tasks.needs_clip(task) and not exact
@@ -164,7 +170,7 @@ def transformer_settings(
 
 
 def clips_of(dataset: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What decides which clips a data set gives; of JSON's types."""
+  """Fields that decide which clips a data set gives, in JSON's types."""
   fields = json.loads(dataset.to_json())
   return {name: fields[name] for name in _CLIP_FIELDS}
 
@@ -186,13 +192,13 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
     )
   contents, _ = token_shards.FORMAT.read(folder)
   workdir = config.tokenizer_workdir
-  made_by = fingerprint.of_workdir(workdir)
+  made_by = fingerprint.read_fingerprint(workdir)
   if made_by != contents.tokenizer:
     raise ValueError(
       f"dataset.tokens={folder} was made by the tokenizer"
       f" {contents.tokenizer[:16]}, and that of tokenizer_workdir={workdir}"
-      f" is {made_by[:16]}: name the workdir that made them, or make others"
-      " with --mode=tokenize"
+      f" is {made_by[:16]}: name the workdir that made the tokens, or make"
+      " others with --mode=tokenize"
     )
   dataset = {**clips_of(config.dataset), "split": "train"}
   for field, stored in contents.dataset.items():
@@ -211,7 +217,7 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
       raise ValueError(
         f"tasks.{name}={config.tasks[name]} needs condition tokens, and"
         f" dataset.tokens={folder} holds those of {list(contents.tasks)}: set"
-        f" it to 0, or make them with --mode=tokenize --tasks={name},..."
+        f" tasks.{name}=0, or make them with --mode=tokenize --tasks={name},..."
       )
     given = [
       tasks.given_pixels(name, contents.clip_shape, frames)
@@ -221,6 +227,7 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
       raise ValueError(
         f"condition_frames={config.condition_frames} gives tasks.{name} other"
         f" pixels than the {contents.condition_frames} that dataset.tokens="
-        f"{folder} was made with: set it to that, or make tokens with"
-        " --mode=tokenize and this --config"
+        f"{folder} was made with: set condition_frames="
+        f"{contents.condition_frames}, or make tokens with --mode=tokenize and"
+        " this --config"
       )

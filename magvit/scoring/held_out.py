@@ -1,4 +1,4 @@
-"""Evaluation, pictures and the report of a workdir, from predict functions."""
+"""Evaluation on held-out clips: scores, pictures and a workdir's report."""
 
 from collections.abc import Callable
 import dataclasses
@@ -25,11 +25,11 @@ from storage import processes
 log = logging.getLogger(__name__)
 
 _JUDGE_CLIPS = 2000  # real training clips that the judge is fitted on
-_JUDGE_FIRST_CLIP = 2**32  # far from those a model is trained on
+_JUDGE_FIRST_CLIP = 2**32  # place of the first, far from those models train on
 
 
 def evaluate_all(trained: Trained) -> list[evaluators.Result]:
-  """The usual scores, and the protocols of config.evaluation."""
+  """Runs the algorithm's evaluators and the protocols of config.evaluation."""
   results = evaluate(trained)
   if trained.config.evaluation.protocols:
     model = scored_model.Model(trained)
@@ -59,7 +59,7 @@ def evaluate(trained: Trained) -> list[evaluators.Result]:
 
 
 def flat(results: list[evaluators.Result]) -> dict[str, float]:
-  """{"eval/EVALUATOR/METRIC": value}."""
+  """The scores as {"eval/EVALUATOR/METRIC": value}."""
   return {
     f"eval/{r.evaluator}/{name}": value
     for r in results
@@ -107,7 +107,7 @@ def _score_samples(trained: Trained) -> list[evaluators.Result]:
     if not tasks_lib.needs_clip(name):
       if config.dataset.name != "digits":
         log.info(
-          "%s is not scored: of %s there is no judge of classes; name"
+          "%s is not scored, because no judge knows the classes of %s: name"
           " protocols in config.evaluation.protocols",
           *(name, config.dataset.name),
         )
@@ -144,13 +144,13 @@ def _protocol(config) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """What is measured of a model on held-out clips, and what is drawn."""
+  """A way to score a model on held-out clips, and to draw pictures of it."""
 
   score: Callable[[Trained], list[evaluators.Result]]
   draw: Callable[[Trained], None]
 
 
-EVALUATORS = {  # by the names that `Facts.evaluators` has
+EVALUATORS = {  # keys are the names in `Facts.evaluators`
   "reconstruction": Evaluator(
     _score_reconstruction, scoring_pictures.reconstruct
   ),

@@ -25,10 +25,16 @@ from models.tokenizer import tokenizer as tokenizer_network
 
 
 class Model:
-  """Attributes: config, step, batch_size (of its programs), generates."""
+  """A model to be measured, with jitted programs of `batch_size` clips.
+
+  Attributes: config; step; batch_size; generates, whether it makes samples.
+  """
 
   def __init__(self, trained: Trained, saved: int | None = None):
-    """`saved` tells checkpoints of one step apart: features are kept."""
+    """Takes the time of saving, in ns, to tell checkpoints of a step apart.
+
+    Features of the model's clips are kept under its description.
+    """
     self.config, self.step = trained.config, trained.step
     self.batch_size = trained.config.batch_size
     self.generates = "sample" in trained.algorithm.predict
@@ -36,7 +42,7 @@ class Model:
     self._programs = {}
 
   def describe(self) -> dict[str, Any]:
-    """Which model this is, as JSON: equal for equal features."""
+    """Describes the model for JSON, equally for equal features."""
     described = {"name": self.config.name, "workdir": self._trained.workdir}
     described |= {"step": self.step, "saved_ns": self._saved}
     if self.generates:
@@ -46,16 +52,23 @@ class Model:
   def samples(
     self, protocol: Protocol, given: Clips | None, num: int, seed: int
   ) -> Clips:
-    """Raises ValueError for a model that does not generate, or not the task."""
+    """Describes `num` samples of a protocol's task, to be made when read.
+
+    Raises:
+      ValueError: a model that does not generate, or was not trained on the
+        task.
+    """
     if not self.generates:
       raise ValueError(
         f"--protocol={protocol.name} needs the workdir of a generator, and"
-        f" {self._trained.workdir} holds {self.config.name!r}; or give --input"
+        f" {self._trained.workdir} holds {self.config.name!r}: name one, or"
+        " give clips by --input"
       )
     if not self.config.tasks[protocol.task]:
       raise ValueError(
         f"--protocol={protocol.name} samples {protocol.task}, and"
-        f" {self.config.name!r} was not trained on it"
+        f" {self.config.name!r} has tasks.{protocol.task}=0: name a model that"
+        " was trained on it"
       )
     shape = describe.clip_shape(self.config)
     clips_lib.check_frames(shape[0], protocol, "the model")
@@ -86,30 +99,30 @@ class Model:
     return describe.vocabulary(self.config)
 
   def bits(self) -> int:
-    """Raises ValueError for codes that are not signs."""
+    """Number of bits of a token; ValueError for codes that are not signs."""
     settings = self.config.quantizer
     if not quantizer_build.kind(settings.name).signs:
       raise ValueError(
-        "--protocol=pfid knows the nearest codes of"
-        f" {' and '.join(quantizer_build.names('signs'))}, and"
-        f" {self.config.name!r} has {settings.name}"
+        "--protocol=pfid needs the nearest codes, which are known for"
+        f" quantizer.name={' and '.join(quantizer_build.names('signs'))}, and"
+        f" {self.config.name!r} has {settings.name}: name another workdir"
       )
     return tokenizer_network.describe_quantizer(**settings).latent_channels
 
   def encode(self, video: np.ndarray) -> np.ndarray:
-    """uint8 (B, T, H, W, 3) to int32 (B, t, h, w)."""
+    """Encodes clips, uint8 (B, T, H, W, 3), to ids, int32 (B, t, h, w)."""
     return self._predict("encode", {"video": video})
 
   def decode(self, ids: np.ndarray) -> np.ndarray:
-    """int32 (B, t, h, w) to float32 (B, T, H, W, 3)."""
+    """Decodes ids, int32 (B, t, h, w), to clips, float32 (B, T, H, W, 3)."""
     return self._predict("decode", {"ids": ids})
 
   def _predict(self, name: str, batch: dict[str, np.ndarray]) -> Any:
-    """Of any number of clips up to a batch, which is filled up."""
+    """Runs a program on up to `batch_size` clips, repeated to fill a batch."""
     if name not in self._trained.algorithm.predict:
       raise ValueError(
         "reconstructions need the workdir of a tokenizer, and"
-        f" {self._trained.workdir} holds {self.config.name!r}"
+        f" {self._trained.workdir} holds {self.config.name!r}: name one"
       )
     if name not in self._programs:
       self._programs[name] = predictor(self._trained, name)
@@ -124,7 +137,7 @@ class Model:
 def open_model(
   workdir: str, config: ml_collections.ConfigDict, protocol: Protocol
 ) -> Model:
-  """The model of a workdir; of a generator, its tokenizer if that is measured.
+  """The model of a workdir, or the tokenizer in it if that is measured.
 
   Raises:
     ValueError: nothing was trained there, or another network.
@@ -154,7 +167,7 @@ def held_out(config, count) -> dict[str, np.ndarray]:
 
 
 def predictor(trained: Trained, name: str) -> Callable[..., Any]:
-  """A predict function: numpy in, numpy out, the batch on every process."""
+  """Compiles a predict function: numpy in and out, whole on every process."""
   mesh = trained.mesh
   function = jax.jit(
     trained.algorithm.predict[name], out_shardings=mesh_lib.replicated(mesh)
@@ -169,7 +182,7 @@ def predictor(trained: Trained, name: str) -> Callable[..., Any]:
 
 
 def sampler(trained: Trained) -> evaluators.Sample:
-  """(task, labels, clips, seed) -> clips, by the algorithm's "sample"."""
+  """The algorithm's "sample" as (task, labels, clips, seed) -> clips."""
   predict = predictor(trained, "sample")
   names = tasks_lib.task_names(trained.config)
 

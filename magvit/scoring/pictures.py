@@ -63,9 +63,11 @@ def sample(trained: Trained) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Drawn:
-  video: np.ndarray  # (B, T, H, W, 3): the pictures of a sheet
-  columns: int  # of the sheet
-  caption: str  # without the step
+  """Clips that are drawn on one sheet."""
+
+  video: np.ndarray  # (B, T, H, W, 3): clips of a sheet
+  columns: int  # number of columns of the sheet
+  caption: str  # text below the sheet, to which the step is added
 
 
 def _classes(trained: Trained, predict, task: str) -> _Drawn:
@@ -97,7 +99,7 @@ def _completions(trained: Trained, predict, task: str) -> _Drawn:
 
 
 def _shown(config) -> int:
-  """Clips in a picture: small sets have fewer."""
+  """Number of clips in a picture; small sets have fewer."""
   clips = pipeline.source(config.dataset, "held_out")
   return min(_SHOWN, len(clips))
 

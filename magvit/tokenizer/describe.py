@@ -1,4 +1,4 @@
-"""What a tokenizer's config says of it: shapes, vocabulary, functions."""
+"""Facts that a tokenizer's config implies: shapes, vocabulary, functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,17 +16,17 @@ from models.tokenizer import discriminators
 from models.tokenizer import geometry
 from models.tokenizer import tokenizer as tokenizer_network
 
-# What decides, beside the weights, what a tokenizer computes.
+# Sections that decide, beside the weights, what a tokenizer computes.
 DEFINING = ("tokenizer", "quantizer")
 
 
 def is_tokenizer(config: ml_collections.ConfigDict) -> bool:
-  """Whether a config is of a tokenizer, whatever trains it."""
+  """Whether a config is a tokenizer's, whichever algorithm trains it."""
   return "quantizer" in config
 
 
 def codes_images(config: ml_collections.ConfigDict) -> bool:
-  """Whether a tokenizer is of images and so codes frame by frame."""
+  """Whether a tokenizer is one of images, which codes frame by frame."""
   return not config.tokenizer.temporal
 
 
@@ -37,7 +37,7 @@ def streams(config: ml_collections.ConfigDict) -> bool:
 
 
 def manner(config: ml_collections.ConfigDict) -> str:
-  """How a tokenizer codes frames, for records of results."""
+  """Words on how a tokenizer codes frames, for records of results."""
   if codes_images(config):
     return "each coded as an image"
   return "in chunks without seams" if streams(config) else "whole clip at once"
@@ -51,7 +51,7 @@ def padded_shape(
 
 
 def id_convention(config: ml_collections.ConfigDict) -> str:
-  """What the bits or digits of a tokenizer's ids mean."""
+  """Words on the meaning of the bits or digits of a tokenizer's ids."""
   meaning = quantizer_build.kind(config.quantizer.name).id_convention
   return f"in raster order (t, h, w); {meaning}"
 
@@ -92,10 +92,13 @@ def sizes(config: ml_collections.ConfigDict) -> geometry.Sizes:
 
 
 def predict_functions(tokenizer: network.Network) -> dict[str, Callable]:
-  """`params["tokenizer"]` holds the weights; videos come out in [0, 1]."""
+  """Functions of (params, batch, key); `params["tokenizer"]` has the weights.
+
+  Videos come out in [0, 1].
+  """
 
   def reconstruct(params, batch, key):
-    """{"video"} -> {"video": float32 (B, T, H, W, 3), "ids", entropies}."""
+    """Gives {"video": float32 (B, T, H, W, 3), "ids", entropies} of "video"."""
     del key
     video = tokenizer_network.to_float(batch["video"])
     output, quantized, _ = tokenizer(params["tokenizer"], video)
@@ -107,13 +110,13 @@ def predict_functions(tokenizer: network.Network) -> dict[str, Callable]:
     }
 
   def encode(params, batch, key):
-    """{"video"} -> int32 (B, t, h, w)."""
+    """Gives ids, int32 (B, t, h, w), of "video"."""
     del key
     video = tokenizer_network.to_float(batch["video"])
     return tokenizer(params["tokenizer"], video, method="encode")
 
   def decode(params, batch, key):
-    """{"ids"} -> float32 (B, T, H, W, 3)."""
+    """Gives clips, float32 (B, T, H, W, 3), of "ids"."""
     del key
     video = tokenizer(params["tokenizer"], batch["ids"], method="decode")
     return jnp.clip(video, 0.0, 1.0)

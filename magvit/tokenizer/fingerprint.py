@@ -1,4 +1,4 @@
-"""A number that names a tokenizer: equal ones give a clip the same tokens."""
+"""A number that names a tokenizer: with equal ones a clip has equal tokens."""
 
 from collections.abc import Sequence
 import json
@@ -19,15 +19,15 @@ def fingerprint(
   params: Any,
   sections: Sequence[str] = describe.DEFINING,
 ) -> str:
-  """sha256 in hexadecimal, the same in every process and on every machine.
+  """The sha256, in hexadecimal, of config sections and averaged weights.
 
-  Of these sections of the config, and of the name, shape, type and bytes of
-  every averaged weight.
+  It covers the name, shape, type and bytes of every weight, and is the same in
+  every process and on every machine.
 
   Args:
     config: the tokenizer's, as its workdir stores it.
     params: the averaged weights, all on devices of this process.
-    sections: all that decides, beside the weights, what the network computes.
+    sections: all that decide, beside the weights, what the network computes.
   """
   fields = json.loads(config.to_json())
   leaves = {
@@ -38,7 +38,7 @@ def fingerprint(
   return safetensors_file.digest(settings, leaves)
 
 
-def of_workdir(workdir: str) -> str:
-  """Of the tokenizer in a workdir; ValueError if there is none."""
+def read_fingerprint(workdir: str) -> str:
+  """The fingerprint of a workdir's tokenizer; ValueError if it has none."""
   _, params = describe.restore_tokenizer(workdir, mesh_lib.local_mesh())
   return fingerprint(workdir_lib.read_config(workdir), params)

@@ -27,8 +27,8 @@ from evaluation.show import pictures
 from magvit.tokenizer import describe
 from magvit.tokenizer import loaded
 
-MAX_FRAMES = 1024  # of a clip that is coded at once
-_PIXELS_AT_ONCE = 2**20  # of frames that are coded as images
+MAX_FRAMES = 1024  # length of the longest clip that is coded at once
+_PIXELS_AT_ONCE = 2**20  # size of a group of frames that are coded as images
 
 
 def reconstruct_frames(
@@ -48,7 +48,7 @@ def reconstruct_frames(
 
   ids = encode_frames(tokenizer, remembered())
   for output_HWC in _decode(tokenizer, ids):
-    if waiting:  # else it is of the padding
+    if waiting:  # else the output is padding
       height, width = waiting[0].shape[:2]
       yield waiting.popleft(), output_HWC[:height, :width]
 
@@ -56,7 +56,7 @@ def reconstruct_frames(
 def encode_frames(
   tokenizer: loaded.LoadedTokenizer, frames: Iterable[np.ndarray]
 ) -> Iterator[np.ndarray]:
-  """Frames of a video, uint8 (H, W, 3), to ids int32 (n, h, w) as they come.
+  """Encodes frames, uint8 (H, W, 3), to ids, int32 (n, h, w), as they come.
 
   Raises:
     ValueError: more than MAX_FRAMES frames for a tokenizer that needs whole
@@ -84,7 +84,7 @@ def decode_frames(
   ids: Iterable[np.ndarray],
   shape: tuple[int, int, int],
 ) -> Iterator[np.ndarray]:
-  """Ids (n, h, w) of `encode_frames` to frames, uint8 (H, W, 3) as they come.
+  """Decodes ids (n, h, w) of `encode_frames` to frames, uint8 (H, W, 3).
 
   Args:
     tokenizer: the one that encoded.
@@ -108,7 +108,7 @@ def _encode(tokenizer, video_BTHWC: np.ndarray) -> np.ndarray:
 
 
 def _decode(tokenizer, ids) -> Iterator[np.ndarray]:
-  """uint8 (H, W, 3) of ids (n, h, w), with what was padded."""
+  """Decodes ids (n, h, w) to uint8 (H, W, 3), without cutting the padding."""
   config = tokenizer.config
   with _within_memory():
     if describe.codes_images(config):
@@ -127,7 +127,7 @@ def _decode(tokenizer, ids) -> Iterator[np.ndarray]:
 
 
 def _groups(ids_N1hw: np.ndarray, stride: int) -> Iterator[np.ndarray]:
-  """As many images as are decoded at a time."""
+  """Cuts ids (N, 1, h, w) into groups that are decoded at a time."""
   height, width = ids_N1hw.shape[2:4]
   size = _group_size((height * stride, width * stride))
   for i in range(0, len(ids_N1hw), size):
@@ -135,7 +135,7 @@ def _groups(ids_N1hw: np.ndarray, stride: int) -> Iterator[np.ndarray]:
 
 
 def _padded_frames(config, frames) -> Iterator[np.ndarray]:
-  """Chunks (1, 1, H, W, 3), with what the strides want at the end."""
+  """Chunks (1, 1, H, W, 3), padded at the end to a length the strides allow."""
   count = 0
   for frame_HWC in frames:
     count += 1
@@ -156,15 +156,15 @@ def _pad(
 
 
 def _group_size(shape: tuple[int, int]) -> int:
-  """Frames that are coded as images at a time."""
+  """Number of frames that are coded as images at a time."""
   return max(1, _PIXELS_AT_ONCE // (shape[0] * shape[1]))
 
 
 def _too_long() -> str:
   return (
-    f"more than the {MAX_FRAMES} frames that this tokenizer codes at once: cut"
-    " it into shorter videos, best at changes of scene, or use a tokenizer of"
-    " images or a causal CNN"
+    f"the video has more than the {MAX_FRAMES} frames that this tokenizer codes"
+    " at once: cut it into shorter videos, best at changes of scene, or use a"
+    " tokenizer of images or a causal CNN"
   )
 
 

@@ -36,20 +36,20 @@ from models.tokenizer import tokenizer as tokenizer_network
 class Stream:
   """Clips, or the images beside them, that train the tokenizer in a step."""
 
-  prefix: str  # of the names of metrics
-  weight: float  # of the generator's losses
+  prefix: str  # start of the names of metrics
+  weight: float  # factor of the generator's losses
   video_BTHWC: jax.Array
 
 
 @struct.dataclass
 class StreamLosses:
-  """The losses of one stream, and what its forward pass computed."""
+  """The losses of one stream, and arrays of its forward pass."""
 
   generator: jax.Array
   discriminator: jax.Array
   anchors: dict[str, jax.Array]  # LeCAM's averages after this step
   metrics: algorithm_lib.Metrics
-  latents_BthwK: jax.Array  # before quantization
+  latents_BthwK: jax.Array  # latents before quantization
   ids_Bthw: jax.Array
 
 
@@ -76,8 +76,8 @@ class TokenizerGan(algorithm_lib.Algorithm):
 
   mesh: Mesh
   tokenizer: network.Network
-  # By the name of the stream's discriminator in params: a discriminator's head
-  # depends on the clip's size, so images have their own.
+  # Keys are the names in params. A discriminator's head depends on the clip's
+  # size, so images have a discriminator of their own.
   discriminators: dict[str, network.Network]
   distance: perceptual.Distance | None
   perceptual_params: Any
@@ -87,7 +87,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
   def build(
     cls, config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
   ) -> Self:
-    """As `Algorithm.build`.
+    """Builds as `Algorithm.build` says.
 
     Raises:
       ValueError: a clip the strides reject, missing perceptual weights, or an
@@ -100,7 +100,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     if c.dataset.joint_images:
       shapes["image_discriminator"] = (1, *video_shape[1:])
     for shape in shapes.values():
-      describe.sizes(c).latent(shape)  # raises for what the strides reject
+      describe.sizes(c).latent(shape)  # raises for clips the strides reject
     distance = params = None
     name = c.loss.perceptual_network
     if name != "off" and abstract:
@@ -204,7 +204,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     return state, {**metrics, **norms}
 
   def _streams(self, batch: Any) -> dict[str, Stream]:
-    """What a batch trains on, by the name of the discriminator."""
+    """Streams of a batch, by the name of the discriminator."""
     video = tokenizer_network.to_float(batch["video"])
     streams = {"discriminator": Stream("", 1.0, video)}
     if self.config.dataset.joint_images:
@@ -242,15 +242,15 @@ class TokenizerGan(algorithm_lib.Algorithm):
     streams: dict[str, Stream],
     state: TrainState,
   ) -> tuple[tuple[jax.Array, jax.Array], dict[str, StreamLosses]]:
-    """((generator's loss, discriminators' loss), those of each stream)."""
+    """((generator's loss, discriminators' loss), losses of each stream)."""
     g_total, d_total, losses_of_streams = 0.0, 0.0, {}
     for name, stream in streams.items():
-      found = self.stream_losses(
+      computed = self.stream_losses(
         g_params, d_params[name], name, stream.video_BTHWC, state
       )
-      g_total += stream.weight * found.generator
-      d_total += found.discriminator
-      losses_of_streams[name] = found
+      g_total += stream.weight * computed.generator
+      d_total += computed.discriminator
+      losses_of_streams[name] = computed
     return (g_total, d_total), losses_of_streams
 
   def stream_losses(
@@ -261,7 +261,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     video_BTHWC: jax.Array,
     state: TrainState,
   ) -> StreamLosses:
-    """The losses of clips or of images, float32 in [0, 1].
+    """Computes the losses of clips or of images, given in float32 in [0, 1].
 
     Networks see microbatches; the entropy, LeCAM's anchors and all means are
     those of the whole batch. `name` is the discriminator's, `state` that before
@@ -355,7 +355,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     real_logits: jax.Array,
     fake_logits: jax.Array,
   ) -> dict[str, jax.Array]:
-    """LeCAM's moving averages, updated before they are used (praxis)."""
+    """LeCAM's moving averages, updated before their use as in praxis."""
     decay = self.config.loss.lecam_decay
     average = lambda old, logits: (
       decay * old + (1.0 - decay) * lax.stop_gradient(logits.mean())

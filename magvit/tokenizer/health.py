@@ -20,12 +20,12 @@ def init(video_shape, latent_shape, channels: int, vocabulary: int):
   Args:
     video_shape: (T, H, W) of a clip.
     latent_shape: (t, h, w) of its tokens.
-    channels: of a latent.
+    channels: number of channels of a latent.
     vocabulary: number of codes; above 2^20 their use is not tracked.
   """
   tracked = vocabulary if vocabulary <= _MAX_TRACKED_CODES else 0
   return {
-    # One clip of the first batch, encoded again and again.
+    # A clip of the first batch, which is encoded at every interval.
     "probe": jnp.zeros((1, *video_shape, 3)),
     "probe_signs": jnp.zeros((1, *latent_shape, channels), bool),
     "flip_rate": jnp.zeros(channels),
@@ -34,7 +34,7 @@ def init(video_shape, latent_shape, channels: int, vocabulary: int):
 
 
 def update(health, step, interval: int, video_BTHWC, z_BthwK, ids_Bthw, encode):
-  """(new running statistics, metrics) of one step.
+  """New running statistics and metrics of one step.
 
   Args:
     health: from `init` or the step before.

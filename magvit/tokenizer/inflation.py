@@ -1,11 +1,11 @@
-"""Image tokenizer to video tokenizer: weights, leaf by leaf.
+"""Inflation of an image tokenizer into a video tokenizer, leaf by leaf.
 
 MAGVIT-v2 fills the temporally last slice of each causal kernel and leaves the
 others zero (arXiv 2310.05737, appendix), MAGVIT the central slice of kernels
 that see both ways (arXiv 2212.05199, section 3.1). So at the start a frame is
-coded from itself alone: if statistics are of frames, a single frame gives what
-the image model gives, and a still clip gives it at every frame. The
-discriminator starts from scratch.
+coded from itself alone: where statistics are taken of each frame, a single
+frame gives what the image model gives, and a still clip gives it at every
+frame. The discriminator starts from scratch.
 """
 
 import math
@@ -41,7 +41,7 @@ _SHARED = (
   "centred_pixels",
 )
 
-_LATENTS_PER_CODE = 4  # to choose a codebook's rows from
+_LATENTS_PER_CODE = 4  # latents from which each row of a codebook is chosen
 
 
 def check_compatible(
@@ -74,7 +74,7 @@ def _plain(value):
 
 
 def inflate(image_params: Any, video_params: Any, causal: bool = True) -> Any:
-  """Image weights laid out as `video_params` (which give only the shapes).
+  """Lays image weights out as `video_params`, which give only the shapes.
 
   Raises:
     ValueError: a leaf of one tree is absent from the other, or its shape is
@@ -118,7 +118,7 @@ def check_sources(config: ml_collections.ConfigDict) -> None:
 
   Raises:
     ValueError: an image tokenizer that is not there or does not fit, or a
-      codebook wanted of a quantizer without one.
+      codebook from data for a quantizer without a codebook.
   """
   if not config.inflate_from:
     raise ValueError(
@@ -143,7 +143,7 @@ def warm_start(
 ) -> TrainState:
   """The first state with an inflated image tokenizer, a codebook from data.
 
-  Either or both, as the config says; else the state as it is.
+  The config says which of them, both or none, replaces random weights.
   """
   params = state.params["tokenizer"]
   if config.inflate_from != "none":
@@ -160,7 +160,7 @@ def warm_start(
 
 
 def _with_codebook_from_data(config, params):
-  """The codebook's rows become latents of training clips."""
+  """Replaces the codebook's rows by latents of training clips."""
   tokenizer = describe.define_tokenizer(config)
   encode = jax.jit(
     lambda video: tokenizer(

@@ -18,7 +18,7 @@ from models import network
 
 
 class LoadedTokenizer:
-  """Clips to ids and back. Make one with `load_tokenizer`."""
+  """Encoder of clips to ids, and decoder. Make one with `load_tokenizer`."""
 
   def __init__(
     self,
@@ -36,7 +36,7 @@ class LoadedTokenizer:
     )
 
   def encode(self, video: np.ndarray | jax.Array) -> jax.Array:
-    """Video (B, T, H, W, 3) to ids, int32 (B, t, h, w).
+    """Encodes video (B, T, H, W, 3) to ids, int32 (B, t, h, w).
 
     Pixels are float in [0, 1] or uint8; an image is a clip of one frame.
 
@@ -50,23 +50,24 @@ class LoadedTokenizer:
     )
 
   def encode_stream(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Consecutive frames (B, n, H, W, 3), any n, to ids (B, m, h, w).
+    """Encodes consecutive frames (B, n, H, W, 3), any n, to ids (B, m, h, w).
 
     The ids are those of the whole clip, however it is cut, and come as soon as
-    their frames are there: one for the first frame, then for each `stride` of
-    them; memory does not grow with the clip. Pixels are as in `encode`.
+    their frames are there: one latent for the first frame, then one for each
+    `stride` frames; memory does not grow with the clip. Pixels are as in
+    `encode`.
 
     Raises:
-      ValueError: as in `encode`; at the end, for a clip that is not of 1 + a
-        multiple of the stride frames; a tokenizer that needs whole clips.
+      ValueError: as in `encode`; at the end, a number of frames that is not 1 +
+        a multiple of the stride; a tokenizer that needs whole clips.
     """
     return self._streaming.encode(map(self._checked_video, chunks))
 
   def decode_stream(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Consecutive ids (B, m, h, w), any m, to frames (B, n, H, W, 3).
+    """Decodes consecutive ids (B, m, h, w), any m, to frames (B, n, H, W, 3).
 
-    The inverse of `encode_stream`: float32 in [0, 1], the first id one frame,
-    each later one `stride` of them.
+    Frames are float32 in [0, 1]. As in `encode_stream`, the first latent is one
+    frame, and each later one `stride` frames.
 
     Raises:
       ValueError: as in `decode`; a tokenizer that needs whole clips.
@@ -88,7 +89,7 @@ class LoadedTokenizer:
     return video
 
   def decode(self, ids: np.ndarray | jax.Array) -> jax.Array:
-    """Ids (B, t, h, w) to video, float32 (B, T, H, W, 3) in [0, 1].
+    """Decodes ids (B, t, h, w) to video, float32 (B, T, H, W, 3) in [0, 1].
 
     Raises:
       ValueError: another rank, or ids outside the vocabulary.

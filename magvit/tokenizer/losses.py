@@ -36,32 +36,32 @@ def perceptual(
 
 
 def non_saturating_generator(fake_logits_B: jax.Array) -> jax.Array:
-  """softplus(-D(fake))."""
+  """Mean of softplus(-D(fake))."""
   return jax.nn.softplus(-fake_logits_B).mean()
 
 
 def non_saturating_discriminator(
   real_logits_B: jax.Array, fake_logits_B: jax.Array
 ) -> jax.Array:
-  """softplus(-D(real)) + softplus(D(fake)); the two means are added."""
+  """Mean of softplus(-D(real)) plus mean of softplus(D(fake))."""
   real_loss = jax.nn.softplus(-real_logits_B).mean()
   return real_loss + jax.nn.softplus(fake_logits_B).mean()
 
 
 def hinge_generator(fake_logits_B: jax.Array) -> jax.Array:
-  """-D(fake)."""
+  """Mean of -D(fake)."""
   return -fake_logits_B.mean()
 
 
 def hinge_discriminator(
   real_logits_B: jax.Array, fake_logits_B: jax.Array
 ) -> jax.Array:
-  """relu(1 - D(real)) + relu(1 + D(fake)); the two means are added."""
+  """Mean of relu(1 - D(real)) plus mean of relu(1 + D(fake))."""
   real_loss = jax.nn.relu(1.0 - real_logits_B).mean()
   return real_loss + jax.nn.relu(1.0 + fake_logits_B).mean()
 
 
-# By the config's field loss.gan.
+# Keys are values of the config's field loss.gan.
 GENERATOR_ADVERSARIAL = {
   "non_saturating": non_saturating_generator,
   "hinge": hinge_generator,
@@ -126,7 +126,7 @@ def lecam(
   ema_real: jax.Array,
   ema_fake: jax.Array,
 ) -> jax.Array:
-  """LeCAM regulariser on per-clip logits, anchors held fixed (praxis)."""
+  """LeCAM regulariser on per-clip logits, anchors held fixed as in praxis."""
   real_loss = jnp.square(jax.nn.relu(real_logits_B - ema_fake)).mean()
   return real_loss + jnp.square(jax.nn.relu(ema_real - fake_logits_B)).mean()
 
@@ -134,6 +134,6 @@ def lecam(
 def entropy_weight(
   step: jax.Array, weight: float, start_factor: float, annealing_steps: int
 ) -> jax.Array:
-  """start_factor * weight at step 0, linear down to weight, then constant."""
+  """Falls linearly from start_factor * weight at step 0, then stays weight."""
   remaining = jnp.maximum(0.0, 1.0 - step / annealing_steps)
   return weight * (1.0 + (start_factor - 1.0) * remaining)

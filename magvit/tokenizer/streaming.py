@@ -17,7 +17,7 @@ import numpy as np
 from models import network
 from models.tokenizer.tokenizer import to_float
 
-LATENTS_AT_ONCE = 4  # more is hardly faster, and takes more memory
+LATENTS_AT_ONCE = 4  # latents of a group: more take memory, and save no time
 
 
 class Streaming:
@@ -39,12 +39,12 @@ class Streaming:
     self._decode = jax.jit(decode, donate_argnums=2)
 
   def encode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """`LoadedTokenizer.encode_stream`, of chunks that are videos."""
+    """Encodes chunks of video, as `LoadedTokenizer.encode_stream`."""
     frames = _regroup(chunks, self._stride * LATENTS_AT_ONCE, self._stride)
     return self._run(self._encode, frames)
 
   def decode(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """`LoadedTokenizer.decode_stream`, of chunks that are ids."""
+    """Decodes chunks of ids, as `LoadedTokenizer.decode_stream`."""
     return self._run(self._decode, _regroup(chunks, LATENTS_AT_ONCE, 1))
 
   def _run(self, program, groups) -> Iterator[np.ndarray]:
@@ -57,7 +57,7 @@ class Streaming:
 def _regroup(
   chunks: Iterable[np.ndarray], size: int, stride: int
 ) -> Iterator[np.ndarray]:
-  """Cuts along axis 1: one, then `size` each, then what is left.
+  """Cuts the chunks anew along axis 1: one, then `size` each, then the rest.
 
   Raises:
     ValueError: chunks of several shapes, or an end that `stride` does not

@@ -1,4 +1,4 @@
-"""Whether a checkpoint on disk can be read, before any process relies on it."""
+"""Check that a checkpoint can be read, before any process relies on it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-# Size of the arrays that are read together. Each reading parses the metadata of
-# all of them, which takes as long as reading some megabytes.
+# Total size of the arrays that one read fetches. Each read parses the metadata
+# of all arrays, which takes as long as reading some megabytes.
 _BATCH_BYTES = 2**27
 
 
 def problem(path: str) -> str | None:
-  """What is wrong with the checkpoint directory `path`; None if it is good.
+  """Describes the fault of the checkpoint directory `path`; None if it is good.
 
   Every array and every file beside them is read once, by one of the processes;
-  all of them get an answer, and the same one whether there is a problem.
+  all processes agree on whether there is a fault.
   """
   try:
     message = None
@@ -38,7 +38,10 @@ def problem(path: str) -> str | None:
 
 
 def _checkpointer(handler: type) -> ocp.Checkpointer:
-  """Reads without waiting for other processes: they read other arrays."""
+  """Makes a checkpointer that does not wait for the other processes.
+
+  They read other arrays.
+  """
   process = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(
     primary_host=process, active_processes={process}
@@ -80,12 +83,15 @@ def _read_arrays(path: str) -> None:
       )
       try:
         checkpointer.restore(path, args=arguments)
-      except ValueError as error:  # names the array
+      except ValueError as error:  # the text names the array
         raise ValueError(f"arrays: {error}") from error
 
 
 def _batches(arrays: list[ocp.metadata.ArrayMetadata]) -> Iterator[list[int]]:
-  """Numbers of the arrays that this process reads, in groups of a size."""
+  """Yields the places of this process's arrays, in groups of _BATCH_BYTES.
+
+  A group is larger only if it is a single array.
+  """
   batch, size = [], 0
   for i in range(jax.process_index(), len(arrays), jax.process_count()):
     num_bytes = math.prod(arrays[i].shape) * np.dtype(arrays[i].dtype).itemsize
@@ -99,7 +105,7 @@ def _batches(arrays: list[ocp.metadata.ArrayMetadata]) -> Iterator[list[int]]:
 
 
 class _PatientLoop(asyncio.SelectorEventLoop):
-  """Lets a reading end after the loop was closed."""
+  """Event loop on which a read may end after the loop was closed."""
 
   def call_soon_threadsafe(self, *args, **kwargs):
     with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -113,7 +119,7 @@ class _PatientLoops(asyncio.DefaultEventLoopPolicy):
 
 @contextlib.contextmanager
 def _patient_loops() -> Iterator[None]:
-  """No tracebacks of arrays beside a damaged one.
+  """Suppresses the tracebacks of arrays that are read beside a damaged one.
 
   orbax closes its event loop at the first error. The other arrays of the batch
   are still being read then, and each would print that the loop is closed.

@@ -1,4 +1,4 @@
-"""Saving the state of training, and finding it again after any accident.
+"""Save the state of training, and find it again after any accident.
 
 orbax commits a checkpoint by renaming its directory, so a process that dies at
 any moment leaves the complete ones in place.
@@ -33,7 +33,7 @@ class Checkpoints:
       self._directory,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=config.checkpoints_to_keep,
-        cleanup_tmp_directories=True,  # left by a killed run
+        cleanup_tmp_directories=True,  # those that a killed run left
       ),
       item_names=("state", "data"),
     )
@@ -51,7 +51,8 @@ class Checkpoints:
     """
     if not workdir_lib.has_config(os.path.dirname(self._directory)):
       raise OSError(
-        f"cannot save step {step}: the workdir of {self._directory} is gone"
+        f"cannot save step {step}: the workdir of {self._directory} is gone."
+        " Put it back, and run the same command again"
       )
     with self._named_failure():
       self._manager.save(
@@ -72,9 +73,9 @@ class Checkpoints:
   ) -> tuple[int, algorithm_lib.TrainState]:
     """(step, state) of the newest checkpoint that can be read, or (0, state).
 
-    `state` gives shapes and shardings; `data` is moved to its position. Newer
-    checkpoints that cannot be read are moved to WORKDIR/damaged, with a
-    warning: nothing is deleted.
+    `state` gives shapes and shardings; `data` is moved to the checkpoint's
+    position. Newer checkpoints that cannot be read are moved to
+    WORKDIR/damaged, with a warning: nothing is deleted.
 
     Raises:
       ValueError: there are checkpoints, and none can be read; all stay.
@@ -146,7 +147,7 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _named_failure(self) -> Iterator[None]:
-    """Errors of a save as OSError that says what is still there."""
+    """Turns errors of a save into an OSError that names the last good step."""
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -160,7 +161,7 @@ class Checkpoints:
 
 
 def _saved(state: algorithm_lib.TrainState) -> dict[str, Any]:
-  """The fields that training changes; frozen networks are kept elsewhere."""
+  """Fields that training changes; frozen networks are kept elsewhere."""
   return {
     "step": state.step,
     "params": state.params,

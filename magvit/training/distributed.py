@@ -1,4 +1,4 @@
-"""Joining the processes of one job, and leaving it without keeping others."""
+"""Join the processes of one job, and leave it without holding up the others."""
 
 from collections.abc import Iterator
 import contextlib
@@ -10,9 +10,9 @@ import jax
 
 from magvit.training import preemption
 
-# A process that is silent for so long counts as dead, and the job ends.
+# Time of silence after which a process counts as dead, and the job ends.
 HEARTBEAT_SECONDS = 60
-_JOINING_SECONDS = 300
+_JOINING_SECONDS = 300  # wait for the other processes
 
 
 def join(
@@ -21,15 +21,18 @@ def join(
   """Connects this process with the others of its job.
 
   Args:
-    coordinator: HOST:PORT of process 0, reachable by all; None:
-      JAX_COORDINATOR_ADDRESS, or what JAX finds on Cloud TPU, GKE, Slurm and
-      under MPI.
-    processes: how many; None: JAX_NUM_PROCESSES, or found likewise.
-    process: this one's number from 0; None: JAX_PROCESS_ID, or found likewise.
+    coordinator: HOST:PORT of process 0, reachable by all; None for
+      JAX_COORDINATOR_ADDRESS, or for the address that JAX detects on Cloud TPU,
+      GKE, Slurm and under MPI.
+    processes: number of processes in the job; None for JAX_NUM_PROCESSES, or
+      for the number that JAX detects.
+    process: number of this process, from 0; None for JAX_PROCESS_ID, or for the
+      number that JAX detects.
 
   Raises:
-    ValueError: an address or a number that cannot be, or nothing to find.
-    OSError: the others did not come within five minutes.
+    ValueError: an address or a number that cannot be, or one that is neither
+      given nor detected.
+    OSError: the other processes did not join within five minutes.
   """
   coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   processes = _number("JAX_NUM_PROCESSES", processes)
@@ -45,7 +48,7 @@ def join(
       f"--process={process} must be from 0 to {processes - 1}, as"
       f" --processes={processes}"
     )
-  # magvit/training/preemption.py does its work, for Ctrl-C, too.
+  # preemption.py takes signals in place of JAX's service, and Ctrl-C, too.
   jax.config.update("jax_enable_preemption_service", False)
   given = (coordinator, processes, process)
   try:
@@ -57,8 +60,8 @@ def join(
     )
   except (ValueError, TypeError) as error:
     raise ValueError(
-      f"--distributed: {error} JAX found no Cloud TPU, GKE, Slurm or MPI job"
-      " that says so: give --coordinator=HOST:PORT, --processes=N and"
+      f"--distributed: {error} JAX detects no Cloud TPU, GKE, Slurm or MPI job"
+      " that has these: give --coordinator=HOST:PORT, --processes=N and"
       " --process=I (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and"
       " JAX_PROCESS_ID)"
     ) from error
@@ -79,13 +82,14 @@ def errors_end_the_job() -> Iterator[None]:
   """Ends one of several processes at once after an error.
 
   An ordinary exit would wait for the others, and they for this one's part of
-  the computation. So they miss its heartbeats, and end with a message.
+  the computation. After an exit at once they miss this one's heartbeats, and
+  end with a message.
   """
   try:
     yield
   except BaseException as error:
     code = error.code if isinstance(error, SystemExit) else 1
-    saved = code == preemption.EXIT_CODE  # as all the others have
+    saved = code == preemption.EXIT_CODE  # all the others have saved, too
     if saved or not jax.distributed.is_initialized():
       raise
     if not isinstance(error, SystemExit):

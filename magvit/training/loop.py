@@ -1,4 +1,4 @@
-"""The training loop. There is one, and it knows no algorithm."""
+"""The training loop, one for all algorithms."""
 
 import logging
 
@@ -72,7 +72,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 class _Run:
-  """The steps of one process's life, and what is due after each of them."""
+  """The steps of a run, and the logs, saves and evaluations after them."""
 
   def __init__(
     self,
@@ -102,7 +102,7 @@ class _Run:
       if self._evaluates_after(self._start) and not metrics_lib.has_evaluation(
         self._workdir, self._start
       ):
-        self._evaluate(state, self._start)  # which a stop has cut short
+        self._evaluate(state, self._start)  # a stop has cut this one short
       with (
         preemption.Listener() as listener,
         trace_lib.Trace(self._workdir, self._config.profile_steps) as trace,
@@ -121,7 +121,7 @@ class _Run:
         mesh_lib.replicated(self._mesh),
       ),
     )
-    pending = None  # a step is waited for after the next one is under way
+    pending = None  # step to wait for, once the next one is under way
     for step in range(self._start + 1, self._config.num_steps + 1):
       batch = mesh_lib.place_batch(next(data), self._mesh)
       trace.before(step, state)
@@ -129,10 +129,10 @@ class _Run:
       if pending is not None:
         self._finish(*pending)
       pending = (step, metrics)
-      stops = listener.asked()
+      stops = listener.should_stop()
       saves = stops or self._saves_after(step)
       if saves:
-        self._finish(*pending)  # first: a state gone wrong is never saved
+        self._finish(*pending)  # before the save: no state with NaN is saved
         pending = None
       self._checkpoints.check()
       if saves:
@@ -174,7 +174,7 @@ class _Run:
   def trained(
     self, state: algorithm_lib.TrainState, step: int
   ) -> trained_lib.Trained:
-    """The model as it is now."""
+    """The model with the weights of a state."""
     return trained_lib.Trained(
       self._workdir,
       self._config,

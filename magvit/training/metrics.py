@@ -16,8 +16,8 @@ from storage import progress as progress_lib
 class Writer:
   """Writes WORKDIR/metrics.jsonl and TensorBoard events, from process 0.
 
-  A resumed run repeats the steps after its checkpoint, so what was written
-  after that step is removed first: a step stands in the files once.
+  A resumed run repeats the steps after its checkpoint, so the lines of those
+  steps are removed first: each step stands in the files once.
   """
 
   def __init__(self, workdir: str, start_step: int):
@@ -34,7 +34,7 @@ class Writer:
     )
 
   def write(self, step: int, metrics: dict[str, float | list[float]]) -> None:
-    """One line; flushed, so that a kill loses nothing written."""
+    """Writes one line, and flushes it, so that a kill does not lose it."""
     if self._file is None:
       return
     self._file.write(json.dumps({"step": step, **metrics}) + "\n")
@@ -60,7 +60,7 @@ def _lines_up_to(path: str, step: int) -> list[str]:
       try:
         if json.loads(line)["step"] <= step:
           kept.append(line)
-      except ValueError:  # torn by a kill; its step is repeated
+      except ValueError:  # a line torn by a kill; the step is repeated
         continue
   return kept
 
@@ -106,7 +106,7 @@ class Progress:
     self._last = (start_step, time.monotonic())
 
   def line(self, step: int, metrics: dict[str, float]) -> str:
-    """E.g. "NAME 120/600 (20%), 1.9 steps/s, 4:12 left | loss 2.31"."""
+    """Text like "NAME 120/600 (20%), 1.9 steps/s, 4:12 left | loss 2.31"."""
     now = time.monotonic()
     last_step, last_time = self._last
     rate = (step - last_step) / max(now - last_time, 1e-9)
@@ -120,5 +120,5 @@ class Progress:
     return f"{done} | {shown}"
 
   def restart_clock(self, step: int) -> None:
-    """After work that is not training, so that the rate leaves it out."""
+    """Leaves out of the rate the work, not training, that has just ended."""
     self._last = (step, time.monotonic())

@@ -1,4 +1,4 @@
-"""Leaving on request: SIGTERM, or Ctrl-C once.
+"""Stop on request, and save first: SIGTERM, or Ctrl-C once.
 
 Clusters send SIGTERM some seconds before they take a machine away. The loop
 then finishes the step under way, saves it and leaves with EXIT_CODE; the same
@@ -17,7 +17,7 @@ import numpy as np
 from magvit import mesh as mesh_lib
 
 EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports a process that it ended
-INTERRUPTED = 130  # 128 + SIGINT: at once, without saving
+INTERRUPTED = 130  # 128 + SIGINT: exit code of a stop at once, without saving
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 
 class Listener:
-  """Notes signals instead of dying from them, between `with` and its end.
+  """Notes signals inside a `with` block instead of dying from them.
 
   A second Ctrl-C interrupts at once; that loses the steps since the last save.
   Signals reach Python between two of its instructions: not while a program is
@@ -48,7 +48,7 @@ class Listener:
   def __enter__(self) -> "Listener":
     for number in _SIGNALS:
       previous = signal.signal(number, self._note)
-      # None: set by a library, not by Python, so Python cannot set it again.
+      # None stands for a handler of a library, which Python cannot set again.
       previous = signal.SIG_DFL if previous is None else previous
       self._restore.callback(signal.signal, number, previous)
     return self
@@ -63,18 +63,18 @@ class Listener:
 
   @contextlib.contextmanager
   def suspended(self) -> Iterator[None]:
-    """For long work of which nothing needs to be saved: a signal ends it."""
+    """Lets a signal end the block, long work with nothing to save, at once."""
     self.__exit__()
     if self._received is not None:
       os.kill(os.getpid(), self._received)
     yield
     self.__enter__()
 
-  def asked(self) -> bool:
+  def should_stop(self) -> bool:
     """Whether to leave after this step; the same in all processes.
 
-    Each must call it once a step. With several processes the answer is that of
-    the step before, so that it is at hand without waiting.
+    Each process must call it once a step. With several processes the answer is
+    that of the step before, which is at hand without waiting.
     """
     received = self._received is not None
     if jax.process_count() == 1:
@@ -84,10 +84,10 @@ class Listener:
 
 
 def _any_process(here: bool) -> jax.Array:
-  """Whether it is true in some process; computed on the devices, not awaited.
+  """Whether `here` is true in some process; computed on devices, not awaited.
 
   Programs that communicate run in the order in which they were called, so this
-  one waits for the step and holds up nothing.
+  one runs after the step and holds up nothing.
   """
   mesh = mesh_lib.data_mesh(jax.devices())
   local = np.full(len(jax.local_devices()), here)

@@ -1,9 +1,9 @@
-"""What a new run starts from: another model's weights, or its own.
+"""First weights of a new run: another model's, or random ones.
 
-`config.init_from` names a workdir or an export. Its averaged weights (those of
-a generator are not averaged) become the first weights, and average, of the
-network of the same name; optimizer and discriminators start anew. Resuming
-never reads it, so it may be gone by then.
+`config.init_from` names a workdir or an export. The averaged weights there
+(those of a generator are not averaged) become the first weights, and average,
+of the network of the same name; optimizer and discriminators start anew. A
+resumed run does not read the folder, so it may be gone by then.
 """
 
 import json
@@ -31,7 +31,7 @@ def check(config: ml_collections.ConfigDict, workdir: str) -> None:
 
   Raises:
     ValueError: `init_from` holds nothing, a model of another kind, or a
-      generator of other tokens; or two fields say where weights are from.
+      generator of other tokens; or two fields name first weights.
   """
   if config.init_from == SCRATCH or weights_lib.is_resumed(workdir):
     return
@@ -48,16 +48,16 @@ def check(config: ml_collections.ConfigDict, workdir: str) -> None:
   there = workdir_lib.own_tokenizer(config.init_from)
   if there is None:
     raise ValueError(
-      f"init_from={config.init_from} lacks the tokenizer of its tokens: name"
-      " the whole workdir or export"
+      f"init_from={config.init_from} lacks the tokenizer that made the tokens"
+      " of its generator: name the whole workdir or export"
     )
   here = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
-  names = [fingerprint.of_workdir(path) for path in (there, here)]
+  names = [fingerprint.read_fingerprint(path) for path in (there, here)]
   if names[0] != names[1]:
     raise ValueError(
-      f"init_from={config.init_from} generates the tokens of"
-      f" {names[0][:16]}, and tokenizer_workdir={here} is {names[1][:16]}: set"
-      f" tokenizer_workdir={there}"
+      f"init_from={config.init_from} generates the tokens of the tokenizer"
+      f" {names[0][:16]}, and tokenizer_workdir={here} holds the tokenizer"
+      f" {names[1][:16]}: set tokenizer_workdir={there}"
     )
 
 
@@ -67,7 +67,7 @@ def first_state(
   mesh: Mesh,
   state: algorithm_lib.TrainState,
 ) -> algorithm_lib.TrainState:
-  """The state of a new run, whose random one is `state`.
+  """The state that a new run starts from; `state` is the random one.
 
   Raises:
     ValueError: an array of `init_from` that is missing, unknown or of another
@@ -102,7 +102,10 @@ def first_state(
 
 
 def _source(config: ml_collections.ConfigDict) -> str:
-  """Where the weights are."""
+  """The folder whose weights a run starts from, once `init_from` is checked.
+
+  A tokenizer may start from a generator's folder: from the tokenizer in it.
+  """
   path = config.init_from
   if describe.is_tokenizer(config) and workdir_lib.has_config(path):
     path = workdir_lib.own_tokenizer(path) or path
@@ -110,15 +113,18 @@ def _source(config: ml_collections.ConfigDict) -> str:
   weights_lib.latest_step(path)
   if source.algorithm != config.algorithm:
     raise ValueError(
-      f"init_from={config.init_from} holds {source.name!r}, of"
-      f" algorithm={source.algorithm!r}, and this run is of"
-      f" {config.algorithm!r}"
+      f"init_from={config.init_from} holds {source.name!r} of"
+      f" algorithm={source.algorithm!r}, and this run has"
+      f" algorithm={config.algorithm!r}: name a model of that algorithm"
     )
   return path
 
 
 def _warn_of_other_settings(config, source) -> None:
-  """Equal shapes may hide them; to go on with others can be the purpose."""
+  """Warns of settings that differ, which arrays of equal shapes would hide.
+
+  They are no error: to go on with others can be the purpose.
+  """
   defining = trained_lib.find_algorithm(config).facts.defining
   there, here = (
     traverse_util.flatten_dict(

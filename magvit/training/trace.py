@@ -8,7 +8,7 @@ import jax
 
 
 def check_steps(steps: Sequence[int]) -> None:
-  """Raises ValueError unless they are a first and a last step, or (0, 0)."""
+  """Raises ValueError unless `steps` is a first and a last step, or (0, 0)."""
   if len(steps) != 2 or not (0 < steps[0] <= steps[1] or not any(steps)):
     raise ValueError(
       f"profile_steps={tuple(steps)} must be the first and the last step to"

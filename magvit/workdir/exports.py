@@ -1,4 +1,4 @@
-"""Export folders, read: every array and setting as it was written, or refused.
+"""Reading of export folders: arrays and settings as written, or an error.
 
 `magvit/modes/export.py` writes them. The weights file says in its metadata
 which config it belongs to and what the fingerprint of both is, so a file that
@@ -23,7 +23,7 @@ from magvit import mesh as mesh_lib
 from models.weights import safetensors_file
 
 WEIGHTS = "model.safetensors"
-TOKENIZER = "tokenizer"  # folder in a generator's export; as in its workdir
+TOKENIZER = "tokenizer"  # folder in a generator's export, as in a workdir
 
 # `Notes.defining` of exports that earlier versions wrote, which lack it.
 _OLD_DEFINING_TOKENIZER = ("tokenizer", "quantizer")
@@ -59,28 +59,29 @@ def check_config(folder: str, fields: Mapping[str, Any]) -> None:
         " the weights beside it were exported: export the model again"
       )
     if field not in given or given[field] != wanted[field]:
-      found = repr(given[field]) if field in given else "missing"
+      value = repr(given[field]) if field in given else "missing"
       raise ValueError(
-        f"{path}: {field} is {found}, and the weights beside it were exported"
+        f"{path}: {field} is {value}, and the weights beside it were exported"
         f" with {wanted[field]!r}: export the model again"
       )
-  if notes.tokenizer == notes.fingerprint:  # it is a tokenizer itself
+  if notes.tokenizer == notes.fingerprint:  # the export is a tokenizer
     return
-  own = os.path.join(folder, TOKENIZER)
-  if not is_export(own):
-    raise ValueError(f"{own} lacks {WEIGHTS}: copy the whole export")
-  found = _read_notes(own).fingerprint
-  if found != notes.tokenizer:
+  tokenizer = os.path.join(folder, TOKENIZER)
+  if not is_export(tokenizer):
+    raise ValueError(f"{tokenizer} lacks {WEIGHTS}: copy the whole export")
+  fingerprint = _read_notes(tokenizer).fingerprint
+  if fingerprint != notes.tokenizer:
     raise ValueError(
-      f"{own} holds the tokenizer {found[:16]}, and the generator beside it"
-      f" knows the tokens of {notes.tokenizer[:16]}: export it again"
+      f"{tokenizer} holds the tokenizer {fingerprint[:16]}, and the generator"
+      f" beside it knows the tokens of {notes.tokenizer[:16]}: export the"
+      " generator again"
     )
 
 
 def restore(
   folder: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
 ) -> Any:
-  """As `checkpoint.restore_part`, of one network: {kind: {network: shapes}}.
+  """Restores one network, as `weights.restore_part` restores several.
 
   Raises:
     ValueError: arrays or settings that are not those that were exported.
@@ -104,9 +105,9 @@ def tensors(folder: str) -> dict[str, np.ndarray]:
   """
   notes = _read_notes(folder)
   path = os.path.join(folder, WEIGHTS)
-  found = safetensors.numpy.load_file(path)
-  _check_fingerprint(path, notes, found)
-  return found
+  arrays = safetensors.numpy.load_file(path)
+  _check_fingerprint(path, notes, arrays)
+  return arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +117,8 @@ class Notes:
   config: dict[str, Any]  # the experiment, as config.json has it
   fingerprint: str
   step: int
-  ids: str  # what the numbers of tokens mean
-  tokenizer: str  # fingerprint of a generator's; of a tokenizer, its own
+  ids: str  # words on the meaning of the numbers of tokens
+  tokenizer: str  # fingerprint of the tokenizer, which may be this model
   defining: tuple[str, ...]  # `Facts.defining` of the algorithm
 
   def metadata(self) -> dict[str, str]:
@@ -166,10 +167,10 @@ def _read_notes(folder: str) -> Notes:
 def _check_fingerprint(path: str, notes: Notes, arrays) -> None:
   settings = [{name: notes.config[name]} for name in notes.defining]
   arrays = {k.replace(".", "/"): np.asarray(v) for k, v in arrays.items()}
-  found = safetensors_file.digest(settings, arrays)
-  if found != notes.fingerprint:
+  fingerprint = safetensors_file.digest(settings, arrays)
+  if fingerprint != notes.fingerprint:
     raise ValueError(
-      f"{path} has the fingerprint {found[:16]} and says"
+      f"{path} has the fingerprint {fingerprint[:16]} and says"
       f" {notes.fingerprint[:16]}: it was changed after the export; get or make"
       " it again"
     )

@@ -1,4 +1,4 @@
-"""What is on disk: the workdir, its config, and orbax checkpoints.
+"""The workdir: the folder of a run, and the config in it.
 
 A workdir belongs to one experiment. It holds config.json, checkpoints/ (state
 and position in the data, committed atomically), metrics.jsonl, results/,
@@ -19,9 +19,9 @@ from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import processes
 
-IMPORTED = "imported.json"  # where the weights of an imported model are from
+IMPORTED = "imported.json"  # file on where an imported model's weights are from
 
-_PROBE = ".writable-"  # a file of each process, for a moment
+_PROBE = ".writable-"  # prefix of a file that each process writes and removes
 
 # Fields that say how to run, not what is trained: they may change between two
 # runs in the same workdir.
@@ -106,7 +106,7 @@ def keep_tokenizer(
   path = os.path.abspath(os.path.join(workdir, "tokenizer"))
   step = weights_lib.latest_step(config.tokenizer_workdir)
   weights_lib.save_average(path, step, frozen["tokenizer"])
-  # Last: a tokenizer with a config is a complete one.
+  # The config is written last: a tokenizer that has one is complete.
   write_config(path, read_config(config.tokenizer_workdir))
 
 

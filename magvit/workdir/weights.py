@@ -16,13 +16,13 @@ _OLD_NAMES = {"tokenizer": "generator"}
 
 
 def save_average(workdir: str, step: int, params: Any) -> None:
-  """A checkpoint of a tokenizer's averaged weights alone: no training state."""
+  """Saves a tokenizer's averaged weights alone, without a training state."""
   path = os.path.join(workdir, "checkpoints", str(step), "state")
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(
       os.path.abspath(path),
       {"ema": {"tokenizer": params}},
-      force=True,  # over what a killed copy left
+      force=True,  # replaces a copy that was cut short
     )
 
 
@@ -40,7 +40,7 @@ def latest_step(workdir: str) -> int:
 
 
 def is_resumed(workdir: str) -> bool:
-  """Whether there are weights to go on from."""
+  """Whether a workdir holds weights to go on from."""
   try:
     latest_step(workdir)
   except ValueError:
@@ -61,13 +61,13 @@ def _checkpoint_directory(workdir: str) -> str:
 def restore_part(
   workdir: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
 ) -> Any:
-  """Some networks of the newest checkpoint, e.g. {"ema": {"tokenizer": ...}}.
+  """Restores networks of the newest checkpoint: {"ema": {"tokenizer": ...}}.
 
   `part` gives their shapes, in nested dicts of `jax.ShapeDtypeStruct`.
 
   Raises:
-    ValueError: no checkpoint, or an array that it lacks, holds in another
-      shape or beside those of a network; it is named.
+    ValueError: no checkpoint, or an array that it lacks, that has another shape
+      there or that a network does not have; it is named.
   """
   if exports.is_export(workdir):
     return exports.restore(workdir, part, mesh, rules)
@@ -117,7 +117,7 @@ def _check_arrays(path: str, part: Any, tree: Any) -> None:
 
 
 def rename_as_stored(tree: Any, stored: Mapping[str, Any]) -> Any:
-  """{kind: {network: ...}} with the names that a checkpoint has for networks.
+  """Renames the networks of {kind: {network: ...}} as a checkpoint has them.
 
   Args:
     tree: parts of a training state, by the names of this version.

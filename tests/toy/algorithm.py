@@ -47,7 +47,7 @@ class HistogramGenerator(generator.TokenGenerator):
     )
 
   def step(self, state, batch, key):
-    ids_BN = self.tokens.of_batch(state.frozen["tokenizer"], batch)
+    ids_BN = self.tokens.tokenize_batch(state.frozen["tokenizer"], batch)
     gradient, metrics = algorithm_lib.mean_gradient(
       self.loss,
       state.params["histogram"],

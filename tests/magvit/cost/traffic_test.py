@@ -51,8 +51,8 @@ def test_a_loop_a_slice_and_padding_by_hand():
   layer = 16 * 128 * 4
   assert traffic.collective_count == {"all-reduce": 12}
   assert traffic.collective_bytes == {"all-reduce": 12 * layer}
-  # Each time: the slice is read, not the stack, and lands on the chip; the sum
-  # is written. Twelve comparisons read two numbers and write a byte. Once:
+  # Twelve times the slice is read, not the stack, and lands on the chip, and a
+  # sum is written. Twelve comparisons read two numbers and write a byte. Once
   # 3 x 130 numbers, padded to 8 x 256, are read and written.
   compared = 12 * (4 + 4 + 1)
   assert traffic.bytes == 12 * 2 * layer + compared + 2 * 8 * 256 * 2
@@ -65,7 +65,7 @@ def test_collectives_of_a_compiled_program():
 
   def loop(x, w):
     def body(x, w):
-      # A sum over the devices in every layer.
+      # The mean is a sum over the devices in every layer.
       return x * jnp.tanh(x.mean(0) @ w), None
 
     return lax.scan(body, x, w)[0]
@@ -76,7 +76,7 @@ def test_collectives_of_a_compiled_program():
   traffic = traffic_lib.traffic(compiled.as_text())
   assert traffic.collective_count == {"all-reduce": 5}
   assert traffic.collective_bytes == {"all-reduce": 5 * 32 * 4}
-  # At the least the weights and, in each layer, the activations.
+  # The program moves at least the weights and, in each layer, the activations.
   least = w.size * 4 + 5 * 2 * x.size // 8 * 4
   assert least < traffic.bytes < 20 * least
   assert np.isfinite(traffic.bytes)

@@ -11,7 +11,7 @@ _CLIP = 5
 
 
 def _counting(given):
-  """Clips go on by 1 from the last given frame; the key adds a bit of noise."""
+  """A model whose frames count on from the last given one, with some noise."""
 
   def predict(video, key):
     ahead = jnp.maximum(jnp.arange(_CLIP) - (given - 1), 0)

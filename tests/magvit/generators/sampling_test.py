@@ -25,7 +25,7 @@ def _model(parts_BNF, decided_BN, step):
 
 
 def _reference(key, condition, fixed, steps, schedule, choice, temperature):
-  """Loop by loop over steps, clips and tokens."""
+  """Decodes in plain loops over steps, clips and tokens."""
   condition, decided = np.asarray(condition), np.array(fixed)
   parts = condition.copy()
   batch, tokens = decided.shape
@@ -117,7 +117,7 @@ def test_the_loop_is_one_program_with_one_prediction_per_step():
 
 
 def test_decided_tokens_never_change_within_a_run():
-  """Seen from the model: a token once decided keeps its value."""
+  """The model sees that a token, once decided, keeps its value."""
   seen = []
 
   def recording(parts_BNF, decided_BN, step):
@@ -148,7 +148,7 @@ def test_decided_tokens_never_change_within_a_run():
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 3.0])
 def test_confidence_is_the_models_probability_of_both_factors(temperature):
-  """By brute force over the vocabulary of pairs; whatever the temperature."""
+  """Brute force over all pairs of factors gives it, at any temperature."""
   logits = _model(jnp.zeros((2, 3, 2), jnp.int32), jnp.zeros((2, 3), bool), 0)
   drawn, log_p = sampling.sample_factors(jax.random.key(0), logits, temperature)
   joint = np.einsum("bni,bnj->bnij", *[jax.nn.softmax(x) for x in logits])
@@ -224,7 +224,7 @@ def test_the_guidance_schedules():
   np.testing.assert_allclose(values("power_cosine", 5), quarters, atol=1e-5)
   late = values("power_cosine", 3, power=4.0)  # 12 (1 - cos(pi / 16))
   np.testing.assert_allclose(late, [0, 0.230577, 24], atol=1e-5)
-  # As MDT writes it, of its scale: (w - 1) (1 - cos(pi r^4)) / 2 + 1.
+  # MDT writes it for the scale w: (w - 1) (1 - cos(pi r^4)) / 2 + 1.
   scale = 24.0 * 0.5 * (1 - np.cos(np.pi * 0.5**4)) + 1.0
   assert sampling.guidance_of_scale(scale) == pytest.approx(late[1], abs=1e-5)
 

@@ -1,5 +1,7 @@
 """Tests of magvit/generators/tasks.py: literals, and masks counted."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from magvit.generators import tasks
 
 _SPACE = slice(None)
 
-# What is given of frames of 128 x 128, 64 x 64, and of 16 x 16 latents.
+# Regions given in frames of 128 x 128 and 64 x 64, and in 16 x 16 latents.
 _BOXES = {
   "central_outpainting": lambda a, b: (slice(a, b), slice(a, b)),
   "vertical_outpainting": lambda a, b: (_SPACE, slice(a, b)),
@@ -129,7 +131,7 @@ def test_full_generation_alone_is_given_nothing():
 
 
 def _fill(task, video_TW, frames=2):
-  """The condition clip of a clip of frames that are one row, or one column."""
+  """The condition clip of a clip whose frames repeat one row."""
   video = jnp.asarray(video_TW, jnp.float32)[None, :, None, :, None]
   video = jnp.tile(video, (1, 1, video.shape[3], 1, 1))
   given = tasks.given_pixels(task, video.shape[1:4], frames)
@@ -142,7 +144,7 @@ def test_prediction_repeats_the_last_given_frame():
 
 
 def test_interpolation_is_linear_in_each_pixel():
-  """Fractions k / (T - 1) of the way for one given frame at each end."""
+  """Frame k is k / (T - 1) of the way between the given frames at both ends."""
   clip = [[0, 8, 4, 1], [9] * 4, [9] * 4, [9] * 4, [4, 0, 4, 0]]
   np.testing.assert_array_equal(
     _fill("interpolation", clip)[:, 2],
@@ -203,7 +205,7 @@ def test_task_tokens_are_rows_of_the_table_one_for_each_family():
   families = {}
   for name, token in tokens.items():
     families.setdefault(token, set()).add(name.rsplit("_", 1)[-1])
-  assert families == {  # 0, 1, 2: as the first release stored them
+  assert families == {  # rows 0, 1 and 2 are as the first release stored them
     0: {"conditional"},
     1: {"prediction"},
     2: {"inpainting"},
@@ -217,7 +219,8 @@ def test_task_tokens_are_rows_of_the_table_one_for_each_family():
   [("frame_prediction", (1, 4, 4)), ("central_inpainting", (5, 1, 1))],
 )
 def test_a_grid_too_small_for_a_task_is_refused(task, shape):
-  with pytest.raises(ValueError, match=f"tasks.{task} leaves nothing"):
+  match = re.escape(f"{shape} latents: set tasks.{task}=0")
+  with pytest.raises(ValueError, match=f"^tasks.{task} .*{match}"):
     _latents(task, shape, 1)
 
 
@@ -261,7 +264,7 @@ def test_the_values_of_the_schedules_half_way():
       "cosine": 0.5**0.5,
       "uniform": 0.5,
       "exp": 7 / 8,  # 1 - 64^-0.5
-      "log": 1 / 6,  # of log2 64
+      "log": 1 / 6,  # -log2(0.5) / log2(64)
       "pow0.5": 1 - 0.5**0.5,
       "pow2": 3 / 4,
       "pow3": 7 / 8,
@@ -272,7 +275,8 @@ def test_the_values_of_the_schedules_half_way():
 
 @pytest.mark.parametrize("frames", [0, 2, 17, 20])
 def test_condition_frames_must_be_whole_latents(frames):
-  with pytest.raises(ValueError, match=r"e\.g\. \[1, 5, 9, 13\]"):
+  match = rf"^condition_frames={frames} .* \[1, 5, 9, 13\]"
+  with pytest.raises(ValueError, match=match):
     tasks.check_condition_frames(frames, 17, 4)
 
 

@@ -78,7 +78,7 @@ _open = functools.cache(
     mesh_lib.local_mesh(),
   )
 )
-_fingerprint_of = functools.cache(fingerprint.of_workdir)
+_fingerprint_of = functools.cache(fingerprint.read_fingerprint)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def fast(monkeypatch):
       config.tokenizer_workdir, config.dataset.to_json(sort_keys=True)
     ),
   )
-  monkeypatch.setattr(fingerprint, "of_workdir", _fingerprint_of)
+  monkeypatch.setattr(fingerprint, "read_fingerprint", _fingerprint_of)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_manifest_says_what_the_numbers_mean(
   assert [shard["name"] for shard in manifest["shards"]] == _NAMES
   assert not (folder / "unfinished.json").exists()
   for field, value in {
-    "tokenizer": fingerprint.of_workdir(tiny_tokenizer_workdir),
+    "tokenizer": fingerprint.read_fingerprint(tiny_tokenizer_workdir),
     "examples": 40,
     "clip_shape": [5, 16, 16],
     "latent_shape": [3, 8, 8],
@@ -357,7 +357,7 @@ def test_tokens_of_another_tokenizer_are_refused_before_training(
   other = _other_tokenizer(tmp_path)
   config = _generator(other, fast_folder)
   made_by, found = (
-    fingerprint.of_workdir(workdir)[:16]
+    fingerprint.read_fingerprint(workdir)[:16]
     for workdir in (tiny_tokenizer_workdir, other)
   )
   with pytest.raises(ValueError, match=f"{made_by}, .* is {found}:"):

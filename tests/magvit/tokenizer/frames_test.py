@@ -94,7 +94,7 @@ def test_videos_in_chunks_come_out_as_whole_ones_and_soon():
   padded = frames_lib._pad(clip[None], config)
   whole = tokenizer.decode(tokenizer.encode(padded))[0, :60, :5, :7]
   whole = pictures.to_uint8(np.asarray(whole))
-  assert (outputs != whole).mean() < 1e-3  # a value halfway between two
+  assert (outputs != whole).mean() < 1e-3  # values halfway between two differ
   np.testing.assert_allclose(outputs, whole.astype(int), atol=1)
 
 
@@ -106,7 +106,7 @@ def test_a_tokenizer_that_needs_whole_clips_is_never_given_a_part(monkeypatch):
     list(frames_lib.reconstruct_frames(tokenizer, iter(_clip(6, 2, 2))))
   )
   assert tokenizer.shapes == [(1, 7, 2, 2, 3)]
-  with pytest.raises(ValueError, match="more than the 6 frames"):
+  with pytest.raises(ValueError, match=" 6 frames"):
     next(frames_lib.reconstruct_frames(tokenizer, iter(_clip(7, 2, 2))))
 
 

@@ -58,13 +58,13 @@ def test_joint_gradients_are_those_of_images_and_clips_added():
     ("clips", clips, video, "discriminator"),
     ("images", images, image, "image_discriminator"),
   ):
-    _, own = _build(config)
+    _, state_alone = _build(config)
     params = {
       "tokenizer": state.params["tokenizer"],
       "discriminator": state.params[discriminator],
     }
-    own = own.replace(params=jax.tree.map(jnp.copy, params))
-    alone[name] = _gradients(config, own, {"video": data})
+    state_alone = state_alone.replace(params=jax.tree.map(jnp.copy, params))
+    alone[name] = _gradients(config, state_alone, {"video": data})
   added = jax.tree.map(
     lambda a, b: a + 0.5 * b,
     alone["clips"]["tokenizer"],
@@ -75,14 +75,14 @@ def test_joint_gradients_are_those_of_images_and_clips_added():
   )
   jax.tree.map(close, both["tokenizer"], added)
   for name in ("clips", "images"):
-    own = "discriminator" if name == "clips" else "image_discriminator"
-    jax.tree.map(close, both[own], alone[name]["discriminator"])
+    joint_name = "discriminator" if name == "clips" else "image_discriminator"
+    jax.tree.map(close, both[joint_name], alone[name]["discriminator"])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("gradients_kept")
 def test_microbatches_take_less_memory_and_change_nothing():
-  """Entropy and LeCAM, which are of the whole batch, included."""
+  """Entropy and LeCAM, taken over the whole batch, are included."""
   distance = lambda params, x, y: params * jnp.square(x - y).mean((1, 2, 3))
   config = tiny.tokenizer()
   config.loss.lecam = 1.0
@@ -102,9 +102,9 @@ def test_microbatches_take_less_memory_and_change_nothing():
     state, metrics = step(*arguments)
     runs.append((state.params, metrics))
   assert memory[1] < 0.5 * memory[0]
-  # Sums of float32 in another order, 1e-6, of which the entropy's temperature
-  # of 0.01 makes a hundred times more. Of a part instead of the batch it would
-  # be another number altogether.
+  # Sums of float32 in another order differ by 1e-6, of which the entropy's
+  # temperature of 0.01 makes a hundred times more. The entropy of a part of the
+  # batch would be another number altogether.
   close = lambda a, b: np.testing.assert_allclose(
     a, b, atol=5e-4 * max(1e-2, np.abs(b).max())
   )
@@ -177,12 +177,16 @@ def test_a_codebook_from_data_is_made_of_latents():
 @pytest.mark.parametrize(
   "field, value, message",
   [
-    ("loss.gan", "wasserstein", "loss.gan='wasserstein' must be one of"),
-    ("loss.r1_interval", 0, "loss.r1_interval=0 must be at least 1"),
-    ("health_every", 0, "health_every=0 must be at least 1"),
-    ("inflate_from", "", "inflate_from is empty: .* or 'none'"),
-    ("discriminator.pool", "max", "discriminator.pool='max' must be one of"),
-    ("codebook_from_data", True, "needs quantizer.name='vq'"),
+    ("loss.gan", "wasserstein", "^loss.gan='wasserstein' .*'non_saturating'"),
+    ("loss.r1_interval", 0, "^loss.r1_interval=0 .*at least 1"),
+    ("health_every", 0, "^health_every=0 .*at least 1"),
+    ("inflate_from", "", "^inflate_from .*--config.inflate_from=DIR.*'none'"),
+    ("discriminator.pool", "max", r"^discriminator.pool='max' .*\['"),
+    (
+      "codebook_from_data",
+      True,
+      "^codebook_from_data=True .*quantizer.name='vq'.*'lfq'",
+    ),
     ("quantizer.name", "rvq", "quantizer.name='rvq'"),
   ],
 )

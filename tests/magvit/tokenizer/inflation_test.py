@@ -70,7 +70,7 @@ def test_an_array_that_does_not_fit_is_named(models):
   with pytest.raises(ValueError, match="norm_out.*scale.*shape"):
     inflation.inflate(params, target)
   del params["encoder"]["norm_out"]["scale"]
-  with pytest.raises(ValueError, match="norm_out.*scale.*in one of them only"):
+  with pytest.raises(ValueError, match="norm_out.*scale.* 0 more"):
     inflation.inflate(params, target)
 
 
@@ -95,7 +95,8 @@ def test_models_that_differ_in_more_than_time_are_refused():
   video.inflate_from = "DIR"
   inflation.check_compatible(image, video)
   video.quantizer.bits = 7
-  with pytest.raises(ValueError, match="quantizer.bits=7 must equal 6"):
+  match = "^quantizer.bits=7 .* 6 .*inflate_from=DIR"
+  with pytest.raises(ValueError, match=match):
     inflation.check_compatible(image, video)
-  with pytest.raises(ValueError, match="must be the workdir of an image"):
+  with pytest.raises(ValueError, match="^inflate_from=DIR .*'tiny"):
     inflation.check_compatible(video, video)

@@ -41,7 +41,7 @@ def whole(tokenizer, clip):
 
 
 def _cut(array, seed):
-  """Into chunks of random lengths, empty ones among them."""
+  """Cuts into chunks of random lengths, empty ones among them."""
   rng = np.random.default_rng(seed)
   cuts = np.sort(rng.integers(0, array.shape[1] + 1, rng.integers(1, 40)))
   return np.split(array, cuts, axis=1)
@@ -58,7 +58,7 @@ def test_no_chunking_leaves_a_trace(tokenizer, clip, whole, seed):
   streamed = _joined(tokenizer.encode_stream(_cut(clip, seed)))
   np.testing.assert_array_equal(streamed, ids)
   decoded = _joined(tokenizer.decode_stream(_cut(ids, seed)))
-  # Sums of the same float32 products in the order of other shapes.
+  # Arrays of other shapes sum the same float32 products in another order.
   np.testing.assert_allclose(decoded, video, atol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_what_is_remembered_does_not_grow(tokenizer, clip):
   first = encode(video[:, :1], None)
   later = encode(video[:, :16], first)
   assert [x.shape for x in first] == [x.shape for x in later]
-  assert max(x.shape[1] for x in first) == 2  # frames
+  assert max(x.shape[1] for x in first) == 2  # number of frames
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,10 @@ def test_tokenizers_that_need_whole_clips_say_so(changes, clip):
 
 
 def test_a_clip_that_the_stride_does_not_divide_is_refused(tokenizer, clip):
-  with pytest.raises(
-    ValueError, match="ended after 16 .* give 13 frames or 17"
-  ):
+  with pytest.raises(ValueError, match=" 16 frames, .* 13 frames or 17$"):
     list(tokenizer.encode_stream([clip[:, :10], clip[:, 10:16]]))
-  with pytest.raises(ValueError, match="must agree in these"):
+  match = r" \(1, 3, 4, 12, 3\) .* \(1, 8, 12, 3\)"
+  with pytest.raises(ValueError, match=match):
     list(tokenizer.encode_stream([clip[:, :10], clip[:, :3, :4]]))
-  with pytest.raises(ValueError, match=r"ids in \[64, 64\] must be in 0..63"):
+  with pytest.raises(ValueError, match=r"^ids in \[64, 64\] .* 0\.\.63$"):
     list(tokenizer.decode_stream([np.full((1, 1, 2, 3), 64)]))

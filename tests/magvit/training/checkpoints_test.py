@@ -21,7 +21,7 @@ _COMMIT = "orbax.checkpoint.path.atomicity.AtomicRenameTemporaryPath"
 
 
 def _state(step, mesh=None):
-  """A state of two arrays; of the second, fsdp splits the last dimension."""
+  """A state of two arrays; fsdp splits the last dimension of the second."""
   w = jnp.arange(2**16, dtype=jnp.float32).reshape(256, 256) + step
   state = algorithm_lib.TrainState(
     step=jnp.asarray(step, jnp.int32),
@@ -141,7 +141,7 @@ def test_without_a_good_checkpoint_nothing_is_touched(saved, tmp_path):
   shutil.copytree(saved[0], workdir)
   for step in (1, 2, 3):
     _truncate(workdir / "checkpoints" / str(step))
-  with pytest.raises(ValueError, match="no checkpoint in .*step 3: array"):
+  with pytest.raises(ValueError, match="run/checkpoints .*step 3: arrays: "):
     _restore(workdir, config)
   assert len(list((workdir / "checkpoints").iterdir())) == 3
   assert not (workdir / "damaged").exists()
@@ -191,7 +191,7 @@ def test_a_full_disk_is_a_clear_error_and_earlier_checkpoints_stay(
 
   monkeypatch.setattr(f"{_COMMIT}.finalize", fail)
   checkpoints.save(2, _state(2), _data(config))
-  with pytest.raises(OSError, match="No space left.*complete one: step 1"):
+  with pytest.raises(OSError, match=r"run/checkpoints: .*No space.*step 1\."):
     checkpoints.wait()
   monkeypatch.undo()
   checkpoints.close()
@@ -202,7 +202,7 @@ def test_a_workdir_that_is_gone_is_an_error(tmp_path):
   config = _save(tmp_path / "run", (1,))
   checkpoints = checkpoints_lib.Checkpoints(str(tmp_path / "run"), config)
   (tmp_path / "run").rename(tmp_path / "moved")
-  with pytest.raises(OSError, match="cannot save step 2: the workdir .* gone"):
+  with pytest.raises(OSError, match="step 2: .*run/checkpoints "):
     checkpoints.save(2, _state(2), _data(config))
   assert not (tmp_path / "run").exists()
   checkpoints.close()

@@ -29,7 +29,7 @@ main.app.run(main.main, flags_parser=main.command_line.parse_flags)
 
 
 def _start(devices, workdir, *flags):
-  """The program on as many devices of its own."""
+  """Starts the program, on this number of devices."""
   xla = os.environ["XLA_FLAGS"] + (
     f" --xla_force_host_platform_device_count={devices}"
   )
@@ -60,7 +60,7 @@ def _end(process, code=0):
 
 
 def _losses(workdir):
-  """Of each step by name, in order."""
+  """Losses of each step in order, by name."""
   path = workdir / "metrics.jsonl"
   lines = path.read_text().splitlines() if path.exists() else []
   rows = [json.loads(line) for line in lines]
@@ -72,7 +72,7 @@ def _losses(workdir):
 
 
 def _params(workdir, step):
-  """As arrays of this process, whichever wrote them."""
+  """Stored parameters as arrays of this process, whichever wrote them."""
   with ocp.PyTreeCheckpointer() as checkpointer:
     path = workdir / "checkpoints" / str(step) / "state"
     tree = checkpointer.metadata(path).item_metadata.tree
@@ -81,9 +81,10 @@ def _params(workdir, step):
 
 
 def _assert_same(one, two, step):
-  # float32 sums in another order: 1e-4 of a loss. Where a gradient is nearly 0,
-  # rounding decides the sign of Adam's step: the five learning rates add up to
-  # 2.9e-4, so parameters of two runs may end twice as far apart.
+  # Sums of float32 in another order change a loss by 1e-4 of it. Where a
+  # gradient is nearly 0, rounding decides the sign of Adam's step: the five
+  # learning rates add up to 2.9e-4, so parameters of two runs may end twice as
+  # far apart.
   losses = _losses(one)[:step], _losses(two)[:step]
   assert len(losses[0]) == len(losses[1]) == step
   for a, b in zip(*losses, strict=True):
@@ -127,11 +128,11 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
   flags += ["--config.checkpoint_every=5", "--config.checkpoints_to_keep=99"]
   pair = _start_two(two, *flags)
   alone = _start(1, one, *flags)
-  for asked, workdir in ((pair[1], two), (alone, one)):
+  for process, workdir in ((pair[1], two), (alone, one)):
     while len(_losses(workdir)) < 5:
-      assert asked.poll() is None, asked.communicate()[0]
+      assert process.poll() is None, process.communicate()[0]
       time.sleep(0.005)
-    asked.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
   output = _end(pair[0], preemption.EXIT_CODE)
   _end(pair[1], preemption.EXIT_CODE)
   _end(alone, preemption.EXIT_CODE)
@@ -148,10 +149,10 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
   pair[1].communicate()
   assert f"resuming from step {last}" in output
   assert pair[0].returncode not in (0, preemption.EXIT_CODE)
-  # Gloo's words, or those of who missed the heartbeats.
+  # The message is Gloo's, or that of a process that missed the heartbeats.
   assert "Gloo" in output or "another task died" in output
 
-  # What two processes saved, one continues.
+  # One process continues from the checkpoint of two.
   done = len(_losses(two))
   alone = _start(2, two, *flags)
   while len(_losses(two)) < done + 1:
@@ -165,10 +166,10 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
 @pytest.mark.parametrize(
   "given, message",
   [
-    (("node1", 2, 0), "--coordinator=node1 must be HOST:PORT"),
-    (("node1:1234", 0, 0), "--processes=0 must be at least 1"),
-    (("node1:1234", 2, 2), "--process=2 must be from 0 to 1"),
-    ((None, 2, 0), "give --coordinator=HOST:PORT"),
+    (("node1", 2, 0), "--coordinator=node1 .*HOST:PORT"),
+    (("node1:1234", 0, 0), "--processes=0 .*at least 1"),
+    (("node1:1234", 2, 2), "--process=2 .*0 to 1, .*--processes=2"),
+    ((None, 2, 0), "--distributed: .*--coordinator=HOST:PORT"),
   ],
 )
 def test_a_job_that_cannot_be_is_refused(given, message, monkeypatch):
@@ -185,7 +186,7 @@ def test_a_job_that_cannot_be_is_refused(given, message, monkeypatch):
 
 def test_numbers_come_from_the_environment(monkeypatch):
   monkeypatch.setenv("JAX_PROCESS_ID", "one")
-  with pytest.raises(ValueError, match="JAX_PROCESS_ID='one' must be a number"):
+  with pytest.raises(ValueError, match="JAX_PROCESS_ID='one'"):
     distributed.join("node1:1234", 2, None)
   joined = {}
   monkeypatch.setattr(

@@ -75,7 +75,7 @@ def test_a_run_that_is_stopped_and_killed_goes_on_bit_for_bit(tmp_path):
   assert stopped.returncode == preemption.EXIT_CODE == 143, output
   saved = weights_lib.latest_step(str(ended))
   assert f"stopped on request after step {saved}, which is saved" in output
-  # Nothing is lost: the last step done is the one saved, between saves by plan.
+  # The last step done is the one saved, although none was due: nothing is lost.
   assert saved == _history(ended)[-1]["step"] < steps and saved >= 3
 
   killed = _start(ended, steps)
@@ -83,7 +83,7 @@ def test_a_run_that_is_stopped_and_killed_goes_on_bit_for_bit(tmp_path):
   output = _end_after(killed, signal.SIGKILL, ended, last)
   assert f"resuming from step {saved}" in output
   assert killed.returncode == -signal.SIGKILL
-  # As a kill in the middle of a save would leave it.
+  # A kill in the middle of a save would leave this folder.
   torn = ended / "checkpoints" / "50.orbax-checkpoint-tmp"
   (torn / "state").mkdir(parents=True, exist_ok=True)
 
@@ -148,7 +148,7 @@ def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
   for name in tasks:
     assert (workdir / "samples" / f"{name}.gif").stat().st_size > 0
   assert "tiny generator" in (workdir / "report.html").read_text()
-  # Everything again from the workdir alone.
+  # The workdir alone gives the same scores.
   config.tokenizer_workdir = "gone"
   before = (workdir / "results" / "frechet.json").read_text()
   os.remove(workdir / "results" / "frechet.json")
@@ -174,10 +174,10 @@ def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
 @pytest.mark.parametrize(
   "field, value, message",
   [
-    ("algorithm", "gan", r"must be one of \['autoregressive', 'masked'"),
-    ("num_steps", 0, "num_steps=0 must be at least 1"),
-    ("log_every", 0, "log_every=0 must be at least 1"),
-    ("batch_size", 12, "batch_size=12 must be a positive multiple of the 8"),
+    ("algorithm", "gan", r"algorithm='gan' .*\['autoregressive', 'masked'"),
+    ("num_steps", 0, "num_steps=0 .*at least 1"),
+    ("log_every", 0, "log_every=0 .*at least 1"),
+    ("batch_size", 12, "batch_size=12 .* 8 devices .* 16"),
   ],
 )
 def test_fields_of_the_loop_are_checked(field, value, message, tmp_path):
@@ -193,5 +193,6 @@ def test_a_model_has_at_least_the_classes_of_its_data():
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
   check.check_config(config, mesh)
   config.transformer.num_classes = 4
-  with pytest.raises(ValueError, match="num_classes=4 .* the 10 classes"):
+  match = "transformer.num_classes=4 .* 10 classes .*dataset.name='digits'"
+  with pytest.raises(ValueError, match=match):
     check.check_config(config, mesh)

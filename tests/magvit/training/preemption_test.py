@@ -10,7 +10,7 @@ from magvit.training import preemption
 
 @pytest.fixture(autouse=True)
 def _ctrl_c():
-  """As in a terminal; what a script starts with & ignores it."""
+  """Handles Ctrl-C as in a terminal: a script's background jobs ignore it."""
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   yield
   signal.signal(signal.SIGINT, before)
@@ -24,9 +24,9 @@ def _send(number):
 def test_a_signal_is_noted_and_the_handlers_come_back(number):
   before = signal.getsignal(number)
   with preemption.Listener() as listener:
-    assert not listener.asked()
+    assert not listener.should_stop()
     _send(number)
-    assert listener.asked() and listener.asked()
+    assert listener.should_stop() and listener.should_stop()
   assert signal.getsignal(number) is before
 
 
@@ -37,7 +37,7 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_interrupts():
     _send(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
       _send(signal.SIGINT)
-      listener.asked()
+      listener.should_stop()
 
 
 def test_a_signal_ends_long_work_at_once():
@@ -48,7 +48,7 @@ def test_a_signal_ends_long_work_at_once():
       with listener.suspended():
         _send(signal.SIGINT)
         signal.sigtimedwait([], 1)  # the handler runs before this returns
-    assert not listener.asked()
+    assert not listener.should_stop()
 
 
 def test_a_signal_before_long_work_is_not_forgotten():

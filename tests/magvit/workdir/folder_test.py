@@ -34,33 +34,34 @@ def test_how_a_run_is_run_may_change_but_not_what_is_trained(tmp_path):
   workdir_lib.check_workdir(str(tmp_path), config)
   config.loss.r1 = 1.0
   config.seed = 3
-  with pytest.raises(ValueError) as error:
+  with pytest.raises(ValueError, match=r"loss.r1 .*10\.0 .* 1\.0 .*\bseed\)"):
     workdir_lib.check_workdir(str(tmp_path), config)
-  assert "loss.r1 is 10.0 there and 1.0 in --config (and seed)" in str(error)
 
 
 def test_a_foreign_directory_is_left_alone(tmp_path):
   (tmp_path / "thesis.tex").write_text("years of work")
-  with pytest.raises(ValueError, match="not a workdir of this program"):
+  with pytest.raises(ValueError, match=f"^workdir={tmp_path} .*config.json"):
     workdir_lib.check_workdir(str(tmp_path), tiny.tokenizer())
   assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(ValueError, match="cannot write to workdir"):
+  with pytest.raises(ValueError, match="workdir=.*/file/run .*directory"):
     workdir_lib.check_workdir(str(tmp_path / "file" / "run"), tiny.tokenizer())
 
 
 def test_workdirs_without_a_run_are_errors(tmp_path):
-  with pytest.raises(ValueError, match="is not a directory"):
+  with pytest.raises(ValueError, match="^workdir=.*/none .*directory"):
     workdir_lib.read_config(str(tmp_path / "none"))
-  with pytest.raises(ValueError, match="holds no config.json"):
+  with pytest.raises(ValueError, match="^workdir=.* config.json.*--mode=train"):
     workdir_lib.read_config(str(tmp_path))
-  with pytest.raises(ValueError, match="holds no checkpoints/"):
+  with pytest.raises(
+    ValueError, match="^workdir=.* checkpoints/.*--mode=train"
+  ):
     weights_lib.latest_step(str(tmp_path))
   (tmp_path / "checkpoints").mkdir()
-  with pytest.raises(ValueError, match="holds no checkpoint yet"):
+  with pytest.raises(ValueError, match="^workdir=.* checkpoint_every"):
     weights_lib.latest_step(str(tmp_path))
 
 
@@ -73,7 +74,7 @@ def test_a_part_of_a_checkpoint_is_what_was_saved(tiny_tokenizer_workdir):
     {"params": abstract.params, "ema": abstract.ema},
     _mesh(),
   )
-  # Untrained: the average is still the parameters themselves.
+  # The run is untrained: the average is still the parameters themselves.
   jax.tree.map(
     np.testing.assert_array_equal,
     params["params"]["tokenizer"],
