@@ -88,7 +88,7 @@ def fast(monkeypatch):
   monkeypatch.setattr(
     tokens_lib,
     "open_tokenizer",
-    lambda config, mesh: _open(
+    lambda config, mesh, abstract=False: _open(
       config.tokenizer_workdir, config.dataset.to_json(sort_keys=True)
     ),
   )
