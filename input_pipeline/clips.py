@@ -112,7 +112,7 @@ class Clips:
 
 
 def _lengths(store: Store) -> Sequence[int]:
-  """Number of frames of each example; opens every file if the store has none."""
+  """Frames of each example, counted in its file if the store does not know."""
   known = getattr(store, "lengths", None)
   return known or [
     frame_reader.count_frames(store[i]) for i in range(len(store))

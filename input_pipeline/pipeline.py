@@ -20,9 +20,9 @@ from input_pipeline.sources import digits
 from input_pipeline.sources import photo
 from input_pipeline.sources import token_shards
 
-# Batches have "video", uint8 (B, T, H, W, 3), "label" (B,), and in joint training
-# "image", uint8 (B', 1, H, W, 3). With stored tokens they have, instead of
-# "video", "ids", int32 (B, t, h, w), and "condition/TASK" like it.
+# Batches have "video", uint8 (B, T, H, W, 3), "label" (B,), and in joint
+# training "image", uint8 (B', 1, H, W, 3). With stored tokens they have "ids",
+# int32 (B, t, h, w), and "condition/TASK" like it, instead of "video".
 Batch = dict[str, np.ndarray]
 
 _THREADS = 2  # threads that decode the clips of an evaluation

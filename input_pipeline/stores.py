@@ -39,8 +39,8 @@ def mixture(
 ) -> tuple[list[clips_lib.Clips], list[float]]:
   """Training clips of each part of `dataset.mixture`, and their weights.
 
-  All parts share one list of classes: classes of the same name are one. Clips of
-  a set without classes have the label 0.
+  All parts share one list of classes: classes of the same name are one. Clips
+  of a set without classes have the label 0.
 
   Raises:
     ValueError: a part that is not "WEIGHT:FOLDER" with a folder of shards.
