@@ -110,16 +110,7 @@ def tokenize(
   index, count = processes.place(process_index, process_count)
   workdir = workdir_lib.own_tokenizer(workdir) or workdir
   made_by = workdir_lib.read_config(workdir)
-  settings = ml_collections.ConfigDict(
-    {
-      "tokenizer_workdir": workdir,
-      "dataset": (config or made_by).dataset.to_dict(),
-      "condition_frames": _CONDITION_FRAMES,
-    }
-  )
-  settings.dataset.joint_images = 0  # the clips alone
-  if config is not None and "condition_frames" in config:
-    settings.condition_frames = config.condition_frames
+  settings = _settings(workdir, config or made_by)
   mesh = mesh_lib.local_mesh()
   tokens = tokens_lib.open_tokenizer(settings, mesh)
   clips = pipeline.source(settings.dataset, split)
@@ -147,6 +138,19 @@ def tokenize(
   encode = _encoder(contents, tokens, mesh)
   _write_missing(whole, contents, clips, encode, batch_size)
   whole.finish(lambda _: _finish(folder, contents, checked))
+
+
+def _settings(workdir: str, config) -> ml_collections.ConfigDict:
+  """What the config of a generator, or of the tokenizer, says of the clips."""
+  frames = config.get("condition_frames", _CONDITION_FRAMES)
+  dataset = {**config.dataset.to_dict(), "joint_images": 0}  # the clips alone
+  return ml_collections.ConfigDict(
+    {
+      "tokenizer_workdir": workdir,
+      "dataset": dataset,
+      "condition_frames": frames,
+    }
+  )
 
 
 def _check_num(num: int | None, clips, name: str) -> int:
