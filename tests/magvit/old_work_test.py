@@ -160,7 +160,8 @@ def test_models_are_exported_as_they_were(old):
       ours, theirs = (
         _weights(f"{folder}/{file}.safetensors") for folder in (again, before)
       )
-      assert ours[1] == theirs[1]
+      # `defining` is new: an export says by which fields it is named.
+      assert theirs[1].items() <= ours[1].items()
       assert ours[0].keys() == theirs[0].keys()
       for name, array in theirs[0].items():
         np.testing.assert_array_equal(ours[0][name], array)
