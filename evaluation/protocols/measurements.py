@@ -49,17 +49,17 @@ class Work:
       return by_measure[self.protocol.measure](made, real, num)
     return self.features(made, num, "made")
 
-  def _rows(self, record, num, make) -> rows_lib.Rows:
+  def _rows(self, subject, num, make) -> rows_lib.Rows:
     """Rows in a folder of their own, named by all that they depend on."""
     text = json.dumps(
-      {**record, "num": num, "part_size": self.part_size}, default=str
+      {**subject, "num": num, "part_size": self.part_size}, default=str
     )
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder = os.path.join(self.workdir, "features", f"{record['name']}_{key}")
-    record = json.loads(json.dumps(record, default=str))
+    folder = os.path.join(self.workdir, "features", f"{subject['name']}_{key}")
+    subject = json.loads(json.dumps(subject, default=str))
     try:
       return rows_lib.compute(
-        folder, record, num, self.part_size, make, self.collective
+        folder, subject, num, self.part_size, make, self.collective
       )
     except OSError as error:
       raise ValueError(f"cannot keep features in {folder}: {error}") from error
@@ -117,8 +117,8 @@ class Work:
       failures = {**original.failures, **output.failures}
       return rows_lib.Part(output.index, rows, failures)
 
-    record = {**self._describe(made, "made"), "originals": real.origin}
-    return self._rows(record, num, make)
+    subject = {**self._describe(made, "made"), "originals": real.origin}
+    return self._rows(subject, num, make)
 
   def codes(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Ids of each clip."""
@@ -153,9 +153,9 @@ class Work:
         rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
       return rows_lib.Part(read.index, rows, read.failures)
 
-    record = {**self._describe(made, "made"), "alphas": protocol_table.ALPHAS}
-    record |= {"delta": protocol_table.DELTA, "seed": self.seed}
-    return self._rows(record, num, make)
+    subject = {**self._describe(made, "made"), "alphas": protocol_table.ALPHAS}
+    subject |= {"delta": protocol_table.DELTA, "seed": self.seed}
+    return self._rows(subject, num, make)
 
 
 def _pairs(
