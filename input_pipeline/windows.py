@@ -20,7 +20,7 @@ _SHORT = ("error", "hold")
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """Where clips of `frames` frames lie in a video."""
+  """Rule that places clips of `frames` frames in a video."""
 
   rule: str
   frames: int

@@ -23,7 +23,7 @@ Features = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-  """What the made clips are compared with.
+  """Real clips that the made clips are compared with, as numbers.
 
   `folds` has features for each fold, or one entry for all of them; None without
   real clips. `gaussians` are published statistics by suffix ("" for pool3, "_s"

@@ -53,7 +53,7 @@ _READ_STATISTICS = ("image_suite", "fvd")  # measures that need no clips
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What to measure, as the command's flags; None: the protocol's value."""
+  """Flags of the command that say what to measure; None: as the protocol."""
 
   protocol: str
   input: str | None = None

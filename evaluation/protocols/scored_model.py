@@ -19,7 +19,7 @@ class ScoredModel(Protocol):
   generates: bool  # whether `samples` works; if not, the other methods do
 
   def describe(self) -> dict[str, Any]:
-    """Which model this is, as JSON; equal models give equal JSON."""
+    """Description of the model as JSON; equal models give equal JSON."""
     ...
 
   def samples(

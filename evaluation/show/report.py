@@ -294,6 +294,17 @@ def _read_picture(file, words):
   )
 
 
+def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
+  """Sets the title and caption of samples/PICTURE in the report."""
+  path = os.path.join(workdir, "samples", "captions.json")
+  captions = {}
+  if os.path.exists(path):
+    with open(path) as f:
+      captions = json.load(f)
+  captions[picture] = {"title": title, "caption": caption}
+  files.write_atomically(path, json.dumps(captions, indent=2))
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=write_report.__doc__)
   parser.add_argument("workdirs", nargs="+", metavar="WORKDIR")
@@ -311,14 +322,3 @@ def main() -> None:
 
 if __name__ == "__main__":
   main()
-
-
-def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
-  """Sets the title and caption of samples/PICTURE in the report."""
-  path = os.path.join(workdir, "samples", "captions.json")
-  captions = {}
-  if os.path.exists(path):
-    with open(path) as f:
-      captions = json.load(f)
-  captions[picture] = {"title": title, "caption": caption}
-  files.write_atomically(path, json.dumps(captions, indent=2))

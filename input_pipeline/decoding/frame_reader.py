@@ -28,7 +28,7 @@ Choice = Callable[[int], Sequence[int]]
 class Encoded:
   """One example as it is stored."""
 
-  name: str  # for messages: a path, or a place in a data set
+  name: str  # name in messages: a path, or a place in a data set
   label: int
   # One image or video, or several images, which are the frames of a video; each
   # is a path or the contents of a file.

@@ -21,7 +21,8 @@ def _without_first(curve):
   return tuple(values[1:] for values in curve)
 
 
-# bd_rate of the package bjontegaard 1.3.0, method pchip, LPIPS negated.
+# Values by bd_rate of the package bjontegaard 1.3.0, method pchip, with LPIPS
+# negated.
 _RECORDED = [
   (_HEVC, _VVC, False, -23.188087536293832),
   (_VVC, _without_first(_HEVC), False, 31.238674775911356),

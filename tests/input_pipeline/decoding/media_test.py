@@ -51,7 +51,8 @@ def test_frames_are_decoded_one_at_a_time(tmp_path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
   frames = media.probe(str(path)).frames()
   assert next(frames).shape == (32, 32, 3)
-  with pytest.raises(ValueError, match="^cannot read.*a.mp4"):  # a later one
+  # A later frame is damaged.
+  with pytest.raises(ValueError, match="^cannot read.*a.mp4"):
     list(frames)
 
 
