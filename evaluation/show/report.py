@@ -306,8 +306,13 @@ def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=write_report.__doc__)
-  parser.add_argument("workdirs", nargs="+", metavar="WORKDIR")
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument(
+    "workdirs",
+    nargs="+",
+    metavar="WORKDIR",
+    help="folder of an experiment, as training writes it",
+  )
   parser.add_argument(
     "--output", default="report.html", help="HTML page to write"
   )
