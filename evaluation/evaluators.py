@@ -1,4 +1,4 @@
-"""Evaluators: handed predict functions and clips, they return scores.
+"""Evaluators: from predict functions and clips to scores.
 
 They know no algorithm, no data set and no checkpoint. Clips are uint8
 (B, T, H, W, 3); what predict functions return is float in [0, 1].
@@ -19,15 +19,15 @@ from evaluation.metrics import frechet
 from evaluation.metrics import lpips as lpips_lib
 from storage import files
 
-# clips uint8 -> {"video": float, "ids": int, "codebook_entropy": float, ...}
+# Reconstructs: clips uint8 -> {"video": float, "ids": int, ...}.
 Reconstruct = Callable[[np.ndarray], dict[str, np.ndarray]]
-# (task, labels (B,), clips uint8, seed) -> {"video": float, "ids": int}
+# Samples: (task, labels (B,), clips uint8, seed) -> {"video": float, ...}.
 Sample = Callable[[str, np.ndarray, np.ndarray, int], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """Scores, and all that somebody needs to compare them with others'."""
+  """Scores, and all that is needed to compare them with those of others."""
 
   evaluator: str
   metrics: dict[str, float]
@@ -40,7 +40,7 @@ class Result:
     return path
 
   def summary(self) -> str:
-    """One line: the metrics by name."""
+    """One line with the metrics by name."""
     parts = [f"{k} {v:.4g}" for k, v in self.metrics.items()]
     return f"{self.evaluator}: " + ", ".join(parts)
 
@@ -54,9 +54,9 @@ def evaluate_reconstruction(
 ) -> list[Result]:
   """Scores of reconstructed clips, and the use of the codebook.
 
-  Scores are those of `frames.FRAME_METRICS` that frames are large enough for,
-  LPIPS if it is given. `batches` are (clips, how many of them count), as
-  `pipeline.eval_batches` makes them.
+  Scores are those of `frames.FRAME_METRICS` for which the frames are large
+  enough, and LPIPS if it is given. `batches` are (clips, number of clips that
+  count), as `pipeline.eval_batches` makes them.
   """
   values, ids = collections.defaultdict(list), []
   networks = {} if lpips is None else {"lpips": lpips}
@@ -97,7 +97,7 @@ def evaluate_class_samples(
 ) -> list[Result]:
   """Class accuracy and Fréchet distances of class-conditional samples.
 
-  The same numbers of the real held-out clips stand beside each score.
+  Beside each score stands the same number for the real held-out clips.
   """
   classes = np.unique(real_label)
   label = np.tile(classes, samples_per_class)
@@ -144,9 +144,9 @@ def evaluate_class_samples(
 def _class_distances(
   judge: digit_judge.DigitJudge, real_video: np.ndarray, fake: np.ndarray
 ) -> dict[str, float]:
-  """Fréchet distances of features, and of real ones among themselves."""
-  # Real clips in the class proportions of the samples: the digits are nearly
-  # balanced, and a distance should not count the rest.
+  """Fréchet distances of samples to real clips, and among the real clips."""
+  # The real clips are used as they come: their classes are nearly balanced, as
+  # those of the samples are.
   half = len(real_video) // 2
   real, generated = judge.features(real_video), judge.features(fake)
   distances = {}
@@ -173,7 +173,7 @@ def evaluate_completion(
 ) -> Result:
   """PSNR where a task hides the clip, beside that of a trivial completion.
 
-  Labels are read by tasks that have a class.
+  Tasks without a class ignore the labels.
   """
   fake = sample_all(sample, task, real_label, real_video, batch_size, seed)
   real = real_video / np.float64(255.0)
@@ -198,7 +198,7 @@ def evaluate_completion(
 def trivial_completion(
   video_BTHWC: np.ndarray, given_THW: np.ndarray
 ) -> tuple[str, np.ndarray]:
-  """(what it is, a completion from the given pixels that knows nothing).
+  """(name, completion) from the given pixels alone, without any model.
 
   Where whole frames are given, the hidden ones between two of them are their
   linear interpolation, and those after the last repeat it; else the mean of
@@ -238,7 +238,7 @@ def sample_all(
   batch_size: int,
   seed: int,
 ) -> np.ndarray:
-  """Any number of samples in batches of one shape: float (n, T, H, W, 3)."""
+  """Samples for all labels, float (n, T, H, W, 3), in batches of one shape."""
   outputs = []
   for start in range(0, len(label), batch_size):
     index = np.arange(start, start + batch_size).clip(max=len(label) - 1)

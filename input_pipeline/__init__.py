@@ -1,1 +1,1 @@
-"""Clips and labels as numpy batches: sources, and the grain graph over them."""
+"""Clips and labels as numpy batches: sources, and the grain graph on them."""

@@ -1,7 +1,7 @@
 """An iterator over batches whose state is the number of the next one.
 
-Grain's own iterators can be resumed, too, but not with another number of
-workers or processes: their states count what each worker has read.
+Grain's iterators can be resumed, too, but not with another number of workers or
+processes: their states count what each worker has read.
 """
 
 from typing import Any
@@ -11,18 +11,18 @@ import grain
 
 
 class Batches(grain.DatasetIterator):
-  """Reads ahead: in threads, or in processes of its own.
+  """Reads batches ahead, in threads or in worker processes.
 
-  Processes are worth their memory (each reads two batches ahead) where
-  decoding is slower than the devices; threads share one interpreter, but
-  FFmpeg and Pillow do not need it. The order is the same.
+  Processes are worth their memory (each reads two batches ahead) where decoding
+  is slower than the devices; threads share one interpreter, but FFmpeg and
+  Pillow release it. The order of batches is the same.
   """
 
   def __init__(self, batches: grain.MapDataset, workers: int):
-    """`workers`: processes; 0 for two threads.
+    """Takes the number of worker processes; 0 is for two threads.
 
     Raises:
-      ValueError: a negative number.
+      ValueError: a negative number of workers.
     """
     super().__init__()
     self._batches, self._workers = batches, workers
@@ -48,7 +48,7 @@ class Batches(grain.DatasetIterator):
       num_workers=self._workers, per_worker_buffer_size=1
     )
     if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # grain reads its own, also in a notebook
+      flags.FLAGS.mark_as_parsed()  # grain reads absl flags, in notebooks too
     return iter(rest.to_iter_dataset(options).mp_prefetch(processes))
 
   def get_state(self) -> dict[str, int]:
@@ -59,7 +59,7 @@ class Batches(grain.DatasetIterator):
     self._next, self._closed = state["next_batch"], False
 
   def close(self) -> None:
-    """Ends the workers."""
+    """Stops the workers."""
     if self._running is not None:
       self._running.close()
     self._running = None

@@ -1,8 +1,8 @@
-"""Clips of one size, out of encoded images and videos of any size.
+"""Clips of one size, cut from encoded images and videos of any size.
 
-Which window and which part of the frame a clip shows is drawn from (seed,
-split, epoch, index) and from nothing else: not from the order of reading, nor
-from the number of processes and workers.
+The window of the video and the part of the frame that a clip shows are drawn
+from (seed, split, epoch, index) and nothing else: neither the order of reading
+nor the number of processes and workers matters.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ SPLITS = ("train", "held_out")
 class Store(typing.Protocol):
   """Random-access encoded examples of one split of a data set."""
 
-  class_names: Sequence[str]  # the number of a class is its place; () of none
+  class_names: Sequence[str]  # names by class number; () without classes
 
   def __len__(self) -> int: ...
 
@@ -39,14 +39,14 @@ class Clips:
     split: str,
     training: bool,
   ):
-    """Clips of dataset.frames x size x size, by its rules.
+    """Clips of dataset.frames frames, dataset.size x dataset.size pixels each.
 
     Args:
-      store: of that split.
-      dataset: the config's.
+      store: encoded examples of the split.
+      dataset: the config's section `dataset`.
       split: "train" or "held_out".
-      training: True: cut by train_window, train_crop and flip; False: by
-        eval_window and eval_crop.
+      training: whether clips are cut by train_window, train_crop and flip, or
+        by eval_window and eval_crop.
 
     Raises:
       ValueError: an empty split; rules that are unknown or cannot work.
@@ -69,13 +69,14 @@ class Clips:
       dataset.filter,
     )
     self.class_names = tuple(store.class_names)
-    self._places = None  # of the first clip of each video, where counts differ
+    # Number of the first clip of each video, where videos have unequal counts.
+    self._places = None
     if self._window.rule == "all":
       counts = (self._window.count(n) for n in _lengths(store))
       self._places = np.cumsum([0, *counts])
 
   def __len__(self) -> int:
-    """Clips of an epoch: some rules make several of a video."""
+    """Number of clips in an epoch; some rules cut several from a video."""
     if self._places is None:
       windows_in_all = len(self._store) * self._window.count(None)
     else:
@@ -83,11 +84,11 @@ class Clips:
     return windows_in_all * self._crop.count
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    """{"video": uint8 (T, H, W, 3), "label": int32 ()}, of epoch 0."""
+    """{"video": uint8 (T, H, W, 3), "label": int32 ()}, as drawn in epoch 0."""
     return self.draw(index, 0)
 
   def draw(self, index: int, epoch: int) -> dict[str, np.ndarray]:
-    """A clip; those of one index differ between epochs in what is random.
+    """The clip of an index, like `self[index]`, with the epoch's random draws.
 
     Raises:
       ValueError: an example that is damaged or too short; names it.
@@ -111,7 +112,7 @@ class Clips:
 
 
 def _lengths(store: Store) -> Sequence[int]:
-  """Frames of each example; opens every file of stores that do not know."""
+  """Frames of each example, counted in its file if the store does not know."""
   known = getattr(store, "lengths", None)
   return known or [
     frame_reader.count_frames(store[i]) for i in range(len(store))
@@ -119,13 +120,13 @@ def _lengths(store: Store) -> Sequence[int]:
 
 
 def all_names(stores: Sequence[Store]) -> tuple[str, ...]:
-  """The classes of several stores, in order, each name once."""
+  """Names of the classes of several stores, in order, each once."""
   names = itertools.chain.from_iterable(s.class_names for s in stores)
   return tuple(dict.fromkeys(names))
 
 
 def renumber(store: Store, class_names: Sequence[str]) -> Store:
-  """A store whose labels are places in another list of classes.
+  """The store, with labels that are places in another list of class names.
 
   Raises:
     ValueError: a class that the list lacks.
@@ -134,13 +135,15 @@ def renumber(store: Store, class_names: Sequence[str]) -> Store:
   if lacking:
     raise ValueError(
       f"dataset.path has classes that no part of dataset.mixture has:"
-      f" {lacking[:3]}{' and more' if lacking[3:] else ''}; let it be one of"
+      f" {lacking[:3]}{' and more' if lacking[3:] else ''}; add its folder to"
       " the parts"
     )
   return _Renumbered(store, class_names)
 
 
 class _Renumbered:
+  """A store whose labels are replaced."""
+
   def __init__(self, store: Store, class_names: Sequence[str]):
     self._store, self.class_names = store, class_names
     places = {name: place for place, name in enumerate(class_names)}

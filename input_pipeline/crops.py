@@ -1,20 +1,20 @@
-"""From frames of any size to squares: the resize and crop rules, by name.
+"""Rules, by name, that resize and crop frames of any size to squares.
 
-  centre          the middle of the frame; of its short side, the share that
-                  `size` is of `short_side`
-  random          as much, from anywhere in the frame
-  random_resized  as much times a random factor of `scale`, from anywhere: 80 to
-                  100 % of the side is the papers' augmentation of images
-  three           as centre, from both ends of the long side and its middle
-                  (three clips of each; Kinetics-600's evaluation)
+  centre          a square in the middle of the frame; its side is `size` /
+                  `short_side` of the frame's short side
+  random          a square of that side, anywhere in the frame
+  random_resized  a square of that side times a random factor in `scale`,
+                  anywhere: 0.8 to 1 is the papers' augmentation of images
+  three           squares of that side at both ends of the long side and in its
+                  middle: three clips of each (Kinetics-600's evaluation)
   squash          the whole frame, out of proportion
-  adm             guided-diffusion's: halved by 2 x 2 means while the short side
-                  is at least twice `size`, bicubic to it, then the middle in
-                  whole pixels; for the reference statistics of ImageNet
+  adm             as guided-diffusion: halved by 2 x 2 means while the short
+                  side is at least twice `size`, bicubic to it, then the middle
+                  in whole pixels; for the reference statistics of ImageNet
 
 All but adm resample once, straight from the part that is kept, by Pillow with
-antialiasing (its `resize` with `box`), without rounding to whole pixels on the
-way. `filter` is one of Pillow's. All frames of a clip are cut alike.
+antialiasing (`resize` with `box`), without rounding to whole pixels in between.
+`filter` is one of Pillow's. All frames of a clip are cut alike.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ class Crop:
 
   rule: str
   size: int
-  short_side: int  # pixels; at least size
-  scale: tuple[float, float]  # of random_resized: factors, at most 1
-  flip: bool  # left for right, half of the clips
+  short_side: int  # pixels of the frame's short side, scaled; at least size
+  scale: tuple[float, float]  # range of the factors of random_resized, up to 1
+  flip: bool  # whether half of the clips swap left and right
   filter: str
 
   def __post_init__(self):
@@ -62,18 +62,18 @@ class Crop:
 
   @property
   def count(self) -> int:
-    """Crops of each clip."""
+    """Number of crops of each clip."""
     return 3 if self.rule == "three" else 1
 
   def __call__(
     self, frames: Sequence[np.ndarray], number: int, rng: np.random.Generator
   ) -> np.ndarray:
-    """uint8 frames (H, W, 3) of one size to (T, size, size, 3).
+    """Crops uint8 frames (H, W, 3) of one size to a clip (T, size, size, 3).
 
     Args:
-      frames: of one clip.
-      number: of the crop, below `count`.
-      rng: of what is random; the draws do not depend on the frames.
+      frames: frames of one clip.
+      number: number of the crop, below `count`.
+      rng: source of the random draws, which do not depend on the frames.
     """
     place, factor = rng.random(2), rng.uniform(*self.scale)
     flipped = self.flip and rng.random() < 0.5
@@ -97,7 +97,7 @@ class Crop:
     elif self.rule == "three":
       y, x = (0.5, number / 2) if width >= height else (number / 2, 0.5)
     left, top = x * (width - side), y * (height - side)
-    # Rounding must not lead out of the frame, which Pillow refuses.
+    # Pillow refuses a box that rounding has led out of the frame.
     return (left, top, min(left + side, width), min(top + side, height))
 
   def _resize(self, frame_HWC: np.ndarray, box) -> np.ndarray:

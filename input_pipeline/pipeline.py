@@ -1,8 +1,8 @@
 """Batches of clips: checkpointable for training, complete for evaluation.
 
-`dataset.format` "embedded" names a set that is made as it is read; others are
-files on disk, see input_pipeline/stores.py. Every set has two splits:
-"train", and "held_out", which is what its authors call validation or test.
+With `dataset.format` "embedded" a set is made as it is read; all others are
+files on disk, see input_pipeline/stores.py. Every set has two splits: "train",
+and "held_out", the one that its authors call validation or test.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from input_pipeline.sources import digits
 from input_pipeline.sources import photo
 from input_pipeline.sources import token_shards
 
-# "video": uint8 (B, T, H, W, 3), "label": (B,), and in joint training "image":
-# uint8 (B', 1, H, W, 3). Of stored tokens, instead of "video": "ids" int32
-# (B, t, h, w), and "condition/TASK" like it.
+# Batches have "video", uint8 (B, T, H, W, 3), "label" (B,), and in joint
+# training "image", uint8 (B', 1, H, W, 3). With stored tokens they have "ids",
+# int32 (B, t, h, w), and "condition/TASK" like it, instead of "video".
 Batch = dict[str, np.ndarray]
 
-_THREADS = 2  # that decode the clips of an evaluation
+_THREADS = 2  # threads that decode the clips of an evaluation
 _SOURCES = {"digits": digits.Digits, "photo": photo.Photo}
 
 
@@ -38,11 +38,11 @@ def source(
   """Random-access clips of one split ("train" or "held_out").
 
   Args:
-    dataset: the config's.
-    split: see above.
-    length: how many; None for all of them. Of a set on disk they are spread
-      over all of it, in an order drawn from dataset.seed.
-    training: of a set on disk: whether the rules of training cut the clips
+    dataset: the config's section `dataset`.
+    split: "train" or "held_out".
+    length: number of clips; None for all. From a set on disk they are chosen at
+      random over all of it, and ordered, by dataset.seed.
+    training: whether the rules of training cut the clips of a set on disk
       (train_window, train_crop, flip) or those of evaluation (eval_window,
       eval_crop); None: those of training for "train".
 
@@ -56,8 +56,8 @@ def source(
     return clips if length is None else _Spread(clips, length, dataset.seed)
   if dataset.name not in _SOURCES:
     raise ValueError(
-      f"dataset.name={dataset.name!r} must be one of {sorted(_SOURCES)}, or"
-      " dataset.format another than 'embedded'"
+      f"dataset.name={dataset.name!r} must be one of {sorted(_SOURCES)}; for"
+      " files on disk set dataset.format to 'auto'"
     )
   kwargs = {} if length is None else {"length": length}
   if dataset.name == "digits":
@@ -68,13 +68,13 @@ def source(
 
 
 class _Spread:
-  """Some clips, in random order: lists are sorted by class."""
+  """Some of the clips, in random order, for lists are sorted by class."""
 
   def __init__(self, clips: clips_lib.Clips, length: int, seed: int):
     if length > len(clips):
       raise ValueError(
-        f"{length} clips were asked for (dataset.eval_examples, --num), and"
-        f" there are {len(clips)}"
+        f"{length} clips (dataset.eval_examples, --num) are more than the"
+        f" {len(clips)} that there are: lower it"
       )
     self._clips = clips
     self._order = np.random.default_rng(seed).permutation(len(clips))[:length]
@@ -87,14 +87,14 @@ class _Spread:
 
 
 def is_endless(clips) -> bool:
-  """Whether a source makes its clips, as many as are asked for."""
+  """Whether a source makes its clips, without end."""
   return len(clips) >= digits.ENDLESS
 
 
 def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
-  """The names of a data set's classes, in order.
+  """Names of a data set's classes, in order.
 
-  Empty if it has none, or if its files are not at hand.
+  There are none if the set has no classes or its files are not at hand.
   """
   if dataset.format != "embedded":
     return stores.class_names(dataset)
@@ -108,7 +108,8 @@ def image_source(dataset: ml_collections.ConfigDict):
   images.format, images.path = dataset.joint_format, dataset.joint_path
   images.train_crop, images.flip = dataset.joint_crop, dataset.joint_flip
   images.lists, images.mixture = "", ()
-  images.seed = dataset.seed + 1  # else they are the clips' first frames
+  # With the same seed they would be the clips' first frames.
+  images.seed = dataset.seed + 1
   return source(images, "train")
 
 
@@ -118,15 +119,16 @@ def train_batches(
   parts: Sequence[int] = (0,),
   num_parts: int = 1,
 ) -> grain.DatasetIterator:
-  """Some of the equal parts of an endless stream of global batches.
+  """Parts of each batch of an endless stream of global batches.
 
-  Global batch n is made of clips n * batch_size and up, in this order, whoever
+  Global batch n has the clips from n * batch_size on, in this order, whoever
   reads them: part k of `num_parts` is the k-th run of consecutive clips, and
-  each process reads those that its devices take (`mesh.local_parts`). The
+  each process reads the parts that its devices take (`mesh.local_parts`). The
   iterator's state is its position, saved with each checkpoint. A finite source
-  is repeated, shuffled anew in each epoch with `dataset.shuffle`; so tokens
-  come in the order of the clips that they were made of. Which part of a video a
-  clip shows depends on dataset.seed, the epoch and the clip's number alone.
+  is repeated, and with `dataset.shuffle` shuffled anew in each epoch; stored
+  tokens come in the same order as the clips that they were made of. The part of
+  a video that a clip shows depends on dataset.seed, the epoch and the clip's
+  number alone.
 
   Raises:
     ValueError: settings that contradict each other, or data that cannot be
@@ -139,7 +141,7 @@ def train_batches(
     if size % num_parts:
       raise ValueError(
         f"{field}={size} must be a multiple of the {num_parts} devices that"
-        " split it"
+        " share it"
       )
   share = lambda clips, size: grain.MapDataset.source(
     _Share(clips, size // num_parts, parts, num_parts)
@@ -163,12 +165,12 @@ def train_batches(
 
 
 class _Share:
-  """The clips of some parts of each global batch, which has `num_parts`."""
+  """Clips of some of the `num_parts` parts of each global batch."""
 
   def __init__(
     self, clips: grain.MapDataset, size: int, parts: Sequence[int], num_parts
   ):
-    """`size`: clips of a part."""
+    """`size` is the number of clips in a part."""
     self._clips, self._size = clips, size
     self._parts, self._num_parts = tuple(parts), num_parts
 
@@ -196,7 +198,7 @@ def _endless(clips, dataset: ml_collections.ConfigDict) -> grain.MapDataset:
   stream = numbers if real else grain.MapDataset.source(clips)
   if dataset.shuffle:
     stream = stream.seed(dataset.seed).shuffle()
-  # Not without end: grain cannot batch as many as that one by one.
+  # An explicit number of epochs, for grain cannot batch an infinite stream.
   stream = stream.repeat(digits.ENDLESS // len(clips))
   draw = functools.partial(_draw, clips)
   return stream.map_with_index(draw) if real else stream
@@ -209,11 +211,11 @@ def _draw(clips: clips_lib.Clips, position: int, number: int):
 def eval_batches(
   dataset: ml_collections.ConfigDict, split: str, count: int, batch_size: int
 ) -> Iterator[tuple[Batch, int]]:
-  """`count` clips of a split as (batch, number of real clips in it).
+  """Yields `count` clips of a split as (batch, number of real clips in it).
 
-  They are cut by the rules of evaluation, of "train", too; see `source`. The
-  last batch is filled up by repeating its last clip, so that every batch has
-  one shape and no clip is dropped: read only the first `number` results.
+  They are cut by the rules of evaluation, even those of "train"; see `source`.
+  The last batch is filled up by repeating its last clip, so that every batch
+  has one shape and no clip is dropped: read only the first `number` results.
   """
   clips = source(dataset, split, length=count, training=False)
   options = grain.ReadOptions(

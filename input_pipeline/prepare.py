@@ -1,13 +1,13 @@
-"""Raw images and videos to shards that training reads.
+"""Makes shards that training reads from raw images and videos.
 
   python -m input_pipeline.prepare --format=ucf101 --input=UCF-101 \
     --lists=ucfTrainTestlist --output=SHARDS --split=train
 
-Every file is decoded once, to the end: those that are broken or missing are
-left out and listed with the reason in SHARDS/train/media.json. The same command
-again goes on after an interruption: finished shards stay. `--reencode` stores
-smaller copies (input_pipeline/decoding/reencode.py), else the files' own bytes
-are kept. `--check` reads finished shards of a folder again and compares their
+Every file is decoded once, to the end: broken and missing ones are left out and
+listed with the reason in SHARDS/train/media.json. After an interruption the
+same command goes on: finished shards stay. `--reencode` stores smaller copies
+(input_pipeline/decoding/reencode.py); without it the files are stored as they
+are. `--check` reads the finished shards of a folder again and compares their
 sha256.
 """
 
@@ -45,14 +45,15 @@ def prepare(
   """Writes OUTPUT/SPLIT, or what is still missing there; returns the manifest.
 
   Args:
-    listing: of the split.
-    name: of the data set.
+    listing: the examples of the split.
+    name: name of the data set.
     split: "train" or "held_out".
-    output: new, empty, or of the same examples.
-    encoding: None keeps the files' own bytes.
-    examples_per_shard: listed ones; broken ones are left out of them.
+    output: folder that is new, empty, or holds shards of the same examples.
+    encoding: how files are encoded again; None stores them as they are.
+    examples_per_shard: number of listed examples for each shard, broken ones
+      included, which are left out.
     max_broken: share of the listed examples that may be broken.
-    workers: processes.
+    workers: number of processes.
 
   Raises:
     ValueError: too many broken files, a folder of something else, or arguments
@@ -61,7 +62,7 @@ def prepare(
   if examples_per_shard < 1 or workers < 1 or not 0 <= max_broken <= 1:
     raise ValueError(
       f"--examples_per_shard={examples_per_shard} and --workers={workers} must"
-      f" be at least 1, --max_broken={max_broken} a share in [0, 1]"
+      f" be at least 1, and --max_broken={max_broken} a share in [0, 1]"
     )
   plan = media_shards.Plan(
     name=name,
@@ -109,7 +110,7 @@ def _digest(listing: folders.Listing) -> str:
 
 
 def _claim(folder: str, plan: media_shards.Plan) -> list[media_shards.Shard]:
-  """Shards that are there already; writes a new folder's first manifest."""
+  """Claims the folder; returns the shards that are finished there."""
   whole = parts.Folder(folder, plan.layout.names)
   shards = media_shards.FORMAT.claim(whole, media_shards.to_json(plan))
   for number, name in enumerate(whole.names):
@@ -123,7 +124,7 @@ def _claim(folder: str, plan: media_shards.Plan) -> list[media_shards.Shard]:
 
 
 def _note(folder: str, name: str) -> str:
-  """What is known of a finished shard while others are not."""
+  """Path of a file that describes a finished shard until all are finished."""
   return os.path.join(folder, f".{name}.json")
 
 
@@ -135,14 +136,15 @@ def _check_broken(
   broken = [pair for shard in shards.values() for pair in shard.broken]
   problem = (
     f"examples are broken, more than --max_broken={max_broken:g}; finished"
-    " shards stay: mend the files in a new --output, or allow more and go on"
+    " shards stay: repair the files and use a new --output, or raise"
+    " --max_broken and run the command again"
   )
   parts.check_failures(
     broken, plan.listed, max_broken, problem, shown=50, start="\n  "
   )
 
 
-_job: tuple = ()  # of this worker process, set as it starts
+_job: tuple = ()  # arguments of this worker process, set as it starts
 
 
 def _start_worker(*job) -> None:
@@ -181,9 +183,9 @@ def _write_shard(name: str) -> media_shards.Shard:
 def _load(
   entry: folders.Entry, encoding: reencode_lib.Encoding | None
 ) -> tuple[frame_reader.Encoded, int]:
-  """(an example as bytes, its frames), decoded to the end."""
+  """(example as bytes, number of its frames); decodes it to the end."""
   if not entry.files:
-    raise ValueError("listed, and no such file")
+    raise ValueError("it is listed, but its file is missing")
   encoded = frame_reader.Encoded(entry.name, entry.label, entry.files)
   if encoding:
     return reencode_lib.reencode(encoded, encoding)
@@ -199,40 +201,50 @@ def _load(
 
 
 def check(path: str) -> None:
-  """Raises ValueError naming a shard that was changed, of any split."""
+  """Raises ValueError that names a changed or missing shard of any split."""
   splits = [s for s in ("train", "held_out") if os.path.isdir(f"{path}/{s}")]
   if not splits:
-    raise ValueError(f"--check={path} holds neither 'train' nor 'held_out'")
+    raise ValueError(
+      f"--check={path} holds neither 'train' nor 'held_out': name the --output"
+      " of an earlier run"
+    )
   for split in splits:
     folder = os.path.join(path, split)
     _, shards = media_shards.FORMAT.read(folder)
     for shard in shards:
       media_shards.FORMAT.check(folder, shard, contents=True)
-    log.info("%s: %d shards as they were made", folder, len(shards))
+    log.info("%s: %d shards are as they were made", folder, len(shards))
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    description="Raw images and videos to shards that training reads."
+    description="Makes shards that training reads from raw images and videos."
   )
   add = parser.add_argument
   layouts = ["classes", "ucf101", "kinetics600", "ssv2", "bair"]
-  add("--format", choices=layouts, help="of --input: see folders.py")
+  add("--format", choices=layouts, help="layout of --input")
   add("--input", help="folder of the raw media")
-  add("--lists", default="", help="folder of the lists, if another")
-  add("--output", help="folder of the shards; the split is a folder in it")
-  add("--split", choices=["train", "held_out"], default="train")
-  add("--fold", type=int, default=1, help="which of UCF-101's three")
-  add("--workers", type=int, default=os.cpu_count(), help="processes")
-  add("--examples_per_shard", type=int, default=256)
-  add("--max_broken", type=float, default=0.01, help="share left out at most")
+  add("--lists", default="", help="folder of the lists; default: --input")
+  add("--output", help="folder of the shards; each split is a folder in it")
+  splits = ["train", "held_out"]
+  add("--split", choices=splits, default="train", help="split to make")
+  add("--fold", type=int, default=1, help="split of UCF-101's lists: 1, 2 or 3")
+  cores = os.cpu_count()
+  add("--workers", type=int, default=cores, help="number of processes")
+  per_shard = "number of listed examples for each shard"
+  add("--examples_per_shard", type=int, default=256, help=per_shard)
+  broken = "share of the examples that may be broken; they are left out"
+  add("--max_broken", type=float, default=0.01, help=broken)
   add("--check", help="folder of shards to read again; nothing is made")
-  add("--reencode", action="store_true", help="store copies, made thus:")
-  add("--short_side", type=int, default=0, help="pixels; 0: as it is")
+  copies = "store smaller copies, by the flags that follow"
+  add("--reencode", action="store_true", help=copies)
+  pixels = "pixels of the copies' short side at most; 0: no limit"
+  add("--short_side", type=int, default=0, help=pixels)
   add("--fps", type=float, default=0, help="frames per second; 0: every frame")
-  add("--crf", type=int, default=18, help="of H.264; 0 is lossless")
-  add("--keyframes", type=int, default=12, help="frames from one to the next")
-  add("--quality", type=int, default=95, help="of JPEG")
+  add("--crf", type=int, default=18, help="rate factor of H.264; 0 is lossless")
+  keyframes = "number of frames from a keyframe to the next"
+  add("--keyframes", type=int, default=12, help=keyframes)
+  add("--quality", type=int, default=95, help="quality of JPEG, 1 to 95")
   args = parser.parse_args()
   logging.basicConfig(
     level=logging.INFO, format="%(asctime)s %(message)s", force=True

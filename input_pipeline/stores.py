@@ -1,9 +1,9 @@
-"""The stores of `dataset.format`, and clips of them: one, or a mixture.
+"""Stores of each `dataset.format`, and the clips of one store or a mixture.
 
-auto    whichever of these the folder holds
-folder  raw files, as input_pipeline/sources/folders.py lays them out
-tfds    input_pipeline/sources/tfds_files.py
-shards  input_pipeline/sources/media_shards.py
+auto    whichever of the following the folder holds
+folder  raw files, in a layout of input_pipeline/sources/folders.py
+tfds    files of TensorFlow Datasets: input_pipeline/sources/tfds_files.py
+shards  shards of `prepare`: input_pipeline/sources/media_shards.py
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ def source(
   """Clips of one split of `dataset.path`.
 
   Raises:
-    ValueError: data that are not there or not as expected; see Clips.
+    ValueError: data that are missing or not as expected; see Clips.
   """
   store = _store(dataset, split)
-  if dataset.mixture:  # labels as in the mixture, by the names of classes
+  if dataset.mixture:  # labels are those of the mixture, by class name
     _, stores = _mixed_stores(dataset)
     store = clips_lib.renumber(store, clips_lib.all_names(stores))
   return clips_lib.Clips(store, dataset, split, training)
@@ -37,13 +37,13 @@ def source(
 def mixture(
   dataset: ml_collections.ConfigDict,
 ) -> tuple[list[clips_lib.Clips], list[float]]:
-  """Training clips of each of `dataset.mixture`, and their weights.
+  """Training clips of each part of `dataset.mixture`, and their weights.
 
-  They have one list of classes: those of one name are one. The clips of a set
-  without classes have the label 0.
+  All parts share one list of classes: classes of the same name are one. Clips
+  of a set without classes have the label 0.
 
   Raises:
-    ValueError: a part that is not "WEIGHT:FOLDER" of shards.
+    ValueError: a part that is not "WEIGHT:FOLDER" with a folder of shards.
   """
   weights, stores = _mixed_stores(dataset)
   names = clips_lib.all_names(stores)
@@ -57,7 +57,7 @@ def mixture(
 
 
 def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
-  """Of the training split; () where the data are not at hand."""
+  """Names of the training split's classes; () if the data are not at hand."""
   if dataset.mixture:
     return clips_lib.all_names(_mixed_stores(dataset)[1])
   if not os.path.isdir(os.path.expanduser(dataset.path)):
@@ -94,8 +94,8 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
   path = os.path.expanduser(dataset.path)
   if not os.path.isdir(path):
     raise ValueError(
-      f"dataset.path={path!r} is no folder: name that of the data, or of the"
-      " shards that `python -m input_pipeline.prepare` made of them"
+      f"dataset.path={path!r} is no folder: name the folder of the data, or of"
+      " the shards that `python -m input_pipeline.prepare` made of them"
     )
   kind = _detect(path) if dataset.format == "auto" else dataset.format
   if kind == "tfds":

@@ -1,14 +1,14 @@
-"""Which frames of a video a clip has: the rules, by name.
+"""Rules, by name, that choose the frames of a video for a clip.
 
-  random  any window of the video, each as likely
-  first   from the first frame on
-  centre  the middle of the video (the earlier one of two)
-  ends    two clips: its first window, and its last one
-  all     a clip for each window: they overlap in all but one frame
+  random  any window of the video, all equally likely
+  first   the first window
+  centre  the middle window (the earlier of two)
+  ends    two clips: the first window, and the last
+  all     a clip for each window; neighbours share all but one frame
 
 A window spans (frames - 1) * stride + 1 frames of the video. Where the video is
-shorter, `short_videos` says what becomes of it: "error", or "hold", which
-repeats its last frame.
+shorter, `short_videos` decides: "error" refuses it, "hold" repeats its last
+frame.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ _SHORT = ("error", "hold")
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """Where clips of `frames` frames lie in a video."""
+  """Rule that places clips of `frames` frames in a video."""
 
   rule: str
   frames: int
-  stride: int  # frames of the video from one of the clip to the next
+  stride: int  # frames of the video from one frame of the clip to the next
   short_videos: str
 
   def __post_init__(self):
@@ -43,22 +43,22 @@ class Window:
 
   @property
   def span(self) -> int:
-    """Frames of the video from a clip's first to its last."""
+    """Number of frames of the video from a clip's first to its last."""
     return (self.frames - 1) * self.stride + 1
 
   def count(self, length: int | None) -> int:
-    """Clips of a video; `length` in frames is read for "all" only."""
+    """Number of clips of a video; only "all" reads its `length` in frames."""
     if self.rule == "all":
       return max(length - self.span, 0) + 1
     return 2 if self.rule == "ends" else 1
 
   def choose(self, length: int, number: int, place: float) -> Sequence[int]:
-    """The frames of a clip, by their number in the video.
+    """Numbers of a clip's frames in the video.
 
     Args:
-      length: of the video, in frames.
-      number: of the clip, below `count`.
-      place: in [0, 1), of a random window.
+      length: number of frames of the video.
+      number: number of the clip, below `count`.
+      place: place of a random window, in [0, 1).
 
     Raises:
       ValueError: a video that is too short.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or absent."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -16,15 +16,23 @@ import numpy as np
 def published(
   path: str | os.PathLike, *, one_writer: bool = False, replace: bool = True
 ) -> Iterator[pathlib.Path]:
-  """Yields where to write a file that gets the name `path` when it is whole.
+  """Yields a path to write to; the whole file is then renamed to `path`.
 
-  A kill or an exception leaves what was there before. Makes missing folders.
-  What a kill has left of `one_writer`, who has no other process beside it, the
-  next attempt overwrites. An existing file is FileExistsError, or replaced.
+  A kill or an exception leaves the file of before. Missing folders are made.
+
+  Args:
+    path: name of the file once it is whole.
+    one_writer: whether no other process writes this file; the next attempt then
+      overwrites what a kill left behind.
+    replace: whether an existing file is replaced.
+
+  Raises:
+    FileExistsError: the file exists and may not be replaced.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  # In the same folder: a rename is atomic within one file system only.
+  # The temporary file lies in the same folder, for a rename is atomic within
+  # one file system only.
   middle = "" if one_writer else f".{os.getpid()}"
   temporary = path.with_name(f".{path.name}{middle}.tmp")
   try:
@@ -59,7 +67,9 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
       return json.load(f)
     except ValueError as error:
-      raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
+      raise ValueError(
+        f"{path} is damaged, for it is no JSON: {error}"
+      ) from error
 
 
 def write_npz(
@@ -71,7 +81,7 @@ def write_npz(
 
 
 def sha256(*paths: str | os.PathLike) -> str:
-  """In hexadecimal, of the bytes of one file or of several in a row."""
+  """Hexadecimal checksum of the bytes of one file, or of several in turn."""
   digest = hashlib.sha256()
   for path in paths:
     with open(path, "rb") as f:

@@ -1,8 +1,8 @@
 """Arrays of an .npz file, some rows at a time: samples can be 10 GB.
 
-What numpy.savez wrote lies in the file as it is, and is mapped. What
-numpy.savez_compressed wrote is unpacked from its start on; rows asked for in
-rising order cost one pass.
+Arrays by numpy.savez lie in the file uncompressed, and are mapped. Those by
+numpy.savez_compressed are unpacked from their start on; reading rows in rising
+order takes one pass.
 """
 
 from collections.abc import Iterable
@@ -15,19 +15,23 @@ import numpy as np
 
 from storage import files
 
-_CHUNK = 2**24  # bytes
+_CHUNK = 2**24  # bytes that are unpacked at once when rows are skipped
 
 
 class Rows:
   """Rows of an array in a file.
 
   Attributes:
-    shape: of the array.
-    dtype: of the array.
+    shape: shape of the array.
+    dtype: type of its elements.
   """
 
   def __init__(self, path: str, name: str = "arr_0"):
-    """Raises ValueError: no .npz, no such array, or one of Python objects."""
+    """Opens the array.
+
+    Raises:
+      ValueError: no .npz, no such array, or one of Python objects.
+    """
     self._path, self._member = path, f"{name}.npy"
     try:
       with zipfile.ZipFile(path) as archive:
@@ -60,7 +64,7 @@ class Rows:
     return self.shape[0]
 
   def read(self, start: int, stop: int) -> np.ndarray:
-    """Rows start to stop, in memory."""
+    """Rows from start to stop, in memory."""
     if self._map is not None:
       return np.array(self._map[start:stop])
     row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
@@ -80,7 +84,7 @@ class Rows:
 
 
 def names(path: str) -> list[str]:
-  """Arrays in a file; ValueError if it is no .npz."""
+  """Names of the arrays in a file; ValueError if it is no .npz."""
   try:
     with zipfile.ZipFile(path) as archive:
       return [os.path.splitext(name)[0] for name in archive.namelist()]
@@ -89,7 +93,7 @@ def names(path: str) -> list[str]:
 
 
 def load(path: str, name: str) -> np.ndarray:
-  """One array of a small .npz."""
+  """Loads one array of a small .npz."""
   with np.load(path) as archive:
     return archive[name]
 
@@ -97,7 +101,10 @@ def load(path: str, name: str) -> np.ndarray:
 def write(
   path: str, num: int, arrays: Mapping[str, Iterable[np.ndarray]]
 ) -> None:
-  """Writes `num` rows of each array, as numpy.savez does, with `write_rows`."""
+  """Writes an .npz as numpy.savez does, each array of `num` rows in parts.
+
+  Raises ValueError if the parts of an array have another number of rows.
+  """
   with (
     files.published(path, one_writer=True) as temporary,
     zipfile.ZipFile(temporary, "w") as archive,
@@ -110,7 +117,7 @@ def write(
 def write_rows(npy: BinaryIO, num: int, parts: Iterable[np.ndarray]) -> None:
   """Writes `num` rows as numpy.save does, with one part of them in memory.
 
-  Raises ValueError if the parts have another number of rows together.
+  Raises ValueError if all parts together have another number of rows.
   """
   count = 0
   for number, rows in enumerate(parts):
@@ -131,13 +138,15 @@ def _read_header(member) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     (2, 0): np.lib.format.read_array_header_2_0,
   }
   if version not in read:
-    raise ValueError(f"version {version} of the .npy format is not known")
+    raise ValueError(
+      f"version {version} of the .npy format must be one of {sorted(read)}"
+    )
   shape, fortran, dtype = read[version](member)
   return shape, fortran, dtype, member.tell()
 
 
 def _data_start(path: str, info: zipfile.ZipInfo) -> int:
-  """Where a member's bytes lie: its local header has names of any length."""
+  """Offset of a member's bytes; names of any length stand before them."""
   with open(path, "rb") as f:
     f.seek(info.header_offset + 26)
     name, extra = np.frombuffer(f.read(4), "<u2").tolist()

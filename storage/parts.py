@@ -1,8 +1,8 @@
 """Folders of parts: work that resumes after a kill and is shared by processes.
 
-Who makes one claims it (`Folder.claim`), makes what is missing of a process's
-share (`Folder.mine`), itself or `in_workers`, publishes each part whole
-(`files.published`), and joins them at the end (`Folder.finish`).
+A job claims its folder (`Folder.claim`), makes the missing parts of a process's
+share (`Folder.mine`), in this process or `in_workers`, publishes each part
+whole (`files.published`), and joins them at the end (`Folder.finish`).
 """
 
 from collections.abc import Callable
@@ -27,11 +27,13 @@ _REMEDY = "name another folder with --output, or remove this one"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Examples in a row, cut into parts of one size; the last may be smaller."""
+  """Consecutive examples in parts of one size; the last part may be smaller."""
 
   examples: int
   per_part: int
-  pattern: str = _PARTS + "/{number:06}.npz"  # of names; {count} is of parts
+  pattern: str = (
+    _PARTS + "/{number:06}.npz"
+  )  # names of the parts; may use {count}
 
   @property
   def names(self) -> list[str]:
@@ -39,22 +41,22 @@ class Layout:
     return [self.pattern.format(number=i, count=count) for i in range(count)]
 
   def places(self, number: int) -> range:
-    """Which examples a part is of."""
+    """The examples of a part."""
     start = number * self.per_part
     return range(start, min(start + self.per_part, self.examples))
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-  """A folder, the names of its parts in their order, and who makes them."""
+  """A folder, the names of its parts in order, and the share of a process."""
 
   path: str
   names: Sequence[str]
-  index: int = 0  # of this process among those that share the parts
-  count: int = 1  # of the processes
+  index: int = 0  # index of this process among those that share the parts
+  count: int = 1  # number of these processes
 
   def _wait(self, name: str) -> None:
-    if self.count > 1:  # a lone process starts no JAX backend for this
+    if self.count > 1:  # one process alone need not start a JAX backend
       processes.wait_for_all(name)
 
   def part(self, number: int) -> str:
@@ -62,13 +64,20 @@ class Folder:
 
   def claim(
     self,
-    record: str,  # name of the file in it that says what its parts are of
-    text: str,  # what they are of, as a JSON object
-    kind: str,  # plural of the parts, for errors
-    finished: str | None = None,  # what replaced the record in the end
-    free: Sequence[str] = (),  # fields that may change, and are written anew
+    record: str,
+    text: str,
+    kind: str,
+    finished: str | None = None,
+    free: Sequence[str] = (),
   ) -> None:
-    """Makes the folder that of these parts, or refuses it.
+    """Makes the folder, for these parts alone; refuses one with other contents.
+
+    Args:
+      record: name of the file in the folder that describes its parts.
+      text: that description, a JSON object.
+      kind: name of the parts, in the plural, for errors.
+      finished: name of the file that replaces the record at the end.
+      free: fields of the description that may change, and are then rewritten.
 
     Raises:
       ValueError: the folder cannot be written, or holds other files or parts.
@@ -99,12 +108,13 @@ class Folder:
   def mine(self, collective: bool = False) -> list[int]:
     """Numbers of the missing parts that this process makes.
 
-    With `collective` a part takes all processes at once: all get all of them.
+    With `collective` all processes make each part together: all get all parts.
     """
     start, step = (0, 1) if collective else (self.index, self.count)
     share = range(start, len(self.names), step)
     missing = [i for i in share if not os.path.exists(self.part(i))]
-    # Before the first part is written: every process leaves out the same ones.
+    # No process writes its first part before all have listed the missing ones;
+    # so all list the same.
     self._wait("missing parts are listed")
     return missing
 
@@ -131,7 +141,7 @@ class Folder:
 def check_same(
   folder: str, stored: Mapping[str, Any], fields: Mapping[str, Any], kind: str
 ) -> None:
-  """Raises ValueError naming the first field of a record that differs."""
+  """Raises ValueError that names the first field of a record that differs."""
   for field, value in fields.items():
     if stored.get(field) != value:
       raise ValueError(
@@ -148,16 +158,22 @@ def check_failures(
   shown: int = 3,
   start: str = " ",
 ) -> None:
-  """Raises ValueError if more than a share of all failed: (name, reason).
+  """Raises ValueError if more than a share of all examples failed.
 
-  It says the `problem`, then the first ones, with `start` before each.
+  Args:
+    failures: (name, reason) of each failed example.
+    total: number of all examples.
+    share: largest share that may fail.
+    problem: text of the error after "3 of 200 ".
+    shown: number of failures that the error lists.
+    start: text before each of them.
   """
   if len(failures) > share * total:
-    lines = [f"{start}{name}: {why}" for name, why in failures[:shown]]
+    lines = [f"{start}{name}: {reason}" for name, reason in failures[:shown]]
     if failures[shown:]:
       lines.append(f"{start}and {len(failures) - shown} more, in the log above")
-    few = ";".join(lines)
-    raise ValueError(f"{len(failures)} of {total} {problem}:{few}")
+    listed = ";".join(lines)
+    raise ValueError(f"{len(failures)} of {total} {problem}:{listed}")
 
 
 def in_workers(
@@ -168,10 +184,10 @@ def in_workers(
   job: tuple,
   progress: progress_lib.Progress,
 ) -> Iterator[Any]:
-  """Yields `make(name)` of parts, made in spawned processes, as they are done.
+  """Yields `make(name)` of parts as spawned processes finish them.
 
-  Each process first calls `start(*job, done)`. `done` is a counter that they
-  share, for `make` to count up and `progress` to follow.
+  Each process first calls `start(*job, done)`. All share the counter `done`,
+  which `make` raises and `progress` follows.
   """
   if not names:
     return

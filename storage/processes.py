@@ -1,11 +1,11 @@
-"""Processes of one job: which of them this is, and waiting for the others."""
+"""Processes of one job: the index of this one, and waiting for the others."""
 
 import jax
 from jax.experimental import multihost_utils
 
 
 def is_first() -> bool:
-  """Whether this is process 0, the one that writes what all have made."""
+  """Whether this is process 0, which writes what all have made."""
   return jax.process_index() == 0
 
 
@@ -18,6 +18,6 @@ def wait_for_all(name: str) -> None:
 def place(
   index: int | None = None, count: int | None = None
 ) -> tuple[int, int]:
-  """(index of this process, their count); None for what JAX says."""
+  """(index of this process, number of processes); None: as JAX knows them."""
   index = jax.process_index() if index is None else index
   return index, jax.process_count() if count is None else count

@@ -1,12 +1,12 @@
-"""Work on many clips that ends in rows of numbers, kept in a folder of parts.
+"""Rows of numbers for many clips, computed in a folder of parts and kept there.
 
-A part is some clips in a row (`storage/parts.py` resumes and shares them). At
-the end process 0 joins them in the order of the clips; who asks for the same
-again reads the joined files, without loading them (numpy memmaps).
+A part has some consecutive clips (`storage/parts.py` resumes and shares parts).
+At the end process 0 joins the parts in the order of the clips; the next request
+for the same rows maps the joined files without loading them (numpy memmaps).
 
-  FOLDER/of.json          what the rows are of, and which clips failed
+  FOLDER/of.json          description of the rows, and the clips that failed
   FOLDER/NAME.npy         rows by name, joined
-  FOLDER/parts/*.npz      while it is under way
+  FOLDER/parts/*.npz      parts, until they are joined
 """
 
 from collections.abc import Callable
@@ -27,22 +27,27 @@ from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
-MAX_FAILED = 0.01  # share of the clips; more is an error
+MAX_FAILED = 0.01  # largest share of the clips that may fail
 _PROBLEM = f"clips cannot be used, more than {MAX_FAILED:.0%}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Rows of those clips of a part that could be read, and why others not."""
+  """Rows of the clips of a part that could be read.
 
-  index: np.ndarray  # int, of the clips that the rows are of
+  index: number of the clip of each row, int.
+  rows: rows by name.
+  failures: reasons why other clips could not be read, by name.
+  """
+
+  index: np.ndarray
   rows: dict[str, np.ndarray]
   failures: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """All of them: `rows["x"][i]` is of clip `index[i]`, rising."""
+  """Rows of all clips: `rows["x"][i]` belongs to clip `index[i]`, rising."""
 
   folder: str
   index: np.ndarray
@@ -52,34 +57,35 @@ class Rows:
 
 def compute(
   folder: str,
-  of: dict[str, Any],
+  subject: dict[str, Any],
   num: int,
   part_size: int,
   make: Callable[[np.ndarray], Part],
   collective: bool = False,
 ) -> Rows:
-  """The rows of clips 0 to num, from the folder or made now.
+  """The rows of `num` clips, from the folder or made now.
 
   Args:
-    folder: for these rows alone.
-    of: what they are of; must be JSON, and equal for equal rows.
-    num: how many clips.
-    part_size: clips of a part.
-    make: from the numbers of some clips to their part.
-    collective: `make` needs all processes at once, so each makes every part,
-      and process 0 writes them.
+    folder: folder for these rows alone.
+    subject: description of the rows as JSON; equal for equal rows.
+    num: number of clips.
+    part_size: number of clips in each part.
+    make: function from the numbers of some clips to their part.
+    collective: whether `make` needs all processes at once; then each makes
+      every part, and process 0 writes them.
 
   Raises:
     ValueError: the folder holds rows of something else, or more than
       MAX_FAILED of the clips failed.
   """
-  of = json.loads(json.dumps({**of, "num": num, "part_size": part_size}))
+  fields = {**subject, "num": num, "part_size": part_size}
+  subject = json.loads(json.dumps(fields))
   path = os.path.join(folder, "of.json")
   if not os.path.exists(path):
     layout = parts.Layout(num, part_size)
-    _make_parts(folder, of, layout, make, collective)
+    _make_parts(folder, subject, layout, make, collective)
   stored = files.read_json(path)
-  parts.check_same(folder, stored["of"], of, "rows")
+  parts.check_same(folder, stored["of"], subject, "rows")
   failures = stored["failures"]
   parts.check_failures(list(failures.items()), num, MAX_FAILED, _PROBLEM)
   names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
@@ -97,28 +103,28 @@ def discard(rows: Rows) -> None:
     shutil.rmtree(rows.folder)
 
 
-def _make_parts(folder, of, layout, make, collective) -> None:
+def _make_parts(folder, subject, layout, make, collective) -> None:
   whole = parts.Folder(folder, layout.names, *processes.place())
   missing = whole.mine(collective)
   failures, total = [], len(missing) * layout.per_part
-  progress = progress_lib.Progress(of["name"], total, "clips", seconds=5)
+  progress = progress_lib.Progress(subject["name"], total, "clips", seconds=5)
   for number in missing:
     made = make(np.array(layout.places(number)))
-    for name, why in made.failures.items():
-      log.info("left out %s: %s", name, why)
+    for name, reason in made.failures.items():
+      log.info("left out %s: %s", name, reason)
     failures += made.failures.items()
     parts.check_failures(failures, layout.examples, MAX_FAILED, _PROBLEM)
     if not collective or whole.index == 0:
-      why = np.frombuffer(json.dumps(made.failures).encode(), np.uint8)
-      files.write_npz(
-        whole.part(number), {"index": made.index, "failures": why, **made.rows}
-      )
+      reasons = np.frombuffer(json.dumps(made.failures).encode(), np.uint8)
+      arrays = {"index": made.index, "failures": reasons, **made.rows}
+      files.write_npz(whole.part(number), arrays)
     progress.add(layout.per_part)
-  whole.finish(lambda paths: _join(folder, of, paths))
+  whole.finish(lambda paths: _join(folder, subject, paths))
   processes.wait_for_all("parts are joined")
 
 
-def _join(folder: str, of: dict[str, Any], paths: list[str]) -> None:
+def _join(folder: str, subject: dict[str, Any], paths: list[str]) -> None:
+  """Writes the joined rows and of.json, and removes the parts."""
   failures = {}
   for path in paths:
     failures |= json.loads(npz.load(path, "failures").tobytes())
@@ -129,7 +135,7 @@ def _join(folder: str, of: dict[str, Any], paths: list[str]) -> None:
       with open(os.path.join(folder, f"{name}.npy"), "wb") as f:
         rows = (npz.load(path, name) for path in held)
         npz.write_rows(f, sum(counts.values()), rows)
-  # Last: a folder with it is complete.
-  record = {"of": of, "failures": failures}
+  # This file comes last: a folder that has it is complete.
+  record = {"of": subject, "failures": failures}
   files.write_json(os.path.join(folder, "of.json"), record)
   shutil.rmtree(os.path.join(folder, "parts"))

@@ -1,8 +1,8 @@
-"""Folders of ArrayRecord shards, and the manifest that says what they hold.
+"""Folders of ArrayRecord shards with a manifest that describes them.
 
 KIND-00003-of-00016.arrayrecord  records of consecutive examples
-KIND.json                        says what the examples are, and of a finished
-                                 folder name, bytes and sha256 of each shard
+KIND.json                        description of the examples; once finished,
+                                 name, bytes and sha256 of each shard, too
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from storage import parts
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """One finished file."""
+  """A finished shard: name, size and checksum of the file."""
 
   name: str
   bytes: int
@@ -30,14 +30,14 @@ class Shard:
 
 
 def layout(kind: str, examples: int, per_shard: int) -> parts.Layout:
-  """Which consecutive examples each shard holds, and how it is called."""
+  """Layout of consecutive examples in shards, with the shards' names."""
   pattern = kind + "-{number:05}-of-{count:05}.arrayrecord"
   return parts.Layout(examples, per_shard, pattern)
 
 
 def write(path: str, records: Iterable[bytes], compress: bool = True) -> None:
   """Writes a shard; a kill leaves none that looks finished."""
-  # Groups of one record: readers jump, so none decompresses its neighbours.
+  # Readers jump; with groups of one record none decompresses the neighbours.
   options = "group_size:1" + ("" if compress else ",uncompressed")
   with files.published(path, one_writer=True) as temporary:
     writer = array_record_module.ArrayRecordWriter(str(temporary), options)
@@ -47,18 +47,19 @@ def write(path: str, records: Iterable[bytes], compress: bool = True) -> None:
 
 
 def describe(folder: str, name: str) -> Shard:
+  """The shard of a finished file."""
   path = os.path.join(folder, name)
   return Shard(name, os.path.getsize(path), files.sha256(path))
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """A kind of such folders, with the manifest KIND.json."""
+  """A kind of folders of shards, with the manifest KIND.json."""
 
   kind: str
-  contents: type  # dataclass of the fields that say what the examples are
+  contents: type  # dataclass of the fields that describe the examples
   shard: type[Shard]
-  remedy: str  # how to make a folder or a shard again, for errors
+  remedy: str  # advice in errors: how to make a folder or a shard again
 
   @property
   def manifest(self) -> str:
@@ -67,24 +68,29 @@ class Format:
   def claim(
     self, whole: parts.Folder, text: str, record: str | None = None
   ) -> list[Any]:
-    """Claims a folder; returns the manifest's shards that are still there.
+    """Claims a folder; returns the manifest's shards that still exist.
 
-    Until it is finished, `text`, a manifest without shards, is in `record`.
+    Until the folder is finished, `text`, a manifest without shards, stands in
+    the file `record`, by default the manifest's.
     """
     whole.claim(record or self.manifest, text, self.kind, self.manifest)
     if not os.path.exists(os.path.join(whole.path, self.manifest)):
       return []
     _, shards = self.read(whole.path)
-    path_of = lambda shard: os.path.join(whole.path, shard.name)
-    return [shard for shard in shards if os.path.exists(path_of(shard))]
+    exists = lambda shard: os.path.exists(os.path.join(whole.path, shard.name))
+    return [shard for shard in shards if exists(shard)]
 
   def read(self, folder: str) -> tuple[Any, list[Any]]:
-    """(contents, shards), none if unfinished; ValueError for no manifest."""
+    """(contents, shards) of the manifest; no shards in an unfinished folder.
+
+    Raises:
+      ValueError: no manifest, or a damaged one.
+    """
     path = os.path.join(folder, self.manifest)
     if not os.path.isfile(path):
       raise ValueError(
-        f"{folder} holds no {self.manifest}, so nothing was made there to the"
-        f" end: {self.remedy}"
+        f"{folder} holds no {self.manifest}, so no job has finished there:"
+        f" {self.remedy}"
       )
     try:
       fields = files.read_json(path)
@@ -97,14 +103,14 @@ class Format:
       ) from error
 
   def finish(self, folder: str, text: str) -> str:
-    """Writes the manifest of a whole folder; returns its path."""
+    """Writes the manifest of a finished folder; returns the path."""
     path = os.path.join(folder, self.manifest)
     return str(files.write_atomically(path, text))
 
   def open(
     self, folder: str, names: Sequence[str], count: int
   ) -> ArrayRecordDataSource:
-    """Records of shards; ValueError if they are not `count`."""
+    """Records of shards; ValueError if their number is not `count`."""
     paths = [os.path.join(folder, name) for name in names]
     records = ArrayRecordDataSource(paths)
     if len(records) != count:
@@ -115,14 +121,17 @@ class Format:
     return records
 
   def check(self, folder: str, shard: Shard, contents: bool) -> None:
-    """Raises ValueError for a missing shard, or another size or `contents`."""
+    """Raises ValueError for a shard that is missing or of another size.
+
+    With `contents` the checksum is compared as well.
+    """
     path = os.path.join(folder, shard.name)
     if not os.path.isfile(path):
       raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
-    found = {"bytes": os.path.getsize(path)}
+    actual = {"bytes": os.path.getsize(path)}
     if contents:
-      found["sha256"] = files.sha256(path)
-    for field, value in found.items():
+      actual["sha256"] = files.sha256(path)
+    for field, value in actual.items():
       if value != getattr(shard, field):
         raise ValueError(
           f"the shard {shard.name} in {folder} is damaged: expected {field}"
@@ -134,7 +143,7 @@ class Format:
 def to_json(
   contents: Any, shards: Sequence[Shard] = (), indent: int = 2, **totals: int
 ) -> str:
-  """The manifest; that of an unfinished folder has no shards or totals."""
+  """Manifest as JSON; an unfinished folder's has no shards and no totals."""
   fields = dataclasses.asdict(contents)
   if shards:
     fields |= {**totals, "shards": [dataclasses.asdict(s) for s in shards]}
@@ -142,12 +151,12 @@ def to_json(
 
 
 def from_json(kind: type, fields: Mapping[str, Any]) -> Any:
-  """A dataclass from its fields as JSON keeps them; KeyError if one lacks."""
+  """A dataclass from its fields in JSON; KeyError for a missing field."""
   return kind(
     **{f.name: _frozen(fields[f.name]) for f in dataclasses.fields(kind)}
   )
 
 
 def _frozen(value: Any) -> Any:
-  """JSON's lists as tuples, at every depth."""
+  """The value, with JSON's lists as tuples at every depth."""
   return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -20,7 +20,7 @@ class BdRate:
   """Comparison of a curve with an anchor."""
 
   percent: float  # more rate than the anchor's at equal quality; < 0 is better
-  overlap: float  # of both ranges of quality, as a share of their union
+  overlap: float  # share of the union of both quality ranges that both cover
 
 
 def bd_rate(
@@ -31,9 +31,10 @@ def bd_rate(
   """Mean difference in rate over the qualities that both curves reach.
 
   Args:
-    anchor: (rates, qualities).
-    curve: the same of what is compared with it.
-    lower_is_better: of a distance like LPIPS, whose sign is turned.
+    anchor: (rates, qualities) of the curve that is compared with.
+    curve: (rates, qualities) of the curve that is judged.
+    lower_is_better: whether qualities are distances, like LPIPS; their sign is
+      turned.
 
   Raises:
     ValueError: a curve of fewer than 4 points, or that does not rise; curves
@@ -71,12 +72,12 @@ def quality_at(
 
   Raises:
     ValueError: fewer than 2 points, equal or non-positive rates, or a rate
-      outside theirs.
+      outside those of the curve.
   """
   if len(rates) < 2:
     raise ValueError(
-      f"a curve of {len(rates)} points has no qualities between them: at least"
-      " 2 are needed"
+      f"a curve of {len(rates)} points has no qualities between them: give at"
+      " least 2 points"
     )
   logs, values = _by_rate("the curve", rates, qualities)
   if not min(rates) <= rate <= max(rates):
@@ -121,7 +122,7 @@ def _by_rate(name, rates, qualities):
   if not finite or (rates <= 0).any() or len(np.unique(rates)) < len(rates):
     raise ValueError(
       f"{name} has rates {rates.tolist()} and qualities {qualities.tolist()}:"
-      " rates must be positive and different, and all numbers finite"
+      " rates must be positive and all different, and all numbers finite"
     )
   order = np.argsort(rates)
   return np.log(rates[order]), qualities[order]

@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn import neural_network
 
 _HIDDEN = 64
-_SIDE = 12  # of the centred mean frame, pixels
+_SIDE = 12  # pixels: side of the centred mean frame
 
 
 class DigitJudge:
@@ -36,8 +36,8 @@ class DigitJudge:
   def features(self, video_BTHWC: np.ndarray) -> dict[str, np.ndarray]:
     """{"appearance": (B, 64), "motion": (B, 2 T)}, float64.
 
-    appearance: the judge's hidden layer, of the aligned mean frame.
-    motion: centre of mass of each frame, in frame sizes.
+    appearance: the judge's hidden layer, on the aligned mean frame.
+    motion: centre of mass of each frame, as shares of its size.
     """
     aligned, centres_BT2 = _align(video_BTHWC)
     weights, bias = self._network.coefs_[0], self._network.intercepts_[0]
@@ -48,7 +48,7 @@ class DigitJudge:
 
 
 def _align(video_BTHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean centred frame, flat (B, 144), in [0, 1]; centres (B, T, 2) in [0, 1].
+  """(mean centred frame, (B, 144) in [0, 1]; centres, (B, T, 2) in [0, 1]).
 
   Each frame is shifted so that its centre of mass is in the middle, cropped to
   the middle three quarters, where the digit is, and resampled to 12 x 12.

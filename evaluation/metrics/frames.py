@@ -23,16 +23,18 @@ MS_SSIM_MIN_SIZE = 161  # pixels: the window, at a sixteenth of the size
 _GRAY = np.array([0.2125, 0.7154, 0.0721])
 _C1, _C2 = 0.01**2, 0.03**2
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-_VALUES_AT_ONCE = 2**20  # of each video
+_VALUES_AT_ONCE = 2**20  # numbers of each video that are computed together
 
 _GAUSSIAN = np.exp(-np.square(np.arange(-5, 6)) / (2 * 1.5**2))
 _GAUSSIAN /= _GAUSSIAN.sum()
 _UNIFORM = np.full(7, 1 / 7)
 
-# Two videos, float (B, T, H, W, 3) in [0, 1], to (B, T), or (B, 1) of clips.
+# Two videos, float (B, T, H, W, 3) in [0, 1], to the scores of frames, (B, T),
+# or of whole clips, (B, 1).
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# The held-out scores of training, the protocol `reconstruction`, the user's own
-# files, the compression study, and the cards of the report.
+# Where scores are shown: the held-out scores of training, the protocol
+# `reconstruction`, the user's own files, the compression study, and the cards
+# of the report.
 PLACES = ("evaluation", "protocol", "files", "study", "headline")
 
 
@@ -40,11 +42,12 @@ PLACES = ("evaluation", "protocol", "files", "study", "headline")
 class FrameMetric:
   """A score of each frame of a video against that of another.
 
-  label, unit, digits: how people read it, and to how many decimals.
-  score: None where a network computes it, whose weights are the user's.
+  label, unit, digits: how it is printed, and to how many decimals.
+  score: the function; None where a network computes it, whose weights the user
+    brings.
   smallest: pixels that the shorter side of a frame needs.
-  lower_is_better: as of a distance.
-  places: which of PLACES have it.
+  lower_is_better: whether it is a distance.
+  places: those of PLACES that show it.
   """
 
   label: str
@@ -57,12 +60,12 @@ class FrameMetric:
 
   @property
   def form(self) -> str:
-    """A format of values, with the unit."""
+    """Format string of a value with its unit."""
     return f"{{:.{self.digits}f}} {self.unit}".rstrip()
 
   @property
   def title(self) -> str:
-    """A title of plots: "PSNR, dB"."""
+    """Title of plots, like "PSNR, dB"."""
     title = f"{self.label}, {self.unit}" if self.unit else self.label
     return f"{title} (lower is better)" if self.lower_is_better else title
 
@@ -88,7 +91,8 @@ def scores(
     place: one of PLACES.
     video_BTHWC: float in [0, 1].
     output_BTHWC: the same shape and range.
-    networks: by name, the metrics that need one; others of them are left out.
+    networks: by name, the scores that networks compute; a metric that needs a
+      network is left out where it is not among these.
   """
   computed = {}
   for name, metric in at(place).items():
@@ -101,18 +105,18 @@ def scores(
 def psnr(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
   """Peak signal-to-noise ratio, dB, of each frame, (B, T); at most PSNR_CAP."""
 
-  def of_frames(x_FHWC, y_FHWC):
+  def score_frames(x_FHWC, y_FHWC):
     mse_F = np.square(x_FHWC - y_FHWC).mean((1, 2, 3))
     with np.errstate(divide="ignore"):
       return np.minimum(-10.0 * np.log10(mse_F), PSNR_CAP)
 
-  return _per_frame(of_frames, video_BTHWC, output_BTHWC)
+  return _per_frame(score_frames, video_BTHWC, output_BTHWC)
 
 
 def masked_psnr(
   video_BTHWC: np.ndarray, output_BTHWC: np.ndarray, region_THW: np.ndarray
 ) -> np.ndarray:
-  """PSNR in dB of each clip over a region, e.g. what a task hides: (B,)."""
+  """PSNR in dB of each clip over a region, like one that a task hides: (B,)."""
   _check_pair(video_BTHWC, output_BTHWC)
   difference = np.asarray(video_BTHWC, np.float64) - output_BTHWC
   mse_B = np.square(difference)[:, region_THW].mean((1, 2))
@@ -131,7 +135,7 @@ def ssim(
     rgb: Gaussian window of 11 pixels, sigma 1.5, inside the frame only
       (tf.image.ssim, pytorch-msssim, scikit-image with gaussian_weights and
       without sample covariance).
-    magvit_gray: the same of the luma 0.2125 R + 0.7154 G + 0.0721 B
+    magvit_gray: the same on the luma 0.2125 R + 0.7154 G + 0.0721 B
       (google-research/magvit).
     reflect: the window of rgb around every pixel of the frame, which is
       reflected at its edges (torchmetrics 1.9, MaskBit).
@@ -151,7 +155,7 @@ def ssim(
       f" got {video_BTHWC.shape[2]} x {video_BTHWC.shape[3]}"
     )
 
-  def of_frames(x_FHWC, y_FHWC):
+  def score_frames(x_FHWC, y_FHWC):
     if mode == "magvit_gray":
       x_FHWC, y_FHWC = ((z @ _GRAY)[..., None] for z in (x_FHWC, y_FHWC))
     luminance, contrast = _luminance_and_contrast(
@@ -159,7 +163,7 @@ def ssim(
     )
     return (luminance * contrast).mean((1, 2, 3))
 
-  return _per_frame(of_frames, video_BTHWC, output_BTHWC)
+  return _per_frame(score_frames, video_BTHWC, output_BTHWC)
 
 
 def ms_ssim(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
@@ -182,7 +186,7 @@ def ms_ssim(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
       f" {video_BTHWC.shape[3]}: compare larger frames, or use ssim"
     )
 
-  def of_frames(x_FHWC, y_FHWC):
+  def score_frames(x_FHWC, y_FHWC):
     product_FC = 1.0
     for scale, weight in enumerate(_SCALE_WEIGHTS):
       luminance, contrast = _luminance_and_contrast(x_FHWC, y_FHWC, _GAUSSIAN)
@@ -193,7 +197,7 @@ def ms_ssim(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
       product_FC *= np.maximum(contrast.mean((1, 2)), 0.0) ** weight
     return product_FC.mean(1)
 
-  return _per_frame(of_frames, video_BTHWC, output_BTHWC)
+  return _per_frame(score_frames, video_BTHWC, output_BTHWC)
 
 
 def _first_frame_psnr(
@@ -242,15 +246,17 @@ def _luminance_and_contrast(
   inside: bool = True,
   correction: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The two factors of SSIM, (F, h, w, C), of windows inside the frame or all.
+  """The two factors of SSIM, (F, h, w, C), one for each window.
 
+  Windows lie `inside` the frame, or else around each of its pixels.
   `correction` is n / (n - 1) for variances of a sample.
   """
   edge = len(window) // 2 if inside else 0
 
   def local_mean(z_FHWC):
     for axis in (1, 2):
-      # scipy's "mirror" is others' "reflect": the edge is not repeated.
+      # scipy's "mirror" is what others call "reflect": the edge pixel is not
+      # repeated.
       z_FHWC = ndimage.correlate1d(z_FHWC, window, axis=axis, mode="mirror")
     return z_FHWC[:, edge : z_FHWC.shape[1] - edge, edge : -edge or None]
 
@@ -279,8 +285,8 @@ def codebook(ids: np.ndarray, vocabulary: int) -> dict[str, float]:
   """Use of a codebook of `vocabulary` codes by ids of any shape.
 
   `usage` is the share of codes hit at least once; read it beside `tokens`,
-  because n tokens can hit n codes at the most. `entropy_bits` is of the
-  histogram, `perplexity` 2 to that power.
+  because n tokens can hit n codes at the most. `entropy_bits` is the entropy of
+  the histogram, `perplexity` 2 to that power.
   """
   counts = np.unique(np.asarray(ids), return_counts=True)[1]
   p = counts / counts.sum()
@@ -296,16 +302,16 @@ def codebook(ids: np.ndarray, vocabulary: int) -> dict[str, float]:
 
 
 def _per_frame(
-  of_frames: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  score_frames: Callable[[np.ndarray, np.ndarray], np.ndarray],
   video_BTHWC: np.ndarray,
   output_BTHWC: np.ndarray,
 ) -> np.ndarray:
-  """(B, T) of a function of float64 frames (F, H, W, C) that gives (F,)."""
+  """Scores (B, T) by a function from float64 frames (F, H, W, C) to (F,)."""
   _check_pair(video_BTHWC, output_BTHWC)
   frames = [v.reshape(-1, *v.shape[2:]) for v in (video_BTHWC, output_BTHWC)]
   size = max(1, _VALUES_AT_ONCE // max(1, frames[0][0].size))
   values = [
-    of_frames(*(np.asarray(v[i : i + size], np.float64) for v in frames))
+    score_frames(*(np.asarray(v[i : i + size], np.float64) for v in frames))
     for i in range(0, len(frames[0]), size)
   ]
   return np.concatenate(values).reshape(video_BTHWC.shape[:2])

@@ -33,11 +33,15 @@ class Statistics:
 
   @property
   def covariance(self) -> np.ndarray:
-    """Unbiased (ddof 1)."""
+    """Unbiased covariance (ddof 1)."""
     return self.gaussian(1).covariance
 
   def gaussian(self, ddof: int) -> Gaussian:
-    """With the scatter over count - ddof; ValueError for fewer than 2."""
+    """Gaussian whose covariance is the scatter over count - ddof.
+
+    Raises:
+      ValueError: fewer than 2 examples.
+    """
     if self.count < 2:
       raise ValueError(
         f"a covariance needs at least 2 examples, got {self.count}"
@@ -46,7 +50,7 @@ class Statistics:
 
 
 def statistics(features: np.ndarray) -> Statistics:
-  """Of features (n, d), n >= 1."""
+  """Statistics of features (n, d), n >= 1."""
   features = np.asarray(features, np.float64)
   if features.ndim != 2 or not len(features):
     raise ValueError(
@@ -59,7 +63,7 @@ def statistics(features: np.ndarray) -> Statistics:
 
 
 def streamed(features: np.ndarray, rows: int = 4096) -> Statistics:
-  """As `statistics`, in float64 for some rows at a time; may be a memmap."""
+  """Statistics of features that may be a memmap: `rows` are read at a time."""
   starts = range(0, max(len(features), 1), rows)
   return merge(statistics(features[i : i + rows]) for i in starts)
 
@@ -101,11 +105,11 @@ def distance(a: Statistics | Gaussian, b: Statistics | Gaussian) -> float:
 
 
 def save(path: str, gaussians: dict[str, Statistics | Gaussian]) -> None:
-  """Writes an .npz as others publish: arrays mu SUFFIX and sigma SUFFIX.
+  """Writes an .npz as others publish them, of arrays muSUFFIX and sigmaSUFFIX.
 
   Args:
-    path: of the file.
-    gaussians: by suffix: "" for pool features, "_s" for sFID's.
+    path: the .npz file.
+    gaussians: by suffix: "" for the features of FID, "_s" for those of sFID.
   """
   arrays = {}
   for suffix, gaussian in gaussians.items():
@@ -115,27 +119,27 @@ def save(path: str, gaussians: dict[str, Statistics | Gaussian]) -> None:
 
 
 def load(path: str, suffix: str, width: int) -> Gaussian:
-  """Reads what `save`, guided-diffusion, pytorch-fid and others wrote.
+  """Reads statistics that `save`, guided-diffusion or pytorch-fid wrote.
 
   Raises:
-    ValueError: no such arrays, or of another shape; names the file.
+    ValueError: arrays that are missing or of another shape; names the file.
   """
   names = (f"mu{suffix}", f"sigma{suffix}")
   shapes = ((width,), (width, width))
   try:
     with np.load(path, allow_pickle=False) as arrays:
       held = sorted(arrays.files)
-      found = [arrays[n] if n in held else None for n in names]
+      loaded = [arrays[n] if n in held else None for n in names]
   except (OSError, ValueError, zipfile.BadZipFile) as error:
     raise ValueError(f"{path} is no .npz file of statistics: {error}") from None
-  for name, array, shape in zip(names, found, shapes, strict=True):
+  for name, array, shape in zip(names, loaded, shapes, strict=True):
     if array is None or array.shape != shape:
       got = "is missing" if array is None else f"has shape {array.shape}"
       raise ValueError(
         f"{path} must hold {name} of shape {shape}, which {got} (it holds"
         f" {', '.join(held)}): are these statistics of another network?"
       )
-  mean, covariance = (np.asarray(x, np.float64) for x in found)
+  mean, covariance = (np.asarray(x, np.float64) for x in loaded)
   return Gaussian(mean, (covariance + covariance.T) / 2)
 
 

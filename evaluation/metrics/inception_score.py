@@ -19,10 +19,10 @@ _FIDELITY_SPLITS = 10
 
 
 def inception_score(logits_NV: np.ndarray, convention: str) -> dict[str, float]:
-  """{"is": mean over splits, "is_std": population std, of several splits}.
+  """{"is": mean over splits, "is_std": population std if there are several}.
 
   Args:
-    logits_NV: of the classifier, before softmax.
+    logits_NV: the classifier's outputs before softmax.
     convention: one of CONVENTIONS.
 
   Raises:
@@ -34,7 +34,7 @@ def inception_score(logits_NV: np.ndarray, convention: str) -> dict[str, float]:
 def score_of_probabilities(
   probabilities_NV: np.ndarray, convention: str
 ) -> dict[str, float]:
-  """As inception_score, of class probabilities, whose rows sum to 1."""
+  """Inception score of class probabilities, whose rows sum to 1."""
   if convention not in CONVENTIONS:
     raise ValueError(f"convention={convention!r} must be one of {CONVENTIONS}")
   p_NV = np.asarray(probabilities_NV, np.float64)
@@ -59,14 +59,14 @@ def score_of_probabilities(
     splits = [p_NV[i:j] for i, j in zip(bounds[:-1], bounds[1:], strict=True)]
   else:
     splits, floor = [p_NV], 1e-16
-  values = [_of_split(split, floor) for split in splits]
+  values = [_score_split(split, floor) for split in splits]
   scores = {"is": float(np.mean(values))}
   if len(values) > 1:
     scores["is_std"] = float(np.std(values))
   return scores
 
 
-def _of_split(p_NV: np.ndarray, floor: float) -> float:
+def _score_split(p_NV: np.ndarray, floor: float) -> float:
   q_V = p_NV.mean(0)
   # 0 log 0 is 0; where q is 0, so is every p.
   with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,8 +1,8 @@
 """Distances of two sets of features by kernels: KID, and two MMDs.
 
 The maximum mean discrepancy (Gretton et al. 2012), squared, is mean k(x, x') +
-mean k(y, y') - 2 mean k(x, y). All in float64; a block of the kernel exists at
-a time.
+mean k(y, y') - 2 mean k(x, y). All in float64; one block of the kernel matrix
+exists at a time.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ KID_PROTOCOL = (
   "polynomial kernel of degree 3, gamma 1 / width, coefficient 1; unbiased;"
   " mean and population std of 100 subsets of 1000, RandomState(2020)"
 )
-_ROWS = 1000  # of a block of the kernel
+_ROWS = 1000  # rows, and columns, of a block of the kernel matrix
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -26,22 +26,22 @@ def kid(
   subset_size: int = 1000,
   seed: int = 2020,
 ) -> dict[str, float]:
-  """Kernel Inception distance (Binkowski et al. 2018), as torch-fidelity's.
+  """Kernel Inception distance (Binkowski et al. 2018), as in torch-fidelity.
 
   Args:
     x_ND: features of one set. The subsets are drawn from it first: exchanging
       the two sets changes the value within its std.
-    y_MD: of the other.
-    subsets: how many pairs of subsets are averaged.
-    subset_size: examples of each, without replacement.
-    seed: of the draw.
+    y_MD: features of the other set.
+    subsets: number of pairs of subsets that are averaged.
+    subset_size: examples of each subset, drawn without replacement.
+    seed: seed of the draw.
 
   Returns:
     {"kid": mean over the subsets, "kid_std": their population std}. It is
     unbiased, so it may be below 0.
 
   Raises:
-    ValueError: another width, or fewer examples than a subset has.
+    ValueError: sets of different widths, or fewer examples than a subset has.
   """
   _check_widths(x_ND, y_MD)
   if min(len(x_ND), len(y_MD)) < subset_size:
@@ -70,22 +70,23 @@ def mmd(x_ND: np.ndarray, y_MD: np.ndarray, kernel: Kernel) -> float:
 
 
 def cmmd(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
-  """1000 x MMD by a Gaussian of sigma 10, of features of length 1.
+  """1000 x MMD by a Gaussian of sigma 10, on features of length 1.
 
-  CMMD (Jayasumana et al. 2024) where the features are CLIP's.
+  This is CMMD (Jayasumana et al. 2024) where the features are CLIP's.
   """
   for name, features in (("first", x_ND), ("second", y_MD)):
     length = np.linalg.norm(features, axis=1)
     if np.abs(length - 1).max() > 1e-3:
       raise ValueError(
-        f"CMMD is of features of length 1, the {name} set's have lengths in"
-        f" [{length.min():.4g}, {length.max():.4g}]: divide each by its own"
+        f"CMMD needs features of length 1, and those of the {name} set have"
+        f" lengths in [{length.min():.4g}, {length.max():.4g}]: divide each by"
+        " its length"
       )
   return 1000 * mmd(x_ND, y_MD, gaussian(10.0))
 
 
 def polynomial_mmd(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
-  """MMD by the kernel (x.y / width)^2: 1 / 100 of JEDi on V-JEPA's features."""
+  """MMD by the kernel (x.y / width)^2; on V-JEPA's features, JEDi / 100."""
   return mmd(x_ND, y_MD, polynomial(2, 1.0 / x_ND.shape[1], 0.0))
 
 
@@ -128,6 +129,6 @@ def _unbiased_mmd(x, y, kernel: Kernel) -> float:
 def _check_widths(x_ND, y_MD) -> None:
   if x_ND.ndim != 2 or y_MD.ndim != 2 or x_ND.shape[1] != y_MD.shape[1]:
     raise ValueError(
-      "two sets of features (examples, width) of one width are needed, got"
+      "two sets of features must be (examples, width), of one width, got"
       f" {x_ND.shape} and {y_MD.shape}"
     )

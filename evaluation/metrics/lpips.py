@@ -14,11 +14,16 @@ class Lpips:
   """LPIPS v0.1 of VGG16, mean over the frames of a clip.
 
   Attributes:
-    weights_sha256: of the file, in hexadecimal; results record it.
+    weights_sha256: checksum of the weights' file, in hexadecimal; results
+      record it.
   """
 
   def __init__(self, weights: str):
-    """Raises ValueError: no file, or another network's weights."""
+    """Loads the weights.
+
+    Raises:
+      ValueError: no file, or another network's weights.
+    """
     distance, params = perceptual.load("lpips_vgg", weights)
     self.weights_sha256 = readers.sha256(weights)
     self._distance = functools.partial(jax.jit(distance), params)
@@ -26,9 +31,9 @@ class Lpips:
   def __call__(
     self, video_BTHWC: np.ndarray, output_BTHWC: np.ndarray
   ) -> np.ndarray:
-    """float32 (B, 1) of two videos; frames of one clip at a time.
+    """Distances of two videos' clips, float32 (B, 1); one clip at a time.
 
-    Pixels are uint8, or float in [0, 1] that is rounded to it.
+    Pixels are uint8, or float in [0, 1] and then rounded to uint8.
     """
     values = []
     videos = (pictures.to_uint8(x) for x in (video_BTHWC, output_BTHWC))

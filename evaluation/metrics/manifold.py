@@ -1,14 +1,14 @@
 """Precision, recall, density and coverage by nearest neighbours of features.
 
-Each example of a set has a ball that reaches to its k-th nearest other.
+Each example of a set has a ball that reaches to its k-th nearest neighbour.
 Kynkäänniemi et al. 2019: precision is the share of fakes in any real ball,
-recall of reals in any fake ball, both by <=. Naeem et al. 2020: density is the
-mean number of real balls that a fake is in, over k; coverage the share of real
-balls that hold a fake, both by <.
+recall that of reals in any fake ball, both by <=. Naeem et al. 2020: density is
+the mean number of real balls that a fake is in, over k; coverage the share of
+real balls that hold a fake, both by <.
 
 Distances are squared, in float32 from centred features, a block at a time on
-all local devices: memory is that of the features and of _BLOCK^2 distances.
-guided-diffusion's evaluator takes them in float16 where those are finite, which
+all local devices: memory holds the features and _BLOCK^2 distances.
+guided-diffusion's evaluator computes in float16 where that stays finite, which
 moves precision and recall by up to 0.0025.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 
 ADM_NEIGHBOURS = 3
 PRDC_NEIGHBOURS = 5
-_BLOCK = 4096  # examples: rows, and columns
+_BLOCK = 4096  # examples: rows, and columns, of a block of distances
 
 
 def precision_recall(
@@ -51,10 +51,12 @@ def density_coverage(
 
 
 def _centred(real_ND, fake_MD, neighbours) -> tuple[np.ndarray, np.ndarray]:
-  """float32, both less the reals' mean: a product of small numbers rounds less.
+  """Both sets less the mean of the reals, float32.
+
+  Products of small numbers round less.
 
   Raises:
-    ValueError: another width, or no more examples than neighbours.
+    ValueError: sets of different widths, or no more examples than neighbours.
   """
   for name, features in (("real", real_ND), ("fake", fake_MD)):
     if features.ndim != 2 or len(features) <= neighbours:
@@ -74,12 +76,13 @@ def _centred(real_ND, fake_MD, neighbours) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _radii(x_ND: np.ndarray, neighbours: int) -> np.ndarray:
-  """(N,): squared distance to the k-th nearest other example."""
-  return _nearest(x_ND, x_ND, neighbours + 1)[:, -1]  # the first is itself
+  """Squared distance of each example to its k-th nearest neighbour, (N,)."""
+  # One more, for the nearest of all is the example itself.
+  return _nearest(x_ND, x_ND, neighbours + 1)[:, -1]
 
 
 def _nearest(x_ND: np.ndarray, y_MD: np.ndarray, count: int) -> np.ndarray:
-  """(N, count): squared distances from each x to its nearest y, rising."""
+  """Squared distances from each x to its nearest ys, rising, (N, count)."""
   rows = []
   for x, real in _blocks(x_ND):
     best = np.full((len(x), count), np.inf, np.float32)
@@ -92,13 +95,13 @@ def _nearest(x_ND: np.ndarray, y_MD: np.ndarray, count: int) -> np.ndarray:
 def _balls_around(
   x_ND: np.ndarray, y_MD: np.ndarray, neighbours: int, strict: bool = False
 ) -> np.ndarray:
-  """(N,): the number of balls around the ys that each x is in."""
+  """Number of balls around the ys that each x is in, (N,)."""
   radii_M = _radii(y_MD, neighbours)
   counts = []
   for x, real in _blocks(x_ND):
     inside = 0
     for place, (y, kept) in enumerate(_blocks(y_MD)):
-      radii = np.full(len(y), -1.0, np.float32)  # of padding: holds nothing
+      radii = np.full(len(y), -1.0, np.float32)  # padding's balls hold nothing
       radii[:kept] = radii_M[place * _BLOCK :][:kept]
       inside = inside + _count_inside(x, y, radii, strict)
     counts.append(np.asarray(inside)[:real])
@@ -106,7 +109,7 @@ def _balls_around(
 
 
 def _blocks(x_ND: np.ndarray):
-  """(block, rows that count), of one shape that the devices divide."""
+  """Yields (block, rows that count); the devices divide the rows of a block."""
   devices = jax.local_device_count()
   size = min(_BLOCK, len(x_ND))
   for start in range(0, len(x_ND), _BLOCK):
@@ -116,7 +119,7 @@ def _blocks(x_ND: np.ndarray):
 
 
 def _sharded(function):
-  """Rows of the first argument are divided among the local devices."""
+  """Divides the rows of the first argument among the local devices."""
 
   @functools.wraps(function)
   def run(x, *args):
@@ -128,7 +131,7 @@ def _sharded(function):
 
 
 def _squared_distances(x_ND, y_MD):
-  # highest: a TPU would multiply in bfloat16.
+  # By default a TPU would multiply in bfloat16.
   product = jnp.matmul(x_ND, y_MD.T, precision="highest")
   squares = jnp.square(x_ND).sum(1)[:, None] + jnp.square(y_MD).sum(1)[None]
   return jnp.maximum(squares - 2 * product, 0.0)

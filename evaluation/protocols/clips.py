@@ -1,6 +1,6 @@
 """Clips to be measured, wherever they are from: files, data sets, models.
 
-Each source numbers its clips, reads any of them, and says in JSON what it is,
+Each source numbers its clips, reads any of them, and describes itself in JSON,
 so that features of the same clips are computed once.
 """
 
@@ -28,8 +28,8 @@ class ClipsRead:
   """Clips that were read, and those that could not be.
 
   video: uint8 (B, T, H, W, 3).
-  index: the number of each, int (B,).
-  failures: by name, why others could not be read.
+  index: the number of each clip, int (B,).
+  failures: reasons why others could not be read, by name.
   """
 
   video: np.ndarray
@@ -39,25 +39,27 @@ class ClipsRead:
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-  """`num` clips of one size; `of` is JSON.
+  """`num` clips of one size, to be read when they are needed.
 
-  `read` takes the numbers of some clips, int (n,).
+  origin: which clips these are, as JSON; equal for equal clips.
+  read: takes the numbers of some clips, int (n,).
+  names: names of the files that hold the clips, without suffixes.
   """
 
   num: int
-  of: dict[str, Any]
+  origin: dict[str, Any]
   read: Callable[[np.ndarray], ClipsRead]
-  names: list[str] | None = None  # of files
+  names: list[str] | None = None
 
 
-def of_path(path: str, protocol: Protocol, flag: str) -> Clips:
-  """An .npz in the layout of ADM's samples, or a folder of images or videos.
+def open_path(path: str, protocol: Protocol, flag: str) -> Clips:
+  """Clips of an .npz as ADM lays out samples, or of a folder of media files.
 
   Raises:
-    ValueError: neither, or nothing that the protocol reads.
+    ValueError: `path` is neither, or holds nothing that the protocol reads.
   """
   if os.path.isdir(path):
-    return _of_folder(path, protocol, flag)
+    return _open_folder(path, protocol, flag)
   if not os.path.isfile(path):
     raise ValueError(f"--{flag}={path} is neither a file nor a folder")
   if not path.endswith(".npz"):
@@ -65,10 +67,10 @@ def of_path(path: str, protocol: Protocol, flag: str) -> Clips:
       f"--{flag}={path} must be an .npz (arr_0 uint8) or a folder of images or"
       " videos"
     )
-  return _of_npz(path, protocol, flag)
+  return _open_npz(path, protocol, flag)
 
 
-def _of_npz(path: str, protocol: Protocol, flag: str) -> Clips:
+def _open_npz(path: str, protocol: Protocol, flag: str) -> Clips:
   rows = npz.Rows(path, "arr_0")
   shape = rows.shape
   if rows.dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] != 3:
@@ -82,7 +84,7 @@ def _of_npz(path: str, protocol: Protocol, flag: str) -> Clips:
   def read(index):
     if not len(index):
       return ClipsRead(_stacked([]), index)
-    start = int(index[0])  # parts are consecutive clips
+    start = int(index[0])  # the clips of a part are consecutive
     video = rows.read(start, int(index[-1]) + 1)[index - start]
     return ClipsRead(video[:, None] if video.ndim == 4 else video, index)
 
@@ -99,21 +101,21 @@ def _of_npz(path: str, protocol: Protocol, flag: str) -> Clips:
 
 
 def check_frames(frames: int, protocol: Protocol, where: str) -> None:
-  """Raises ValueError for clips of a length that the protocol does not read."""
+  """Raises ValueError unless the protocol measures clips of so many frames."""
   wanted = protocol.frames
   if wanted == 1 and frames != 1:
     raise ValueError(
-      f"{where} holds clips of {frames} frames, and {protocol.name} is of"
-      " images: give images, or another protocol"
+      f"{where} holds clips of {frames} frames, and {protocol.name} measures"
+      " images: give images, or choose another protocol"
     )
   if frames < wanted:
     raise ValueError(
       f"{where} holds clips of {frames} frames, and {protocol.name} reads"
-      f" {wanted}: give longer ones"
+      f" {wanted}: give longer clips"
     )
 
 
-def _of_folder(path: str, protocol: Protocol, flag: str) -> Clips:
+def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
   names, _ = media.find(path)
   if not names:
     raise ValueError(f"--{flag}={path} holds no images or videos")
@@ -122,7 +124,7 @@ def _of_folder(path: str, protocol: Protocol, flag: str) -> Clips:
   listing = [
     (n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)
   ]
-  shape = []  # of the first file read, in every process the same
+  shape = []  # shape of the first readable clip, the same in every process
 
   def load(file):
     limit = protocol.frames + (protocol.frames == 1) or None
@@ -136,7 +138,7 @@ def _of_folder(path: str, protocol: Protocol, flag: str) -> Clips:
         shape.append(load(file).shape)
         break
       except (ValueError, OSError):
-        continue  # it is reported where it is read
+        continue  # `read` reports it
     return shape[0] if shape else None
 
   def read(index):
@@ -146,7 +148,7 @@ def _of_folder(path: str, protocol: Protocol, flag: str) -> Clips:
         video = load(full[i])
         if video.shape != expected():
           raise ValueError(
-            f"it is (frames, height, width) {video.shape[:3]}, others are"
+            f"it has (frames, height, width) {video.shape[:3]}, others have"
             f" {expected()[:3]}: bring all to one size"
           )
       except (ValueError, OSError) as error:
@@ -170,13 +172,13 @@ def _of_folder(path: str, protocol: Protocol, flag: str) -> Clips:
   )
 
 
-def of_dataset(
+def open_dataset(
   config: ml_collections.ConfigDict, protocol: Protocol, num: int, seed: int
 ) -> Clips:
-  """Real clips by the protocol's rules; num -1: each once.
+  """Real clips of the config's data set by the protocol's rules.
 
-  Clips come in a random order of the seed. Where more are asked for than there
-  are, they come again, with another draw of what is random.
+  They come in a random order that follows from the seed; with num -1 each comes
+  once. Where `num` exceeds the set they come again, cut by new random draws.
   """
   dataset = ml_collections.ConfigDict(config.dataset.to_dict())
   dataset.eval_window = protocol.window or dataset.eval_window
@@ -193,7 +195,7 @@ def of_dataset(
     if endless:
       raise ValueError(
         f"dataset.name={dataset.name!r} is endless, and {protocol.name} reads"
-        " every real clip: say how many with --num=N"
+        " every real clip: limit them by --num=N"
       )
     num = total
   order = None
@@ -231,7 +233,7 @@ def of_dataset(
   )
 
 
-def of_samples(
+def generate_clips(
   run: evaluators.Sample,
   model: dict[str, Any],
   protocol: Protocol,
@@ -242,14 +244,22 @@ def of_samples(
   num: int,
   seed: int,
 ) -> Clips:
-  """Samples of a generator, batch after batch; labels are all classes in turn.
+  """Samples of a generator, in batches; labels are all classes in turn.
 
-  `given` are the real clips that tasks with a condition continue, in turn;
-  `shape` is (T, H, W) of the model's.
+  Args:
+    run: draws a batch of samples.
+    model: which model this is, as JSON.
+    protocol: gives the task and the rule to uint8.
+    given: real clips that tasks with a condition continue, in turn.
+    shape: (T, H, W) of the model's clips.
+    classes: number of classes.
+    batch_size: clips in each call of `run`.
+    num: number of samples.
+    seed: seed of the draws.
   """
 
   def read(index):
-    place = np.resize(index, batch_size)  # a last batch is filled up
+    place = np.resize(index, batch_size)  # fills the last batch up
     video = np.zeros((batch_size, *shape, 3), np.uint8)
     if protocol.task != "class_conditional":
       real = given.read(index % given.num)
@@ -260,7 +270,7 @@ def of_samples(
     out = run(protocol.task, place % classes, video, int(draw))["video"]
     return ClipsRead(to_uint8(out[: len(index)], protocol.uint8), index)
 
-  of = {
+  origin = {
     "model": model,
     "task": protocol.task,
     "labels": "all classes in turn",
@@ -268,17 +278,17 @@ def of_samples(
     "seed": seed,
     "uint8": protocol.uint8,
   }
-  return Clips(num, of, read)
+  return Clips(num, origin, read)
 
 
-def of_reconstructions(
+def reconstruct_clips(
   reconstruct: Callable[[np.ndarray], np.ndarray],
   model: dict[str, Any],
   protocol: Protocol,
   originals: Clips,
   batch_size: int,
 ) -> Clips:
-  """What `reconstruct`, uint8 to float, makes of the originals."""
+  """The originals, reconstructed; `reconstruct` takes uint8 and gives float."""
 
   def read(index):
     original = originals.read(index)
@@ -289,21 +299,21 @@ def of_reconstructions(
     video = to_uint8(reconstruct(full)[:count], protocol.uint8)
     return dataclasses.replace(original, video=video)
 
-  of = {
+  origin = {
     "model": model,
-    "reconstructions_of": originals.of,
+    "reconstructions_of": originals.origin,
     "uint8": protocol.uint8,
   }
-  return Clips(originals.num, of, read, originals.names)
+  return Clips(originals.num, origin, read, originals.names)
 
 
 def _stacked(videos: list[np.ndarray]) -> np.ndarray:
-  """uint8 (B, T, H, W, 3), of no clips as well."""
+  """Stacks clips to uint8 (B, T, H, W, 3); B may be 0."""
   return np.stack(videos) if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
 
 
 def to_uint8(video: np.ndarray, rule: str) -> np.ndarray:
-  """Floats in [0, 1] to uint8: "round", or "truncate" as guided-diffusion."""
+  """Floats in [0, 1] to uint8: "round", or "truncate" like guided-diffusion."""
   if rule == "truncate":
     return (np.clip(np.float32(video), 0, 1) * 255).astype(np.uint8)
   return pictures.to_uint8(video)

@@ -1,4 +1,4 @@
-"""From clips to the rows of numbers that a protocol's scores are made of."""
+"""Rows of numbers of clips, from which a protocol's scores are computed."""
 
 from collections.abc import Callable
 import dataclasses
@@ -25,7 +25,10 @@ from storage import rows as rows_lib
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """How rows are made: by which networks, in what parts, kept where."""
+  """Makes rows: by which networks, in parts of which size, kept where.
+
+  collective: whether all processes hold parts of one model and call together.
+  """
 
   workdir: str
   protocol: protocol_table.Protocol
@@ -36,35 +39,37 @@ class Work:
   collective: bool
 
   def made(self, made: Clips, real: Clips | None, num: int) -> rows_lib.Rows:
-    """Of the clips that are measured, what the protocol's measure reads."""
-    of_measure = {
+    """Rows of the made clips that the protocol's measure reads."""
+    by_measure = {
       "pixels": self.pixels,
       "codes": self.codes,
       "perturbed_fid": self.perturbed,
     }
-    if self.protocol.measure in of_measure:
-      return of_measure[self.protocol.measure](made, real, num)
+    if self.protocol.measure in by_measure:
+      return by_measure[self.protocol.measure](made, real, num)
     return self.features(made, num, "made")
 
-  def _rows(self, of, num, make) -> rows_lib.Rows:
+  def _rows(self, subject, num, make) -> rows_lib.Rows:
+    """Rows in a folder of their own, named by all that they depend on."""
     text = json.dumps(
-      {**of, "num": num, "part_size": self.part_size}, default=str
+      {**subject, "num": num, "part_size": self.part_size}, default=str
     )
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder = os.path.join(self.workdir, "features", f"{of['name']}_{key}")
-    of = json.loads(json.dumps(of, default=str))
+    folder = os.path.join(self.workdir, "features", f"{subject['name']}_{key}")
+    subject = json.loads(json.dumps(subject, default=str))
     try:
       return rows_lib.compute(
-        folder, of, num, self.part_size, make, self.collective
+        folder, subject, num, self.part_size, make, self.collective
       )
     except OSError as error:
       raise ValueError(f"cannot keep features in {folder}: {error}") from error
 
-  def _of(self, clips: Clips, side: str) -> dict[str, Any]:
+  def _describe(self, clips: Clips, side: str) -> dict[str, Any]:
+    """All that the features of clips depend on, as JSON."""
     protocol = self.protocol
     return {
       "name": f"{protocol.name}_{side}",
-      "clips": clips.of,
+      "clips": clips.origin,
       "frames": protocol.frames,
       "resize": protocol.resize,
       "network": protocol.network,
@@ -79,18 +84,18 @@ class Work:
       rows = self._extract(read.video) if len(read.index) else {}
       return rows_lib.Part(read.index, rows, read.failures)
 
-    return self._rows(self._of(clips, side), num, make)
+    return self._rows(self._describe(clips, side), num, make)
 
   def _extract(self, video_BTHWC: np.ndarray) -> dict[str, np.ndarray]:
-    """Features; of clips that all processes hold, each computes its share."""
+    """Features by name; processes that hold the same clips share the work."""
     if not self.collective or jax.process_count() == 1:
       return self.network(self._prepared(video_BTHWC))
     count = len(video_BTHWC)
     size = -(-count // jax.process_count())
     place = (jax.process_index() * size + np.arange(size)) % count
-    own = self.network(self._prepared(video_BTHWC[place]))
-    shared = multihost_utils.process_allgather(own, tiled=True)
-    return {name: np.asarray(x)[:count] for name, x in shared.items()}
+    share = self.network(self._prepared(video_BTHWC[place]))
+    gathered = multihost_utils.process_allgather(share, tiled=True)
+    return {name: np.asarray(x)[:count] for name, x in gathered.items()}
 
   def _prepared(self, video_BTHWC: np.ndarray) -> np.ndarray:
     """Pixels as the feature network takes them."""
@@ -112,8 +117,8 @@ class Work:
       failures = {**original.failures, **output.failures}
       return rows_lib.Part(output.index, rows, failures)
 
-    of = {**self._of(made, "made"), "originals": real.of}
-    return self._rows(of, num, make)
+    subject = {**self._describe(made, "made"), "originals": real.origin}
+    return self._rows(subject, num, make)
 
   def codes(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Ids of each clip."""
@@ -129,7 +134,7 @@ class Work:
       }
       return rows_lib.Part(read.index, rows, read.failures)
 
-    return self._rows(self._of(made, "made"), num, make)
+    return self._rows(self._describe(made, "made"), num, make)
 
   def perturbed(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Features of decoded perturbed codes."""
@@ -148,15 +153,15 @@ class Work:
         rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
       return rows_lib.Part(read.index, rows, read.failures)
 
-    of = {**self._of(made, "made"), "alphas": protocol_table.ALPHAS}
-    of |= {"delta": protocol_table.DELTA, "seed": self.seed}
-    return self._rows(of, num, make)
+    subject = {**self._describe(made, "made"), "alphas": protocol_table.ALPHAS}
+    subject |= {"delta": protocol_table.DELTA, "seed": self.seed}
+    return self._rows(subject, num, make)
 
 
 def _pairs(
   original: clips_lib.ClipsRead, output: clips_lib.ClipsRead
 ) -> tuple[clips_lib.ClipsRead, clips_lib.ClipsRead]:
-  """Those clips of both that both could read."""
+  """The clips of each side that could be read on both."""
   both = np.intersect1d(original.index, output.index)
   original, output = (
     dataclasses.replace(
@@ -167,7 +172,7 @@ def _pairs(
   if original.video.shape != output.video.shape:
     raise ValueError(
       f"originals {original.video.shape[1:4]} and reconstructions"
-      f" {output.video.shape[1:4]} (frames, height, width) must be of one shape"
+      f" {output.video.shape[1:4]} must have one (frames, height, width)"
     )
   return original, output
 
@@ -183,6 +188,7 @@ def _central_bilinear(video_BTHWC: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize_rule(protocol: protocol_table.Protocol) -> str:
+  """The resizing before and inside the feature network, in words."""
   rule = "none before the feature network's own"
   if protocol.resize:
     rule = (
@@ -195,10 +201,18 @@ def resize_rule(protocol: protocol_table.Protocol) -> str:
 
 
 def load_network(protocol: protocol_table.Protocol, weights: str | None):
+  """The protocol's feature network, or LPIPS, or None.
+
+  Raises:
+    ValueError: weights that are missing, of another network, or not read.
+  """
   if protocol.network:
     return networks.load(protocol.network, weights or "")
   if weights is None or protocol.measure != "pixels":
     if weights is not None:
-      raise ValueError(f"--protocol={protocol.name} reads no --weights")
+      raise ValueError(
+        f"--protocol={protocol.name} uses no network: leave --weights={weights}"
+        " out"
+      )
     return None
   return lpips.Lpips(weights)

@@ -1,7 +1,6 @@
-"""The protocols of published tables, by name: what is measured, on what.
+"""The measures of protocols: functions from features of clips to scores.
 
-Each is data, for people and for the result file, and one function from features
-to scores. Who makes the features, from which pixels, is run.py's beside it.
+The protocols are in table.py; measurements.py makes the features.
 """
 
 from collections.abc import Mapping
@@ -18,17 +17,17 @@ from evaluation.metrics import kernels
 from evaluation.metrics import manifold
 from evaluation.protocols import table as protocol_table
 
-# Rows by name: float32 (N, width), or what a clip scored, (N, 1).
+# Features by name, float32 (N, width); scores of clips are (N, 1).
 Features = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-  """What the made clips are compared with; None of what there is not.
+  """Real clips that the made clips are compared with, as numbers.
 
-  `folds` has features for each fold, or one for all of them. `gaussians` are
-  published statistics by suffix ("" of pool3, "_s" of spatial); they go before
-  those of the features.
+  `folds` has features for each fold, or one entry for all of them; None without
+  real clips. `gaussians` are published statistics by suffix ("" for pool3, "_s"
+  for spatial); they go before statistics of the features.
   """
 
   folds: Sequence[Features] | None = None
@@ -43,7 +42,7 @@ class Real:
 def image_suite(
   protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
 ) -> dict[str, float]:
-  """FID, sFID, IS by each convention, and what two sets of features give."""
+  """FID, sFID, IS; with real features also precision to coverage, and KID."""
   fake = made[0]
   scores = {}
   for name, suffix, layer in (("fid", "", "pool3"), ("sfid", "_s", "spatial")):
@@ -80,8 +79,8 @@ def fvd(
     reference = real.gaussians.get("")
     if reference is None:
       reference = _gaussian(real.fold(index)["logits"], protocol.ddof)
-    own = _gaussian(fake["logits"], protocol.ddof)
-    values.append(frechet.distance(own, reference))
+    generated = _gaussian(fake["logits"], protocol.ddof)
+    values.append(frechet.distance(generated, reference))
   return _over_folds("fvd", values)
 
 
@@ -101,7 +100,7 @@ def reconstruction_fid(protocol, made, real) -> dict[str, float]:
 
 
 def reconstruction_fvd(protocol, made, real) -> dict[str, float]:
-  """As fvd."""
+  """FVD of reconstructions, as in `fvd`."""
   return {f"r{k}": v for k, v in fvd(protocol, made, real).items()}
 
 
@@ -118,7 +117,7 @@ def perturbed_fid(protocol, made, real) -> dict[str, float]:
 
 
 def class_score(protocol, made, real) -> dict[str, float]:
-  """Inception score of C3D's probabilities: over folds as fvd."""
+  """Inception score of C3D's probabilities: mean over folds, as in `fvd`."""
   del protocol, real
   score = inception_score.score_of_probabilities
   values = [score(f["probabilities"], "one_split")["is"] for f in made]
@@ -126,7 +125,7 @@ def class_score(protocol, made, real) -> dict[str, float]:
 
 
 def pixels(protocol, made, real) -> dict[str, float]:
-  """Means over clips of what `pixel_scores` found."""
+  """Means over clips of the scores by `pixel_scores`."""
   del protocol, real
   return {k: float(np.mean(v)) for k, v in made[0].items()}
 
@@ -138,8 +137,8 @@ def pixel_scores(
 ) -> dict[str, np.ndarray]:
   """Scores of each clip, mean over its frames, (B, 1); pixels are uint8.
 
-  Those of `frames.FRAME_METRICS` that frames are large enough for, LPIPS if it
-  is given.
+  They are those of `frames.FRAME_METRICS` for which the frames are large
+  enough, and LPIPS if it is given.
   """
   real, fake = (x / np.float64(255.0) for x in (video_BTHWC, output_BTHWC))
   networks = {} if lpips is None else {"lpips": lpips}
@@ -172,9 +171,9 @@ def measure(
   """The protocol's scores.
 
   Args:
-    protocol: which.
+    protocol: the protocol that is followed.
     made: features of each fold of made clips.
-    real: of what they are compared with.
+    real: features and statistics that they are compared with.
   """
   return MEASURES[protocol.measure](protocol, made, real)
 
@@ -182,11 +181,11 @@ def measure(
 def perturb_ids(
   ids: np.ndarray, bits: int, alpha: float, rng: np.random.Generator
 ) -> np.ndarray:
-  """pFID's: each id, with chance alpha, becomes one of its DELTA nearest.
+  """Replaces ids for pFID: with chance alpha by one of the DELTA nearest codes.
 
-  Of codes of `bits` signs those are the id itself, then its neighbours by the
-  number of flipped bits; among equals those whose flipped bits come first, as
-  itertools.combinations counts them. Of fewer codes, all of them.
+  For codes of `bits` signs those are the id itself, then its neighbours by the
+  number of flipped bits; among equals those whose flipped bits come first, in
+  the order of itertools.combinations. If there are fewer codes, it is all.
   """
   flips = np.asarray(_nearest_flips(bits), ids.dtype)
   drawn = ids ^ flips[rng.integers(len(flips), size=ids.shape)]

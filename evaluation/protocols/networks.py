@@ -24,8 +24,9 @@ class Extractor:
 
   Attributes:
     name: a key of `models.features.networks.NETWORKS`.
-    weights_sha256: of the file of weights, in hexadecimal; results record it.
-    dims: width of each of the features.
+    weights_sha256: checksum of the weights' file, in hexadecimal; results
+      record it.
+    dims: width of each feature, by name.
   """
 
   def __init__(
@@ -41,7 +42,7 @@ class Extractor:
     self.dims = dict(feature_networks.NETWORKS[name].dims)
     self._ndim = feature_networks.NETWORKS[name].ndim
     self._num_devices = len(devices)
-    self._largest = {}  # batch so far, by the shape of one example
+    self._largest = {}  # largest batch so far, by the shape of one example
     mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
     self._batch_sharding = NamedSharding(mesh, PartitionSpec("data"))
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -58,18 +59,18 @@ class Extractor:
     )
 
   def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-    """float32 (B, dim) by name, of any number of examples.
+    """Features of any number of examples: float32 (B, dim) by name.
 
-    A batch is padded to the devices, and to the largest one so far of the same
-    kind of example, and its features are cropped back: the short last batch of
-    a set is compiled no second time.
+    A batch is padded to a multiple of the devices, and to the largest batch so
+    far of such examples, and its features are cropped back: the short last
+    batch of a set needs no second compilation.
 
     Args:
       batch: uint8 RGB, images (B, H, W, 3) or clips (B, T, H, W, 3), as the
-        network takes them, of any size.
+        network takes them, with any H and W.
 
     Raises:
-      ValueError: another dtype or shape, or a clip of the wrong length.
+      ValueError: a batch of another dtype or shape.
     """
     if batch.dtype != np.uint8:
       raise ValueError(
@@ -95,12 +96,12 @@ class Extractor:
 def load(
   name: str, weights_path: str, devices: Sequence[jax.Device] | None = None
 ) -> Extractor:
-  """The features of a network whose weights `models.weights.convert` wrote.
+  """Loads a feature network, with weights that `models.weights.convert` wrote.
 
   Args:
     name: a key of `models.features.networks.NETWORKS`.
     weights_path: the .safetensors file.
-    devices: batches are divided among them; by default those of this process.
+    devices: devices that share each batch; by default those of this process.
 
   Raises:
     ValueError: an unknown name, no file, or another network's weights.

@@ -1,19 +1,20 @@
-"""The numbers of tables, by protocol, of any model or of files that one made.
+"""Numbers of published tables, by protocol, for a model or for made files.
 
   python main.py --mode=evaluate --protocol=NAME --workdir=DIR
     [--input=SAMPLES] [--reference=REAL] [--weights=FILE] [--num=N] [--folds=K]
 
-What is measured: `--input`, an .npz in the layout of ADM's samples or a folder
-of images or videos, whoever made them; without it, the model in DIR generates
-or reconstructs. What it is compared with: `--reference`, an .npz of samples or
-of statistics (mu, sigma, mu_s, sigma_s) or a folder; without it, the config's
-data set by the protocol's rules. Without a model DIR only takes the results.
+The clips of `--input` are measured, an .npz in the layout of ADM's samples or
+a folder of images or videos, whoever made them; without it, the model in DIR
+generates or reconstructs clips. They are compared with `--reference`, an .npz
+of samples or of statistics (mu, sigma, mu_s, sigma_s) or a folder; without it,
+with the config's data set by the protocol's rules. DIR may hold no model; then
+it only takes the results.
 
   DIR/results/PROTOCOL.json   scores, and every choice they depend on
   DIR/features/               features, kept for the same clips and weights
 
-`evaluation/protocols/table.py` has the protocols. A run that follows its
-protocol in less than all of it writes another name, PROTOCOL@WHAT_DIFFERS.
+`evaluation/protocols/table.py` has the protocols. A run that departs from its
+protocol says so in the name of its result: PROTOCOL@DIFFERENCES.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,6 @@ from evaluation.protocols import measurements
 from evaluation.protocols import measures
 from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
-from evaluation.protocols.clips import of_path
 from evaluation.protocols.scored_model import ScoredModel
 from models.features import networks as feature_networks
 from models.weights import readers
@@ -47,13 +47,13 @@ from storage import rows as rows_lib
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "flax", "numpy", "scipy", "pillow", "av")
-_CLIPS_AT_ONCE = 8  # without a model, and without a feature network
-_READ_STATISTICS = ("image_suite", "fvd")  # measures that can without clips
+_CLIPS_AT_ONCE = 8  # part size without a model and a feature network
+_READ_STATISTICS = ("image_suite", "fvd")  # measures that need no clips
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What to measure; None is the protocol's."""
+  """Flags of the command that say what to measure; None: as the protocol."""
 
   protocol: str
   input: str | None = None
@@ -75,12 +75,13 @@ def score(
   """Measures, and writes the result; see the top of this file.
 
   Args:
-    workdir: takes the results, and is where `open_model` found its model.
+    workdir: folder that takes the results, and that `open_model` opens.
     request: what to measure.
-    config: of the model, or of a data set to compare with; None: neither.
-    open_model: gives the model; None if there is none.
-    network: a features.Extractor; None to load the request's weights.
-    collective: all processes hold parts of one model and call together.
+    config: config of the model, or of a data set to compare with; None:
+      neither.
+    open_model: opens the model; None if there is none.
+    network: a networks.Extractor; None to load the request's weights.
+    collective: whether all processes hold parts of one model and call together.
 
   Raises:
     ValueError: something is missing or does not fit; names the file or flag.
@@ -117,7 +118,7 @@ class _Run:
       self._config = self._model.config
     self._given = None
     if request.input is not None:
-      self._given = of_path(request.input, protocol, "input")
+      self._given = clips_lib.open_path(request.input, protocol, "input")
     self._folds = request.folds or protocol.folds
     self._num = self._choose_num()
     self._gaussians, self._reference = self._read_reference()
@@ -129,15 +130,16 @@ class _Run:
       self._part = network.clips_at_once
 
   def _choose_num(self) -> int:
-    """Made clips of each fold."""
-    asked, wanted = self._request.num, self._protocol.num
-    num = asked or wanted
+    """Number of made clips in each fold."""
+    requested = self._request.num
+    num = requested or self._protocol.num
     if self._given is not None:
       available = self._given.num // self._folds
-      if asked and asked > available:
+      if requested and requested > available:
         raise ValueError(
-          f"--num={asked} in --folds={self._folds}:"
-          f" --input={self._request.input} holds {self._given.num} clips"
+          f"--num={requested} clips in each of --folds={self._folds} are more"
+          f" than the {self._given.num} clips that"
+          f" --input={self._request.input} holds: lower --num or --folds"
         )
       num = min(num or available, available)
     elif not num:
@@ -145,17 +147,17 @@ class _Run:
     if num < 1:
       raise ValueError(
         f"--input={self._request.input} holds {self._given.num} clips, fewer"
-        f" than the {self._folds} folds: say --folds=1"
+        f" than the {self._folds} folds: give --folds=1"
       )
     return num
 
   def _read_reference(self):
-    """(statistics by suffix, clips) of --reference, {} or None if not there."""
+    """(statistics by suffix or {}, clips or None) that --reference holds."""
     path, protocol = self._request.reference, self._protocol
     if path is None:
       return {}, None
     if not path.endswith(".npz") or os.path.isdir(path):
-      return {}, of_path(path, protocol, "reference")
+      return {}, clips_lib.open_path(path, protocol, "reference")
     held = npz.names(path)
     gaussians = {}
     if "mu" in held:
@@ -170,7 +172,7 @@ class _Run:
           width = network.dims[feature]
           gaussians[suffix] = frechet.load(path, suffix, width)
     if "arr_0" in held:
-      return gaussians, of_path(path, protocol, "reference")
+      return gaussians, clips_lib.open_path(path, protocol, "reference")
     if not gaussians:
       raise ValueError(
         f"--reference={path} must hold arr_0 (clips) or mu and sigma"
@@ -179,7 +181,7 @@ class _Run:
     return gaussians, None
 
   def _real_clips(self) -> tuple[Clips | None, int]:
-    """(what the made clips are compared with, how many of them)."""
+    """(real clips to compare with, number of them); (None, 0) without any."""
     protocol, total = self._protocol, self._num * self._folds
     smaller = protocol.num and self._num < protocol.num
     if self._reference is not None:
@@ -197,7 +199,7 @@ class _Run:
     count = total
     if protocol.real_num < 0 and not smaller:
       count = -1
-    clips = clips_lib.of_dataset(
+    clips = clips_lib.open_dataset(
       self._config, protocol, count, self._request.seed
     )
     return clips, clips.num
@@ -211,7 +213,7 @@ class _Run:
     seed = self._request.seed
     given = real
     if protocol.task != "class_conditional" and given is None:
-      given = clips_lib.of_dataset(self._config, protocol, total, seed)
+      given = clips_lib.open_dataset(self._config, protocol, total, seed)
     return self._model.samples(protocol, given, total, seed)
 
   def result(self) -> evaluators.Result:
@@ -222,7 +224,7 @@ class _Run:
     if protocol.made == "reconstructions":
       if real_count < total:
         raise ValueError(
-          f"{total} reconstructions and {real_count} originals: --reference"
+          f"{total} reconstructions have {real_count} originals: --reference"
           " must hold an original for each"
         )
       _check_pairs(real, made)
@@ -263,8 +265,8 @@ class _Run:
       log.info("%s", result.summary())
       log.info("wrote %s", path)
       if failures:
-        log.info("%d clips were left out; it says why", len(failures))
-    if self._collective:  # the next step has others
+        log.info("%d clips were left out; the file says why", len(failures))
+    if self._collective:  # features at the next step will differ
       rows_lib.discard(made_rows)
     return result
 
@@ -301,10 +303,10 @@ class _Run:
       ],
       "seed": request.seed,
       "weights_sha256": getattr(network, "weights_sha256", None),
-      "uint8_rule": made.of.get("uint8"),
+      "uint8_rule": made.origin.get("uint8"),
       "resize_rule": measurements.resize_rule(protocol),
-      "made_clips": made.of,
-      "real_clips": None if real is None else real.of,
+      "made_clips": made.origin,
+      "real_clips": None if real is None else real.origin,
       "reference": reference,
       "reference_sha256": readers.sha256(reference) if is_file else None,
       "reference_statistics": [f"mu{s}" for s in self._gaussians],
@@ -319,12 +321,13 @@ class _Run:
 
 
 def _select(rows: rows_lib.Rows, start: int, stop: int) -> measures.Features:
-  """Rows of the clips start to stop, as views."""
+  """Rows of the clips from start to stop, as views."""
   first, last = np.searchsorted(rows.index, (start, stop))
   return {name: array[first:last] for name, array in rows.rows.items()}
 
 
 def _check_pairs(real: Clips, made: Clips) -> None:
+  """Raises ValueError unless files of two folders have the same names."""
   if real.names is None or made.names is None:
     return
   for original, output in zip(real.names, made.names, strict=False):
@@ -340,14 +343,14 @@ def run_configured(
   workdir: str,
   model: ScoredModel,
 ) -> Sequence[evaluators.Result]:
-  """The protocols of config.evaluation, within training, on a small budget."""
+  """Measures by the protocols of config.evaluation, as training goes on."""
   results = []
   for name in config.evaluation.protocols:
     protocol = protocol_table.get(name)
     if protocol.made == "samples" and not model.generates:
       raise ValueError(
-        f"evaluation.protocols: {name} is of samples, and {config.name!r}"
-        " does not generate"
+        f"evaluation.protocols names {name!r}, which measures samples, and"
+        f" {config.name!r} generates none: remove it"
       )
     weights = config.evaluation[f"{protocol.network or 'lpips'}_weights"]
     request = Request(

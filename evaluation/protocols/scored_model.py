@@ -1,4 +1,4 @@
-"""The trained model that protocols measure, as far as they know it."""
+"""The trained model as protocols see it."""
 
 from typing import Any
 from typing import Protocol
@@ -15,11 +15,11 @@ class ScoredModel(Protocol):
 
   config: ml_collections.ConfigDict
   step: int  # training steps behind the weights
-  batch_size: int  # clips of one call of the model's programs
-  generates: bool  # whether `samples` works; if not, the others do
+  batch_size: int  # clips in one call of the model's programs
+  generates: bool  # whether `samples` works; if not, the other methods do
 
   def describe(self) -> dict[str, Any]:
-    """Which model this is, as JSON: equal for equal features."""
+    """Description of the model as JSON; equal models give equal JSON."""
     ...
 
   def samples(
@@ -52,9 +52,9 @@ class ScoredModel(Protocol):
     ...
 
   def encode(self, video: np.ndarray) -> np.ndarray:
-    """uint8 (B, T, H, W, 3) to int32 (B, t, h, w)."""
+    """Ids, int32 (B, t, h, w), of clips, uint8 (B, T, H, W, 3)."""
     ...
 
   def decode(self, ids: np.ndarray) -> np.ndarray:
-    """int32 (B, t, h, w) to float32 (B, T, H, W, 3) in [0, 1]."""
+    """Clips, float32 (B, T, H, W, 3) in [0, 1], of ids, int32 (B, t, h, w)."""
     ...

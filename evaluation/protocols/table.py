@@ -1,14 +1,14 @@
 """The protocols of published tables, by name: what is measured, on what.
 
-Each is data, for people and for the result file.
+Each is plain data, for people and for the result file.
 """
 
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-ALPHAS = (0.1, 0.25, 0.5)  # of pfid: share of the tokens that are replaced
-DELTA = 100  # of pfid: each by one of its nearest codes, itself included
+ALPHAS = (0.1, 0.25, 0.5)  # shares of the tokens that pFID replaces
+DELTA = 100  # nearest codes that pFID draws from, the token's own included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,24 +16,26 @@ class Protocol:
   """How a number of a table is made."""
 
   name: str
-  measure: str  # key of MEASURES
-  network: str  # whose features; "": none
-  made: str  # "samples" or "reconstructions" of the real clips
-  num: int  # made clips of each fold
-  folds: int  # independent ones: mean and std are over them
-  frames: int  # that the network sees, the first of each clip; 0: all
-  dataset: str
-  splits: tuple[str, ...]  # of the real clips
-  real_num: int  # of each fold; 0: as many as made; -1: every clip, once
-  window: str  # which frames of a real video: input_pipeline/windows.py
-  crop: str  # which part of the frame: input_pipeline/crops.py; "" in either:
-  # the config's eval_window, eval_crop
-  resize: int  # pixels, before the network's own resize; 0: none
-  task: str  # of samples
-  condition_frames: int  # given to it; 0: none
-  uint8: str  # from [0, 1]: "truncate" x * 255, or "round" it
-  ddof: int  # of covariances
-  source: str
+  measure: str  # key of MEASURES in measures.py
+  network: str  # feature network, a key of NETWORKS; "": none
+  made: str  # kind of made clips: "samples", or "reconstructions" of real ones
+  num: int  # number of made clips in each fold; 0: as many as there are
+  folds: int  # number of independent sets of made clips, for mean and std
+  frames: int  # number of frames that count, from the first; 0: all
+  dataset: str  # start of the data set's name; "": any
+  splits: tuple[str, ...]  # splits that the real clips are from
+  real_num: (
+    int  # number of real clips in each fold; 0: as many as made; -1: all
+  )
+  window: str  # frames of a real video, by a rule of input_pipeline/windows.py
+  crop: str  # part of the frame, by a rule of input_pipeline/crops.py; "", here
+  # or in window: the rule of the config's eval_crop or eval_window
+  resize: int  # side in pixels before the network resizes; 0: unchanged
+  task: str  # task that samples are generated for
+  condition_frames: int  # number of real frames that the task is given; 0: none
+  uint8: str  # rule from [0, 1] to uint8: "truncate" x * 255, or "round" it
+  ddof: int  # degrees of freedom off n: covariances are sums over n - ddof
+  source: str  # publication or code that sets these rules
 
 
 def make(name: str, measure: str, network: str, **fields) -> Protocol:
@@ -108,8 +110,8 @@ _ALL = (
     *("reconstruction", "pixels", ""),
     **dict(made="reconstructions", num=0, frames=0, dataset=""),
     **dict(window="", crop=""),
-    source="per frame, mean over frames, then clips (evaluation/"
-    "reconstruction.py); LPIPS v0.1 of VGG16",
+    source="per frame, mean over frames, then clips (evaluation/metrics/"
+    "frames.py); LPIPS v0.1 of VGG16",
   ),
   make(
     *("codebook", "codes", ""),
@@ -122,22 +124,22 @@ PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 def get(name: str) -> Protocol:
-  """Raises ValueError for an unknown name."""
+  """The protocol of a name; ValueError for an unknown one."""
   if name not in PROTOCOLS:
     raise ValueError(f"protocol {name!r} must be one of {sorted(PROTOCOLS)}")
   return PROTOCOLS[name]
 
 
 def reported_name(protocol: Protocol, actual: Mapping[str, Any]) -> str:
-  """The protocol's name if it was followed, else with what was not.
+  """The protocol's name, followed by the fields that differ from it.
 
-  "magvit_ucf101_fvd@256x1,dataset=digits": a number that no table may hold
-  without saying so. "256x1" is made clips and folds.
+  "magvit_ucf101_fvd@256x1,dataset=digits" marks a number that no table may hold
+  without saying so; "256x1" counts made clips and folds.
 
   Args:
-    protocol: which was asked for.
-    actual: fields of it, as they were. Of a protocol that leaves a field open
-      (num 0, dataset "") any value is as asked.
+    protocol: the protocol that was requested.
+    actual: its fields as they were in the run. Where the protocol leaves a
+      field open (num 0, dataset ""), every value follows it.
   """
   differ = []
   num, folds = actual["num"], actual["folds"]

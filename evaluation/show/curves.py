@@ -13,7 +13,7 @@ from evaluation.show import markup
 
 _VISIBLE_PLOTS = 9
 _BINS_PER_CURVE = 300
-_ROUND = [1, 2, 5, 10]  # steps between ticks, times a power of ten
+_ROUND = [1, 2, 5, 10]  # allowed steps between ticks, times a power of ten
 
 # Matplotlib draws in these otherwise unused colours; they are then replaced by
 # variables of the style sheet, so that one plot serves light and dark mode.
@@ -27,13 +27,14 @@ _CSS_COLOURS = {
 
 
 def draw(metrics, salt, damaged_lines):
-  """Small multiples: training metrics as lines, evaluations as dots.
+  """Draws small plots: training metrics as lines, evaluations as dots.
 
   Args:
     metrics: name -> {step: value}; "eval/NAME" shares the panel of NAME. A
-      value may be a list, of one number per channel: a line each.
+      value may be a list with a number per channel, which gives a line each.
     salt: text that tells the plots of this run from others on the page.
-    damaged_lines: of the metrics file; mentioned if there are any.
+    damaged_lines: number of damaged lines in the metrics file; mentioned if
+      there are any.
   """
   if not metrics:
     return markup.missing(
@@ -69,7 +70,7 @@ def draw(metrics, salt, damaged_lines):
 
 
 def _plot(metrics, name, last_step, salt):
-  """One figure of a metric, its x axis the steps of the whole run."""
+  """One figure of a metric over the steps of the whole run."""
   steps, values, lost = _finite(metrics.get(name, {}))
   eval_steps, eval_values, eval_lost = _finite(metrics.get(f"eval/{name}", {}))
   both = np.concatenate([values, eval_values])
@@ -132,7 +133,7 @@ def _plot_channels(metrics, name, last_step, salt):
 
 
 def _dress(axes, last_step):
-  """Ticks, grid and limits that all plots share."""
+  """Sets the ticks, grid and limits that all plots share."""
   axes.xaxis.set_major_locator(
     ticker.MaxNLocator(4, steps=_ROUND, integer=True)
   )
@@ -148,8 +149,8 @@ def _dress(axes, last_step):
 def _svg(fig, label, salt):
   """Inline SVG of a figure, in the colours and the font of the page."""
   buffer = io.StringIO()
-  # Text stays text. A fixed salt makes equal data give an equal page, one per
-  # plot keeps the ids of the page apart.
+  # Text stays text. A fixed salt makes equal data give an equal page; a salt of
+  # its own for each plot keeps the ids on the page apart.
   with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
     fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
   svg = buffer.getvalue()
@@ -172,7 +173,7 @@ def _finite(curve):
 
 
 def _extremes(values):
-  """Indices to draw: the least and largest of each bin, so spikes survive."""
+  """Indices to draw: least and largest value of each bin, so spikes survive."""
   if len(values) <= 2 * _BINS_PER_CURVE:
     return np.arange(len(values))
   bins = np.array_split(np.arange(len(values)), _BINS_PER_CURVE)

@@ -6,7 +6,7 @@ import math
 
 
 def number(value):
-  """As `plain`, escaped for HTML."""
+  """Text for people, as by `plain`, escaped for HTML."""
   return escape(plain(value))
 
 

@@ -8,8 +8,8 @@ import av
 import numpy as np
 
 _QUALITY = "12"  # x264's constant rate factor: no visible loss; 0 is lossless
-_BT709 = 1  # in FFmpeg's tables of matrices, primaries and transfer curves
-_LIMITED_RANGE = 1
+_BT709 = 1  # number in FFmpeg's tables of matrices, primaries, transfer curves
+_LIMITED_RANGE = 1  # FFmpeg's number for luma in 16..235
 
 
 class Writer:
@@ -18,10 +18,10 @@ class Writer:
     with Writer(path, frame_rate) as writer:
       writer.add(frame_HWC)
 
-  An exception inside leaves no file. Missing folders are made. yuv420p, which
-  every player shows, halves the resolution of colour and thereby needs even
-  sizes; a frame of an odd size is written as yuv444p, in its own size, which
-  some browsers do not play.
+  An exception inside leaves no file. Missing folders are made. Every player
+  shows yuv420p, which halves the resolution of colour and therefore needs even
+  sizes; frames of an odd size are written as yuv444p, which some browsers do
+  not play.
   """
 
   def __init__(
@@ -77,7 +77,7 @@ class Writer:
     self._stream.height, self._stream.width = height, width
     even = height % 2 == 0 and width % 2 == 0
     self._stream.pix_fmt = "yuv420p" if even else "yuv444p"
-    # Said in the file: players guess the colours of files that do not say.
+    # The file says which colours it has; otherwise players guess.
     context = self._stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED_RANGE

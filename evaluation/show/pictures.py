@@ -14,8 +14,8 @@ from storage import files
 # Mid grey: visible on black digits, on white paper and in dark mode.
 SEPARATOR = 128
 
-# A decoder overshoots [0, 1] a little; a clip in [-1, 1] or [0, 255] has far
-# more of its values this far outside. Both are generous on purpose.
+# A decoder overshoots [0, 1] a little; a clip in [-1, 1] or [0, 255] has many
+# more values this far outside. Both limits are generous on purpose.
 _OVERSHOOT = 0.25
 _MAX_FRACTION_OUTSIDE = 0.25
 
@@ -29,7 +29,7 @@ def tile(videos_BTHWC, columns, padding=2):
     padding: pixels of neutral grey between neighbours; none at the border.
 
   Returns:
-    One clip THWC, uint8: H and W now of the grid. Unused cells are grey.
+    One clip THWC, uint8, with the H and W of the grid. Unused cells are grey.
   """
   videos_BTHWC = _check_rgb("videos_BTHWC", to_uint8(videos_BTHWC), "BTHWC")
   clips, frames, height, width, channels = videos_BTHWC.shape
@@ -57,7 +57,7 @@ def tile(videos_BTHWC, columns, padding=2):
 
 
 def side_by_side(videos, padding=1):
-  """Joins equally shaped batches along width: original | reconstruction | ...
+  """Joins batches of one shape along width: original | reconstruction | ...
 
   Args:
     videos: list of BTHWC arrays, uint8 or floats in [0, 1], of one shape.
@@ -65,7 +65,7 @@ def side_by_side(videos, padding=1):
       below the padding of `tile`, so that a grid of pairs reads as pairs.
 
   Returns:
-    BTHWC uint8, W now the width of a whole pair.
+    BTHWC uint8, with the W of a whole pair.
   """
   videos = [
     _check_rgb(f"videos[{i}]", to_uint8(video_BTHWC), "BTHWC")
@@ -98,22 +98,20 @@ def filmstrip(videos_BTHWC, every=1, padding=2):
     raise ValueError(f"every={every} must be at least 1.")
   shown_BTHWC = videos_BTHWC[:, ::every]
   clips, frames = shown_BTHWC.shape[:2]
-  frame_of_its_own = shown_BTHWC.reshape(
-    clips * frames, 1, *shown_BTHWC.shape[2:]
-  )
-  return tile(frame_of_its_own, columns=frames, padding=padding)[0]
+  stills_BTHWC = shown_BTHWC.reshape(clips * frames, 1, *shown_BTHWC.shape[2:])
+  return tile(stills_BTHWC, columns=frames, padding=padding)[0]
 
 
 def stack(images, max_width=1200, padding=4):
-  """One picture of several, one below the other, on neutral grey.
+  """Stacks pictures into one, each below the last, on neutral grey.
 
   Args:
     images: list of HWC arrays, uint8 or floats in [0, 1], of any sizes.
-    max_width: pixels; a wider picture is reduced to that.
-    padding: pixels of grey between them.
+    max_width: pixels; a wider picture is reduced to this width.
+    padding: pixels of grey between pictures.
 
   Returns:
-    HWC uint8, H and W now of the whole.
+    HWC uint8, with the H and W of the whole.
   """
   if not images:
     raise ValueError("images=[] must hold at least one picture.")
@@ -140,9 +138,9 @@ def stack(images, max_width=1200, padding=4):
 def to_uint8(video):
   """Floats in [0, 1], of any shape, to uint8: clipped, scaled by 255, rounded.
 
-  uint8 passes through. A few values outside [0, 1] are what decoders produce
-  and are clipped; not-a-number, or more than a quarter of the values far
-  outside, is a ValueError, for the video was never in [0, 1].
+  uint8 passes through. Decoders produce a few values outside [0, 1], which are
+  clipped; not-a-number, or more than a quarter of the values far outside, is a
+  ValueError, for the video was never in [0, 1].
   """
   video = np.asarray(video)
   if video.dtype == np.uint8:
@@ -174,10 +172,10 @@ def write_gif(path, video_THWC, fps=8, scale=None):
 
   Up to 256 colours (so every grey-scale clip) are stored exactly; more are
   reduced to one palette for the whole clip, without dithering: a palette per
-  frame would make still backgrounds flicker, which reads as a model's fault.
+  frame would make still backgrounds flicker, which looks like a model's fault.
 
   Args:
-    path: written atomically; missing folders are made.
+    path: file, written atomically; missing folders are made.
     video_THWC: uint8, or floats in [0, 1].
     fps: frames per second, at most 50 (players slow faster GIFs down). GIF
       counts in 1/100 s, so the rate is approximate.
@@ -217,9 +215,9 @@ def write_png(path, image_HWC, scale=None):
 def _quantize(video_THWC):
   """Palette indices THW (uint8) and the palette, [at most 256, 3] uint8."""
   tall_HWC = video_THWC.reshape(-1, *video_THWC.shape[2:])
-  # Median cut alone is exact up to 256 colours; k-means refines it above. It
-  # stops once under 1 % of the pixels change their colour: on noise, waiting
-  # for the last of them takes ten times longer and gains nothing.
+  # Median cut alone is exact up to 256 colours; k-means refines it above, until
+  # fewer than 1 % of the pixels change their colour: on noise, waiting for the
+  # last of them takes ten times longer and gains nothing.
   quantized = Image.fromarray(tall_HWC).quantize(
     256,
     Image.Quantize.MEDIANCUT,
@@ -234,7 +232,7 @@ def _enlarge(array, height_axis, scale):
   """Repeats pixels along height and the next axis, width."""
   height, width = array.shape[height_axis : height_axis + 2]
   if scale is None:
-    # The height counts only for towers, which would not fit on a screen.
+    # The height limits only tall pictures, which would not fit on a screen.
     scale = max(1, min(800 // width, 1600 // height))
   if not isinstance(scale, int) or scale < 1:
     raise ValueError(
@@ -244,7 +242,7 @@ def _enlarge(array, height_axis, scale):
 
 
 def _check_rgb(name, array, dims):
-  """Returns the array if it has these dimensions, none empty, and C = 3."""
+  """The array, if it has these dimensions, none empty, and C = 3."""
   if array.ndim != len(dims) or 0 in array.shape or array.shape[-1] != 3:
     raise ValueError(
       f"{name} has shape {array.shape}, expected {dims} ({len(dims)} "

@@ -29,15 +29,14 @@ from storage import files
 class Headline:
   """A kind of card: one number of an evaluation, in large type."""
 
-  evaluator: str  # a pattern of fnmatch
+  evaluator: str  # pattern of evaluators' names, for fnmatch
   metric: str
-  # With "{evaluator}" in it, each evaluator that matches has its card.
-  label: str
+  label: str  # title; with "{evaluator}" in it, each evaluator has a card
   format: str
-  count: str  # puts the number in proportion; a metric or from the protocol
+  count: str  # metric or protocol field that puts the number in proportion
 
 
-# The cards, in order.
+# Cards in their order on the page.
 HEADLINES = (
   *(
     Headline("*", name, metric.label, metric.form, "examples")
@@ -74,13 +73,13 @@ class _Card:
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-  """A file of samples/ with its words; without `data` if there is none."""
+  """A picture of samples/ and its caption; `data` is "" if the file is gone."""
 
   name: str
   title: str
   caption: str
   media_type: str = ""
-  data: str = ""  # base64
+  data: str = ""  # contents of the file, in base64
   width: int = 0
   height: int = 0
 
@@ -95,14 +94,14 @@ class _Picture:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-  """What the page says about one workdir."""
+  """All that the page shows of one workdir."""
 
   workdir: pathlib.Path
   config: dict
   pictures: list[_Picture]
-  results: list  # The objects of results/*.json.
-  metrics: dict  # Name -> {step: value}.
-  damaged_lines: int  # Of metrics.jsonl.
+  results: list  # objects of results/*.json
+  metrics: dict  # name -> {step: value}
+  damaged_lines: int  # number of damaged lines in metrics.jsonl
 
   @property
   def name(self):
@@ -121,7 +120,7 @@ class _Run:
 
   @property
   def cards(self):
-    """The headline numbers; the latest step of each label counts."""
+    """The headline numbers, each at its latest step."""
     cards = []
     for headline in HEADLINES:
       latest = {}
@@ -147,7 +146,7 @@ def write_report(workdirs, path, title=None):
     workdirs: folders with a config.json and, as far as the experiment has got,
       metrics.jsonl, results/*.json and samples/ with captions.json.
     path: the HTML file; replaced atomically.
-    title: of the page; None for a general one.
+    title: title of the page; None for a general one.
 
   Raises:
     ValueError: a workdir has no config.json, or one of its JSON files (but
@@ -222,10 +221,12 @@ def _read_json(path):
   try:
     value = json.loads(path.read_text())
   except ValueError as error:
-    raise ValueError(f"{path} is not JSON ({error}); write it anew.") from error
+    raise ValueError(
+      f"{path} is not JSON ({error}); write it again."
+    ) from error
   if not isinstance(value, dict):
     raise ValueError(
-      f"{path} holds a {type(value).__name__}, expected an object."
+      f"{path} holds a JSON {type(value).__name__}, expected an object."
     )
   return value
 
@@ -233,14 +234,14 @@ def _read_json(path):
 def _read_metrics(path):
   """({metric: {step: value}}, number of damaged lines).
 
-  A run that was killed and resumed repeats steps: the later line holds. The
+  A run that was killed and resumed repeats steps: the later line counts. The
   last line may be torn because the run is just writing it, which is no damage;
-  a torn line further up is the trace of a killed run.
+  a torn line further up is left from a killed run.
   """
   if not path.is_file():
     return {}, 0
   metrics, damaged = {}, []
-  # What follows the last newline is empty or torn.
+  # The text after the last newline is empty or torn.
   lines = path.read_text(errors="replace").split("\n")
   for row, line in enumerate(lines):
     try:
@@ -293,11 +294,29 @@ def _read_picture(file, words):
   )
 
 
+def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
+  """Sets the title and caption of samples/PICTURE in the report."""
+  path = os.path.join(workdir, "samples", "captions.json")
+  captions = {}
+  if os.path.exists(path):
+    with open(path) as f:
+      captions = json.load(f)
+  captions[picture] = {"title": title, "caption": caption}
+  files.write_atomically(path, json.dumps(captions, indent=2))
+
+
 def main() -> None:
-  parser = argparse.ArgumentParser(description=write_report.__doc__)
-  parser.add_argument("workdirs", nargs="+", metavar="WORKDIR")
-  parser.add_argument("--output", default="report.html", help="page to write")
-  parser.add_argument("--title", help="of the page")
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument(
+    "workdirs",
+    nargs="+",
+    metavar="WORKDIR",
+    help="folder of an experiment, as training writes it",
+  )
+  parser.add_argument(
+    "--output", default="report.html", help="HTML page to write"
+  )
+  parser.add_argument("--title", help="title of the page")
   arguments = parser.parse_args()
   try:
     page = write_report(arguments.workdirs, arguments.output, arguments.title)
@@ -308,14 +327,3 @@ def main() -> None:
 
 if __name__ == "__main__":
   main()
-
-
-def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
-  """Says in the report what samples/PICTURE shows."""
-  path = os.path.join(workdir, "samples", "captions.json")
-  captions = {}
-  if os.path.exists(path):
-    with open(path) as f:
-      captions = json.load(f)
-  captions[picture] = {"title": title, "caption": caption}
-  files.write_atomically(path, json.dumps(captions, indent=2))

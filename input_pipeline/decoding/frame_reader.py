@@ -1,11 +1,11 @@
-"""Some frames of an encoded video or image, exactly those a full decode gives.
+"""Reads some frames of an encoded video or image, as a full decode gives them.
 
-Decoding a whole video for a clip is waste, and a seek alone is wrong by a few
+Decoding a whole video for one clip is waste, and a seek alone is wrong by a few
 frames. So the packets are listed first, without decoding: their times, sorted,
 number the frames. Decoding then starts at the last keyframe before the clip
-and ends with its last frame. Where that cannot be trusted (AVI keeps no times;
-edit lists hide frames; a stream starts with frames that miss their reference)
-frames are counted by decoding, from the start.
+and ends with the clip's last frame. Where times cannot be trusted (AVI keeps
+none; edit lists hide frames; a stream starts with frames that miss their
+reference) frames are counted by decoding, from the start.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,8 @@ import numpy as np
 
 from input_pipeline.decoding import media
 
-# From the number of frames to the numbers of those to read, which never fall.
+# Function from the number of frames to the numbers of those to read, in rising
+# order; numbers may repeat.
 Choice = Callable[[int], Sequence[int]]
 
 
@@ -27,15 +28,15 @@ Choice = Callable[[int], Sequence[int]]
 class Encoded:
   """One example as it is stored."""
 
-  name: str  # for messages: a path, or a place in a data set
+  name: str  # name in messages: a path, or a place in a data set
   label: int
-  # An image or a video, or several images, which are a video's frames; each a
-  # path or the contents of a file.
+  # One image or video, or several images, which are the frames of a video; each
+  # is a path or the contents of a file.
   parts: tuple[str | bytes, ...]
 
 
 def read(encoded: Encoded, choose: Choice) -> list[np.ndarray]:
-  """The frames that `choose` wants, each uint8 (H, W, 3), all of one size.
+  """The frames that `choose` selects, each uint8 (H, W, 3), all of one size.
 
   `choose` must be a pure function: it may be called twice.
 
@@ -57,7 +58,7 @@ def read(encoded: Encoded, choose: Choice) -> list[np.ndarray]:
 
 
 def count_frames(encoded: Encoded) -> int:
-  """Decodes nothing where the packets tell.
+  """Number of frames; decodes them only where the packets do not tell.
 
   Raises:
     ValueError: a file that cannot be opened.
@@ -83,14 +84,14 @@ def _read_pillow(part: str | bytes, choose: Choice) -> list[np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class _Index:
-  """When frames are shown, in the stream's units."""
+  """Times at which frames are shown, in the stream's units, rising."""
 
-  times: list[int]  # of every frame, in order
-  keyframes: list[int]  # times at which decoding can start, in order
+  times: list[int]  # times of all frames
+  keyframes: list[int]  # times of frames at which decoding can start
 
 
 def _index(part: str | bytes) -> _Index | None:
-  """None: this stream's packets do not number its frames."""
+  """The stream's index; None where packets do not number the frames."""
   with media.open_video(part) as container:
     packets = [
       (packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt)
@@ -128,18 +129,18 @@ def _read_video(part: str | bytes, choose: Choice) -> list[np.ndarray]:
 def _frames_at(
   part: str | bytes, wanted: list[int], index: _Index
 ) -> list[np.ndarray] | None:
-  """Frames shown at these times; None: decoding gave others."""
+  """Frames shown at these times; None if decoding gives other times."""
   start = max(time for time in index.keyframes if time <= wanted[0])
-  found = {}
+  decoded = {}
   with media.open_video(part) as container:
     if start != index.keyframes[0]:
       container.seek(start, stream=container.streams.video[0])
     for frame in _until(container, wanted[-1]):
       if frame.pts in wanted:
-        found[frame.pts] = media.video_frame(frame)
-  if set(found) != set(wanted):
+        decoded[frame.pts] = media.video_frame(frame)
+  if set(decoded) != set(wanted):
     return None
-  return [found[time] for time in wanted]
+  return [decoded[time] for time in wanted]
 
 
 def _until(

@@ -1,12 +1,12 @@
 """Images and videos of any common format, frame by frame: Pillow and FFmpeg.
 
-What comes out is uint8 RGB, one frame after the other, as a viewer shows it:
+Frames come out in turn, uint8 RGB, as a viewer shows them:
 
 - Transparency is laid on white; 16 bits a channel become 8. A video's
   transparency is dropped.
 - EXIF orientation and a video's quarter turns are applied.
-- Files that Pillow reads and that hold several pictures (GIF, animated PNG and
-  WebP, TIFF) are videos; at 10 frames per second where they name no rate.
+- Files of Pillow's formats that hold several pictures (GIF, animated PNG and
+  WebP, TIFF) are videos, at 10 frames per second where they name no rate.
 - A variable frame rate counts as its average: every frame is kept.
 
 A file that breaks off is an error where its format tells (MP4, MOV, FLV, PNG,
@@ -36,11 +36,13 @@ VIDEO_SUFFIXES = (
 )
 
 # Both libraries read more than images and videos (FFmpeg makes a film of any
-# text file, and follows play lists to other files), so they are held to these.
+# text file, and follows play lists to other files), so they get these formats
+# only.
 _IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_SEQUENCES = ("GIF", "PNG", "TIFF", "WEBP")  # others' extras are previews
+# Formats whose further pictures are frames; elsewhere they are previews.
+_SEQUENCES = ("GIF", "PNG", "TIFF", "WEBP")
 _VIDEO_FORMATS = "asf,avi,flv,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
-_DEFAULT_RATE = fractions.Fraction(10)
+_DEFAULT_RATE = fractions.Fraction(10)  # frames per second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +51,15 @@ class Media:
 
   path: str
   kind: str  # "image" or "video"
-  coding: str  # for people, e.g. "PNG RGBA" or "h264 yuv420p"
+  coding: str  # format for people, like "PNG RGBA" or "h264 yuv420p"
   frame_rate: fractions.Fraction | None  # frames per second; None: an image
 
   def frames(self) -> Iterator[np.ndarray]:
-    """Decodes one frame after the other, uint8 (H, W, 3), all of one size.
+    """Yields frames as they are decoded, uint8 (H, W, 3), all of one size.
 
     Raises:
-      ValueError: the file is damaged, at this frame or altogether; no frames;
-        frames of several sizes.
+      ValueError: a file that is damaged, at this frame or altogether, or that
+        holds no frames or frames of several sizes.
     """
     with readable(self.path):
       decode = _video_frames if is_ffmpegs(self.path) else pillow_frames
@@ -75,7 +77,7 @@ class Media:
 
 
 def probe(path: str) -> Media:
-  """Opens a file without decoding it; what it holds counts, not its name.
+  """Opens a file without decoding it; the contents count, not the name.
 
   Raises:
     ValueError: neither an image nor a video, or one that cannot be opened.
@@ -85,7 +87,7 @@ def probe(path: str) -> Media:
 
 
 def find(folder: str) -> tuple[list[str], list[str]]:
-  """(images and videos, other files) in a folder and below, by their suffix.
+  """(images and videos, other files) in a folder and below, told by suffix.
 
   Paths are relative to the folder and sorted; hidden files are left out.
   """
@@ -102,7 +104,7 @@ def find(folder: str) -> tuple[list[str], list[str]]:
 
 @contextlib.contextmanager
 def readable(path: str):
-  """Every failure inside becomes a ValueError of one kind."""
+  """Turns every failure inside into a ValueError that names the file."""
   try:
     yield
   except Exception as error:  # decoders raise nearly anything on damaged files
@@ -111,7 +113,7 @@ def readable(path: str):
 
 
 def is_ffmpegs(file: str | bytes) -> bool:
-  """Whether Pillow does not know a file's format."""
+  """Whether FFmpeg has to read a file, because Pillow does not know it."""
   try:
     with _open_image(file):
       return False
@@ -131,7 +133,7 @@ def _probe_pillow(path: str) -> Media:
       return Media(path, "image", coding, None)
     milliseconds = []
     for page in ImageSequence.Iterator(image):
-      page.load()  # WebP says how long a page is shown only then
+      page.load()  # only then WebP says how long a page is shown
       milliseconds.append(page.info.get("duration", 0))
     rate = _DEFAULT_RATE
     if sum(milliseconds) > 0:
@@ -141,7 +143,7 @@ def _probe_pillow(path: str) -> Media:
 
 
 def pillow_frames(file: str | bytes) -> Iterator[np.ndarray]:
-  """The pictures in a file of Pillow's, or in its bytes."""
+  """Yields the pictures in a file that Pillow reads, or in the file's bytes."""
   with _open_image(file) as image:
     pages = ImageSequence.Iterator(image) if _is_sequence(image) else [image]
     for page in pages:
@@ -153,8 +155,8 @@ def _is_sequence(image: Image.Image) -> bool:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-  """Any image to uint8 (H, W, 3)."""
-  if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255
+  """Converts any image to uint8 (H, W, 3)."""
+  if image.mode.startswith("I;16"):  # Pillow's conversion would cut at 255
     grey_HW = np.rint(np.asarray(image) / 257).astype(np.uint8)
     return np.repeat(grey_HW[..., None], 3, axis=2)
   if image.mode in ("I", "F"):
@@ -170,9 +172,9 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def open_video(file: str | bytes) -> av.container.InputContainer:
-  """Opens a file of FFmpeg's, or its bytes; see `video_frame`."""
+  """Opens a file, or the file's bytes, with FFmpeg; see `video_frame`."""
   options = {"format_whitelist": _VIDEO_FORMATS, "protocol_whitelist": "file"}
-  # Absolute: FFmpeg takes "name:" at the start for a protocol.
+  # The path is absolute, for FFmpeg takes "name:" at the start for a protocol.
   opened = (
     io.BytesIO(file) if isinstance(file, bytes) else os.path.abspath(file)
   )
@@ -186,15 +188,15 @@ def open_video(file: str | bytes) -> av.container.InputContainer:
   if not container.streams.video:
     container.close()
     raise ValueError("it holds no video stream")
-  # One thread a frame would be faster, and hides where a file breaks off.
+  # A thread for each frame would be faster, but hides where a file breaks off.
   container.streams.video[0].thread_type = "SLICE"
   return container
 
 
 def video_frame(frame: av.VideoFrame) -> np.ndarray:
-  """uint8 (H, W, 3), upright."""
+  """Pixels of a frame, uint8 (H, W, 3), upright."""
   frame_HWC = frame.to_ndarray(format="rgb24")
-  # Degrees counter-clockwise, and so are the quarter turns of rot90.
+  # Both the rotation and the quarter turns of rot90 are counter-clockwise.
   return np.rot90(frame_HWC, round(frame.rotation / 90))
 
 

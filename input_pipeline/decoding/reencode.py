@@ -17,11 +17,13 @@ from input_pipeline.decoding import media
 class Encoding:
   """Videos become H.264 in MP4, images and folders of frames JPEG."""
 
-  short_side: int  # pixels, antialiased bicubic; 0, or larger: as it is
-  fps: float  # frames per second: 0: every frame, at its own rate
+  short_side: int  # pixels at most, reduced by antialiased bicubic; 0: no limit
+  fps: float  # frames per second; 0: every frame, at the file's rate
   crf: int  # x264's constant rate factor: 0 is lossless, 18 hard to tell
-  keyframes: int  # frames from one to the next: what a seek decodes too much
-  quality: int  # of JPEG, up to 95
+  keyframes: (
+    int  # frames from a keyframe to the next; a seek decodes up to these
+  )
+  quality: int  # quality of JPEG, up to 95
 
   def __post_init__(self):
     """Raises ValueError for settings that cannot work."""
@@ -41,10 +43,10 @@ class Encoding:
 def reencode(
   encoded: frame_reader.Encoded, encoding: Encoding
 ) -> tuple[frame_reader.Encoded, int]:
-  """(the example anew, its number of frames).
+  """(the example, encoded again; its number of frames).
 
   Raises:
-    ValueError: a damaged file; names it.
+    ValueError: a damaged file; names the file.
   """
   path = encoded.parts[0]
   if len(encoded.parts) > 1:
@@ -68,7 +70,7 @@ def _jpeg(frame_HWC: np.ndarray, encoding: Encoding) -> bytes:
 
 
 def _mp4(opened: media.Media, encoding: Encoding) -> tuple[bytes, int]:
-  """H.264 4:2:0 of the BT.601 matrix, FFmpeg's default, in memory."""
+  """(MP4 with H.264 4:2:0, BT.601 as by FFmpeg's default; number of frames)."""
   rate = opened.frame_rate
   if encoding.fps:
     rate = fractions.Fraction(encoding.fps).limit_denominator(1001)
@@ -97,7 +99,7 @@ def _mp4(opened: media.Media, encoding: Encoding) -> tuple[bytes, int]:
 
 
 def _shrink(frame_HWC: np.ndarray, short_side: int, even: bool) -> np.ndarray:
-  """To this short side; `even` (4:2:0 needs it): in both sizes."""
+  """Reduces the short side; with `even` both sizes are, as 4:2:0 needs it."""
   height, width = frame_HWC.shape[:2]
   scale = min(short_side / min(height, width), 1) if short_side else 1
   unit = 2 if even else 1

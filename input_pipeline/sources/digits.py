@@ -1,7 +1,7 @@
 """`digits`: class-labelled moving handwritten digits, made from an index.
 
 The digits are real: the 1,797 8x8 scans of the UCI set that scikit-learn
-bundles (`load_digits`), split once by sample into training and held-out ones.
+bundles (`load_digits`), split once into training and held-out scans.
 Each is enlarged to three quarters of the frame and moves on a straight line: at
 any speed up to a 64th of the frame per frame and axis, bouncing off the borders
 ("bounce"), or within the clip from one border to the opposite one ("cross").
@@ -16,9 +16,9 @@ from scipy import ndimage
 from sklearn import datasets
 
 CLASSES = 10
-_HELD_OUT = 297  # of 1,797 scans
+_HELD_OUT = 297  # held-out scans among the 1,797
 _MAX_SPEED = 1.0 / 64.0  # frame sizes per frame and axis
-ENDLESS = 2**40  # clips; far more than any run reads
+ENDLESS = 2**40  # number of clips; far more than any run reads
 
 _SPLITS = ("train", "held_out")
 
@@ -72,7 +72,7 @@ class Digits:
       (self._seed, _SPLITS.index(self._split), int(index))
     )
     sample = rng.integers(len(images))
-    travel = self._size - images.shape[1]  # pixels the corner can move
+    travel = self._size - images.shape[1]  # pixels that the corner can move
     corners = _PATHS[self._motion](rng, travel, self._frames, self._size)
     video = _render(images[sample], corners, self._size)
     video = np.repeat(video[..., None], 3, axis=-1)
@@ -88,7 +88,7 @@ def _bounce(rng, travel: int, frames: int, size: int) -> np.ndarray:
 
 
 def _cross(rng, travel: int, frames: int, size: int) -> np.ndarray:
-  """Corners (T, 2): all the way on one axis, any part of it on the other."""
+  """Corners (T, 2): all the way on one axis, part of the way on the other."""
   del size
   ends = rng.uniform(0, travel, (2, 2))
   axis = rng.integers(2)
@@ -116,7 +116,7 @@ def _enlarged(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _render(image_HW, corners_T2, size: int) -> np.ndarray:
-  """The image at fractional positions on black, uint8 (T, size, size)."""
+  """Clip of the image at fractional corners on black, uint8 (T, size, size)."""
   n = image_HW.shape[0]
   video = np.zeros((len(corners_T2), size + 1, size + 1), np.float32)
   whole = np.floor(corners_T2).astype(int)

@@ -1,4 +1,4 @@
-"""Folders of images and videos: what belongs to a split, and its classes.
+"""Folders of images and videos: the examples and classes of a split.
 
 `dataset.name` says how a folder is laid out:
 
@@ -11,11 +11,11 @@
                validation.json
   bair         {train,test}/.../VIDEO/*.png, a folder of frames for each video,
                or a video file; no lists, no classes
-  others       {train,held_out}/CLASS/..., images or videos; no lists;
+  any other    {train,held_out}/CLASS/..., images or videos; no lists;
                "val", "validation" or "test" may stand for "held_out"
 
-Lists lie in `dataset.lists`, or beside the media. An entry of a list whose
-file is missing is reported, and so is a class that the list of classes lacks.
+Lists lie in `dataset.lists`, or beside the media. Listed files that are missing
+are reported, and so are classes that the list of classes lacks.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,12 @@ class Entry:
 
   name: str  # path below the folder
   label: int
-  files: tuple[str, ...]  # one, or a video's frames; () where it is missing
+  files: tuple[str, ...]  # one file, or a video's frames; () if missing
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-  """What a split should hold, in the order of its list."""
+  """All examples that a split should hold, in the order of its list."""
 
   entries: tuple[Entry, ...]
   class_names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Folder:
   """Random-access encoded examples of a listing."""
 
   def __init__(self, listing: Listing):
-    """Raises ValueError if files are missing; names them."""
+    """Takes a listing; raises ValueError that names files that are missing."""
     missing = [entry.name for entry in listing.entries if not entry.files]
     if missing:
       raise ValueError(
@@ -73,14 +73,14 @@ class Folder:
 
 
 def listing(name: str, path: str, lists: str, split: str, fold: int) -> Listing:
-  """The examples of a split ("train" or "held_out"), found on disk.
+  """The examples of a split, with their files on disk.
 
   Args:
-    name: the data set's, see above.
-    path: the folder of the media.
-    lists: the folder of the lists; "": the same.
-    split: of ours.
-    fold: which of UCF-101's three.
+    name: name of the data set, see the top of this file.
+    path: folder of the media.
+    lists: folder of the lists; "": that of the media.
+    split: "train" or "held_out".
+    fold: number of UCF-101's split, 1 to 3.
 
   Raises:
     ValueError: a folder or list that is missing or not as expected.
@@ -89,16 +89,16 @@ def listing(name: str, path: str, lists: str, split: str, fold: int) -> Listing:
     if not os.path.isdir(folder):
       raise ValueError(f"dataset.{field}={folder!r} is no folder")
   if name == "ucf101":
-    found = _ucf101(path, lists or path, split, fold)
+    result = _ucf101(path, lists or path, split, fold)
   elif name in _BY_STEM:
-    found = _by_stem(path, *_BY_STEM[name](lists or path, split))
+    result = _by_stem(path, *_BY_STEM[name](lists or path, split))
   elif name == "bair":
-    found = _bair(_split_folder(path, split), path)
+    result = _bair(_split_folder(path, split), path)
   else:
-    found = _by_class(path, split)
-  if not found.entries:
+    result = _by_class(path, split)
+  if not result.entries:
     raise ValueError(f"dataset.path={path} has no {split!r} images or videos")
-  return found
+  return result
 
 
 def _ucf101(path: str, lists: str, split: str, fold: int) -> Listing:
@@ -113,26 +113,26 @@ def _ucf101(path: str, lists: str, split: str, fold: int) -> Listing:
   numbers = {x[1]: i for i, x in enumerate(classes)}
   part = {"train": "train", "held_out": "test"}[split]
   list_path = _list_file(lists, f"{part}list{fold:02}.txt")
-  # Names differ in case between the lists and the archive (HandStandPushups).
+  # Lists and archive differ in the case of some names (HandStandPushups).
   files = {name.lower(): name for name in media.find(path)[0]}
   entries = []
   for line in _lines(list_path):
     name = line.split()[0]
     label = _number(numbers, name.split("/")[0], list_path, name)
-    found = files.get(name.lower())
-    paths = (os.path.join(path, found),) if found else ()
-    entries.append(Entry(found or name, label, paths))
+    present = files.get(name.lower())
+    paths = (os.path.join(path, present),) if present else ()
+    entries.append(Entry(present or name, label, paths))
   return Listing(tuple(entries), tuple(x[1] for x in classes))
 
 
 def _kinetics(lists: str, split: str):
-  """(list, [(file without suffix, class)], classes) of a split."""
+  """(path of the list, [(file without suffix, class)], classes) of a split."""
   train_path = _list_file(lists, "train.csv")
   path = train_path
   if split == "held_out":
     path = _list_file(lists, "validation.csv", "val.csv")
   rows = {path: [], train_path: []}
-  for each, found in rows.items():
+  for each, pairs in rows.items():
     with open(each, newline="") as f:
       reader = csv.DictReader(f)
       wanted = {"label", "youtube_id", "time_start", "time_end"}
@@ -144,13 +144,13 @@ def _kinetics(lists: str, split: str):
       for row in reader:
         start, end = (int(row[k]) for k in ("time_start", "time_end"))
         stem = f"{row['youtube_id']}_{start:06}_{end:06}"
-        found.append((stem, row["label"]))
+        pairs.append((stem, row["label"]))
   classes = sorted({label for _, label in rows[train_path]})
   return path, rows[path], classes
 
 
 def _ssv2(lists: str, split: str):
-  """(list, [(file without suffix, class)], classes) of a split."""
+  """(path of the list, [(file without suffix, class)], classes) of a split."""
   labels_path = _list_file(lists, "labels.json")
   with open(labels_path) as f:
     numbers = {name: int(number) for name, number in json.load(f).items()}
@@ -161,7 +161,7 @@ def _ssv2(lists: str, split: str):
   path = _list_file(lists, f"{part}.json")
   with open(path) as f:
     rows = json.load(f)
-  # In templates, "[something]" marks what a placeholder stands for.
+  # Templates put placeholders in brackets; the list of classes does not.
   plain = str.maketrans("", "", "[]")
   pairs = [(row["id"], row["template"].translate(plain)) for row in rows]
   return path, pairs, classes
@@ -184,19 +184,19 @@ def _by_stem(
   entries = []
   for stem, class_name in rows:
     label = _number(numbers, class_name, list_path, stem)
-    found = files.get(stem, [])
-    if len(found) > 1:
+    same = files.get(stem, [])
+    if len(same) > 1:
       raise ValueError(
-        f"dataset.path={path} holds {stem} more than once: {', '.join(found)};"
+        f"dataset.path={path} holds {stem} more than once: {', '.join(same)};"
         " keep one of them"
       )
-    paths = tuple(os.path.join(path, name) for name in found)
-    entries.append(Entry(*found or [stem], label, paths))
+    paths = tuple(os.path.join(path, name) for name in same)
+    entries.append(Entry(*same or [stem], label, paths))
   return Listing(tuple(entries), tuple(class_names))
 
 
 def _bair(folder: str, path: str) -> Listing:
-  """Each video file, and each folder of frames."""
+  """Video files and folders of frames as entries, without classes."""
   videos = {}
   for name in media.find(folder)[0]:
     full = os.path.join(folder, name)
@@ -212,7 +212,7 @@ def _bair(folder: str, path: str) -> Listing:
 
 
 def _natural(file: str) -> tuple[int, str]:
-  """Sorts 10.png behind 9.png."""
+  """Key that sorts 10.png behind 9.png."""
   return (len(file), file)
 
 
@@ -235,13 +235,13 @@ def _by_class(path: str, split: str) -> Listing:
 
 def _split_folder(path: str, split: str) -> str:
   names = ("train",) if split == "train" else _HELD_OUT
-  found = [n for n in names if os.path.isdir(os.path.join(path, n))]
-  if len(found) != 1:
+  present = [n for n in names if os.path.isdir(os.path.join(path, n))]
+  if len(present) != 1:
     raise ValueError(
-      f"dataset.path={path} must hold one folder of {list(names)} for the"
-      f" split {split!r}, and holds {found}"
+      f"dataset.path={path} must hold one of the folders {list(names)} for the"
+      f" split {split!r}, and holds {present}"
     )
-  return os.path.join(path, found[0])
+  return os.path.join(path, present[0])
 
 
 def _list_file(folder: str, *names: str) -> str:
@@ -249,7 +249,8 @@ def _list_file(folder: str, *names: str) -> str:
     if os.path.isfile(os.path.join(folder, name)):
       return os.path.join(folder, name)
   raise ValueError(
-    f"dataset.lists={folder} lacks the official list {' or '.join(names)}"
+    f"dataset.lists={folder} lacks the official list {' or '.join(names)}:"
+    " put it there, or name its folder"
   )
 
 
@@ -258,10 +259,13 @@ def _lines(path: str) -> list[str]:
     return [line.strip() for line in f if line.strip()]
 
 
-def _number(numbers: dict[str, int], name: str, where: str, what: str) -> int:
+def _number(
+  numbers: dict[str, int], name: str, where: str, example: str
+) -> int:
+  """Number of a class; ValueError, with the example, for an unknown one."""
   if name not in numbers:
     raise ValueError(
-      f"{where}: {what} is of the class {name!r}, which is none of the"
+      f"{where}: {example} is of the class {name!r}, which is none of the"
       f" {len(numbers)} known ones ({', '.join(list(numbers)[:3])}, ...)"
     )
   return numbers[name]

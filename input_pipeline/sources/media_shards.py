@@ -1,13 +1,14 @@
-"""Encoded images and videos in ArrayRecord shards, and their manifest.
+"""Encoded images and videos in ArrayRecord shards with a manifest.
 
 `python -m input_pipeline.prepare` writes a folder for each split
 
   train/media-00003-of-00016.arrayrecord  examples, in the order of the list
-  train/media.json                        what they are, sha256 of each shard
+  train/media.json                        their plan, sha256 of each shard
 
 A record is one example in the safetensors format, which runs no code: "media"
-uint8 (n,), the bytes of a file, or of a video's frames one behind the other;
-"sizes" int64 (k,), of each; "label" int32 (); "name" uint8 (m,), its path.
+uint8 (n,), the bytes of a file, or of all files of a video's frames in turn;
+"sizes" int64 (k,), the bytes of each file; "label" int32 (); "name" uint8 (m,),
+the path of the example.
 """
 
 from collections.abc import Sequence
@@ -25,15 +26,15 @@ from storage import shards as shards_lib
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What is stored: of two folders with equal plans, the same."""
+  """Description of a folder's contents; equal plans give equal contents."""
 
-  name: str  # of the data set
+  name: str  # name of the data set
   split: str  # "train" or "held_out"
   class_names: tuple[str, ...]
-  listed: int  # examples in the list, the broken ones, too
-  listing_sha256: str  # of names and labels, in order
-  examples_per_shard: int  # listed ones
-  encoding: dict[str, Any]  # of the media; {}: the files' own bytes
+  listed: int  # number of examples in the list, broken ones included
+  listing_sha256: str  # checksum of names and labels, in order
+  examples_per_shard: int  # number of listed examples for each shard
+  encoding: dict[str, Any]  # fields of Encoding; {}: the files as they are
 
   @property
   def layout(self) -> parts.Layout:
@@ -42,8 +43,10 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Shard(shards_lib.Shard):
-  lengths: tuple[int, ...]  # frames of each of its examples
-  broken: tuple[tuple[str, str], ...]  # (path, reason) of what was left out
+  """One shard, as the manifest describes it."""
+
+  lengths: tuple[int, ...]  # number of frames of each example
+  broken: tuple[tuple[str, str], ...]  # (path, reason) of examples left out
 
 
 FORMAT = shards_lib.Format(
@@ -55,7 +58,7 @@ FORMAT = shards_lib.Format(
 
 
 def to_json(plan: Plan, shards: Sequence[Shard] = ()) -> str:
-  """The manifest; that of an unfinished folder has no shards."""
+  """Manifest as JSON; without shards it is that of an unfinished folder."""
   return shards_lib.to_json(
     plan,
     shards,
@@ -66,7 +69,7 @@ def to_json(plan: Plan, shards: Sequence[Shard] = ()) -> str:
 
 
 def pack(encoded: frame_reader.Encoded) -> bytes:
-  """A record; `parts` must be bytes."""
+  """Record of an example whose `parts` are bytes."""
   return safetensors.numpy.save(
     {
       "media": np.frombuffer(b"".join(encoded.parts), np.uint8),
@@ -78,6 +81,7 @@ def pack(encoded: frame_reader.Encoded) -> bytes:
 
 
 def unpack(record: bytes) -> frame_reader.Encoded:
+  """The example in a record by `pack`."""
   arrays = safetensors.numpy.load(record)
   data, ends = arrays["media"].tobytes(), np.cumsum(arrays["sizes"])
   parts = tuple(
@@ -93,7 +97,7 @@ class MediaShards:
   """Random-access encoded examples of a finished folder."""
 
   def __init__(self, path: str, split: str):
-    """Checks the size of every shard; `prepare --check` reads them, too.
+    """Checks the size of every shard; only `prepare --check` reads them all.
 
     Raises:
       ValueError: an unfinished folder; a shard that is missing or of another

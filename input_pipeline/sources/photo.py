@@ -1,19 +1,19 @@
 """`photo`: one clip of a natural scene, to overfit.
 
-A slow pan over the photograph of a tower by a lake that scikit-learn bundles
-(`load_sample_images`), from the tower to the trees. Reduced to a quarter and
-enlarged again (bicubic), 64 x 64 pixels of it score 24 dB. Every index, of
-either split, is this clip: a tokenizer that cannot learn it by heart will learn
-nothing.
+The clip pans slowly over the photograph of a tower by a lake that scikit-learn
+bundles (`load_sample_images`), from the tower to the trees. Reduced to a
+quarter and enlarged again (bicubic), 64 x 64 pixels of it score 24 dB. Every
+index of either split is this clip: a tokenizer that cannot learn it by heart
+will learn nothing.
 """
 
 import numpy as np
 from PIL import Image
 from sklearn import datasets
 
-ENDLESS = 2**40
+ENDLESS = 2**40  # number of clips; far more than any run reads
 
-_SHARE = 0.6  # of the photograph's height that a frame shows
+_SHARE = 0.6  # share of the photograph's height that a frame shows
 
 
 class Photo:
@@ -47,7 +47,7 @@ class Photo:
 
 
 def _pan(photo_HWC: np.ndarray, frames: int, size: int) -> np.ndarray:
-  """uint8 (T, size, size, 3): the window moves from left to right."""
+  """Clip of a window that moves to the right, uint8 (T, size, size, 3)."""
   image = Image.fromarray(photo_HWC)
   side = _SHARE * image.height
   top = (image.height - side) / 2

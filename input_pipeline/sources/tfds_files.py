@@ -1,15 +1,15 @@
 """Data sets that TensorFlow Datasets has prepared as ArrayRecord files.
 
-Its package reads them here, without TensorFlow and without decoding. A folder
-holds
+The package of that name reads them here, without TensorFlow and without
+decoding. A folder holds
 
   dataset_info.json                                splits, shards, examples
-  features.json                                    what an example has
+  features.json                                    fields of an example
   imagenet2012-train.array_record-00000-of-01024   records: tf.train.Example
   label.labels.txt                                 names of the classes
 
-An example's "image" is an encoded image, its "video" a list of them, the
-frames; "label" is a number. README.md says how to prepare one.
+An example's "image" is an encoded image, its "video" a list of encoded frames;
+"label" is a number. docs/data.md says how to prepare one.
 """
 
 import os
@@ -30,13 +30,13 @@ class TfdsFiles:
   """Random-access encoded examples of one split."""
 
   def __init__(self, folder: str, split: str):
-    """`split` is "train" or "held_out": "validation", or else "test".
+    """Opens a split; "held_out" is the set's "validation", or else "test".
 
     Raises:
       ValueError: no such data set or split, another file format, a file that
         is missing or of another length, no images or videos in it.
     """
-    import tensorflow_datasets as tfds  # slow, and few runs need it
+    import tensorflow_datasets as tfds  # slow to import; few runs need it
 
     self._arguments = (folder, split)
     builder = _builder(folder)
@@ -44,8 +44,8 @@ class TfdsFiles:
     names = [name for name in _SPLITS[split] if name in splits]
     if not names:
       raise ValueError(
-        f"dataset.path={folder} has the splits {sorted(splits)}, and"
-        f" {split!r} is one of {list(_SPLITS[split])}: prepare that, too"
+        f"dataset.path={folder} has the splits {sorted(splits)}, and {split!r}"
+        f" needs one of {list(_SPLITS[split])}: prepare that, too"
       )
     self._name = f"{folder} {names[0]}"
     _check_files(folder, splits[names[0]])
@@ -54,7 +54,7 @@ class TfdsFiles:
     if not media:
       raise ValueError(
         f"dataset.path={folder} has the features {sorted(features)}: expected"
-        " 'image' or 'video'"
+        " 'image' or 'video'; name another data set"
       )
     self._media = media[0]
     self._examples = builder.as_data_source(
@@ -70,8 +70,8 @@ class TfdsFiles:
       self.class_names = tuple(features["label"].names)
 
   def __reduce__(self):
-    # Each process opens the files: the package pickles a data set by the name
-    # of its folder, which leaves out what _video_builder changes.
+    # Each process opens the files itself: the package pickles a data set by the
+    # name of its folder, which would undo the changes of _video_builder.
     return TfdsFiles, self._arguments
 
   def __len__(self) -> int:
@@ -114,9 +114,10 @@ def _builder(folder: str) -> Any:
 
 
 def _video_builder(folder: str, features: str) -> Any:
-  """As `tfds.builder_from_directory`, whose Video feature needs TensorFlow.
+  """Builder of a data set with videos, which works without TensorFlow.
 
-  Videos are declared as what they are in the files: lists of encoded frames.
+  The package's Video feature needs it; so videos are declared as the files hold
+  them, as lists of encoded frames.
   `features` is the text of features.json.
   """
   import tensorflow_datasets as tfds
@@ -133,7 +134,7 @@ def _video_builder(folder: str, features: str) -> Any:
 
 
 def _check_files(folder: str, split: Any) -> None:
-  """Raises ValueError unless all files of a tfds.core.SplitInfo are whole."""
+  """Raises ValueError unless a tfds.core.SplitInfo's files are complete."""
   for name in split.filenames:
     if not os.path.isfile(os.path.join(folder, name)):
       raise ValueError(

@@ -1,15 +1,15 @@
-"""Stored tokens: ArrayRecord shards of a data set, and their manifest.
+"""Stored tokens of a data set in ArrayRecord shards with a manifest.
 
 `main.py --mode=tokenize` writes a folder
 
   tokens-00003-of-00016.arrayrecord  tokens of consecutive clips
-  tokens.json                        what they are, sha256 of each shard
+  tokens.json                        their contents, sha256 of each shard
 
-A record is one clip in the safetensors format, so it says itself what is in
-it: "ids" (t, h, w) in the smallest unsigned type that holds the vocabulary,
-"label" int32 (), "index" int64 (), the clip's place in its source, and
-"condition/TASK" like "ids", the tokens of the task's condition clip. Reading
-one takes 25 us; npz takes 600, and neither runs code of the file.
+A record is one clip in the safetensors format, which names its arrays: "ids"
+(t, h, w) in the smallest unsigned type that holds the vocabulary, "label" int32
+(), "index" int64 (), the clip's place in its source, and "condition/TASK" like
+"ids", the tokens of the task's condition clip. Reading one takes 25 us, where
+npz takes 600; neither runs code from the file.
 """
 
 from collections.abc import Mapping
@@ -22,25 +22,25 @@ import safetensors.numpy
 from storage import parts
 from storage import shards as shards_lib
 
-CONDITION = "condition/"  # then the task's name
+CONDITION = "condition/"  # prefix of a task's name
 
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-  """What is stored: of two folders with equal contents, the same."""
+  """Description of a folder's contents; equal ones give equal tokens."""
 
-  tokenizer: str  # magvit/tokenizer/fingerprint.py
+  tokenizer: str  # fingerprint by magvit/tokenizer/fingerprint.py
   dataset: dict[str, Any]  # name, split, frames, size, seed
   examples: int
-  examples_per_shard: int  # of all shards but the last
+  examples_per_shard: int  # number of examples in each shard but the last
   clip_shape: tuple[int, int, int]  # (T, H, W)
   latent_shape: tuple[int, int, int]  # (t, h, w)
   vocabulary: int
-  bits: int  # that hold an id
-  ids: str  # what a number means, and in which order they stand
-  dtype: str  # of stored ids
-  tasks: tuple[str, ...]  # whose condition tokens are stored
-  condition_frames: int  # that those tasks were given, where they count frames
+  bits: int  # number of bits that hold an id
+  ids: str  # meaning of an id, and the order of ids, in words
+  dtype: str  # type of stored ids
+  tasks: tuple[str, ...]  # tasks whose condition tokens are stored
+  condition_frames: int  # number of given frames, for tasks that count them
 
   @property
   def layout(self) -> parts.Layout:
@@ -56,10 +56,12 @@ FORMAT = shards_lib.Format(
 
 
 def pack(record: Mapping[str, np.ndarray]) -> bytes:
+  """Bytes of a record."""
   return safetensors.numpy.save(dict(record))
 
 
 def unpack(data: bytes) -> dict[str, np.ndarray]:
+  """The record in bytes by `pack`."""
   return safetensors.numpy.load(data)
 
 
@@ -67,7 +69,7 @@ class TokenShards:
   """Random-access source of stored tokens, in the form grain reads."""
 
   def __init__(self, folder: str):
-    """Reads every shard once, for its checksum: about a second per GB.
+    """Reads every shard once for the checksum, about a second per GB.
 
     Raises:
       ValueError: an unfinished folder; a damaged or missing shard.
@@ -82,7 +84,7 @@ class TokenShards:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    """{"ids": int32 (t, h, w), "label": int32 (), "condition/TASK": as ids}.
+    """{"ids": int32 (t, h, w), "label": int32 (), "condition/TASK": like ids}.
 
     The clip's place in its source, "index", is left out.
     """

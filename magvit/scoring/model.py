@@ -73,7 +73,7 @@ class Model:
     shape = describe.clip_shape(self.config)
     clips_lib.check_frames(shape[0], protocol, "the model")
     run = sampler(self._trained)
-    return clips_lib.of_samples(
+    return clips_lib.generate_clips(
       run,
       self.describe(),
       protocol,
@@ -86,7 +86,7 @@ class Model:
     )
 
   def reconstructions(self, protocol: Protocol, originals: Clips) -> Clips:
-    return clips_lib.of_reconstructions(
+    return clips_lib.reconstruct_clips(
       lambda video: self._predict("reconstruct", {"video": video})["video"],
       self.describe(),
       protocol,

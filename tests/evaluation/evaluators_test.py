@@ -57,7 +57,7 @@ def test_the_judge_is_at_chance_without_a_digit(judge):
   noise = np.random.default_rng(0).random((200, 5, 16, 16, 3))
   label = np.arange(200) % 10
   assert (judge.classify(noise) == label).mean() < 0.3
-  judge.classify(np.zeros((2, 5, 16, 16, 3)))  # no light, no centre: no error
+  judge.classify(np.zeros((2, 5, 16, 16, 3)))  # black has no centre: no error
 
 
 def test_motion_features_follow_the_centre(judge):

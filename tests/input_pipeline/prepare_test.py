@@ -20,7 +20,7 @@ from tests import raw_data
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-  """UCF-101 of four training videos, lists beside the classes."""
+  """UCF-101 with four training videos, and the lists beside the classes."""
   root = tmp_path_factory.mktemp("raw")
   raw_data.ucf101(root, root)
   return root
@@ -28,7 +28,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-  """Starting processes takes seconds; one test does."""
+  """Replaces worker processes, whose start takes seconds; one test has them."""
 
   class Pool(parts.futures.ThreadPoolExecutor):
     def __init__(self, workers, context, initializer, initargs):
@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_and_makes_the_same(
   monkeypatch.setattr(prepare, "_write_shard", killed_in_the_second)
   with pytest.raises(KeyboardInterrupt):
     _prepare(raw, tmp_path / "parts")
-  with pytest.raises(ValueError, match="parts/train is not finished"):
+  with pytest.raises(ValueError, match="parts/train .*input_pipeline.prepare"):
     media_shards.MediaShards(str(tmp_path / "parts"), "train")
 
   def counted(name):
@@ -117,11 +117,9 @@ def test_broken_files_are_left_out_and_listed(tmp_path, in_this_process):
   raw_data.video(tmp_path / "whole.mp4", raw_data.frames(9, 0))
   cut.write_bytes((tmp_path / "whole.mp4").read_bytes()[:-300])
   output = tmp_path / "out"
-  with pytest.raises(ValueError, match="of 4 examples are broken, more than"):
+  with pytest.raises(ValueError, match="of 4 .*--max_broken=0.01"):
     _prepare(tmp_path, output)
-  with pytest.raises(
-    ValueError, match=f"{gone.name}: listed, and no such file"
-  ):
+  with pytest.raises(ValueError, match=f"{gone.name}: it is listed"):
     _prepare(tmp_path, output)
   manifest = _prepare(tmp_path, output, max_broken=0.75)
   reasons = dict(p for s in manifest["shards"] for p in s["broken"])
@@ -138,14 +136,14 @@ def test_broken_files_are_left_out_and_listed(tmp_path, in_this_process):
 def test_a_folder_of_other_examples_is_refused(raw, tmp_path, in_this_process):
   _prepare(raw, tmp_path)
   refused = lambda message: pytest.raises(ValueError, match=message)
-  with refused("holds other media: encoding is {} there"):
+  with refused("encoding is {} there .*16.* here"):
     _prepare(raw, tmp_path, reencode.Encoding(16, 0, 18, 6, 95))
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine/train").mkdir()
   (tmp_path / "mine/train/x").write_text("")
-  with refused("mine/train is not empty .* .no media.json"):
+  with refused("mine/train .* .no media.json.*--output"):
     _prepare(raw, tmp_path / "mine")
-  with refused("--max_broken=2 a share in"):
+  with refused(r"--max_broken=2 .*\[0, 1\]"):
     _prepare(raw, tmp_path, max_broken=2)
 
 
@@ -162,10 +160,10 @@ def test_damaged_shards_are_named(raw, tmp_path, in_this_process):
   with pytest.raises(ValueError, match="00001-of-.* damaged: expected sha256"):
     prepare.check(str(tmp_path))
   path.unlink()
-  with pytest.raises(ValueError, match="lacks the shard .*00001-of-00002"):
+  with pytest.raises(ValueError, match="lacks .*00001-of-00002.*prepare"):
     prepare.check(str(tmp_path))
   (tmp_path / "train/media.json").write_text(json.dumps({"shards": []}))
-  with pytest.raises(ValueError, match="media.json is no manifest of media"):
+  with pytest.raises(ValueError, match="media.json .*input_pipeline.prepare"):
     media_shards.MediaShards(str(tmp_path), "train")
 
 
@@ -223,5 +221,5 @@ def test_images_and_folders_of_frames_become_jpeg(tmp_path):
 def test_settings_that_cannot_work_are_refused():
   for field, value in (("crf", 52), ("keyframes", 0), ("quality", 100)):
     fields = dict(short_side=0, fps=0, crf=18, keyframes=12, quality=95)
-    with pytest.raises(ValueError, match=f"--{field}={value} must be in"):
+    with pytest.raises(ValueError, match=f"--{field}={value} .*\\.\\."):
       reencode.Encoding(**{**fields, field: value})

@@ -21,7 +21,7 @@ from tests.input_pipeline.sources import tfds_reference
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-  """Raw UCF-101 and BAIR, ImageNet of TFDS, and shards of the former two."""
+  """Raw UCF-101 and BAIR, shards of both, and ImageNet prepared by TFDS."""
   root = tmp_path_factory.mktemp("data")
   raw_data.ucf101(root / "ucf101", root / "ucf101")
   raw_data.bair(root / "bair")
@@ -147,16 +147,16 @@ def test_evaluations_use_their_own_rules_on_every_split(root):
     for i in range(len(clips)):
       np.testing.assert_array_equal(clips[i]["video"], unflipped[i]["video"])
     batches = list(pipeline.eval_batches(dataset, split, len(clips), 3))
-    found = {
+    evaluated = {
       video.tobytes()
       for batch, real in batches
       for video in batch["video"][:real]
     }
-    assert found == {clips[i]["video"].tobytes() for i in range(len(clips))}
+    assert evaluated == {clips[i]["video"].tobytes() for i in range(len(clips))}
   few = [b["video"] for b, _ in pipeline.eval_batches(dataset, "train", 2, 2)]
   again = [b["video"] for b, _ in pipeline.eval_batches(dataset, "train", 2, 2)]
   np.testing.assert_array_equal(few, again)
-  with pytest.raises(ValueError, match="9 clips were asked for .* are 2"):
+  with pytest.raises(ValueError, match="^9 clips .*--num.* 2 "):
     next(pipeline.eval_batches(dataset, "held_out", 9, 3))
 
 
@@ -191,7 +191,9 @@ def test_a_mixture_draws_by_weight_and_joins_classes(root):
   assert len(set(videos) & one_set(bair, 2)) == 4
   for wrong in ("ucf", "0:x", "-1:x", "1:"):
     dataset.mixture = (wrong,)
-    with pytest.raises(ValueError, match=f"'{wrong}' must be 'WEIGHT:FOLDER'"):
+    with pytest.raises(
+      ValueError, match=f"dataset.mixture=.*: '{wrong}' .*WEIGHT:"
+    ):
       pipeline.train_batches(dataset, 2)
 
 
@@ -221,11 +223,11 @@ def test_broken_and_short_videos_and_wrong_paths_are_named(root, tmp_path):
   with pytest.raises(ValueError, match=f"cannot read {broken}"):
     _take(_dataset(root, path=str(tmp_path)), 2)
   for changes, message in (
-    (dict(path=""), "dataset.path='' is no folder"),
-    (dict(format="tfrecord"), "dataset.format='tfrecord' must be 'embedded'"),
+    (dict(path=""), "dataset.path='' .*input_pipeline.prepare"),
+    (dict(format="tfrecord"), "dataset.format='tfrecord' .*'embedded'.*'tfds'"),
     (dict(format="shards"), "holds no media.json"),
     (dict(format="tfds"), "holds no dataset_info.json"),
-    (dict(workers=-1), "dataset.workers=-1 must be at least 0"),
+    (dict(workers=-1), "dataset.workers=-1 .* 0"),
   ):
     with pytest.raises(ValueError, match=message):
       pipeline.train_batches(_dataset(root, **changes), 2)

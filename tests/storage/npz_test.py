@@ -22,15 +22,15 @@ def test_rows_in_any_order_are_those_of_the_array(tmp_path, save):
 def test_what_holds_no_rows_is_refused_by_name(tmp_path):
   path = tmp_path / "x.npz"
   np.savez(path, mu=np.zeros(3))
-  with pytest.raises(ValueError, match="x.npz .* holds mu, and no arr_0"):
+  with pytest.raises(ValueError, match="x.npz .* mu, .* arr_0"):
     npz.Rows(str(path))
   np.savez(path, arr_0=np.array([{}], object))
-  with pytest.raises(ValueError, match="x.npz: arr_0 must be rows of numbers"):
+  with pytest.raises(ValueError, match="x.npz: arr_0 .* object"):
     npz.Rows(str(path))
   path.write_bytes(path.read_bytes()[:100])
-  with pytest.raises(ValueError, match="cannot read .*x.npz as .npz"):
+  with pytest.raises(ValueError, match="x.npz as .npz"):
     npz.Rows(str(path))
-  with pytest.raises(ValueError, match="cannot read .*none.npz"):
+  with pytest.raises(ValueError, match="none.npz"):
     npz.names(str(tmp_path / "none.npz"))
 
 
@@ -54,6 +54,6 @@ def test_written_rows_are_those_that_numpy_would_write(tmp_path):
 
 
 def test_parts_that_are_not_all_the_rows_write_nothing(tmp_path):
-  with pytest.raises(ValueError, match="expected 10 rows, .* hold 9"):
+  with pytest.raises(ValueError, match="10 rows, .* 9"):
     npz.write(str(tmp_path / "x.npz"), 10, {"arr_0": [_ROWS[:9]]})
   assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Tests of storage/progress.py: seldom, and with a rate that one can trust."""
+"""Tests of storage/progress.py: few lines, with a rate that one can trust."""
 
 import logging
 
@@ -9,7 +9,7 @@ from storage import progress as progress_lib
 
 @pytest.fixture
 def clock(monkeypatch):
-  """The seconds that the clock shows: [now]."""
+  """List of one number: the seconds that the clock shows."""
   now = [100.0]
   monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now[0])
   return now
@@ -17,7 +17,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def said(caplog, monkeypatch):
-  """The lines so far."""
+  """Function that returns the lines logged so far."""
   monkeypatch.setattr(logging.getLogger("storage"), "propagate", True)
   caplog.set_level(logging.INFO, "storage")
   return lambda: [record.getMessage() for record in caplog.records]
@@ -34,7 +34,7 @@ def test_a_line_comes_at_most_every_few_seconds_and_at_the_end(clock, said):
   assert len(said()) == 10
   clock[0] += 1
   progress = progress_lib.Progress("y", 1, "parts", seconds=10)
-  progress.add(1)  # the end is said at once
+  progress.add(1)  # the end is logged at once
   assert said()[-1].startswith("y 1/1 (100%)")
 
 
@@ -57,7 +57,7 @@ def test_a_counter_of_workers_says_nothing_before_the_first_is_done(
 ):
   progress = progress_lib.Progress("x", 10**9, "examples", seconds=10)
   clock[0] += 20
-  progress.update(0)  # the time left cannot be known
+  progress.update(0)  # the time left is unknown
   assert not said()
   progress.update(5)
   assert len(said()) == 1

@@ -1,4 +1,4 @@
-"""One of the two processes of rows_test: ADDRESS INDEX FOLDER."""
+"""Program of each of the two processes of rows_test: ADDRESS INDEX FOLDER."""
 
 import os
 import sys
@@ -20,10 +20,10 @@ from storage import rows as rows_lib  # noqa: E402
 def main(address: str, index: str, folder: str) -> None:
   jax.distributed.initialize(address, num_processes=2, process_id=int(index))
   x = 1000 + 0.3 * np.random.default_rng(0).normal(size=(101, 6))
-  parts = []
+  made_here = []
 
   def make(place):
-    parts.append(place)
+    made_here.append(place)
     return rows_lib.Part(place, {"x": x[place]})
 
   made = rows_lib.compute(
@@ -31,7 +31,8 @@ def main(address: str, index: str, folder: str) -> None:
   )
   total = frechet.streamed(made.rows["x"], rows=16)
 
-  sizes = []  # of a protocol within training: 5 clips that both hold
+  # Both processes hold the 5 clips of a protocol within training.
+  sizes = []  # number of clips in each call of the network
 
   def network(clips):
     sizes.append(len(clips))
@@ -49,16 +50,18 @@ def main(address: str, index: str, folder: str) -> None:
   )
   video = np.arange(5 * 16 * 3).reshape(5, 16, 1, 1, 3).astype(np.uint8)
   clips = clips_lib.Clips(
-    5, {"name": "x"}, lambda index: (video[index], index, {})
+    5,
+    {"name": "x"},
+    lambda index: clips_lib.ClipsRead(video[index], index),
   )
   shared = work.features(clips, 5, "made").rows["probabilities"]
   np.savez(
     os.path.join(folder, f"{index}.npz"),
     features=made.rows["x"],
-    parts=len(parts),
+    parts=len(made_here),
     sizes=sizes,
     shared=shared,
-    alone=network(video)["probabilities"],  # recorded in `sizes`, too
+    alone=network(video)["probabilities"],  # a further entry of `sizes`
     mean=total.mean,
     scatter=total.scatter,
   )

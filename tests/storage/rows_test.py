@@ -54,7 +54,7 @@ def test_few_broken_clips_are_reported_and_many_are_an_error(tmp_path):
   assert made.failures == {"clip 7": "torn", "clip 60": "torn"}
   assert 7 not in made.index and len(made.index) == 198
   assert made.rows["square"][7, 0] == 8**2
-  with pytest.raises(ValueError, match="3 of 200 .* than 1%: clip 7: torn"):
+  with pytest.raises(ValueError, match="3 of 200 .* 1%: clip 7: torn"):
     rows_lib.compute(str(tmp_path / "g"), of, 200, 50, _maker([], {7, 8, 9}))
 
 
@@ -84,10 +84,10 @@ def test_two_processes_have_the_statistics_of_one(tmp_path):
   whole = frechet.statistics(x)
   for i in range(2):
     with np.load(tmp_path / f"{i}.npz") as shared:
-      assert shared["parts"] == (6, 5)[i]  # of 11: each made its own
+      assert shared["parts"] == (6, 5)[i]  # the 11 parts were shared out
       np.testing.assert_array_equal(shared["features"], x)
       np.testing.assert_allclose(shared["mean"], whole.mean, rtol=1e-10)
       np.testing.assert_allclose(shared["scatter"], whole.scatter, rtol=1e-10)
-      # Within training: each had half of 5 clips, the last share filled up.
+      # Each computed half of the 5 clips, with the second half filled up.
       assert shared["sizes"].tolist() == [3, 5]
       np.testing.assert_array_equal(shared["shared"], shared["alone"])

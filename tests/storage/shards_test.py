@@ -1,4 +1,4 @@
-"""Tests of storage/shards.py: what the manifest says is what is there."""
+"""Tests of storage/shards.py: folders hold what the manifest describes."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def test_a_finished_folder_says_and_holds_what_was_written(tmp_path):
   assert json.loads((tmp_path / "words.json").read_text())["total"] == 5
   records = _FORMAT.open(str(tmp_path), names, 5)
   assert [records[i] for i in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
-  with pytest.raises(ValueError, match="holds 5 examples, .*words.json says 6"):
+  with pytest.raises(ValueError, match=" 5 examples, .*words.json .* 6"):
     _FORMAT.open(str(tmp_path), names, 6)
 
 
@@ -62,16 +62,16 @@ def test_damaged_and_missing_shards_are_named(tmp_path):
   whole = path.read_bytes()
   path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
   check(contents=False)
-  with pytest.raises(ValueError, match="words-00001.* damaged: .*sha256"):
+  with pytest.raises(ValueError, match="words-00001.* sha256"):
     check(contents=True)
   path.write_bytes(whole[:-1])
   with pytest.raises(
     ValueError,
-    match=f"{len(whole)} and found {len(whole) - 1}; delete it and make",
+    match=f"words-00001.* bytes {len(whole)} .* {len(whole) - 1};",
   ):
     check(contents=False)
   path.unlink()
-  with pytest.raises(ValueError, match="lacks the shard words-00001"):
+  with pytest.raises(ValueError, match="shard words-00001.*: make it again"):
     check(contents=False)
 
 
@@ -85,9 +85,11 @@ def test_a_claim_returns_the_shards_that_are_still_there(tmp_path):
 
 
 def test_folders_without_a_true_manifest_are_refused(tmp_path):
-  with pytest.raises(ValueError, match="holds no words.json.*: make it again"):
+  with pytest.raises(ValueError, match="no words.json.*: make it again$"):
     _FORMAT.read(str(tmp_path))
   for text in ("{", "[]", "{}", '{"name": "x", "sizes": [], "shards": [{}]}'):
     (tmp_path / "words.json").write_text(text)
-    with pytest.raises(ValueError, match="words.json is no manifest of words"):
+    with pytest.raises(
+      ValueError, match="/words.json .*: make it again, in a new"
+    ):
       _FORMAT.read(str(tmp_path))

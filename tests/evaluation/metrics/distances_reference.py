@@ -1,10 +1,10 @@
-"""Numbers of other packages for the tests of distances, and how to get them.
+"""Numbers by other packages for the tests of distances, and how to get them.
 
   pip install torch torch-fidelity==0.4.0 prdc==0.2 scikit-learn==1.9.1
   python -m tests.evaluation.metrics.distances_reference
 
-prints RECORDED anew. torch-fidelity is given float64; kernels of KID are
-averaged over 100 subsets of 200.
+prints RECORDED anew. torch-fidelity is given float64; KID is averaged over 100
+subsets of 200.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ RECORDED = {
 
 
 def features(seed: int, count: int, width: int = 16) -> np.ndarray:
-  """Seeded, float32: a falling spectrum, its mean moved by the seed."""
+  """Seeded features, float32: a falling spectrum, with the seed in the mean."""
   rng = np.random.RandomState(seed)
   noise = rng.randn(count, width) * np.exp(-np.arange(width) / width)
   return (noise + 0.3 * seed).astype(np.float32)

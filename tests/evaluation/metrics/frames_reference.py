@@ -1,15 +1,17 @@
-"""Frames, and what the reference packages measure on them.
+"""Frames, and the scores that the reference packages give them.
 
-pytorch-msssim 1.0.0, scikit-image 0.26.0 and torchmetrics 1.9.0, in float64.
-pytorch-msssim makes its window in float32, which moves its values by 5e-6: it
-is given one of float64 here. Prints the numbers where they are installed:
+The packages are pytorch-msssim 1.0.0, scikit-image 0.26.0 and torchmetrics
+1.9.0, in float64. pytorch-msssim makes its window in float32, which moves its
+values by 5e-6: here it is given a float64 window. Where they are installed,
 
   python -m tests.evaluation.metrics.frames_reference
+
+prints the numbers.
 """
 
 import numpy as np
 
-# Of each frame, by the names of `reconstruction.ssim`, and MS-SSIM.
+# Scores of each frame, by the modes of `frames.ssim`, and MS-SSIM.
 RECORDED = {
   "rgb": (0.898463291306, 0.357040920917),
   "magvit_gray": (0.907407717544, 0.384059410931),
@@ -20,7 +22,7 @@ RECORDED = {
 
 
 def videos() -> tuple[np.ndarray, np.ndarray]:
-  """Two frames of 163 x 178 (both odd on some scale), and noisy ones."""
+  """Two frames of 163 x 178 (both odd on some scale), and noisy copies."""
   rng = np.random.default_rng(0)
   shape = (1, 2, 163, 178, 3)
   slope_HW1 = (np.indices(shape[2:4]).sum(0) / 341.0)[..., None]
@@ -30,7 +32,7 @@ def videos() -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure() -> dict[str, np.ndarray]:
-  """Each convention by its package."""
+  """Scores by each convention, from its package."""
   from pytorch_msssim import ms_ssim
   from pytorch_msssim import ssim
   from skimage.metrics import structural_similarity

@@ -125,9 +125,9 @@ def test_codebook_use_stands_beside_its_token_count():
 @pytest.mark.parametrize(
   "a, b, message",
   [
-    (_video(), _video()[:, :2], "same shape"),
-    (_video(), 255 * _video(), r"output must be floating point in \[0, 1\]"),
-    ((255 * _video()).astype(np.uint8), _video(), "got uint8"),
+    (_video(), _video()[:, :2], r"\(2, 3, 16, 16, 3\) and \(2, 2"),
+    (_video(), 255 * _video(), r"output .* float64 in \[0.0"),
+    ((255 * _video()).astype(np.uint8), _video(), r"video .* uint8 in \[0, 25"),
   ],
 )
 def test_pairs_that_cannot_be_compared_are_refused(a, b, message):
@@ -137,15 +137,15 @@ def test_pairs_that_cannot_be_compared_are_refused(a, b, message):
 
 def test_frames_smaller_than_the_window_are_refused():
   small = np.zeros((1, 1, 8, 8, 3))
-  with pytest.raises(ValueError, match="at least 11 x 11 pixels, got 8 x 8"):
+  with pytest.raises(ValueError, match="SSIM .* 11 x 11 .* 8 x 8"):
     frame_metrics.ssim(small, small)
   assert frame_metrics.ssim(small, small, "uniform7") == 1.0
   small = np.zeros((1, 1, 160, 200, 3))
-  with pytest.raises(ValueError, match="at least 161 x 161.*got 160 x 200"):
+  with pytest.raises(ValueError, match="MS-SSIM .*161 x 161.*160 x 200"):
     frame_metrics.ms_ssim(small, small)
 
 
 def test_unknown_conventions_are_refused():
   a = _video()
-  with pytest.raises(ValueError, match="mode='gray' must be one of .*'reflect"):
+  with pytest.raises(ValueError, match="mode='gray'.*'rgb'.*'reflect"):
     frame_metrics.ssim(a, a, "gray")

@@ -59,7 +59,7 @@ def test_merged_parts_equal_the_whole_even_far_from_zero():
   np.testing.assert_allclose(whole.covariance, np.cov(x.T), rtol=1e-10)
 
 
-def _of_data(x, y):
+def _direct_distance(x, y):
   """The distance straight from centred data, by an n x n singular value sum."""
   mx, my = x.mean(0), y.mean(0)
   a = (x - mx) / np.sqrt(len(x) - 1)
@@ -85,7 +85,9 @@ def test_fewer_samples_than_dimensions_equal_the_form_of_the_data(d, shift):
     _gaussian(1, 70, d, 1.1) * mix + shift,
   )
   a, b = frechet.statistics(x), frechet.statistics(y)
-  np.testing.assert_allclose(frechet.distance(a, b), _of_data(x, y), rtol=1e-9)
+  np.testing.assert_allclose(
+    frechet.distance(a, b), _direct_distance(x, y), rtol=1e-9
+  )
 
 
 def test_full_rank_distance_has_a_closed_form():
@@ -126,21 +128,21 @@ def test_statistics_come_back_from_their_file(tmp_path):
 def test_statistics_of_something_else_are_refused_by_name(tmp_path):
   path = tmp_path / "reference.npz"
   frechet.save(path, {"": frechet.statistics(_gaussian(0, 50, 4))})
-  with pytest.raises(ValueError, match=r"reference.npz must hold mu of shape"):
+  with pytest.raises(ValueError, match=r"reference.npz .*mu .*2048,\).*\(4,"):
     frechet.load(path, "", 2048)
-  with pytest.raises(ValueError, match="mu_s .* is missing .it holds mu, sig"):
+  with pytest.raises(ValueError, match=r"reference.npz .*mu_s .*mu, sigma\)"):
     frechet.load(path, "_s", 4)
   path.write_bytes(b"nothing of the kind")
-  with pytest.raises(ValueError, match="reference.npz is no .npz file"):
+  with pytest.raises(ValueError, match="reference.npz is no .npz"):
     frechet.load(path, "", 4)
 
 
 def test_impossible_inputs_are_refused():
   one = frechet.statistics(np.zeros((1, 3)))
   two = frechet.statistics(np.zeros((2, 3)))
-  with pytest.raises(ValueError, match="at least 2 examples, got 1"):
+  with pytest.raises(ValueError, match="2 examples, got 1"):
     frechet.distance(one, two)
-  with pytest.raises(ValueError, match="same dimension, got 3 and 4"):
+  with pytest.raises(ValueError, match="dimension, got 3 and 4"):
     frechet.distance(two, frechet.statistics(np.zeros((2, 4))))
-  with pytest.raises(ValueError, match="with at least one example"):
+  with pytest.raises(ValueError, match=r"features of shape \(0, 3\)"):
     frechet.statistics(np.zeros((0, 3)))

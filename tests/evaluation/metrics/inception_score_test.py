@@ -1,4 +1,4 @@
-"""Tests of evaluation/metrics/inception_score.py: others' numbers."""
+"""Tests of evaluation/metrics/inception_score.py: numbers of other packages."""
 
 import numpy as np
 import pytest
@@ -39,9 +39,9 @@ def test_adm_splits_consecutive_examples_and_the_others_do_not():
 
 
 def test_what_is_no_distribution_is_refused():
-  with pytest.raises(ValueError, match="must sum to 1"):
+  with pytest.raises(ValueError, match="probabilities .*inception_score"):
     inception_score.score_of_probabilities(np.full((20, 3), 0.5), "adm")
-  with pytest.raises(ValueError, match="at least 10 examples"):
+  with pytest.raises(ValueError, match=r"'torch_fidelity' .* 10 .*\(9, 3\)"):
     inception_score.inception_score(np.zeros((9, 3)), "torch_fidelity")
   with pytest.raises(ValueError, match="convention='fid'"):
     inception_score.inception_score(np.zeros((9, 3)), "fid")

@@ -1,4 +1,4 @@
-"""Tests of evaluation/metrics/manifold.py: others' numbers, made sets."""
+"""Tests of evaluation/metrics/manifold.py: peers' numbers, and made sets."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_shares_are_those_of_torch_fidelity_and_prdc(monkeypatch, block):
 
 
 def test_a_far_offset_costs_no_digits():
-  """|x|^2 + |y|^2 - 2xy of features near 1000 would lose all of theirs."""
+  """|x|^2 + |y|^2 - 2xy of features near 1000 would lose all their digits."""
   real, fake = _sets()
   near = manifold.precision_recall(real, fake)
   far = manifold.precision_recall(real + 1000.0, fake + 1000.0)
@@ -56,7 +56,7 @@ def test_balls_of_a_hand_made_set():
 
 def test_sets_without_enough_neighbours_are_refused():
   real, fake = _sets()
-  with pytest.raises(ValueError, match="more than 3 .* fake features are .3,"):
+  with pytest.raises(ValueError, match=r"more than 3 .* fake .*\(3, 16\)"):
     manifold.precision_recall(real, fake[:3])
   with pytest.raises(ValueError, match="differ in width: 16 and 4"):
     manifold.density_coverage(real, fake[:, :4])

@@ -1,4 +1,4 @@
-"""Tests of a score of frames that is new: one function, one line in the table.
+"""Tests of a new score of frames: one function, and one line in the table.
 
 The table is `FRAME_METRICS` of evaluation/metrics/frames.py.
 """
@@ -22,7 +22,7 @@ from tests.magvit.tokenizer import frames_test
 
 
 def _largest_error(video_BTHWC, output_BTHWC):
-  """(B, T), of pixels in [0, 1]."""
+  """Largest difference in each frame, (B, T), of pixels in [0, 1]."""
   return np.abs(video_BTHWC - output_BTHWC).max((2, 3, 4))
 
 

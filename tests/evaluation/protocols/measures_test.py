@@ -41,7 +41,7 @@ def test_rules_that_move_scores_most():
   assert all(
     p.measure in measures.MEASURES for p in protocol_table.PROTOCOLS.values()
   )
-  with pytest.raises(ValueError, match="protocol 'fid' must be one of"):
+  with pytest.raises(ValueError, match="'fid' .*'adm_imagenet'"):
     get("fid")
 
 
@@ -71,7 +71,7 @@ def test_fvd_pairs_folds_and_reports_their_mean_and_spread():
   made = [{"logits": _features(i)} for i in range(2)]
   real = [{"logits": _features(i, shift=i + 1.0)} for i in range(2)]
   scores = measures.measure(protocol, made, measures.Real(real))
-  # Fold i differs from its real clips by a shift alone, 3 dimensions of it.
+  # Fold i differs from its real clips by a shift alone, in 3 dimensions.
   np.testing.assert_allclose(scores["fvd_fold_0"], 3.0, rtol=1e-5)
   np.testing.assert_allclose(scores["fvd_fold_1"], 12.0, rtol=1e-5)
   np.testing.assert_allclose(scores["fvd"], 7.5, rtol=1e-5)
@@ -89,7 +89,7 @@ def test_styleganv_divides_by_n():
 
 
 def test_published_statistics_go_before_the_clips_beside_them():
-  """A reference of ADM has 10,000 clips, and statistics of all of the set."""
+  """ADM's reference has 10,000 clips, and statistics of the whole set."""
   features = lambda seed: {
     "pool3": _features(seed),
     "spatial": _features(seed, width=2),
@@ -118,7 +118,7 @@ def test_perturbed_codes_are_the_nearest_in_a_fixed_order():
   flips = np.bitwise_count(out ^ ids)
   assert set(np.unique(flips)) == {0, 1, 2}
   assert len(np.unique(out)) == protocol_table.DELTA == 1 + 18 + 81
-  # Of the pairs those that begin with bits 0 to 4 (15 + ... ) come first.
+  # Pairs of flips that begin with bits 0 to 4 come first: 17 + 16 + ... = 75.
   pairs = (out ^ ids)[flips == 2]
   assert (pairs & -pairs).max() == 1 << 5
   np.testing.assert_array_equal(measures.perturb_ids(ids, 18, 0.0, rng()), ids)

@@ -1,4 +1,4 @@
-"""Tests of a feature network that is new: one file, one line in the registry.
+"""Tests of a new feature network: one file, and one line in the registry.
 
 The registry is models/features/networks.py; the test is the file.
 """
@@ -76,5 +76,5 @@ def test_its_weights_are_converted_and_its_features_compared(tmp_path):
 
 def test_absent_weights_say_where_to_get_them(tmp_path):
   request = protocol_run.Request("colour_distance", input=str(tmp_path))
-  with pytest.raises(ValueError, match="get colours.npz .*--network=colours"):
+  with pytest.raises(ValueError, match="colours.npz .*--network=colours"):
     protocol_run.score(str(tmp_path), request)

@@ -144,7 +144,7 @@ def test_wrong_frame_counts_name_the_file(tmp_path):
   short = _npz(tmp_path / "short.npz", 0, 3, 12, 2, 2, 3)
   with pytest.raises(ValueError, match="short.npz holds .* of 12 .* reads 16"):
     _score(tmp_path, "is_c3d", input=short)
-  with pytest.raises(ValueError, match="short.npz .* 12 frames, .* of images"):
+  with pytest.raises(ValueError, match="short.npz .* 12 frames,.*adm_imagen"):
     _score(tmp_path, "adm_imagenet", input=short, reference=short)
   with mp4.Writer(str(tmp_path / "videos" / "a.mp4"), 8) as film:
     for frame in _pixels(0, 5, 16, 16, 3):
@@ -158,28 +158,28 @@ def test_mismatched_references_name_the_file(tmp_path):
   bad = str(tmp_path / "bad.npz")
   run = lambda: _score(tmp_path, "adm_imagenet", input=made, reference=bad)
   np.savez(bad, mu=np.zeros(400), sigma=np.eye(400))
-  with pytest.raises(ValueError, match=r"bad.npz must hold mu of shape .2048,"):
+  with pytest.raises(ValueError, match=r"bad.npz .* mu .*\(2048,\).*\(400,\)"):
     run()
   np.savez(bad, other=np.zeros(3))
-  with pytest.raises(ValueError, match="bad.npz must hold arr_0 .* other"):
+  with pytest.raises(ValueError, match="--reference=.*bad.npz .*arr_0.* other"):
     run()
   np.savez(bad, arr_0=np.zeros((3, 4, 4, 3)))
-  with pytest.raises(ValueError, match="bad.npz: arr_0 must be uint8"):
+  with pytest.raises(ValueError, match="bad.npz.* arr_0 .*uint8.* float64"):
     run()
   pathlib.Path(bad).write_bytes(b"PK")
-  with pytest.raises(ValueError, match="cannot read .*bad.npz"):
+  with pytest.raises(ValueError, match="bad.npz as .npz"):
     run()
 
 
 def test_missing_inputs_say_what_to_give(tmp_path):
   made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
-  with pytest.raises(ValueError, match="needs --input=FILE_OR_FOLDER, or"):
+  with pytest.raises(ValueError, match="adm_imagenet.* --input=FILE_OR_FOLDER"):
     _score(tmp_path, "adm_imagenet", reference=made)
-  with pytest.raises(ValueError, match="give --reference=FILE_OR_FOLDER, or"):
+  with pytest.raises(ValueError, match="adm_imag.* --reference=FILE_OR_FOLDER"):
     _score(tmp_path, "adm_imagenet", input=made)
-  with pytest.raises(ValueError, match="--num=80 .* holds 70 clips"):
+  with pytest.raises(ValueError, match="--num=80 .* 70 clips .*made.npz"):
     _score(tmp_path, "adm_imagenet", input=made, reference=made, num=80)
-  with pytest.raises(ValueError, match="'' is no file, .* 'inception' need"):
+  with pytest.raises(ValueError, match="^'' .*inception.*--network=inception"):
     request = protocol_run.Request("adm_imagenet", input=made, reference=made)
     protocol_run.score(str(tmp_path), request)
   wrong = str(tmp_path / "wrong.safetensors")
@@ -204,7 +204,7 @@ def test_a_folder_survives_a_broken_file_and_reports_it(tmp_path):
   assert list(result.protocol["failures"]) == ["050.png"]
   assert result.protocol["examples"] == 119
   Image.fromarray(_pixels(0, 5, 4, 3)).save(folder / "051.png")
-  with pytest.raises(ValueError, match="2 of 120 .*050.png.*051.png: it is"):
+  with pytest.raises(ValueError, match="2 of 120 .*050.png.*051.png.*1, 5, 4"):
     run()
 
 
@@ -222,12 +222,12 @@ def test_reconstructions_are_paired_with_originals_by_name(tmp_path):
   )
   assert set(result.metrics) >= {"ssim_rgb", "ssim_magvit_gray"}
   (tmp_path / "made" / "0.png").rename(tmp_path / "made" / "4.png")
-  with pytest.raises(ValueError, match="has 0 where --input has 1"):
+  with pytest.raises(ValueError, match="--reference.* 0 .*--input.* 1"):
     protocol_run.score(str(tmp_path), request)
 
 
-def _of_workdir(workdir, protocol, network=None, **fields):
-  """With the workdir's own model, which compiles for a while."""
+def _score_workdir(workdir, protocol, network=None, **fields):
+  """Scores the workdir's model, which compiles for a while."""
   config = workdir_lib.read_config(workdir)
   opened = scored_model.open_model(
     workdir, config, protocol_table.get(protocol)
@@ -237,16 +237,16 @@ def _of_workdir(workdir, protocol, network=None, **fields):
 
 
 def test_a_tokenizer_measures_its_reconstructions(tiny_tokenizer_workdir):
-  result = _of_workdir(tiny_tokenizer_workdir, "reconstruction", num=10)
+  result = _score_workdir(tiny_tokenizer_workdir, "reconstruction", num=10)
   path = pathlib.Path(tiny_tokenizer_workdir, "results/reconstruction.json")
   assert json.loads(path.read_text())["step"] == 1
   assert result.protocol["examples"] == 10
   assert 0 < result.metrics["psnr"] < 100
-  result = _of_workdir(tiny_tokenizer_workdir, "codebook", num=10)
+  result = _score_workdir(tiny_tokenizer_workdir, "codebook", num=10)
   assert result.metrics["tokens"] == 10 * 3 * 8 * 8
   assert result.metrics["codes"] == 2**6
-  with pytest.raises(ValueError, match="dataset.frames holds .* of 5 frames"):
-    _of_workdir(tiny_tokenizer_workdir, "ucf101_rfvd", _Network(), num=4)
+  with pytest.raises(ValueError, match="dataset.frames .* 5 .*_rfvd .*16"):
+    _score_workdir(tiny_tokenizer_workdir, "ucf101_rfvd", _Network(), num=4)
 
 
 @pytest.mark.slow
@@ -255,7 +255,7 @@ def test_perturbed_codes_move_the_reconstructions(
 ):
   clips = dataclasses.replace(protocol_table.get("pfid"), frames=5)
   monkeypatch.setitem(protocol_table.PROTOCOLS, "pfid", clips)
-  result = _of_workdir(tiny_tokenizer_workdir, "pfid", _Network(), num=10)
+  result = _score_workdir(tiny_tokenizer_workdir, "pfid", _Network(), num=10)
   scores = [result.metrics[f"pfid_alpha_{a}"] for a in protocol_table.ALPHAS]
   assert len(set(scores)) == 3 and np.isfinite(scores).all()
   np.testing.assert_allclose(result.metrics["pfid"], np.mean(scores))
@@ -268,7 +268,7 @@ def test_a_generators_samples_are_those_of_its_seed(
 ):
   short = dataclasses.replace(protocol_table.get("is_c3d"), frames=5)
   monkeypatch.setitem(protocol_table.PROTOCOLS, "is_c3d", short)
-  run = lambda network, seed: _of_workdir(
+  run = lambda network, seed: _score_workdir(
     tiny_generator_workdir, "is_c3d", network, num=6, folds=2, seed=seed
   )
   network = _Network()
@@ -290,5 +290,5 @@ def test_protocols_of_the_config_run_within_training(tiny_tokenizer_workdir):
   (result,) = protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
   assert result.metrics["tokens"] == 8 * 3 * 8 * 8
   config.evaluation.protocols = ("is_c3d",)
-  with pytest.raises(ValueError, match="is_c3d is of samples, and 'tiny tok"):
+  with pytest.raises(ValueError, match="evaluation.protocols.*is_c3d.*'tiny"):
     protocol_run.run_configured(config, tiny_tokenizer_workdir, model)

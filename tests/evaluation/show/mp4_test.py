@@ -56,12 +56,12 @@ def test_colours_are_those_given(tmp_path):
 
 def test_a_failure_leaves_no_file(tmp_path):
   path = tmp_path / "a.mp4"
-  with pytest.raises(ValueError, match="size of the first"):
+  with pytest.raises(ValueError, match=r"\(16, 18\) .*first, \(16, 16\)"):
     with mp4.Writer(path, 25) as writer:
       for _ in range(90):  # the encoder holds many back before it writes
         writer.add(np.zeros((16, 16, 3), np.uint8))
       assert list(tmp_path.iterdir())
       writer.add(np.zeros((16, 18, 3), np.uint8))
-  with pytest.raises(ValueError, match="must be uint8"):
+  with pytest.raises(ValueError, match=r"\(16, 16, 3\) .*float32.* uint8"):
     _write(path, np.zeros((2, 16, 16, 3), np.float32))
   assert not list(tmp_path.iterdir())

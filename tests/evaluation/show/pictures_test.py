@@ -10,7 +10,7 @@ from storage import files
 
 
 def _flat_clips(values, frames=1, height=2, width=3):
-  """BTHWC: clip b is `values[b]` everywhere."""
+  """Clips BTHWC of one grey each: clip b is `values[b]` everywhere."""
   values = np.asarray(values, np.uint8).reshape(-1, 1, 1, 1, 1)
   return np.broadcast_to(values, (len(values), frames, height, width, 3)).copy()
 
@@ -81,7 +81,7 @@ def test_side_by_side_pairs_clip_with_clip():
 
 
 def test_side_by_side_refuses_unequal_shapes():
-  with pytest.raises(ValueError, match="one shape"):
+  with pytest.raises(ValueError, match=r"\(1, 1, 2, 3, 3\), \(2, 1, 2, 3, 3\)"):
     pictures.side_by_side([_flat_clips([1]), _flat_clips([1, 2])])
 
 

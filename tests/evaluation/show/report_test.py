@@ -87,24 +87,24 @@ class _Elements(html.parser.HTMLParser):
 
   def __init__(self, page):
     super().__init__()
-    self.found, self._open = [], []
+    self.elements, self._open = [], []
     self.feed(page)
     assert not self._open
 
   def handle_starttag(self, tag, attrs):
-    self.found.append((tag, dict(attrs)))
+    self.elements.append((tag, dict(attrs)))
     if tag not in ("meta", "img", "br"):
       self._open.append(tag)
 
   def handle_startendtag(self, tag, attrs):
-    self.found.append((tag, dict(attrs)))
+    self.elements.append((tag, dict(attrs)))
 
   def handle_endtag(self, tag):
     assert self._open.pop() == tag
 
 
 def test_every_picture_is_embedded_in_the_order_of_the_captions(finished):
-  images = [a for tag, a in _Elements(_page(finished)).found if tag == "img"]
+  images = [a for tag, a in _Elements(_page(finished)).elements if tag == "img"]
   assert [image["alt"] for image in images] == [
     "Moving shown first",
     "Still shown second",
@@ -130,7 +130,7 @@ def test_the_page_refers_to_nothing_outside_itself(finished):
   page = _page(finished)
   assert "http" not in page
   assert "url(" not in page.replace("url(#", "")
-  elements = _Elements(page).found
+  elements = _Elements(page).elements
   for _, attributes in elements:
     for name in ("src", "href", "xlink:href"):
       assert attributes.get(name, "#").startswith(("#", "data:"))
@@ -143,7 +143,7 @@ def test_ids_are_unique_over_runs_and_links_lead_somewhere(finished, tmp_path):
   for name in ("config.json", "metrics.jsonl"):
     (copy / name).write_text((finished / name).read_text())
   page = _page(finished, copy)
-  elements = _Elements(page).found
+  elements = _Elements(page).elements
   ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
   assert len(ids) == len(set(ids))
   targets = set(re.findall(r'(?:href="|url\()#([^")]+)', page))
@@ -276,15 +276,15 @@ def test_missing_pieces_are_described(fresh):
 
 
 def test_what_is_no_workdir_is_an_error_that_names_it(fresh, tmp_path):
-  with pytest.raises(ValueError, match="nowhere' is not a directory"):
+  with pytest.raises(ValueError, match="workdir .*nowhere' .*directory"):
     _page(fresh, tmp_path / "nowhere")
   (tmp_path / "empty").mkdir()
-  with pytest.raises(ValueError, match="empty' has no config.json"):
+  with pytest.raises(ValueError, match="workdir .*empty' .*config.json"):
     _page(fresh, tmp_path / "empty")
   (fresh / "config.json").write_text("{")
   with pytest.raises(ValueError, match="fresh/config.json is not JSON"):
     _page(fresh)
-  with pytest.raises(ValueError, match="at least one workdir"):
+  with pytest.raises(ValueError, match=r"workdirs=\[\]"):
     report.write_report([], tmp_path / "report.html")
   assert not (fresh / "page").exists()
 

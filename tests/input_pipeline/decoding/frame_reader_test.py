@@ -12,7 +12,7 @@ from tests import raw_data
 
 
 def _encoded(*parts):
-  return frame_reader.Encoded("its name", 0, parts)
+  return frame_reader.Encoded("the-name", 0, parts)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def _encoded(*parts):
     ("vp9.webm", "libvpx-vp9", {"deadline": "realtime"}),
     ("xvid.avi", "mpeg4", {}),
     ("stream.ts", "libx264", {}),  # a seek lands elsewhere
-    ("old.mpg", "mpeg2video", {}),  # as well
+    ("old.mpg", "mpeg2video", {}),  # a seek lands elsewhere
   ],
 )
 def test_frames_are_those_of_a_full_decode(tmp_path, file, codec, options):
@@ -57,7 +57,7 @@ def test_decoding_starts_at_the_last_keyframe_before_the_clip(
 
   monkeypatch.setattr(frame_reader, "_until", counted)
   frame_reader.read(_encoded(str(path)), lambda n: [44, 47])
-  assert 4 <= len(decoded) <= 4 + 10  # of 60; B-frames may come before
+  assert 4 <= len(decoded) <= 4 + 10  # far from 60; B-frames may come before
 
 
 def test_a_file_whose_packets_do_not_number_its_frames_is_counted(
@@ -98,10 +98,10 @@ def test_damaged_files_are_named(tmp_path):
   raw_data.video(path, raw_data.frames(20, seed=1))
   whole = path.read_bytes()
   for damaged in (b"", whole[:-200], whole[: len(whole) // 2]):
-    with pytest.raises(ValueError, match="cannot read its name: "):
+    with pytest.raises(ValueError, match="the-name: "):
       frame_reader.read(_encoded(damaged), lambda n: [n - 1])
   big, small = tmp_path / "big.png", tmp_path / "small.png"
   raw_data.image(big, 0)
   raw_data.image(small, 0, height=24)
-  with pytest.raises(ValueError, match=r"several sizes: \[\(24, 64\), \(48"):
+  with pytest.raises(ValueError, match=r"the-name: .*\[\(24, 64\), \(48"):
     frame_reader.read(_encoded(str(big), str(small)), range)

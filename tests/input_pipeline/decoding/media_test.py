@@ -12,13 +12,13 @@ from input_pipeline.decoding import media
 
 
 def _colours(height, width):
-  """Every pixel its own colour: a turn or a mirror cannot hide."""
+  """A picture whose pixels all differ, so that no turn or mirror can hide."""
   y, x = np.mgrid[:height, :width]
   return np.stack([8 * y, 8 * x, y + x], -1).astype(np.uint8)
 
 
 def _write_video(path, video_THWC, rate=25, codec="ffv1", pix_fmt="bgr0"):
-  # As downloads are laid out: what a cut-off file lacks is its last frames.
+  # Downloads are laid out so; then a cut-off file lacks its last frames.
   options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
   with av.open(str(path), "w", options=options) as container:
     stream = container.add_stream(codec, rate=rate)
@@ -38,9 +38,9 @@ def test_a_lossless_video_comes_out_exactly(tmp_path):
   video = np.stack([_colours(12, 20) + np.uint8(t) for t in range(7)])
   path = tmp_path / "a.mkv"
   _write_video(path, video, fractions.Fraction(30000, 1001))
-  found = media.probe(str(path))
-  assert (found.kind, found.coding) == ("video", "ffv1 bgr0")
-  assert found.frame_rate == fractions.Fraction(30000, 1001)
+  probed = media.probe(str(path))
+  assert (probed.kind, probed.coding) == ("video", "ffv1 bgr0")
+  assert probed.frame_rate == fractions.Fraction(30000, 1001)
   np.testing.assert_array_equal(_frames(path), video)
 
 
@@ -51,7 +51,8 @@ def test_frames_are_decoded_one_at_a_time(tmp_path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
   frames = media.probe(str(path)).frames()
   assert next(frames).shape == (32, 32, 3)
-  with pytest.raises(ValueError, match="^cannot read"):  # further on
+  # A later frame is damaged.
+  with pytest.raises(ValueError, match="^cannot read.*a.mp4"):
     list(frames)
 
 
@@ -69,9 +70,9 @@ def test_frames_are_decoded_one_at_a_time(tmp_path):
 def test_every_kind_of_png_becomes_rgb(tmp_path, mode, pixel, expected):
   path = tmp_path / "a.png"
   Image.new(mode, (5, 3), pixel).save(path)
-  found = media.probe(str(path))
-  assert (found.kind, found.coding) == ("image", f"PNG {mode}")
-  assert found.frame_rate is None
+  probed = media.probe(str(path))
+  assert (probed.kind, probed.coding) == ("image", f"PNG {mode}")
+  assert probed.frame_rate is None
   frames = _frames(path)
   assert frames.shape == (1, 3, 5, 3) and frames.dtype == np.uint8
   np.testing.assert_array_equal(frames, np.full((1, 3, 5, 3), expected))
@@ -119,8 +120,8 @@ def test_animated_images_are_videos(tmp_path, suffix):
   pages[0].save(
     path, save_all=True, append_images=pages[1:], duration=40, **more
   )
-  found = media.probe(str(path))
-  assert (found.kind, found.frame_rate) == ("video", 25)
+  probed = media.probe(str(path))
+  assert (probed.kind, probed.frame_rate) == ("video", 25)
   np.testing.assert_array_equal(
     _frames(path)[:, 0, 0], [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
   )

@@ -45,7 +45,9 @@ def test_kinetics600_by_its_lists(tmp_path):
   assert list(_labels(held_out).values()) == [0, 1]
   twin = tmp_path / "elsewhere/t-_0_000000_000010.webm"
   raw_data.video(twin, raw_data.frames(3, 0), "libvpx-vp9")
-  with pytest.raises(ValueError, match="holds t-_0_000000_000010 more than"):
+  with pytest.raises(
+    ValueError, match="dataset.path=.* t-_0_000000_000010 .*webm, .*mp4;"
+  ):
     _listing("kinetics600", tmp_path, "train")
 
 
@@ -76,10 +78,12 @@ def test_images_by_class(tmp_path):
   held_out = _listing("imagenet2012", tmp_path, "held_out")
   assert [e.label for e in held_out.entries] == [0, 0, 0, 1, 1, 1]
   raw_data.image(tmp_path / "val/n03/x.jpg", 0)
-  with pytest.raises(ValueError, match="n03/x.jpg is of the class 'n03'"):
+  with pytest.raises(ValueError, match="n03/x.jpg .*'n03'.* 2 known"):
     _listing("imagenet2012", tmp_path, "held_out")
   (tmp_path / "test").mkdir()
-  with pytest.raises(ValueError, match=r"one folder of .* \['val', 'test'\]"):
+  with pytest.raises(
+    ValueError, match=r"dataset.path=.*'held_out', .*\['val', 'test"
+  ):
     _listing("imagenet2012", tmp_path, "held_out")
 
 
@@ -89,17 +93,17 @@ def test_wrong_lists_are_named(tmp_path):
   path = tmp_path / "trainlist01.txt"
   path.write_text("ApplyEyeMakeup/gone.avi 1\nApplyEyeMakeup/away.avi 1\n")
   listing = _listing("ucf101", tmp_path, "train")
-  with refused("2 of 2 listed files are missing: ApplyEyeMakeup/gone.avi"):
+  with refused("^2 of 2 .*: ApplyEyeMakeup/gone.avi, .*--max_broken"):
     folders.Folder(listing)
   path.write_text("Sleeping/v_Sleeping_g01_c01.avi 1\n")
-  with refused("trainlist01.txt: .*Sleeping.* none of the 2 known ones"):
+  with refused("trainlist01.txt: .*'Sleeping'.* 2 known"):
     _listing("ucf101", tmp_path, "train")
   (tmp_path / "classInd.txt").write_text("1 ApplyEyeMakeup\n3 Archery\n")
   with refused("classInd.txt: expected lines '1 Apply"):
     _listing("ucf101", tmp_path, "train")
   with refused("lacks the official list trainlist02.txt|classInd.txt"):
     _listing("ucf101", tmp_path, "train", fold=2)
-  with refused("dataset.fold=4 must be 1, 2 or 3"):
+  with refused("dataset.fold=4 .*1, 2 or 3"):
     _listing("ucf101", tmp_path, "train", fold=4)
   with refused("dataset.path='.*none' is no folder"):
     _listing("ucf101", tmp_path / "none", "train")
@@ -109,9 +113,11 @@ def test_wrong_lists_are_named(tmp_path):
 
 def test_lists_of_another_format_are_named(tmp_path):
   (tmp_path / "train.csv").write_text("id,label\n1,a\n")
-  with pytest.raises(ValueError, match="train.csv: its first line must name"):
+  with pytest.raises(
+    ValueError, match=r"train.csv: .*youtube_id.*\['id', 'label"
+  ):
     _listing("kinetics600", tmp_path, "train")
   raw_data.ssv2(tmp_path)
   (tmp_path / "labels.json").write_text(json.dumps({"a": "0", "b": "2"}))
-  with pytest.raises(ValueError, match="labels.json: expected the numbers 0"):
+  with pytest.raises(ValueError, match="labels.json: .* 0 "):
     _listing("ssv2", tmp_path, "train")

@@ -1,4 +1,4 @@
-"""Tests of tfds_files, on what the real builders made (tfds_reference.py)."""
+"""Tests of tfds_files, on sets by the real builders (tfds_reference.py)."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _ROOT = pathlib.Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-  """{"raw", "prepared"}: folders."""
+  """{"raw": folder of the media, "prepared": folder of the data sets}."""
   root = tmp_path_factory.mktemp("tfds")
   with zipfile.ZipFile(tfds_reference.FILE) as archive:
     archive.extractall(root)
@@ -50,8 +50,8 @@ def test_imagenet_is_decoded_as_its_own_files_are(unpacked):
     assert store.class_names[:2] == ("n01440764", "n01443537")
     assert sorted(example.label for example in examples) == labels
     ours = {frame_reader.read(e, range)[0].tobytes() for e in examples}
-    theirs = {_direct(path)[0].tobytes() for path in raw.glob(names)}
-    assert ours == theirs and len(ours) == len(labels)
+    direct = {_direct(path)[0].tobytes() for path in raw.glob(names)}
+    assert ours == direct and len(ours) == len(labels)
 
 
 def test_ucf101_has_the_frames_of_its_videos(unpacked):
@@ -102,7 +102,7 @@ def test_images_and_videos_need_no_tensorflow(unpacked):
     import sys
     from configs import tokenizer_image
     from input_pipeline import pipeline
-    from input_pipeline import tfds_files
+    from input_pipeline.sources import tfds_files
     dataset = tokenizer_image.get_config("imagenet128").dataset
     dataset.path = {str(unpacked["prepared"] / _IMAGENET)!r}
     batch = next(pipeline.train_batches(dataset, 2))
@@ -117,18 +117,18 @@ def test_images_and_videos_need_no_tensorflow(unpacked):
 
 def test_the_same_records_as_tfds_data_source(unpacked):
   folder = str(unpacked["prepared"] / _IMAGENET)
-  theirs = tfds.builder_from_directory(folder).as_data_source(split="train")
+  records = tfds.builder_from_directory(folder).as_data_source(split="train")
   _, examples = _examples(unpacked, _IMAGENET, "train")
-  assert len(theirs) == len(examples)
-  for ours, their in zip(examples, theirs, strict=True):
+  assert len(records) == len(examples)
+  for example, record in zip(examples, records, strict=True):
     np.testing.assert_array_equal(
-      frame_reader.read(ours, range)[0], their["image"]
+      frame_reader.read(example, range)[0], record["image"]
     )
-    assert ours.label == their["label"]
+    assert example.label == record["label"]
 
 
 def test_other_folders_are_refused(unpacked, tmp_path):
-  with pytest.raises(ValueError, match="holds no dataset_info.json: name the"):
+  with pytest.raises(ValueError, match="dataset.path=.* no dataset_info.json"):
     tfds_files.TfdsFiles(str(unpacked["prepared"]), "train")
   source = unpacked["prepared"] / _IMAGENET
   for path in source.iterdir():
@@ -141,11 +141,13 @@ def test_other_folders_are_refused(unpacked, tmp_path):
     with pytest.raises(ValueError, match=message):
       tfds_files.TfdsFiles(str(tmp_path), "train")
 
-  refused("fileFormat='tfrecord' must be 'array_record'", fileFormat="tfrecord")
-  refused("has the splits .*'validation'", splits=info["splits"][1:])
+  refused("fileFormat='tfrecord' .*'array_record'", fileFormat="tfrecord")
+  refused(
+    "dataset.path=.* splits .*'validation'.*'train'", splits=info["splits"][1:]
+  )
   train = {**info["splits"][0], "shardLengths": ["4"]}
-  refused("holds 3 examples of 'train', and .* says 4", splits=[train])
+  refused("dataset.path=.* 3 .*'train'.* 4", splits=[train])
   train["shardLengths"] = ["2", "1"]
-  refused("lacks imagenet2012-train.*-00000-of-00002", splits=[train])
+  refused("dataset.path=.* imagenet2012-train.*-00000-of-00002", splits=[train])
   (tmp_path / "features.json").unlink()
-  refused("holds no features.json")
+  refused("dataset.path=.* no features.json")

@@ -1,12 +1,12 @@
-"""What the builders of TensorFlow Datasets make of tiny ImageNet and UCF-101.
+"""Tiny ImageNet and UCF-101, prepared by the builders of TensorFlow Datasets.
 
   python -m tests.input_pipeline.sources.tfds_reference
 
-writes tfds.zip beside this file: `raw`, the images and videos, and what the
-builders imagenet2012 and ucf101 prepared from them. Needs tensorflow-cpu
-2.21.0, tensorflow-datasets 4.9.10, importlib_resources and imageio-ffmpeg in an
-environment of their own; the tests that read the file do not. What the builders
-would download is handed to them.
+writes tfds.zip beside this file: `raw`, the images and videos, and `prepared`,
+the data sets that the builders imagenet2012 and ucf101 made of them. It needs
+tensorflow-cpu 2.21.0, tensorflow-datasets 4.9.10, importlib_resources and
+imageio-ffmpeg in a separate environment; the tests that read the file do not.
+The files that the builders would download are handed to them.
 """
 
 import io
@@ -30,7 +30,7 @@ def main() -> None:
       for path in sorted(root.glob("**/*")):
         name = path.relative_to(root)
         if path.is_file() and name.parts[0] in ("raw", "prepared"):
-          # One date, so that the same files make the same archive.
+          # All have one date, so that the same files make the same archive.
           archive.writestr(zipfile.ZipInfo(str(name)), path.read_bytes(), 8)
 
 
