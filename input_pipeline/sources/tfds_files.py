@@ -9,7 +9,7 @@ holds
   label.labels.txt                                 names of the classes
 
 An example's "image" is an encoded image, its "video" a list of them, the
-frames; "label" is a number. README.md says how to prepare one.
+frames; "label" is a number. docs/data.md says how to prepare one.
 """
 
 import os
