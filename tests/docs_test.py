@@ -36,11 +36,11 @@ _WINGS = (
 )
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_:.]*|\.\.\.")  # DIR, FILE:ARG, ...
 _COMMAND = re.compile(r"python (main\.py|-m [\w.]+)(?= |$|\")")
-_FOREIGN_FLAGS = {"max-restarts", "signal"}  # of xpk and Slurm
+_FOREIGN_FLAGS = {"max-restarts", "signal"}  # flags of xpk and Slurm
 
 
-def _modes_of() -> dict[str, tuple[str, ...]]:
-  """Flag of main.py -> the modes that read it; others are of every mode."""
+def _readers() -> dict[str, tuple[str, ...]]:
+  """Flag of main.py -> the modes that read it; the others serve all modes."""
   readers = {}
   for mode, module in modes.MODES.items():
     for field in dataclasses.fields(module.Options):
@@ -120,7 +120,7 @@ def _main_faults(arguments: list[str]) -> list[str]:
       faults += _field_faults(configs, flag.partition(".")[2], value)
     elif flag not in flags.FLAGS:
       faults.append(f"main.py knows no --{flag}")
-    elif mode not in _modes_of().get(flag, (mode,)):
+    elif mode not in _readers().get(flag, (mode,)):
       faults.append(f"--mode={mode} takes no --{flag}")
     elif flag != "config" and value and not _is_placeholder(value):
       try:
@@ -133,9 +133,12 @@ def _main_faults(arguments: list[str]) -> list[str]:
 @functools.cache
 def _help(module: str) -> str:
   command = [sys.executable, "-m", module, "--help"]
-  return subprocess.run(
-    command, cwd=_ROOT, capture_output=True, text=True, check=True
-  ).stdout
+  result = subprocess.run(
+    command, cwd=_ROOT, capture_output=True, text=True, check=False
+  )
+  # argparse ends with 0, absl with 1, as after an error, which has no help.
+  assert result.returncode in (0, 1) and result.stdout, result.stderr
+  return result.stdout
 
 
 def _module_faults(module: str, arguments: list[str]) -> list[str]:
