@@ -29,7 +29,7 @@ def _model(kind):
   transformer = define(config, 12)
   # Larger than trained weights would be, so that some tokens are likelier.
   params = jax.tree.map(lambda x: 3.0 * x, tiny.trained_like(transformer))
-  return transformer, params, generator_coder.of_params(config, params, _BLOCK)
+  return transformer, params, generator_coder.make_coder(config, params, _BLOCK)
 
 
 def _random_ids(shape):
@@ -94,9 +94,9 @@ def test_models_have_different_names():
   config = tiny.autoregressive("")
   transformer = autoregressive.define_transformer(config, 12)
   params = tiny.trained_like(transformer)
-  a = generator_coder.of_params(config, params, _BLOCK).fingerprint
+  a = generator_coder.make_coder(config, params, _BLOCK).fingerprint
   assert a != _model("autoregressive")[2].fingerprint
-  assert a == generator_coder.of_params(config, params, _BLOCK).fingerprint
+  assert a == generator_coder.make_coder(config, params, _BLOCK).fingerprint
 
 
 def test_a_tokenizer_is_no_generator(tiny_tokenizer_workdir):
