@@ -69,14 +69,14 @@ def _place(module: str) -> tuple[int, str] | None:
 def _imported_modules(path: pathlib.Path) -> set[str]:
   """Our modules that a file imports, wherever in it."""
   modules = _sources()
-  found = set()
+  imported = set()
   for node in ast.walk(_parse(path)):
     if isinstance(node, ast.ImportFrom):
       names = [f"{node.module}.{alias.name}" for alias in node.names]
-      found |= {n if n in modules else node.module for n in names}
+      imported |= {n if n in modules else node.module for n in names}
     elif isinstance(node, ast.Import):
-      found |= {alias.name for alias in node.names}
-  return found & modules.keys()
+      imported |= {alias.name for alias in node.names}
+  return imported & modules.keys()
 
 
 @pytest.mark.parametrize("module", list(_sources()))

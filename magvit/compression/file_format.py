@@ -106,7 +106,7 @@ def unpack(
     )
   if len(data) < HEADER_BYTES:
     raise ValueError(
-      f"{name} has {len(data)} bytes, and its header alone {HEADER_BYTES}: it is"
+      f"{name} has {len(data)} bytes, and a header {HEADER_BYTES}: it is"
       " cut off; make or copy it again"
     )
   fields = _FIELDS.unpack_from(data)

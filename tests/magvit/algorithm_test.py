@@ -1,4 +1,4 @@
-"""Tests of what the algorithms' steps share."""
+"""Tests of the functions that the steps of algorithms share."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from magvit import algorithm as algorithm_lib
 
 
 def _loss(params, batch, key):
-  """Of a mean over examples, and of nothing that couples them."""
+  """A loss that is a mean over examples, and couples them by nothing."""
   del key
   error = jnp.tanh(batch["x"] @ params["w"]) - batch["y"]
   loss = jnp.square(error).mean()
@@ -76,5 +76,5 @@ def test_each_device_keeps_its_examples():
     algorithm_lib.mean_gradient(loss, params, batch, jax.random.key(0), 3)
   )
   jax.effects_barrier()
-  found = sorted(tuple(y) for y in seen)
-  assert found == sorted(tuple(np.asarray(batch["y"][i::3])) for i in range(3))
+  parts = sorted(tuple(y) for y in seen)
+  assert parts == sorted(tuple(np.asarray(batch["y"][i::3])) for i in range(3))

@@ -50,8 +50,8 @@ def _assert_close(actual, expected):
 
 def _assert_same_steps(actual, expected):
   assert [x["step"] for x in actual] == [x["step"] for x in expected]
-  for ours, theirs in zip(actual, expected, strict=True):
-    _assert_close(ours, theirs)
+  for step, expected_step in zip(actual, expected, strict=True):
+    _assert_close(step, expected_step)
 
 
 def _assert_same_scores(actual, expected):
@@ -157,13 +157,13 @@ def test_models_are_exported_as_they_were(old):
     again = f"{before}_again"
     program.run(f"--workdir={workdir}", "--mode=export", f"--output={again}")
     for file in files:
-      ours, theirs = (
+      (arrays, metadata), (old_arrays, old_metadata) = (
         _weights(f"{folder}/{file}.safetensors") for folder in (again, before)
       )
-      assert ours[1] == theirs[1]
-      assert ours[0].keys() == theirs[0].keys()
-      for name, array in theirs[0].items():
-        np.testing.assert_array_equal(ours[0][name], array)
+      assert metadata == old_metadata
+      assert arrays.keys() == old_arrays.keys()
+      for name, array in old_arrays.items():
+        np.testing.assert_array_equal(arrays[name], array)
 
 
 def test_finished_tokens_are_left_alone(old):
@@ -228,7 +228,7 @@ def test_interrupted_measurements_are_made_to_the_end(old):
   )
   expected = old["measured"]
   (name,) = expected
-  expected[name]["psnr"] += 1  # of half the clips
+  expected[name]["psnr"] += 1  # the part has half of the clips
   _assert_same_scores(program.scores("tokenizer"), expected)
   assert list(pathlib.Path("tokenizer/features").iterdir()) == [folder]
   assert not part.exists()

@@ -38,7 +38,7 @@ def test_ids_without_a_pattern_cost_their_bits_and_no_more():
 
 
 def test_counting_costs_what_its_closed_form_says():
-  """Zeros, one after the other: the i-th has probability (i + 1/2)/(i + 1)."""
+  """The i-th of a row of zeros has the probability (i + 1/2) / (i + 1)."""
   ids = np.zeros((1000, 1, 1), np.int32)
   words = context_coder._encode(ids, 2**10, ())
   expected = -10 * sum(math.log2((i + 0.5) / (i + 1)) for i in range(1000))

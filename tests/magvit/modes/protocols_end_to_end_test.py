@@ -162,11 +162,11 @@ def test_fid_of_somebody_elses_images_by_inception(tmp_path):
   )
   assert record["evaluator"] == "adm_imagenet@8x1"
   network = networks.load("inception", weights)
-  found = [network(array) for array in images]
+  features = [network(array) for array in images]
   for name, layer in (("fid", "pool3"), ("sfid", "spatial")):
     np.testing.assert_allclose(
       record["metrics"][name],
-      _distance(*(f[layer] for f in found)),
+      _distance(*(f[layer] for f in features)),
       rtol=1e-4,
     )
   assert {"precision", "recall", "density", "coverage"} < set(record["metrics"])

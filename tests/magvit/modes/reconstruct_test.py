@@ -166,7 +166,9 @@ def test_the_only_file_is_an_error_that_leaves_nothing(
 def test_folders_without_media_are_refused(workdir, tmp_path):
   (tmp_path / "in").mkdir()
   (tmp_path / "in" / "notes.txt").touch()
-  with pytest.raises(ValueError, match="with 1 files and none .* image"):
+  with pytest.raises(
+    ValueError, match="--input=.*in .* 1 files .* .png .*.mp4"
+  ):
     reconstruct_mode.reconstruct(str(workdir), str(tmp_path / "in"))
 
 

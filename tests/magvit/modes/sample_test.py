@@ -153,8 +153,8 @@ def test_files_are_completed_in_turn(
     (dict(num=0), "--num=0 must be at least 1"),
     (dict(label="cat"), "--label=cat must be in 0..9, or of .'zero'"),
     (dict(label="10"), "--label=10 must be in 0..9"),
-    (dict(input="x"), "--input=x is for tasks that are given a clip"),
-    (dict(task="frame_prediction", label="1"), "--label=1 is for tasks with"),
+    (dict(input="x"), "--input=x .*--task=class_conditional"),
+    (dict(task="frame_prediction", label="1"), "--label=1 .*frame_prediction"),
     (dict(task="frame_prediction", input="none.gif"), "none.gif"),
   ],
 )
@@ -182,11 +182,15 @@ def test_folders_of_something_else_are_left_alone(
   with pytest.raises(ValueError, match="samples: seed is 0 there and 1"):
     run(tmp_path / "mine", seed=1)
   (tmp_path / "notes").write_text("mine")
-  with pytest.raises(ValueError, match="is not empty and holds no samples"):
+  with pytest.raises(
+    ValueError, match=f"{tmp_path} is not empty .*no request.json"
+  ):
     run(tmp_path)
 
 
 def test_a_tokenizer_does_not_sample(tiny_tokenizer_workdir, tmp_path):
   request = sample_mode.Request("class_conditional", 1)
-  with pytest.raises(ValueError, match="needs the workdir of a generator"):
+  with pytest.raises(
+    ValueError, match="--mode=sample .* a generator, .*'tiny tok"
+  ):
     sample_mode.sample(tiny.tokenizer(), tiny_tokenizer_workdir, request)
