@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
-# The wings from the roof down, a floor a line. A file imports from its own wing
-# and from the floors below it.
+# The wings from the roof down, one floor in each line. A file imports from its
+# wing and from the floors below.
 _FLOORS = (
   ("main",),
   ("magvit/compress", "magvit/decompress"),
@@ -32,7 +32,7 @@ _LONG_FUNCTIONS = {
   "configs": "a config is a list of fields",
 }
 _LONGEST_FUNCTION = 60  # lines
-_LONGEST_FILE = 400
+_LONGEST_FILE = 400  # lines
 
 
 @functools.cache

@@ -34,7 +34,7 @@ def test_microbatches_give_the_gradient_of_the_whole_batch(microbatches):
   )
   gradient, metrics = run(1)
   in_parts, metrics_in_parts = run(microbatches)
-  # Sums of 12 float32 numbers in another order.
+  # The tolerance is for sums of 12 float32 numbers in another order.
   np.testing.assert_allclose(in_parts["w"], gradient["w"], rtol=1e-5)
   for name in metrics:
     np.testing.assert_allclose(metrics_in_parts[name], metrics[name], rtol=1e-5)

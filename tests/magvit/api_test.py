@@ -12,7 +12,7 @@ from tests import tiny
 
 @pytest.fixture(scope="module")
 def generator(tiny_generator_workdir):
-  return magvit.load_generator(tiny_generator_workdir)  # keeps what it compiles
+  return magvit.load_generator(tiny_generator_workdir)  # compiles once for all
 
 
 def test_a_tokenizer_encodes_and_decodes(tiny_tokenizer_workdir):

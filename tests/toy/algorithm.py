@@ -1,4 +1,4 @@
-"""A generator that draws each token by itself: the smallest algorithm."""
+"""A generator that draws tokens independently: the smallest algorithm."""
 
 from collections.abc import Callable
 import dataclasses
@@ -76,7 +76,7 @@ class HistogramGenerator(algorithm_lib.Algorithm):
     return state, metrics
 
   def loss(self, params, inputs, key):
-    del key  # nothing here is random
+    del key  # the loss is not random
     ids_BN, label_B = inputs
     logits_BNV = self.histogram(params, label_B)
     loss = losses.cross_entropy(logits_BNV, ids_BN, 0.0).mean()

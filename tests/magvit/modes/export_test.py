@@ -1,4 +1,4 @@
-"""Tests of export.py, exported.py: the same model in any process, or none."""
+"""Tests of magvit/modes/export.py: the same model in any process, or none."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests import tiny
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _KEY = 7
-# What a stranger's process does with an export: nothing but its folder.
+# Program of a stranger, who has an export's folder and nothing else.
 _FRESH = """
 import sys
 import jax
@@ -132,7 +132,7 @@ def test_a_pickle_is_refused_and_not_run(copy, tmp_path):
     magvit.load_tokenizer(str(copy / "tokenizer"))
   assert not (tmp_path / "ran").exists()
   pickle.loads(data)
-  assert (tmp_path / "ran").exists()  # it would have been
+  assert (tmp_path / "ran").exists()  # so it is a bomb
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
@@ -166,7 +166,7 @@ def _change_arrays(arrays, change):
 )
 @pytest.mark.parametrize("part", ["tokenizer", "generator"])
 def test_changed_arrays_are_refused_by_name(copy, change, part):
-  """The metadata stay: only the arrays are another's."""
+  """The metadata stay; the arrays change."""
   is_tokenizer = part == "tokenizer"
   path = str((copy / "tokenizer" if is_tokenizer else copy) / exports.WEIGHTS)
   with safetensors.safe_open(path, framework="numpy") as f:

@@ -39,11 +39,11 @@ def _import(folder, tensors, source="open_magvit2"):
 
 @pytest.fixture(scope="module", params=["video", "image"])
 def imported(request, tmp_path_factory):
-  """(workdir, what the peer answers) of weights under their average's names."""
+  """(workdir, outputs of the peer) of weights stored as moving averages."""
   tensors, expected = reference.load(request.param)
   average = {"model_ema." + k.replace(".", ""): v for k, v in tensors.items()}
   others = {
-    **{k: np.zeros_like(v) for k, v in tensors.items()},  # raw weights
+    **{k: np.zeros_like(v) for k, v in tensors.items()},  # the raw weights
     "loss.discriminator.main.0.weight": np.zeros(3, np.float32),
     "model_ema.lossdiscriminatormain0weight": np.zeros(3, np.float32),
     "model_ema.decay": np.float32(0.999),
@@ -67,7 +67,7 @@ def _compare(workdir, expected, expected_ids):
   mesh = mesh_lib.make_mesh(base.tokenizer().mesh)
   network, params = describe.restore_tokenizer(workdir, mesh)
   latents = network(params, expected["video"], method="encode_latents")
-  # float32 sums in another order; also of the decoder
+  # Tolerances are for float32 sums in another order.
   np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * scale)
   pixels = np.clip(expected["pixels"], 0.0, 1.0)
   np.testing.assert_allclose(tokenizer.decode(ids), pixels, atol=1e-5)

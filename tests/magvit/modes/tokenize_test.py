@@ -83,12 +83,12 @@ _fingerprint_of = functools.cache(fingerprint.of_workdir)
 
 @pytest.fixture
 def fast(monkeypatch):
-  """No network, and a tokenizer is read once."""
+  """Replaces the network, and reads a tokenizer once."""
   monkeypatch.setattr(tokenize_mode, "_encoder", _encode_fast)
   monkeypatch.setattr(
     tokens_lib,
     "open_tokenizer",
-    lambda config, mesh: _open(
+    lambda config, mesh, abstract=False: _open(
       config.tokenizer_workdir, config.dataset.to_json(sort_keys=True)
     ),
   )
@@ -97,7 +97,7 @@ def fast(monkeypatch):
 
 @pytest.fixture
 def fast_folder(fast, tiny_tokenizer_workdir, tmp_path):
-  """As `folder`, with other ids."""
+  """The same as `folder`, with other ids."""
   path = tmp_path / "digits"
   _tokenize(tiny_tokenizer_workdir, path)
   return path
@@ -125,7 +125,7 @@ def test_what_is_read_is_what_the_tokenizer_says(
   places = [0, 15, 16, 31, 32, 39]  # ends of shards; the last is padded
   video = np.stack([clips[i]["video"] for i in places])
   hidden = video.copy()
-  hidden[:, :, 4:12, 4:12] = 0  # the centre, what inpainting is not given
+  hidden[:, :, 4:12, 4:12] = 0  # the centre, which inpainting hides
   expected = encode(
     {"tokenizer": params}, {"video": np.concatenate([video, hidden])}, None
   )
@@ -170,7 +170,7 @@ def test_the_same_command_makes_only_what_is_missing(
   whole = _bytes(fast_folder)
   kept = copied / _NAMES[0]
   inode = kept.stat().st_ino
-  # As a kill in the second shard leaves it.
+  # A kill in the second shard leaves the folder so.
   for name in (*_NAMES[1:], "tokens.json"):
     (copied / name).unlink()
   (copied / f".{_NAMES[1]}.tmp").write_bytes(b"torn")
@@ -310,7 +310,7 @@ def _generator(workdir, folder=""):
 def test_training_from_tokens_is_training_from_pixels(
   folder, tiny_tokenizer_workdir
 ):
-  """Bit for bit, in frame prediction and inpainting; so are the samples."""
+  """Losses and samples agree bit for bit, in prediction and inpainting."""
   mesh = mesh_lib.make_mesh(tiny.tokenizer().mesh, jax.devices()[:1])
   config = _generator(tiny_tokenizer_workdir)
   algorithm = masked.MaskedGenerator.build(config, mesh)
@@ -325,7 +325,7 @@ def test_training_from_tokens_is_training_from_pixels(
       assert ("video" in batch) == (tokens == "")
       arguments = (state, batch, jax.random.key(i))
       step = step or jax.jit(algorithm.step).lower(*arguments).compile(
-        {"xla_cpu_use_fusion_emitters": True}  # XLA's default
+        {"xla_cpu_use_fusion_emitters": True}  # the default of XLA
       )
       state, metrics = step(*arguments)
       history.append(jax.device_get(metrics))
@@ -345,7 +345,7 @@ def test_training_from_tokens_is_training_from_pixels(
 
 
 def _stored(folder, **changes):
-  """The folder's manifest with other contents: all that checks read."""
+  """Changes the folder's manifest, which is all that checks read."""
   path = folder / "tokens.json"
   fields = json.loads(path.read_text())
   path.write_text(json.dumps({**fields, **changes}))
@@ -381,7 +381,7 @@ def test_tokens_that_do_not_fit_a_generator_are_refused(
   refused("holds no tokens.json", **{"dataset.tokens": str(copied.parent)})
   _stored(copied, tasks=[])
   refused(r"tasks.interpolation=1.0 .* --tasks=interpolation,\.")
-  # Exact under a causal tokenizer: nothing to store.
+  # Tasks that are exact under a causal tokenizer need nothing stored.
   config = _generator(tiny_tokenizer_workdir, copied)
   for task in _COMMIT_TASKS:
     config.tasks[task] = 0.0
@@ -396,7 +396,7 @@ def test_condition_frames_count_where_a_stored_condition_depends_on_them(
 ):
   config = _generator(tiny_tokenizer_workdir, copied)
   config.condition_frames = 1
-  tokens_lib.check_stored(config)  # not in central inpainting
+  tokens_lib.check_stored(config)  # central inpainting does not read it
   by_frames = dataclasses.replace(
     tasks_lib.TASKS["central_inpainting"],
     given=tasks_lib.TASKS["frame_prediction"].given,
