@@ -90,11 +90,16 @@ def prepare(
       log.warning("left out: %s: %s", path, reason)
     _check_broken(shards, plan, max_broken)
   _check_broken(shards, plan, max_broken)
-  text = media_shards.to_json(plan, [shards[name] for name in names])
+  return _finish(folder, plan, [shards[name] for name in names])
+
+
+def _finish(folder, plan, shards) -> dict[str, Any]:
+  """Writes the manifest and removes the notes that it replaces."""
+  text = media_shards.to_json(plan, shards)
   media_shards.FORMAT.finish(folder, text)
-  for name in names:
-    if os.path.exists(_note(folder, name)):
-      os.remove(_note(folder, name))
+  for shard in shards:
+    if os.path.exists(_note(folder, shard.name)):
+      os.remove(_note(folder, shard.name))
   return json.loads(text)
 
 
@@ -132,7 +137,9 @@ def _check_broken(
     f"examples are broken, more than --max_broken={max_broken:g}; finished"
     " shards stay: mend the files in a new --output, or allow more and go on"
   )
-  parts.check_failures(broken, plan.listed, max_broken, problem)
+  parts.check_failures(
+    broken, plan.listed, max_broken, problem, shown=50, start="\n  "
+  )
 
 
 _job: tuple = ()  # of this worker process, set as it starts

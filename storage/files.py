@@ -19,12 +19,8 @@ def published(
   """Yields where to write a file that gets the name `path` when it is whole.
 
   A kill or an exception leaves what was there before. Makes missing folders.
-
-  Args:
-    path: name of the file.
-    one_writer: no other process writes the file at the same time, so that what
-      a kill left has a fixed name: the next attempt overwrites it.
-    replace: an existing file; else FileExistsError.
+  What a kill has left of `one_writer`, who has no other process beside it, the
+  next attempt overwrites. An existing file is FileExistsError, or replaced.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,8 +110,7 @@ def write(
 def write_rows(npy: BinaryIO, num: int, parts: Iterable[np.ndarray]) -> None:
   """Writes `num` rows as numpy.save does, with one part of them in memory.
 
-  Raises:
-    ValueError: the parts have not `num` rows together.
+  Raises ValueError if the parts have another number of rows together.
   """
   count = 0
   for number, rows in enumerate(parts):

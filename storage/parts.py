@@ -1,9 +1,7 @@
 """Folders of parts: work that resumes after a kill and is shared by processes.
 
-A part is a file, and which parts there are depends on neither the number of
-processes nor what an earlier run has left. Who makes a folder of them claims it
-(`Folder.claim`), makes what is missing of a process's share (`Folder.mine`),
-itself or in worker processes (`in_workers`), publishes each part whole
+Who makes one claims it (`Folder.claim`), makes what is missing of a process's
+share (`Folder.mine`), itself or `in_workers`, publishes each part whole
 (`files.published`), and joins them at the end (`Folder.finish`).
 """
 
@@ -33,8 +31,7 @@ class Layout:
 
   examples: int
   per_part: int
-  # Name of a part by its {number} and their {count}.
-  pattern: str = _PARTS + "/{number:06}.npz"
+  pattern: str = _PARTS + "/{number:06}.npz"  # of names; {count} is of parts
 
   @property
   def names(self) -> list[str]:
@@ -65,20 +62,13 @@ class Folder:
 
   def claim(
     self,
-    record: str,
-    text: str,
-    kind: str,
-    finished: str | None = None,
-    free: Sequence[str] = (),
+    record: str,  # name of the file in it that says what its parts are of
+    text: str,  # what they are of, as a JSON object
+    kind: str,  # plural of the parts, for errors
+    finished: str | None = None,  # what replaced the record in the end
+    free: Sequence[str] = (),  # fields that may change, and are written anew
   ) -> None:
     """Makes the folder that of these parts, or refuses it.
-
-    Args:
-      record: name of the file in it that says what its parts are of.
-      text: what they are of, as a JSON object.
-      kind: plural of the parts, for errors.
-      finished: name of the file that replaced the record when all was done.
-      free: fields that may change; the record gets them anew.
 
     Raises:
       ValueError: the folder cannot be written, or holds other files or parts.
@@ -121,7 +111,7 @@ class Folder:
   def finish(self, join: Callable[[list[str]], None]) -> None:
     """Waits for all parts; process 0 calls `join` with their paths in order.
 
-    There, parts that others should have made and did not raise ValueError.
+    Raises ValueError there if parts of other processes are missing.
     """
     self._wait("parts are made")
     if self.index != 0:
@@ -151,14 +141,23 @@ def check_same(
 
 
 def check_failures(
-  failures: Sequence[tuple[str, str]], total: int, share: float, problem: str
+  failures: Sequence[tuple[str, str]],
+  total: int,
+  share: float,
+  problem: str,
+  shown: int = 3,
+  start: str = " ",
 ) -> None:
-  """Raises ValueError if more than a share of all failed: (name, reason)."""
+  """Raises ValueError if more than a share of all failed: (name, reason).
+
+  It says the `problem`, then the first ones, with `start` before each.
+  """
   if len(failures) > share * total:
-    lines = "".join(f"\n  {name}: {why}" for name, why in failures[:50])
-    if failures[50:]:
-      lines += f"\n  and {len(failures) - 50} more, in the log above"
-    raise ValueError(f"{len(failures)} of {total} {problem}:{lines}")
+    lines = [f"{start}{name}: {why}" for name, why in failures[:shown]]
+    if failures[shown:]:
+      lines.append(f"{start}and {len(failures) - shown} more, in the log above")
+    few = ";".join(lines)
+    raise ValueError(f"{len(failures)} of {total} {problem}:{few}")
 
 
 def in_workers(

@@ -19,7 +19,5 @@ def place(
   index: int | None = None, count: int | None = None
 ) -> tuple[int, int]:
   """(index of this process, their count); None for what JAX says."""
-  return (
-    jax.process_index() if index is None else index,
-    jax.process_count() if count is None else count,
-  )
+  index = jax.process_index() if index is None else index
+  return index, jax.process_count() if count is None else count

@@ -69,8 +69,7 @@ class Format:
   ) -> list[Any]:
     """Claims a folder; returns the manifest's shards that are still there.
 
-    Until the folder is finished, `text`, a manifest without shards, is in
-    `record`. Raises as `parts.Folder.claim` does.
+    Until it is finished, `text`, a manifest without shards, is in `record`.
     """
     whole.claim(record or self.manifest, text, self.kind, self.manifest)
     if not os.path.exists(os.path.join(whole.path, self.manifest)):
@@ -80,11 +79,7 @@ class Format:
     return [shard for shard in shards if os.path.exists(path_of(shard))]
 
   def read(self, folder: str) -> tuple[Any, list[Any]]:
-    """(contents, shards); an unfinished folder has no shards.
-
-    Raises:
-      ValueError: no manifest there, or one of another format.
-    """
+    """(contents, shards), none if unfinished; ValueError for no manifest."""
     path = os.path.join(folder, self.manifest)
     if not os.path.isfile(path):
       raise ValueError(
@@ -120,10 +115,7 @@ class Format:
     return records
 
   def check(self, folder: str, shard: Shard, contents: bool) -> None:
-    """Raises ValueError for a shard that is missing or of another size.
-
-    With `contents` the file is read, and its sha256 compared, too.
-    """
+    """Raises ValueError for a missing shard, or another size or `contents`."""
     path = os.path.join(folder, shard.name)
     if not os.path.isfile(path):
       raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")

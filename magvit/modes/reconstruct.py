@@ -90,11 +90,6 @@ def reconstruct(workdir: str, path: str) -> None:
     ValueError: nothing to read at `path`; a workdir without a tokenizer; or,
       after the others were written, files that failed.
   """
-  if jax.process_count() > 1:
-    raise ValueError(
-      f"--input={path} is read by one process, and {jax.process_count()} were"
-      " started: run again without --distributed"
-    )
   folder, names, skipped = _sources(path)
   tokenizer = loaded.load_tokenizer(workdir)
   step = weights_lib.latest_step(workdir_lib.own_tokenizer(workdir) or workdir)
@@ -142,15 +137,26 @@ def reconstruct(workdir: str, path: str) -> None:
     log.info(
       "failed\n%s", "\n".join(f"{n}: {why}" for n, why in failures.items())
     )
-    few = ", ".join(list(failures)[:3]) + ", ..." * (len(failures) > 3)
-    raise ValueError(
-      f"{len(failures)} of {len(names)} files in --input={path} failed ({few}),"
-      f" the others are done; {results_path} says why: mend or remove them"
-    )
+    raise ValueError(_failed(failures, len(names), path, results_path))
+
+
+def _failed(
+  failures: dict[str, str], count: int, path: str, results_path: str
+) -> str:
+  few = ", ".join(list(failures)[:3]) + ", ..." * (len(failures) > 3)
+  return (
+    f"{len(failures)} of {count} files in --input={path} failed ({few}), the"
+    f" others are done; {results_path} says why: mend or remove them"
+  )
 
 
 def _sources(path: str) -> tuple[str, list[str], list[str]]:
   """Returns (folder, files to read in it, other files in it)."""
+  if jax.process_count() > 1:
+    raise ValueError(
+      f"--input={path} is read by one process, and {jax.process_count()} were"
+      " started: run again without --distributed"
+    )
   if os.path.isfile(path):
     return os.path.dirname(path), [os.path.basename(path)], []
   if not os.path.isdir(path):

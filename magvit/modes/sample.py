@@ -166,12 +166,17 @@ def sample(
     return
 
   run = scored_model.sampler(trained)
+  _make_missing(whole, layout, request, run, labels, clips)
+  whole.finish(lambda paths: _join(archive, paths, config, request))
+
+
+def _make_missing(whole, layout, request, run, labels, clips) -> None:
+  """Writes the parts of this process that are not there yet."""
   missing = whole.mine()
-  progress = progress_lib.Progress(
-    request.task, len(missing) * config.batch_size, "samples"
-  )
+  total = len(missing) * layout.per_part
+  progress = progress_lib.Progress(request.task, total, "samples")
   for part in missing:
-    place = layout.places(part).start + np.arange(config.batch_size)
+    place = layout.places(part).start + np.arange(layout.per_part)
     # SeedSequence makes seeds of parts and of requests unrelated to each other.
     sequence = np.random.SeedSequence((request.seed, part))
     label = labels.take(place)
@@ -182,15 +187,7 @@ def sample(
     arrays = {"arr_0": pictures.to_uint8(video), "arr_1": label}
     arrays = {name: array[wanted] for name, array in arrays.items()}
     files.write_npz(whole.part(part), arrays)
-    progress.add(config.batch_size)
-
-  def join(paths):
-    _show(folder, paths, config)
-    _join(archive, paths, request.num, tasks.TASKS[request.task])
-    shutil.rmtree(os.path.join(folder, "parts"))
-    log.info("wrote %s and pictures beside it", archive)
-
-  whole.finish(join)
+    progress.add(layout.per_part)
 
 
 def _with_settings(config, request: Request):
@@ -303,10 +300,10 @@ def _fit(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
   )
 
 
-def _join(
-  archive: str, paths: Sequence[str], num: int, task: tasks.Task
-) -> None:
+def _join(archive: str, paths: Sequence[str], config, request: Request) -> None:
   """Writes the parts as one .npz, with one part in memory at a time."""
+  folder = os.path.dirname(archive)
+  _show(folder, paths, config)
 
   def videos():
     for path in paths:
@@ -315,9 +312,11 @@ def _join(
       yield video[:, 0] if video.shape[1] == 1 else video
 
   arrays = {"arr_0": videos()}
-  if task.class_conditional:
+  if tasks.TASKS[request.task].class_conditional:
     arrays["arr_1"] = (npz.load(path, "arr_1") for path in paths)
-  npz.write(archive, num, arrays)
+  npz.write(archive, request.num, arrays)
+  shutil.rmtree(os.path.join(folder, "parts"))
+  log.info("wrote %s and pictures beside it", archive)
 
 
 def _show(folder: str, paths: Sequence[str], config) -> None:

@@ -108,19 +108,9 @@ def tokenize(
     ValueError: no tokenizer, arguments that cannot work, a folder of something
       else, or a damaged shard in it.
   """
-  index, count = processes.place(process_index, process_count)
   workdir = workdir_lib.own_tokenizer(workdir) or workdir
   made_by = workdir_lib.read_config(workdir)
-  settings = ml_collections.ConfigDict(
-    {
-      "tokenizer_workdir": workdir,
-      "dataset": (config or made_by).dataset.to_dict(),
-      "condition_frames": _CONDITION_FRAMES,
-    }
-  )
-  settings.dataset.joint_images = 0  # clips alone are tokenized
-  if config is not None and "condition_frames" in config:
-    settings.condition_frames = config.condition_frames
+  settings = _settings(workdir, config or made_by)
   mesh = mesh_lib.local_mesh()
   tokens = tokens_lib.open_tokenizer(settings, mesh)
   clips = pipeline.source(settings.dataset, split)
@@ -138,16 +128,50 @@ def tokenize(
     tasks=_check_tasks(tasks, config, tokens.sizes.causal),
     condition_frames=settings.condition_frames,
   )
-  whole = parts.Folder(folder, contents.layout.names, index, count)
-  text = shards_lib.to_json(contents)
-  checked = token_shards.FORMAT.claim(whole, text, _UNFINISHED)
-  for shard in checked:
-    token_shards.FORMAT.check(folder, shard, contents=True)
-  # A device gets as many clips as in training on this number of devices.
-  batch_size = -(-made_by.batch_size // (count * mesh.size)) * mesh.size
+  place = processes.place(process_index, process_count)
+  whole = parts.Folder(folder, contents.layout.names, *place)
+  checked = _claim(whole, contents)
   encode = _encoder(contents, tokens, mesh)
+  batch_size = _batch_size(made_by, whole.count, mesh)
   _write_missing(whole, contents, clips, encode, batch_size)
   whole.finish(lambda _: _finish(folder, contents, checked))
+
+
+def _settings(workdir: str, config) -> ml_collections.ConfigDict:
+  """Settings of the clips, from the config of a generator or a tokenizer."""
+  frames = config.get("condition_frames", _CONDITION_FRAMES)
+  dataset = {**config.dataset.to_dict(), "joint_images": 0}  # clips alone
+  return ml_collections.ConfigDict(
+    {
+      "tokenizer_workdir": workdir,
+      "dataset": dataset,
+      "condition_frames": frames,
+    }
+  )
+
+
+def _claim(
+  whole: parts.Folder, contents: token_shards.Contents
+) -> list[shards_lib.Shard]:
+  """Claims the folder for these tokens; returns shards that are there, checked.
+
+  Raises:
+    ValueError: a folder of something else, or a damaged shard in it.
+  """
+  checked = token_shards.FORMAT.claim(
+    whole, shards_lib.to_json(contents), _UNFINISHED
+  )
+  for shard in checked:
+    token_shards.FORMAT.check(whole.path, shard, contents=True)
+  return checked
+
+
+def _batch_size(
+  config: ml_collections.ConfigDict, processes_count: int, mesh: Mesh
+) -> int:
+  """Batch that gives a device as many clips as training on these devices."""
+  devices = processes_count * mesh.size
+  return -(-config.batch_size // devices) * mesh.size
 
 
 def _check_num(num: int | None, clips, name: str) -> int:

@@ -143,10 +143,19 @@ def test_parts_are_joined_in_order_by_the_first_process_when_all_are_there(
 
 
 def test_more_failures_than_allowed_are_listed():
-  failures = [(f"clip {i}", "torn") for i in range(2)]
-  parts.check_failures(failures, 4, 0.5, "clips are broken")
-  with pytest.raises(ValueError, match="2 of 4 clips are broken:\n  clip 0: t"):
-    parts.check_failures(failures, 4, 0.49, "clips are broken")
+  failures = [(f"clip {i}", "torn") for i in range(3)]
+  check = lambda share, **how: parts.check_failures(
+    failures, 4, share, "clips are broken", **how
+  )
+  check(0.75)
+  with pytest.raises(ValueError) as error:
+    check(0.74, shown=2)
+  assert str(error.value) == (
+    "3 of 4 clips are broken: clip 0: torn; clip 1: torn; and 1 more, in the"
+    " log above"
+  )
+  with pytest.raises(ValueError, match="broken:\n  clip 0: torn;\n  clip 1: t"):
+    check(0, start="\n  ")
 
 
 _done = None

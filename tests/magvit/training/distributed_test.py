@@ -21,10 +21,10 @@ _ROOT = pathlib.Path(__file__).parents[3]
 
 # main.py, in which a process that is silent for 5 seconds counts as dead.
 _MAIN = """
-from magvit import distributed
+from magvit.training import distributed
 distributed.HEARTBEAT_SECONDS = 5
 import main
-main.app.run(main.main, flags_parser=main.errors.parse_flags)
+main.app.run(main.main, flags_parser=main.command_line.parse_flags)
 """
 
 
