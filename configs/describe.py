@@ -91,7 +91,8 @@ def _comment(node: ast.Assign, lines: list[str]) -> str:
     lambda line: line.lstrip().startswith("#"),
     reversed(lines[: node.lineno - 1]),
   )
-  behind = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+  last = (node.end_lineno or node.lineno) - 1  # index in `lines`
+  behind = lines[last].encode()[node.end_col_offset :].decode()
   parts = [*reversed(list(above)), behind]
   return " ".join(map(_text, parts)).strip()
 
