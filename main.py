@@ -1,17 +1,17 @@
-"""Entry point: one experiment, one workdir, one mode.
+"""Trains models and works with trained ones: one experiment a workdir.
 
   python main.py --config=configs/tokenizer_video.py:digits --workdir=DIR
-  python main.py --workdir=DIR --mode=evaluate
-  python main.py --workdir=DIR --mode=evaluate --protocol=NAME --weights=FILE
-  python main.py --workdir=DIR --mode=reconstruct --input=FILE_OR_FOLDER
-  python main.py --workdir=DIR --mode=sample --task=TASK --num=N
-  python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
-  python main.py --workdir=DIR --mode=export --output=FOLDER
-  python main.py --config=FILE:ARG --workdir=DIR --mode=compile \
-    --topology=v5e:16x16
-  python main.py --workdir=DIR --mode=import --source=open_magvit2 --input=FILE
+  python main.py --mode=evaluate --workdir=DIR
+  python main.py --mode=evaluate --workdir=DIR --protocol=NAME --weights=FILE
+  python main.py --mode=reconstruct --workdir=DIR --input=FILE_OR_FOLDER
+  python main.py --mode=sample --workdir=DIR --task=TASK --num=N
+  python main.py --mode=tokenize --workdir=DIR --output=FOLDER --num=N
+  python main.py --mode=export --workdir=DIR --output=FOLDER
+  python main.py --mode=import --workdir=DIR --source=open_magvit2 --input=FILE
+  python main.py --mode=compile --config=FILE:ARG --workdir=DIR --topology=NAME
 
---config may be left out once a workdir was trained: it keeps its own.
+A workdir keeps the config that it was trained with, so that all modes but train
+and compile do without --config. README.md leads to a page on each mode.
 """
 
 import sys
@@ -27,14 +27,16 @@ from magvit.training import metrics
 from magvit.training import preemption
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Config of the experiment, FILE:ARG; --config.FIELD=VALUE"
+  "config",
+  None,
+  "Config of the experiment, FILE:ARG; --config.FIELD=VALUE changes a field.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the experiment.")
 _MODE = flags.DEFINE_enum(
   "mode", "train", list(table.MODES), command_line.describe(table.MODES)
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Join the other processes of this job."
+  "distributed", False, "Whether to join the other processes of a job."
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "Address of the job's process 0, HOST:PORT."
@@ -46,7 +48,6 @@ _PROCESS = flags.DEFINE_integer(
   "process", None, "Number of this process in the job, from 0."
 )
 command_line.define_flags(table.MODES)
-flags.adopt_module_key_flags(command_line)  # for --help
 
 
 def run(argv: list[str]) -> None:
@@ -56,7 +57,7 @@ def run(argv: list[str]) -> None:
   if _DISTRIBUTED.value:
     distributed.join(*job)
   elif job != (None, None, None):
-    raise ValueError("--coordinator and the like need --distributed")
+    raise ValueError("--coordinator and --process(es) need --distributed")
   mode, config = table.MODES[_MODE.value], _CONFIG.value
   options = command_line.read_options(
     _MODE.value, table.MODES, config_given=config is not None
@@ -69,7 +70,7 @@ def run(argv: list[str]) -> None:
 
 @distributed.errors_end_the_job()
 def main(argv: list[str]) -> None:
-  """Errors a user can mend are one line; --verbosity=1 adds the traceback."""
+  """Errors a user can mend become one line; --verbosity=1 adds a traceback."""
   try:
     run(argv)
   except preemption.Stopped as stopped:

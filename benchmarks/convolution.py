@@ -2,11 +2,11 @@
 
   python -m benchmarks.convolution [--repeats=5] [--output=FILE]
 
-Compares two forms of models/tokenizer/convolution.py under the project's XLA
-flags, and the taps with jaxlib's default, which hands 2-D convolutions to
-YNNPACK; models/__init__.py turns that off. Flags are read once per process, so
-each set of them has its own, and the two take turns layer by layer: on a shared
-machine both see the same neighbours. Read ratios.
+Compares the two forms of models/tokenizer/convolution.py under the project's
+XLA flags, and the taps under jaxlib's defaults, which give 2-D convolutions to
+YNNPACK; models/__init__.py turns that off. XLA reads flags once per process, so
+each set of flags has a process. The two take turns layer by layer: on a shared
+machine both compete with the same work. Read ratios, not times.
 """
 
 import argparse
@@ -30,17 +30,19 @@ LAYERS = [
   ((8, 17, 16, 16, 32), 32, (4, 4, 4), (2, 2, 2)),
   ((8, 17, 16, 16, 32), 32, (4, 4, 4), (1, 2, 2)),
 ]
-BUDGET_SECONDS = 2  # per form: native strided gradients take seconds a call
+BUDGET_SECONDS = 2  # time for each form: a native strided gradient takes long
 _YNN_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-# "+" adds to jaxlib's default list, which has this type already: no change, but
-# models/__init__.py sees that the flag is set and leaves it alone.
+# This sets the flag to its default: "+" adds a type that the list has already.
+# models/__init__.py leaves a flag alone that is set.
 _DEFAULT = f"{_YNN_FLAG}=+LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  parser.add_argument("--repeats", type=int, default=5, help="timed runs")
+  parser.add_argument(
+    "--output", type=pathlib.Path, help="JSON to write as well"
+  )
   args = parser.parse_args()
   machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
   print(
@@ -95,7 +97,7 @@ def _process(flags):
 def _measure(
   forms, shape, out_channels, kernel_size, strides, backward, repeats
 ):
-  """Median milliseconds of each form, by turns, and what they share."""
+  """Median milliseconds of each form, run in turn; operations; difference."""
   kt, kh, kw = kernel_size
   keys = jax.random.split(jax.random.key(0), 3)
   padding = ((kt - 1, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2))

@@ -1,13 +1,13 @@
-"""Time and peak memory of the exact LFQ entropy, against floor and brute force.
+"""Time and peak memory of the exact LFQ entropy, against a direct softmax.
 
   python -m benchmarks.entropy [--bits=18] [--tokens=4096] [--output=FILE]
 
 Each row of the table is a fresh process, whose memory no earlier program has
-touched. It makes the input, compiles ahead of time, hands freed memory back to
-the system, resets the kernel's peak counter (VmHWM), and only then executes for
-the first time. "Rise" is the peak less the resident size before. It includes
-what malloc keeps between executions, hence the column for the first one alone.
-CPU only: a process does not see the peak of an accelerator's memory.
+touched. It makes the input, compiles ahead of time, returns freed memory to the
+system, resets the kernel's peak counter (VmHWM), and only then executes for the
+first time. "Rise" is the peak less the resident size before. It includes memory
+that malloc keeps between executions; the column "first" does not. It runs on
+CPUs only, as a process does not see the peak of an accelerator's memory.
 """
 
 import argparse
@@ -29,27 +29,30 @@ import numpy as np
 from models.quantizers import binary
 from models.quantizers import bits as bits_lib
 
-TARGET_MS, TARGET_MB = 300, 100  # gradient, 18 bits, 4096 tokens, two cores
-COMPARED_BITS = 12  # where the direct form still fits
-SOFT = 2.0  # temperature at which many codes count, so that gradients matter
+# Target for the gradient at 18 bits and 4096 tokens on two cores.
+TARGET_MS, TARGET_MB = 300, 100
+COMPARED_BITS = 12  # number of bits at which the direct form still fits
+SOFT = 2.0  # temperature at which many codes have probability, and gradients
 COLUMNS = {
   "ms": "ms",
-  "floor ms": "floor_ms",  # the matrix products alone, on this machine
+  "floor ms": "floor_ms",  # time of the matrix products alone
   "x floor": "floor_ratio",
   "rise MB": "rise_mb",
   "first MB": "first_rise_mb",
-  "temp MB": "temp_mb",  # what XLA planned
+  "temp MB": "temp_mb",  # temporary memory that XLA plans
   "floor GF": "floor_gflop",
-  "traffic": "traffic_mb",  # the least there can be, in MB
+  "traffic": "traffic_mb",  # least memory traffic possible, in MB
 }
 
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--bits", type=int, default=18)
-  parser.add_argument("--tokens", type=int, default=4096)
-  parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  parser.add_argument("--bits", type=int, default=18, help="bits of an id")
+  parser.add_argument("--tokens", type=int, default=4096, help="tokens coded")
+  parser.add_argument("--repeats", type=int, default=5, help="timed runs")
+  parser.add_argument(
+    "--output", type=pathlib.Path, help="JSON to write as well"
+  )
   args = parser.parse_args()
   size, few = (args.tokens, args.repeats), min(args.bits, COMPARED_BITS)
   rows = {
@@ -133,7 +136,7 @@ def _exact(z_BTHWK, temperature):
 
 
 def _direct(z_BTHWK, temperature, epsilon=1e-5):
-  """The same by a softmax over all codes."""
+  """Computes the same by a softmax over all codes."""
   bits = z_BTHWK.shape[-1]
   z_NK = z_BTHWK.reshape(-1, bits)
   codes_VK = bits_lib.ids_to_codes(jnp.arange(2**bits), bits)
@@ -156,13 +159,14 @@ def _median_ms(fn, args, repeats):
 
 
 def _reset_peak() -> tuple[int, str]:
-  """Makes the present size the peak; returns it and how it was read."""
+  """Resets the peak to the present size; returns it and how it was read."""
   try:
-    # Else the run reuses what the compiler freed, and does not raise the peak.
+    # Otherwise the run would reuse memory that the compiler freed, and the peak
+    # would not rise.
     ctypes.CDLL(None).malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
   except (AttributeError, OSError):
-    return _peak(), "the process's whole life: rises are lower bounds"
+    return _peak(), "the whole life of the process: rises are lower bounds"
   return _peak(), "VmHWM, reset before the run"
 
 

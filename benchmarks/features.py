@@ -3,11 +3,11 @@
   python -m benchmarks.features [--batch=32] [--size=256] [--repeats=5]
     [--output=FILE]
 
-Both compute pool3 and logits of the same uint8 images, in turn, float32, on two
-threads: images a second by wall and by CPU seconds, largest difference of the
-features, and, as a floor, the time that matrix products of as many operations
-take. Needs torch, torchvision and
-torch-fidelity beside requirements.txt; nothing is downloaded. Read ratios.
+Both compute pool3 and logits of the same uint8 images, in turn, in float32 on
+two threads. The report has images a second by wall and by CPU seconds, the
+largest difference of the features, and as a floor the time that matrix products
+of as many operations take. It needs torch, torchvision and torch-fidelity
+beside requirements.txt; nothing is downloaded. Read ratios, not times.
 """
 
 import argparse
@@ -29,11 +29,13 @@ from tests.models.features import networks_reference
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--batch", type=int, default=32)
-  parser.add_argument("--size", type=int, default=256)
-  parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--threads", type=int, default=2)
-  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  parser.add_argument("--batch", type=int, default=32, help="images at once")
+  parser.add_argument("--size", type=int, default=256, help="side, pixels")
+  parser.add_argument("--repeats", type=int, default=5, help="timed runs")
+  parser.add_argument("--threads", type=int, default=2, help="torch's threads")
+  parser.add_argument(
+    "--output", type=pathlib.Path, help="JSON to write as well"
+  )
   args = parser.parse_args()
   torch.set_num_threads(args.threads)
   images_BHWC = networks_reference.pixels(

@@ -1,15 +1,15 @@
-"""MAGVIT-L's forward pass against a BERT of the same shape, and a clip of it.
+"""MAGVIT-L's forward pass against a BERT of the same shape, and its sampling.
 
   python -m benchmarks.generator [--tokens=256] [--clip_tokens=1280]
     [--steps=12] [--repeats=5] [--threads=2] [--output=FILE]
 
-The peer is transformers' BertForMaskedLM with our weights under its names: the
-class is a word, and so is the mask. Both compute the logits of the same tokens,
-in turn, in float32: median times, largest difference of the logits, and as a
-floor the time that one large matrix product takes for as many operations. The
-clip is the whole loop of sampling, without guidance, which doubles it, and
-without the tokenizer. Needs torch and transformers beside requirements.txt;
-nothing is downloaded. Read ratios.
+The peer is transformers' BertForMaskedLM with our weights: class and mask are
+words of it. Both compute the logits of the same tokens, in turn, in float32.
+The report has median times, the largest difference of the logits, and as a
+floor the time that one large matrix product takes for as many operations. A
+clip is then sampled by the whole loop, without guidance, which would double the
+time, and without the tokenizer. It needs torch and transformers beside
+requirements.txt; nothing is downloaded. Read ratios, not times.
 """
 
 import argparse
@@ -33,13 +33,21 @@ from tests import tiny
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--config", default="v1_ucf101_l", help="MAGVIT-L")
-  parser.add_argument("--tokens", type=int, default=256)
-  parser.add_argument("--clip_tokens", type=int, default=1280)
-  parser.add_argument("--steps", type=int, default=12)
-  parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--threads", type=int, default=2)
-  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  parser.add_argument(
+    "--config", default="v1_ucf101_l", help="row of configs/masked.py"
+  )
+  parser.add_argument(
+    "--tokens", type=int, default=256, help="tokens of the forward pass"
+  )
+  parser.add_argument(
+    "--clip_tokens", type=int, default=1280, help="tokens of the sampled clip"
+  )
+  parser.add_argument("--steps", type=int, default=12, help="sampling steps")
+  parser.add_argument("--repeats", type=int, default=5, help="timed runs")
+  parser.add_argument("--threads", type=int, default=2, help="torch's threads")
+  parser.add_argument(
+    "--output", type=pathlib.Path, help="JSON to write as well"
+  )
   args = parser.parse_args()
   torch.set_num_threads(args.threads)
 
@@ -65,8 +73,8 @@ def main():
     "peer": run_peer,
     "gemm": timing.gemm(),
   }
-  # Also warms them up.
-  ours, theirs, _ = (np.asarray(run()) for run in runs.values())
+  # The first runs also compile and warm up.
+  logits, peer_logits, _ = (np.asarray(run()) for run in runs.values())
   wall, _ = timing.seconds(runs, args.repeats)
   seconds = {name: statistics.median(values) for name, values in wall.items()}
   per_second = timing.GEMM_FLOP / seconds["gemm"]
@@ -76,7 +84,9 @@ def main():
     "threads": args.threads,
     "cores": os.cpu_count(),
     "load": os.getloadavg()[0],
-    "relative_error": float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
+    "relative_error": float(
+      np.abs(logits - peer_logits).max() / np.abs(peer_logits).max()
+    ),
     "forward": {
       "tokens": args.tokens,
       "gflop": operations / 1e9,
@@ -93,7 +103,7 @@ def main():
 
 
 def _inputs(config, tokens: int):
-  """(sub-tokens, which are masked, class, task) of one clip."""
+  """Draws (sub-tokens, whether a token is masked, class, task) of a clip."""
   rng = np.random.default_rng(0)
   parts_BNF = rng.integers(
     0,
@@ -106,7 +116,7 @@ def _inputs(config, tokens: int):
 
 
 def _peer(config, params, tokens: int) -> transformers.BertForMaskedLM:
-  """BERT with our weights; its words are tokens, classes, and the mask."""
+  """Makes a BERT with our weights; words are tokens, classes and the mask."""
   t = config.transformer
   words = [
     params["factors"][0]["embedding"],
@@ -170,10 +180,12 @@ def _peer(config, params, tokens: int) -> transformers.BertForMaskedLM:
       layer["out"]["bias"],
     )
     norm(f"{at}.attention.output.LayerNorm", layer["attention_norm"])
-    for theirs, ours in (("intermediate", "mlp_in"), ("output", "mlp_out")):
-      dense(f"{at}.{theirs}.dense", layer[ours]["kernel"], layer[ours]["bias"])
+    for peer_name, name in (("intermediate", "mlp_in"), ("output", "mlp_out")):
+      dense(
+        f"{at}.{peer_name}.dense", layer[name]["kernel"], layer[name]["bias"]
+      )
     norm(f"{at}.output.LayerNorm", layer["mlp_norm"])
-  # Copies: torch cannot share the read-only memory of JAX.
+  # Arrays are copied, as torch cannot share the read-only memory of JAX.
   state = {
     name: torch.from_numpy(np.array(x, np.float32))
     for name, x in tensors.items()
@@ -186,7 +198,7 @@ def _peer(config, params, tokens: int) -> transformers.BertForMaskedLM:
 
 
 def _clip(config, args, per_second: float):
-  """One clip's tokens, sampled from nothing."""
+  """Samples the tokens of one clip, with nothing given."""
   transformer = masked.define_transformer(config, args.clip_tokens)
   params = tiny.draw(jax.eval_shape(transformer.init, jax.random.key(0)))
   parts_BNF, _, class_B, task_B = _inputs(config, args.clip_tokens)

@@ -1,11 +1,11 @@
-"""Random `kill -9` of a tiny training run, in steps, saves and start-up.
+"""Random `kill -9` of a tiny training run: in steps, saves and start-up.
 
   python -m benchmarks.kills [--kills=50] [--steps=120] [--seed=0]
     [--output=FILE]
 
-Each killed run is started again in its workdir until it ends; its last state
-and its metrics must equal those of a run that nobody killed, bit for bit. Exits
-with an error where they do not, or where a restart fails.
+Each killed run is started again in its workdir until it ends. Its last state
+and its metrics must equal those of a run that nobody killed, bit for bit. The
+program ends with an error if they do not, or if a restart fails.
 """
 
 import argparse
@@ -29,10 +29,10 @@ import orbax.checkpoint as ocp  # noqa: E402
 from magvit.training import loop  # noqa: E402
 from tests import tiny  # noqa: E402
 
-_SECONDS = 2.0  # of training at most between two kills
+_SECONDS = 2.0  # longest training between two kills
 _START_UP = 0.2  # share of kills before the first step
-_SAVE = 0.5  # share of kills that wait for a save; it takes milliseconds
-_SAVE_SECONDS = 0.02
+_SAVE = 0.5  # share of kills that wait for a save, which takes milliseconds
+_SAVE_SECONDS = 0.02  # longest time from the begin of a save to a kill
 
 
 def train_one(workdir: str, steps: int) -> None:
@@ -43,17 +43,19 @@ def train_one(workdir: str, steps: int) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--kills", type=int, default=50)
-  parser.add_argument("--steps", type=int, default=120)
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  parser.add_argument("--kills", type=int, default=50, help="kills in all")
+  parser.add_argument("--steps", type=int, default=120, help="steps of a run")
+  parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+  parser.add_argument(
+    "--output", type=pathlib.Path, help="JSON to write as well"
+  )
   arguments = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/xla")
-    # Processes with the libraries loaded, so that kills come thick and fast.
+    # Processes start with the libraries loaded, so that kills follow quickly.
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["benchmarks.kills"])
-    start = lambda workdir: _started(processes, workdir, arguments.steps)
+    start = lambda workdir: _start(processes, workdir, arguments.steps)
     whole = f"{folder}/whole"
     _wait(start(whole))
     text = json.dumps(_kill_all(start, folder, whole, arguments), indent=2)
@@ -94,7 +96,7 @@ def _kill_all(start, folder: str, whole: str, arguments) -> dict[str, int]:
   return counts
 
 
-def _started(processes, workdir: str, steps: int):
+def _start(processes, workdir: str, steps: int):
   process = processes.Process(target=train_one, args=(workdir, steps))
   process.start()
   return process
@@ -107,7 +109,7 @@ def _wait(process) -> None:
 
 
 def _changed(workdir: str) -> int:
-  """When the metrics changed last; 0 if there are none yet."""
+  """Time at which the metrics changed last; 0 if there are none yet."""
   path = pathlib.Path(workdir, "metrics.jsonl")
   return path.stat().st_mtime_ns if path.exists() else 0
 

@@ -1,13 +1,13 @@
-"""Our network against Open-MAGVIT2's own, with the same random weights.
+"""Our network against Open-MAGVIT2's, with the same random weights.
 
   python -m benchmarks.open_magvit2 --peer=SEED-VOKEN_FOLDER [--kind=video]
     [--width=128] [--size=128] [--frames=17] [--repeats=3] [--output=FILE]
 
 Builds the encoder and decoder of a checkout of TencentARC/SEED-Voken, draws all
-of their weights (norms and biases too), imports their state dict as
+their weights (norms and biases, too), imports their state dict as
 `--mode=import` would, and compares latents, ids and pixels. Then both encode
-and decode the same clip in turn, on the same number of threads. Needs torch and
-einops beside requirements.txt. Read ratios.
+and decode the same clip in turn, on the same number of threads. It needs torch
+and einops beside requirements.txt. Read ratios, not times.
 """
 
 import argparse
@@ -33,20 +33,34 @@ _CONFIGS = {"video": tokenizer_video, "image": tokenizer_image}
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--peer", type=pathlib.Path, required=True)
-  parser.add_argument("--kind", choices=sorted(_MODULES), default="video")
-  parser.add_argument("--width", type=int, default=128, help="multiple of 32")
   parser.add_argument(
-    "--multipliers", type=int, nargs="+", default=[1, 2, 2, 4]
+    "--peer", type=pathlib.Path, required=True, help="folder of SEED-Voken"
   )
-  parser.add_argument("--blocks", type=int, default=4)
-  parser.add_argument("--bits", type=int, default=18)
-  parser.add_argument("--size", type=int, default=128)
-  parser.add_argument("--frames", type=int, default=17)
-  parser.add_argument("--repeats", type=int, default=3)
-  parser.add_argument("--threads", type=int, default=2)
-  parser.add_argument("--checkpoint", help="also save the peer's state dict")
-  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  parser.add_argument(
+    "--kind", choices=sorted(_MODULES), default="video", help="tokenizer"
+  )
+  parser.add_argument("--width", type=int, default=128, help="a multiple of 32")
+  parser.add_argument(
+    "--multipliers",
+    type=int,
+    nargs="+",
+    default=[1, 2, 2, 4],
+    help="width of each level, over --width",
+  )
+  parser.add_argument(
+    "--blocks", type=int, default=4, help="residual blocks a level"
+  )
+  parser.add_argument("--bits", type=int, default=18, help="bits of an id")
+  parser.add_argument("--size", type=int, default=128, help="side, pixels")
+  parser.add_argument(
+    "--frames", type=int, default=17, help="frames of a video"
+  )
+  parser.add_argument("--repeats", type=int, default=3, help="timed runs")
+  parser.add_argument("--threads", type=int, default=2, help="torch's threads")
+  parser.add_argument("--checkpoint", help="file for the peer's state dict")
+  parser.add_argument(
+    "--output", type=pathlib.Path, help="JSON to write as well"
+  )
   args = parser.parse_args()
   torch.set_num_threads(args.threads)
   encoder, decoder = peer(args)
@@ -105,7 +119,7 @@ def main():
 
 
 def peer(args):
-  """The peer's encoder and decoder, every weight drawn anew."""
+  """Builds the peer's encoder and decoder with newly drawn weights."""
   folder = args.peer / "src/Open_MAGVIT2/modules/diffusionmodules"
   spec = importlib.util.spec_from_file_location(
     "peer", folder / _MODULES[args.kind]
@@ -134,14 +148,14 @@ def peer(args):
   return pair
 
 
-def errors(ours, theirs, decode):
-  """Largest differences, relative to the largest value, and ids that differ.
+def errors(outputs, peer_outputs, decode):
+  """Largest differences, relative to the largest value, and differing bits.
 
   Pixels are decoded from the peer's bits: a latent within rounding of zero may
-  have either sign, and `differing_latent` says how far from it one was.
+  have either sign, and `differing_latent` is the largest one that differs.
   """
-  z = np.asarray(ours[0])
-  z_peer, video_peer = (np.asarray(b) for b in theirs)
+  z = np.asarray(outputs[0])
+  z_peer, video_peer = (np.asarray(x) for x in peer_outputs)
   if z_peer.ndim == 4:
     z_peer, video_peer = z_peer[:, :, None], video_peer[:, :, None]
   z_peer = np.moveaxis(z_peer, 1, -1)

@@ -1,4 +1,4 @@
-"""The loss curve of a run as a picture: PSNR of the training clips by step.
+"""Picture of a run's loss curve: PSNR of the training clips by step.
 
 python main.py --config=configs/tokenizer_video.py:overfit --workdir=DIR
 python -m benchmarks.overfit --workdir=DIR --output=docs/overfit.png
@@ -11,13 +11,17 @@ import pathlib
 from matplotlib import figure
 import numpy as np
 
-TARGET = 28.0  # dB
+TARGET = 28.0  # PSNR that the run should reach, dB
 
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--output", type=pathlib.Path, required=True)
+  parser.add_argument(
+    "--workdir", type=pathlib.Path, required=True, help="folder of the run"
+  )
+  parser.add_argument(
+    "--output", type=pathlib.Path, required=True, help="picture to write"
+  )
   args = parser.parse_args()
   lines = (args.workdir / "metrics.jsonl").read_text().splitlines()
   name = "generator/reconstruction"

@@ -1,14 +1,14 @@
 """Clips a second from 340 x 256 videos, against bare decoding of their frames.
 
-python -m benchmarks.pipeline [--clips=100] [--output=FILE]
+  python -m benchmarks.pipeline [--clips=100] [--output=FILE]
 
-A video of 10 seconds, a pan over a photograph with some noise, H.264 as
-`input_pipeline.prepare --reencode` writes it (a keyframe each 12 frames), and
-as x264 writes it by itself (each 250). One clip is 17 consecutive frames from
-a random place, a random crop, 128 x 128. `bare` decodes the same frames with
-PyAV and does nothing else: from the keyframe before the clip, whose place it
-knows, to the clip's last frame, each of the 17 as RGB. All in one thread, in
-turn, in CPU seconds of this process.
+The video has 10 seconds, a pan over a photograph with some noise, in H.264 as
+`input_pipeline.prepare --reencode` writes it (a keyframe every 12 frames), and
+as x264 does by itself (every 250). A clip is 17 consecutive frames from a
+random place, a random crop of 128 x 128. `bare` only decodes the same frames
+with PyAV: from the keyframe before the clip, whose place it knows, to the
+clip's last frame, with all 17 as RGB. Both run in one thread, in turn, and are
+measured in CPU seconds of this process.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from input_pipeline import clips as clips_lib
 from input_pipeline.decoding import frame_reader
 
 _FRAMES, _SIZE = 300, (340, 256)  # width, height
-_ROUNDS = 5
+_ROUNDS = 5  # timed rounds of all clips
 
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--clips", type=int, default=100)
-  parser.add_argument("--output", default="")
+  parser.add_argument("--clips", type=int, default=100, help="clips a round")
+  parser.add_argument("--output", default="", help="JSON to write as well")
   args = parser.parse_args()
   results = {
     f"keyframes {n}": _measure(_encode(n), args.clips) for n in (12, 250)
@@ -88,7 +88,7 @@ def _measure(data: bytes, count: int) -> dict[str, float]:
   source = clips_lib.Clips(store, config.dataset, "train", training=True)
   index = frame_reader._index(data)
   starts = []
-  for epoch in range(count):  # the windows that the source draws
+  for epoch in range(count):  # windows as the source draws them
     rng = np.random.default_rng((*source._seed, epoch, 0))
     starts.append(source._window.choose(_FRAMES, 0, rng.random())[0])
   wanted = [index.times[start : start + 17] for start in starts]
@@ -114,7 +114,7 @@ def _measure(data: bytes, count: int) -> dict[str, float]:
 
 def _bare(data: bytes, index: frame_reader._Index, times: list[int]) -> None:
   key = max(time for time in index.keyframes if time <= times[0])
-  found = 0
+  decoded = 0
   with av.open(io.BytesIO(data)) as container:
     stream = container.streams.video[0]
     stream.thread_count = 1
@@ -122,10 +122,10 @@ def _bare(data: bytes, index: frame_reader._Index, times: list[int]) -> None:
     for frame in container.decode(stream):
       if frame.pts >= times[0]:
         frame.to_ndarray(format="rgb24")
-        found += 1
+        decoded += 1
       if frame.pts >= times[-1]:
         break
-  assert found == len(times)
+  assert decoded == len(times)
 
 
 if __name__ == "__main__":

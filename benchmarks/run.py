@@ -1,10 +1,11 @@
-"""All benchmarks, one after the other, and one JSON of what they found.
+"""Runs all benchmarks in turn, and writes their results as one JSON.
 
   python -m benchmarks.run --output=FILE [--only=entropy,generator]
 
-Each runs in a process of its own, with its defaults; `--list` names them with
-their commands. One that lacks a package of its peer (torch and the like) is
-recorded as skipped, one that fails as failed, and the exit code is 1.
+Each benchmark runs in its own process, with its defaults; `--list` prints their
+names and commands. One whose peer needs a missing package (torch and the like)
+is recorded as skipped. One that fails is recorded as failed, and the exit code
+is then 1.
 """
 
 import argparse
@@ -18,7 +19,8 @@ import sys
 import tempfile
 
 _DIGITS = "--config=configs/masked.py:digits"
-# open_magvit2 needs a checkout of its peer, and overfit a trained workdir.
+# Two are left out: open_magvit2 needs a checkout of its peer, and overfit a
+# trained workdir.
 BENCHMARKS = {
   "entropy": ("entropy",),
   "convolution": ("convolution",),
@@ -30,7 +32,7 @@ BENCHMARKS = {
   "streaming": ("streaming",),
   "kills": ("kills",),
 }
-# Where a GPU or TPU is at hand: the papers' models.
+# Models of the papers, which are measured only where there is a GPU or TPU.
 ON_ACCELERATORS = {
   "steps_tokenizer_ucf101": (
     *("steps", "--config=configs/tokenizer_video.py:ucf101"),
@@ -46,9 +48,13 @@ ON_ACCELERATORS = {
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--output", type=pathlib.Path, help="the JSON to write")
-  parser.add_argument("--only", default="", help="names, with commas")
-  parser.add_argument("--list", action="store_true", help="name them")
+  parser.add_argument("--output", type=pathlib.Path, help="JSON to write")
+  parser.add_argument(
+    "--only", default="", help="names to run, separated by commas"
+  )
+  parser.add_argument(
+    "--list", action="store_true", help="print names and commands"
+  )
   args = parser.parse_args()
   known = BENCHMARKS | ON_ACCELERATORS
   if args.list:
@@ -56,11 +62,11 @@ def main():
       print(f"{name}: python -m benchmarks.{module} {' '.join(flags)}")
     return
   if args.output is None:
-    parser.error("--output=FILE: the JSON to write")
+    parser.error("give --output=FILE, the JSON to write")
   names = [name for name in args.only.split(",") if name]
   for name in names:
     if name not in known:
-      parser.error(f"--only={name}: expected some of {', '.join(known)}")
+      parser.error(f"--only={name}: must be some of {', '.join(known)}")
   if not names:
     names = [*BENCHMARKS, *(ON_ACCELERATORS if _accelerated() else ())]
   report = {"machine": _machine(), "benchmarks": {}}
@@ -75,12 +81,12 @@ def main():
 
 
 def _accelerated() -> bool:
-  # In a process of its own: a device that is held here is lost to the others.
+  # Another process asks: a device that is held here is lost to the benchmarks.
   code = "import jax; print(jax.default_backend())"
-  found = subprocess.run(
+  answer = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
-  return found.stdout.strip() != "cpu"
+  return answer.stdout.strip() != "cpu"
 
 
 def _machine():

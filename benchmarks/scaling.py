@@ -1,11 +1,12 @@
-"""How the cost of a training step grows, counted and not timed.
+"""Growth of a training step's cost, counted and not timed.
 
   python -m benchmarks.scaling [--output=FILE]
 
-FLOPs of matrix products and convolutions (magvit/cost/flops.py, checked against
-closed forms) of the exact step, forward and backward, and the bytes of what is
-kept between steps, for the papers' models with one thing changed at a time.
-Nothing is compiled or run: about two minutes. As a table of docs/plan_a_job.md.
+Counts the FLOPs of matrix products and convolutions in the exact step, forward
+and backward (magvit/cost/flops.py, checked against closed forms), and the bytes
+of the state, for the papers' models with one thing changed at a time. Nothing
+is compiled or run; it takes about two minutes. The output is the table of
+docs/plan_a_job.md.
 """
 
 import argparse
@@ -20,8 +21,10 @@ from magvit import mesh as mesh_lib
 from magvit.cost import flops
 from magvit.cost import programs as cost_programs
 
-_TOKENIZERS = {"v1_ucf101_l": "v1_l"}  # of generators; others: ucf101
-_ROWS = {  # name -> (generator?, changes of ucf101, or another config)
+# Generator -> its tokenizer, where that is not ucf101.
+_TOKENIZERS = {"v1_ucf101_l": "v1_l"}
+# Name -> (whether it is a generator, changes of ucf101 or another config).
+_ROWS = {
   "tokenizer, 17 x 128 x 128, 18 bits, 1 clip": (False, {}),
   "2 clips": (False, {"batch_size": 2}),
   "17 x 256 x 256": (False, {"dataset.size": 256}),
@@ -39,21 +42,23 @@ _ROWS = {  # name -> (generator?, changes of ucf101, or another config)
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument("--output", type=pathlib.Path, help="also write JSON")
+  parser.add_argument(
+    "--output", type=pathlib.Path, help="JSON to write as well"
+  )
   args = parser.parse_args()
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
   rows, base = [], None
   print("| step of | TFLOP | of the first | state, GB |\n|---|---|---|---|")
   for name, (generates, changes) in _ROWS.items():
     if not changes:
-      base = None  # of the next model
-    found = _count(generates, changes, mesh)
-    base = base or found["flops"]
+      base = None  # the next rows are compared with this one
+    cost = _count(generates, changes, mesh)
+    base = base or cost["flops"]
     print(
-      f"| {name} | {found['flops'] / 1e12:.3g} | {found['flops'] / base:.2f}"
-      f" | {found['state_bytes'] / 1e9:.2f} |"
+      f"| {name} | {cost['flops'] / 1e12:.3g} | {cost['flops'] / base:.2f}"
+      f" | {cost['state_bytes'] / 1e9:.2f} |"
     )
-    rows.append({"row": name, **found})
+    rows.append({"row": name, **cost})
   if args.output:
     args.output.write_text(json.dumps(rows, indent=2) + "\n")
 
@@ -65,18 +70,17 @@ def _count(generates: bool, changes, mesh) -> dict[str, int]:
   network = config.transformer if generates else config.tokenizer
   network.dtype = "bfloat16"
   if generates:
-    own = _TOKENIZERS.get(arg, "ucf101")
-    config.tokenizer_workdir = f"configs/tokenizer_video.py:{own}"
+    tokenizer = _TOKENIZERS.get(arg, "ucf101")
+    config.tokenizer_workdir = f"configs/tokenizer_video.py:{tokenizer}"
     config.dataset.tokens = "STORED"
   if isinstance(changes, dict):
     config.update_from_flattened_dict(changes)
   algorithm = cost_programs.describe(config, mesh)
-  function, _, _, arguments = cost_programs.programs(config, algorithm, mesh)[
-    "train"
-  ]
-  state = arguments[0].replace(frozen={})
+  program = cost_programs.programs(config, algorithm, mesh)["train"]
+  state = program.arguments[0].replace(frozen={})
   size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-  return {"flops": flops.count(function, *arguments), "state_bytes": size}
+  operations = flops.count(program.function, *program.arguments)
+  return {"flops": operations, "state_bytes": size}
 
 
 if __name__ == "__main__":

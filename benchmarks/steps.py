@@ -1,16 +1,16 @@
-"""Time and MFU of a config's step of training, and of what an evaluation runs.
+"""Time and MFU of a config's programs: training step, evaluation.
 
   python -m benchmarks.steps [--config=configs/tokenizer_video.py:digits]
     [--tokenizer=configs/tokenizer_video.py:digits] [--batch_size=N]
     [--dtype=bfloat16] [--repeats=5] [--output=FILE]
 
-The exact programs of `--mode=compile`, on the devices that are there, with
-drawn weights and pixels: the step (`train`), a tokenizer's `reconstruct`, a
-generator's `sample`. `--tokenizer` is whose tokens a generator models. The
-floor is the time that one large matrix product in the same type takes for as
-many operations on one device, times as many devices: its share is the MFU, of
-what the device does and not of what is printed on it. Remat's second
-computations count in neither.
+Runs the exact programs of `--mode=compile` on the devices at hand, with drawn
+weights and pixels: the step (`train`), a tokenizer's `reconstruct`, a
+generator's `sample`. `--tokenizer` is the config whose tokens a generator
+models. The floor is the time of as many operations as one large matrix product
+in the same type, on all devices. MFU is the floor over the measured time: a
+share of what the device does, not of its data sheet. Operations that remat
+repeats count in neither.
 """
 
 import argparse
@@ -30,19 +30,21 @@ from magvit.cost import flops
 from magvit.cost import programs as cost_programs
 from magvit.workdir import folder as workdir_lib
 
-_GEMM = {"cpu": 1024}  # rows, columns and depth of the floor's matrix product
+# Rows, columns and depth of the floor's matrix product.
+_GEMM = {"cpu": 1024}
 _GEMM_ELSEWHERE = 8192
 
 
 def main():
   parser = argparse.ArgumentParser()
   add = parser.add_argument
-  add("--config", default="configs/tokenizer_video.py:digits")
-  add("--tokenizer", default="configs/tokenizer_video.py:digits")
-  add("--batch_size", type=int)
-  add("--dtype", choices=("float32", "bfloat16"))
-  add("--repeats", type=int, default=5)
-  add("--output", type=pathlib.Path, help="also write JSON")
+  digits = "configs/tokenizer_video.py:digits"
+  add("--config", default=digits, help="config to measure, FILE:ARG")
+  add("--tokenizer", default=digits, help="config of a generator's tokenizer")
+  add("--batch_size", type=int, help="clips in a step; default: the config's")
+  add("--dtype", choices=("float32", "bfloat16"), help="type of activations")
+  add("--repeats", type=int, default=5, help="timed runs")
+  add("--output", type=pathlib.Path, help="JSON to write as well")
   args = parser.parse_args()
   config = workdir_lib.read_config_file(args.config)
   section = trained_lib.find_algorithm(config).facts.section
@@ -65,21 +67,21 @@ def main():
     "programs": {},
   }
   for name, program in cost_programs.programs(config, algorithm, mesh).items():
-    found = _measure(program, args.repeats, donates=name == "train")
-    floor = found["flops"] / mesh.size / per_second
-    found |= {"floor_seconds": floor, "mfu": floor / found["seconds"]}
-    found["clips_per_second"] = config.batch_size / found["seconds"]
-    result["programs"][name] = found
+    row = _measure(program, args.repeats, donates=name == "train")
+    floor = row["flops"] / mesh.size / per_second
+    row |= {"floor_seconds": floor, "mfu": floor / row["seconds"]}
+    row["clips_per_second"] = config.batch_size / row["seconds"]
+    result["programs"][name] = row
     print(
-      f"{name}: {found['seconds']:.4f} s, floor {floor:.4f} s, MFU"
-      f" {found['mfu']:.0%}; compiled in {found['compile_seconds']:.0f} s"
+      f"{name}: {row['seconds']:.4f} s, floor {floor:.4f} s, MFU"
+      f" {row['mfu']:.0%}; compiled in {row['compile_seconds']:.0f} s"
     )
   if args.output:
     args.output.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _products_per_second(device: jax.Device, dtype: str) -> float:
-  """FLOP/s of a large matrix product, the best of ten."""
+  """Measures the FLOP/s of a large matrix product, the best of ten."""
   size = _GEMM.get(device.platform, _GEMM_ELSEWHERE)
   a = jax.device_put(jnp.ones((size, size), dtype), device)
   product = jax.jit(lambda a: a @ a)
@@ -121,7 +123,7 @@ def _measure(program, repeats: int, donates: bool):
 
 
 def _draw(shape: jax.ShapeDtypeStruct) -> jax.Array:
-  """Small weights, any pixels, class and task 0."""
+  """Draws small weights or random pixels; class and task are 0."""
   if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
     return jax.device_put(jax.random.key(0), shape.sharding)
   rng = np.random.default_rng(0)

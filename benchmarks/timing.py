@@ -1,4 +1,4 @@
-"""Timing of programs in turn: all of them see the same neighbours."""
+"""Timing of programs in turn: other work on the machine slows all alike."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 _SIZE = 1024  # rows, columns and depth of the floor's matrix product
 GEMM_FLOP = 2 * _SIZE**3
 
-# By program, of each repeat.
+# Name of a program -> the time of each repeat.
 Seconds = dict[str, list[float]]
 
 
@@ -25,7 +25,7 @@ def gemm() -> Callable[[], jax.Array]:
 def seconds(
   runs: Mapping[str, Callable[[], Any]], repeats: int
 ) -> tuple[Seconds, Seconds]:
-  """Wall and CPU seconds of this process; warm the programs up before."""
+  """Measures wall and CPU seconds of this process; warm programs up before."""
   wall, cpu = {name: [] for name in runs}, {name: [] for name in runs}
   for _ in range(repeats):
     for name, run in runs.items():

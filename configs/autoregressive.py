@@ -1,8 +1,8 @@
 """Autoregressive transformers on the tokens of a video tokenizer.
 
 The AR-LM baseline of MAGVIT-v2 (arXiv 2310.05737): class-conditional UCF-101,
-one token after another. Parameters are the transformer's, in millions; FVD is
-the paper's. None but `digits` was trained by us.
+one token after another. Sizes are parameters of the transformer, in millions;
+FVD is the paper's. None but `digits` was trained by us.
 
   arg                clips        tokens      vocabulary    size   FVD
   digits             17x16x16     5x4x4       2^10          0.5
@@ -11,23 +11,23 @@ the paper's. None but `digits` was trained by us.
   ucf101_factorized  17x128x128   5x16x16     two of 2^9    305.8
 
 The paper prints 306M and 840M, and not how they come about: 24 layers of width
-1024 with untied tables of 2^10 and of 2^18 rows in and out give these sizes.
-Optimizer, dropout, label drop and length of training are v1's of the masked
-model. ucf101_factorized is ours: the masked model's sub-tokens, by the chain
-rule, at the size of the first row.
+1024, with separate tables of 2^10 and of 2^18 rows for input and output, give
+these sizes. Optimizer, dropout, label drop and length of training are those of
+v1's masked model. ucf101_factorized is ours: the masked model's sub-tokens, by
+the chain rule, at the size of ucf101_v1.
 
 The tokenizer of ucf101_v1 is `configs/tokenizer_video.py:v1_l`, that of the
-other two `ucf101`, that of digits `digits`:
+other two on UCF-101 is `ucf101` there, that of digits is `digits`:
 
   python main.py --config=configs/autoregressive.py:ucf101 --workdir=DIR \
     --config.tokenizer_workdir=TOKENIZER_DIR
 
-digits, measured once, on two CPU cores that others shared (8.5 minutes, 2.3
-steps/s): loss 6.4 nats a token at step 10, 1.6 at the last; 77 % of 100
-samples of the class asked for (real clips 100 %); centres of the digit move
-like real ones (Fréchet distance 0.0072; between two halves of the real clips
-0.0066); hidden frames 16.4 dB, the last given frame repeated 17.3. The three
-others were only sized, not trained.
+digits was measured once, on two CPU cores that others shared (8.5 minutes, 2.3
+steps/s). The loss is 6.4 nats a token at step 10 and 1.6 at the last; 77 % of
+100 samples show the requested class (real clips: 100 %); centres of the digit
+move like real ones (Fréchet distance 0.0072; between two halves of the real
+clips 0.0066); predicted frames have 16.4 dB, where the last given frame
+repeated has 17.3. The other rows were not trained: only their sizes are known.
 """
 
 import ml_collections
@@ -72,10 +72,10 @@ def _ucf101_v1(c: ml_collections.ConfigDict) -> None:
 
 def _ucf101(c: ml_collections.ConfigDict) -> None:
   datasets.ucf101(c)
-  c.num_steps = 74_000  # 2000 epochs of 9,537 clips, as v1
+  c.num_steps = 74_000  # v1's 2000 epochs of 9,537 clips
   c.batch_size = 256
   c.transformer.remat = "all"
-  c.loss_chunks = 16  # 84 MB of logits for each clip
+  c.loss_chunks = 16  # each has 84 MB of logits for a clip
 
 
 def _ucf101_factorized(c: ml_collections.ConfigDict) -> None:

@@ -1,8 +1,9 @@
-"""Every field of every experiment, once, with its unit or its source.
+"""Every field of every experiment, once: its meaning, unit and source.
 
-`spec` marks a value of the MAGVIT-v2 papers (arXiv 2310.05737; 2212.05199 for
-v1) or of Google's public code. A variant starts from one of the functions at
-the end and overrides. Fields cannot be added later: a misspelt override on the
+A mark in a comment says where the value comes from: `spec` is a MAGVIT-v2 paper
+(arXiv 2310.05737; 2212.05199 for v1) or Google's public code, `v1` the first
+MAGVIT, `OM2` Open-MAGVIT2. A variant starts from one of the functions at the
+end and overrides. Fields cannot be added later: a misspelt override on the
 command line is an error.
 """
 
@@ -15,69 +16,94 @@ def common() -> ml_collections.ConfigDict:
   """Fields the training loop reads, whatever the algorithm."""
   c = ml_collections.ConfigDict()
   c.name = ""  # one line that says what this is; shown in the report
-  c.algorithm = ""  # a key of magvit/trained.py: "tokenizer", "masked", ...
-  c.seed = 0  # of parameters, dropout, masks; the data has its own
-  c.num_steps = 0
+  c.algorithm = ""  # a key of ALGORITHMS in magvit/trained.py
+  c.seed = 0  # seed of parameters, dropout, masks and samples, not of the data
+  c.num_steps = 0  # training steps in all
   c.init_from = "none"  # workdir or export whose weights a new run starts with
   c.batch_size = 0  # clips per step over all devices
-  c.microbatches = 1  # of a step, one after the other; the batch's gradient
+  # Parts of a batch, computed in turn to save memory; the gradient is the same.
+  c.microbatches = 1
 
   c.dataset = ml_collections.ConfigDict()
-  c.dataset.name = "digits"  # embedded: input_pipeline/sources/digits.py
+  # Data set. "digits" and "photo" are embedded; on disk it says how folders are
+  # laid out (docs/data.md).
+  c.dataset.name = "digits"
   c.dataset.frames = 17  # clip length, 1 + a multiple of the temporal stride
-  c.dataset.size = 32  # height and width, pixels
-  c.dataset.motion = "bounce"  # of digits; "cross": all the way in each clip
-  c.dataset.seed = 0  # of the random clips, and of shuffling
-  c.dataset.tokens = ""  # folder of --mode=tokenize; "": train from pixels
-  c.dataset.shuffle = False  # anew each epoch of a finite set or of tokens;
-  # False: source order, in which both train the same
-  c.dataset.eval_examples = 256  # held-out clips of an evaluation
+  c.dataset.size = 32  # height and width of a clip, pixels
+  # Path of the moving digits: "bounce" off the borders, or "cross" from one
+  # border to the opposite one within each clip.
+  c.dataset.motion = "bounce"
+  c.dataset.seed = 0  # seed of random clips, windows, crops and shuffling
+  c.dataset.tokens = ""  # folder of --mode=tokenize to train on; "": pixels
+  # Whether a finite set, or stored tokens, is shuffled anew in each epoch.
+  # False keeps the source's order, in which pixels and tokens train the same.
+  c.dataset.shuffle = False
+  c.dataset.eval_examples = 256  # held-out clips that an evaluation reads
   c.dataset.joint_images = 0  # images per step that train beside the clips
-  c.dataset.joint_name = "digits"  # the set they are from
-  c.dataset.joint_format = "embedded"  # as format, path, ... of the clips
-  c.dataset.joint_path = ""
-  c.dataset.joint_crop = "random_resized"
-  c.dataset.joint_flip = True
-  # Sets on disk: input_pipeline/stores.py, folders.py, windows.py, crops.py.
-  c.dataset.format = "embedded"  # "folder", "tfds", "shards"; "auto": path's
-  c.dataset.path = REQUIRED  # folder of the data, of all formats but embedded
-  c.dataset.lists = ""  # of "folder": folder of the official lists; "": path
-  c.dataset.fold = 1  # of "folder": which of UCF-101's three splits
-  c.dataset.mixture = ()  # train on several: "WEIGHT:FOLDER of shards" each,
-  # weights of clips; evaluations read path
-  c.dataset.stride = 1  # frames of the video from one of the clip to the next
-  c.dataset.train_window = "random"  # which part of a video; windows.py
-  c.dataset.eval_window = "centre"
-  c.dataset.short_videos = "error"  # "hold": repeat their last frame
-  c.dataset.train_crop = "random"  # which part of the frame; crops.py
-  c.dataset.eval_crop = "centre"
-  c.dataset.short_side = 0  # pixels before cropping `size`; 0: `size`
-  c.dataset.scale = (0.8, 1.0)  # of "random_resized": share of the side (spec)
-  c.dataset.flip = False  # half of the training clips, left for right
-  c.dataset.filter = "bicubic"  # of resizing; Pillow's, antialiased
-  c.dataset.workers = 0  # processes that decode; 0: two threads
+  c.dataset.joint_name = "digits"  # data set of the joint images, as `name`
+  c.dataset.joint_format = "embedded"  # store of the joint images, as `format`
+  c.dataset.joint_path = ""  # folder of the joint images, as `path`
+  c.dataset.joint_crop = "random_resized"  # crop of the joint images
+  c.dataset.joint_flip = True  # whether half of the joint images are mirrored
+  # Store of the clips: "embedded" sets are made as they are read; "folder",
+  # "tfds" and "shards" lie on disk (docs/data.md); "auto" takes whichever of
+  # the three `path` holds.
+  c.dataset.format = "embedded"
+  c.dataset.path = REQUIRED  # folder of the data; an embedded set needs none
+  c.dataset.lists = ""  # folder of the lists of a "folder" set; "": `path`
+  c.dataset.fold = 1  # official split of UCF-101 in a "folder": 1, 2 or 3
+  # Sets to train on instead of `path`, each "WEIGHT:FOLDER" with a folder of
+  # shards; clips are drawn in proportion to the weights. Evaluations read
+  # `path`.
+  c.dataset.mixture = ()
+  c.dataset.stride = 1  # step from one frame of the clip to the next, in frames
+  # Frames of a video that a training clip shows: "random", "first", "centre",
+  # "ends" or "all" (input_pipeline/windows.py).
+  c.dataset.train_window = "random"
+  c.dataset.eval_window = "centre"  # as `train_window`, for held-out clips
+  # Treatment of videos shorter than a clip: "error", or "hold", which repeats
+  # their last frame.
+  c.dataset.short_videos = "error"
+  # Part of the frame that a training clip keeps: "centre", "random",
+  # "random_resized", "three", "squash" or "adm" (input_pipeline/crops.py).
+  c.dataset.train_crop = "random"
+  c.dataset.eval_crop = "centre"  # as `train_crop`, for held-out clips
+  c.dataset.short_side = 0  # short side before cropping, pixels; 0: `size`
+  # Smallest and largest share of the side that "random_resized" keeps (spec).
+  c.dataset.scale = (0.8, 1.0)
+  c.dataset.flip = False  # whether half of the training clips are mirrored
+  # Filter of resizing, Pillow's, antialiased: "box", "bilinear", "hamming",
+  # "bicubic" or "lanczos".
+  c.dataset.filter = "bicubic"
+  c.dataset.workers = 0  # processes that decode training clips; 0: two threads
 
   c.mesh = ml_collections.ConfigDict()
-  c.mesh.data = -1  # devices along the batch; -1: all that are left
-  c.mesh.fsdp = 1  # devices that share the parameters and the batch
-  c.mesh.tensor = 1  # devices that share each layer's work, by `rules`
-  # (regex, mesh axis of each of the last dimensions) of parameters, by path;
-  # the first match counts. What is large is split over fsdp as well.
+  c.mesh.data = -1  # devices that split the batch; -1: all the other axes leave
+  c.mesh.fsdp = 1  # devices that split both the parameters and the batch
+  c.mesh.tensor = 1  # devices that split the work of each layer, by `rules`
+  # Split of parameters by path: (regex, a mesh axis or None for each of the
+  # last dimensions); the first match counts. Large arrays are split over fsdp
+  # as well.
   c.mesh.rules = ()
 
-  c.log_every = 10  # steps between metrics lines
-  c.checkpoint_every = 100  # steps
-  c.checkpoints_to_keep = 2
-  c.eval_every = 0  # steps; 0: only at the end
-  c.profile_steps = (0, 0)  # first and last to trace into WORKDIR/profile
+  c.log_every = 10  # steps between two lines of metrics
+  c.checkpoint_every = 100  # steps between two checkpoints
+  c.checkpoints_to_keep = 2  # newest checkpoints that are not deleted
+  c.eval_every = 0  # steps between two evaluations; 0: only at the end
+  # First and last step traced into WORKDIR/profile; (0, 0): none.
+  c.profile_steps = (0, 0)
 
-  c.evaluation = ml_collections.ConfigDict()  # besides the usual scores
-  c.evaluation.protocols = ()  # names of evaluation/protocols/table.py
-  c.evaluation.num = 256  # clips of each; the name in results/ says so
-  c.evaluation.inception_weights = ""  # files of models.weights.convert, of the
-  c.evaluation.i3d_weights = ""  # networks that those protocols read
-  c.evaluation.c3d_weights = ""
-  c.evaluation.lpips_weights = ""  # also adds LPIPS to reconstructions
+  c.evaluation = ml_collections.ConfigDict()  # scores besides the usual ones
+  c.evaluation.protocols = ()  # names in evaluation/protocols/table.py
+  c.evaluation.num = 256  # clips that each protocol measures
+  # File of Inception's weights, written by models.weights.convert; needed by
+  # protocols that measure with this network, as in the next three fields.
+  c.evaluation.inception_weights = ""
+  c.evaluation.i3d_weights = ""  # file of I3D's weights, likewise
+  c.evaluation.c3d_weights = ""  # file of C3D's weights, likewise
+  # File of LPIPS's weights, likewise; with it the usual scores of
+  # reconstructions include LPIPS.
+  c.evaluation.lpips_weights = ""
   return c
 
 
@@ -85,27 +111,28 @@ def optimizer(
   b1: float, b2: float, warmup_steps: int
 ) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
-  c.peak_learning_rate = 1e-4  # spec; then one cosine down to 0
-  c.warmup_steps = warmup_steps  # linear from 0
-  c.b1 = b1
-  c.b2 = b2
-  c.weight_decay = 0.0  # of kernels only
-  c.clip_norm = 0.0  # global norm of the gradient; 0: no clipping
+  c.peak_learning_rate = 1e-4  # peak (spec), then one cosine down to 0
+  c.warmup_steps = warmup_steps  # steps of linear rise from 0 to the peak
+  c.b1 = b1  # decay of Adam's average of the gradient
+  c.b2 = b2  # decay of Adam's average of the squared gradient
+  c.weight_decay = 0.0  # decoupled decay of kernels; other weights have none
+  c.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
   return c
 
 
-# Of a block: the middle channels of two convolutions that follow each other.
+# Channels between the two convolutions of a residual block are split.
 _CONV_RULES = (
   (r"/conv1/kernel$", ("tensor",)),
   (r"/conv2/kernel$", ("tensor", None)),
 )
-# Of a block: heads, and hidden units. Of large tables: rows.
+# Heads and hidden units of a block are split.
 _TRANSFORMER_RULES = (
   (r"/qkv/(kernel|bias)$", ("tensor", None)),
   (r"/out/kernel$", ("tensor", None, None)),
   (r"/mlp_in/(kernel|bias)$", ("tensor",)),
   (r"/mlp_out/kernel$", ("tensor", None)),
 )
+# Rows of large tables of embeddings are split.
 _TABLE_RULE = (r"/(factors|outputs)/\d+/embedding$", ("tensor", None))
 
 
@@ -115,79 +142,122 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.algorithm = "tokenizer"
   c.mesh.rules = _CONV_RULES
   c.dataset.size = 128
-  c.codebook_from_data = False  # of vq: rows from latents, not drawn (spec, v1)
+  # Whether the codebook of "vq" starts as latents of training clips; False
+  # draws it at random (spec, v1).
+  c.codebook_from_data = False
   c.inflate_from = "none"  # workdir of an image tokenizer to start from
 
   c.tokenizer = ml_collections.ConfigDict()
-  c.tokenizer.architecture = "cnn"  # spec; "vivit" or "hybrid": baselines
+  # Kind of network: "cnn" (spec), or one of the baselines "vivit" and "hybrid".
+  c.tokenizer.architecture = "cnn"
   c.tokenizer.base_channels = 128  # width of level 0 (spec)
-  c.tokenizer.channel_multipliers = (1, 2, 2, 4)  # per level (spec)
-  c.tokenizer.temporal_downsample = (False, True, True)  # per transition (spec)
-  c.tokenizer.num_res_blocks = 4  # per level and at the bottom (spec)
-  c.tokenizer.downsample = "conv4"  # spec; "conv3", or v1's "average"
-  c.tokenizer.upsample = "depth_to_space"  # spec; or v1's "nearest"
-  c.tokenizer.adaptive_norm = "position"  # spec; "global" (OM2), or "off"
-  c.tokenizer.kept_frame = "last"  # of latent 0's (spec); "first" (OM2)
+  # Width of each level, as a multiple of base_channels (spec).
+  c.tokenizer.channel_multipliers = (1, 2, 2, 4)
+  # Whether time is halved, too, between each level and the next (spec).
+  c.tokenizer.temporal_downsample = (False, True, True)
+  # Residual blocks at each level, and between encoder and decoder (spec).
+  c.tokenizer.num_res_blocks = 4
+  # Halving: "conv4" (spec) and "conv3" are strided convolutions, "average" is
+  # v1's pooling.
+  c.tokenizer.downsample = "conv4"
+  # Doubling: "depth_to_space" (spec), or v1's "nearest".
+  c.tokenizer.upsample = "depth_to_space"
+  # Scale and bias of the decoder's adaptive norms: "position" takes them from
+  # the latent at each position (spec), "global" from statistics of all latents
+  # (OM2); "off": there are no adaptive norms.
+  c.tokenizer.adaptive_norm = "position"
+  # Frame that is kept of those that latent 0, which stands for one frame, is
+  # doubled to: "last" (spec) or "first" (OM2).
+  c.tokenizer.kept_frame = "last"
   c.tokenizer.temporal = True  # kernels of 3 frames; False: image tokenizer
-  c.tokenizer.causal = True  # spec; False (v1): T a multiple of the stride
-  c.tokenizer.padding = "edge"  # spec; "zero" (v1, OM2)
-  c.tokenizer.norm_groups = 32  # spec
-  c.tokenizer.norm_statistics = "frame"  # spec; "clip" (v1, OM2): not causal
-  c.tokenizer.centred_pixels = False  # spec; True: networks see [-1, 1] (OM2)
-  c.tokenizer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
-  # quantizer and losses stay in float32. (OM2: Open-MAGVIT2.)
-  # Of each residual block or layer, what is computed again backwards: "off",
-  # "all", or "dots" (models/remat.py).
+  # Whether latents depend on no later frame (spec); with False (v1) the frames
+  # of a clip are a multiple of the temporal stride.
+  c.tokenizer.causal = True
+  # Padding of convolutions: "edge" repeats the border (spec), "zero" (v1, OM2).
+  c.tokenizer.padding = "edge"
+  c.tokenizer.norm_groups = 32  # groups of each group norm (spec)
+  # Extent of a norm's mean and variance: a "frame" (spec), or the whole "clip"
+  # (v1, OM2), which is not causal.
+  c.tokenizer.norm_statistics = "frame"
+  # Whether the networks see pixels in [-1, 1] (OM2); False: in [0, 1] (spec).
+  c.tokenizer.centred_pixels = False
+  # Type of activations, "float32" or "bfloat16"; parameters, statistics,
+  # quantizer and losses stay in float32.
+  c.tokenizer.dtype = "float32"
+  # Activations that the backward pass recomputes: "off": none, "all": those
+  # within each residual block or layer, "dots": all of these but products with
+  # weights (models/remat.py).
   c.tokenizer.remat = "off"
-  c.tokenizer.transformer = ml_collections.ConfigDict()  # of the baselines
-  c.tokenizer.transformer.width = 512
-  c.tokenizer.transformer.mlp_width = 2048
-  c.tokenizer.transformer.num_heads = 8
-  c.tokenizer.transformer.spatial_layers = 7  # of vivit, on each side
-  c.tokenizer.transformer.temporal_layers = 7  # on each side
-  c.tokenizer.transformer.latent_size = (16, 16)  # of vivit: its positions
-  c.tokenizer.transformer.max_latent_frames = 5  # positions in time
+  # Transformers of the baselines "vivit" and "hybrid".
+  c.tokenizer.transformer = ml_collections.ConfigDict()
+  c.tokenizer.transformer.width = 512  # channels of a token
+  c.tokenizer.transformer.mlp_width = 2048  # hidden units of each layer's MLP
+  c.tokenizer.transformer.num_heads = 8  # attention heads of each layer
+  # Layers within a frame, in encoder and decoder each, of "vivit".
+  c.tokenizer.transformer.spatial_layers = 7
+  # Layers over frames, in encoder and decoder each.
+  c.tokenizer.transformer.temporal_layers = 7
+  # Height and width of the grid of latents, the only size "vivit" accepts.
+  c.tokenizer.transformer.latent_size = (16, 16)
+  c.tokenizer.transformer.max_latent_frames = 5  # most latent frames of a clip
 
   c.quantizer = ml_collections.ConfigDict()
-  c.quantizer.name = "lfq"  # spec; "vq" (v1), "fsq" or "bsq"
-  c.quantizer.bits = 18  # of lfq and bsq: vocabulary 2^18 (spec)
-  c.quantizer.entropy_temperature = 0.01  # all but fsq (spec)
-  c.quantizer.entropy_groups = 0  # of lfq, bsq; 0: exact up to 18 bits
-  c.quantizer.codebook_size = 1024  # of vq (spec, v1)
-  c.quantizer.embedding_dim = 256  # of vq (spec, v1)
-  c.quantizer.normalize = False  # of vq: to unit length before comparing
-  c.quantizer.levels = (8, 8, 8, 5, 5, 5)  # of fsq: 64,000 codes
+  c.quantizer.name = "lfq"  # quantizer (spec); "vq" (v1), "fsq" or "bsq"
+  c.quantizer.bits = 18  # bits of an id of "lfq" or "bsq": 2^18 codes (spec)
+  # Temperature of the probabilities of codes in the entropy loss (spec); "fsq"
+  # has none.
+  c.quantizer.entropy_temperature = 0.01
+  # Groups of bits of "lfq" and "bsq" with an entropy each; 0: one up to 18
+  # bits, which is exact, and groups of at most 8 bits above.
+  c.quantizer.entropy_groups = 0
+  c.quantizer.codebook_size = 1024  # codes of "vq" (spec, v1)
+  c.quantizer.embedding_dim = 256  # channels of a code of "vq" (spec, v1)
+  c.quantizer.normalize = False  # whether "vq" compares vectors of unit length
+  c.quantizer.levels = (8, 8, 8, 5, 5, 5)  # levels of "fsq": 64,000 codes
 
   c.discriminator = ml_collections.ConfigDict()
-  c.discriminator.base_channels = 128  # spec
-  c.discriminator.channel_multipliers = (2, 4, 4, 4, 4)  # per halving (spec)
-  c.discriminator.pool = "blur"  # spec; "average" (v1)
+  c.discriminator.base_channels = 128  # width before the first halving (spec)
+  # Width after each halving, as a multiple of base_channels (spec).
+  c.discriminator.channel_multipliers = (2, 4, 4, 4, 4)
+  c.discriminator.pool = "blur"  # halving: "blur" (spec) or "average" (v1)
 
-  c.loss = ml_collections.ConfigDict()  # weights; pixels are in [0, 1]
-  c.loss.reconstruction = 5.0  # mean squared error (spec)
-  c.loss.perceptual = 0.1  # of every frame (spec, for Google's own ResNet-50)
-
-  # "resnet50": mean squared error of the logits (spec); "lpips_vgg": LPIPS
-  # v0.1, which others weight with 1; "off": the term is left out.
+  # Weights of the terms of the loss, and their settings; pixels are in [0, 1].
+  c.loss = ml_collections.ConfigDict()
+  c.loss.reconstruction = 5.0  # weight of the mean squared error (spec)
+  # Weight of the perceptual distance, mean over frames (spec, for Google's own
+  # ResNet-50).
+  c.loss.perceptual = 0.1
+  # Perceptual distance: "resnet50", the mean squared error of its logits
+  # (spec); "lpips_vgg", LPIPS v0.1, which others weight with 1; "off": no such
+  # term.
   c.loss.perceptual_network = "resnet50"
-  c.loss.perceptual_weights = REQUIRED  # written by models/weights/convert.py
-  c.loss.adversarial = 0.1  # spec
-  c.loss.gan = "non_saturating"  # spec; or "hinge"
-  c.loss.r1 = 10.0  # no 1/2, sum over the clip (spec)
-  c.loss.r1_interval = 1  # steps (spec); the penalty is scaled by it
-  c.loss.lecam = 0.001  # spec
-  c.loss.lecam_decay = 0.999  # spec
-  c.loss.commitment = 0.25  # spec
-  c.loss.codebook = 1.0  # of vq (spec, v1)
-  c.loss.joint_images = 1.0  # of all the losses of dataset.joint_images
-  c.loss.entropy = 0.1  # spec, after annealing
-  c.loss.entropy_start_factor = 3.0  # spec: 3x at step 0, linear down to 1x
-  c.loss.entropy_annealing_steps = 2000  # spec
+  # File of that network's weights, written by models.weights.convert.
+  c.loss.perceptual_weights = REQUIRED
+  c.loss.adversarial = 0.1  # weight of the generator's GAN loss (spec)
+  c.loss.gan = "non_saturating"  # form of the GAN loss (spec); or "hinge"
+  # Weight of the gradient penalty R1: without the factor 1/2, summed over the
+  # clip (spec).
+  c.loss.r1 = 10.0
+  # Steps between two computations of R1 (spec), whose weight it multiplies.
+  c.loss.r1_interval = 1
+  c.loss.lecam = 0.001  # weight of LeCAM's regularization (spec)
+  c.loss.lecam_decay = 0.999  # decay of LeCAM's averages of the logits (spec)
+  c.loss.commitment = 0.25  # weight that draws latents to their codes (spec)
+  c.loss.codebook = 1.0  # weight that draws codes of "vq" to latents (spec, v1)
+  c.loss.joint_images = 1.0  # factor of all losses of dataset.joint_images
+  c.loss.entropy = 0.1  # weight of the entropy loss after annealing (spec)
+  # Factor of loss.entropy at step 0 (spec); it falls linearly to 1.
+  c.loss.entropy_start_factor = 3.0
+  c.loss.entropy_annealing_steps = 2000  # steps until that factor is 1 (spec)
 
-  c.health_every = 100  # steps; see magvit/tokenizer/health.py
-  c.optimizer = optimizer(b1=0.0, b2=0.99, warmup_steps=1000)  # spec; warm-up
-  # of v2 is not published, v1's is one epoch
-  c.ema_decay = 0.999  # of the generator, from step 0 (spec)
+  # Steps between two checks of which bits flip, and the window in which a code
+  # counts as used (magvit/tokenizer/health.py).
+  c.health_every = 100
+  # Adam of the tokenizer and of the discriminator (spec); v2's warm-up is not
+  # published, v1's is one epoch.
+  c.optimizer = optimizer(b1=0.0, b2=0.99, warmup_steps=1000)
+  # Decay of the moving average of the tokenizer's weights, from step 0 (spec).
+  c.ema_decay = 0.999
   return c
 
 
@@ -197,56 +267,74 @@ def masked() -> ml_collections.ConfigDict:
   c.algorithm = "masked"
   c.mesh.rules = _TRANSFORMER_RULES
   c.dataset.size = 128
-  c.tokenizer_workdir = REQUIRED  # of a trained tokenizer; it is copied
+  c.tokenizer_workdir = REQUIRED  # workdir of a tokenizer, which is copied
 
   c.transformer = ml_collections.ConfigDict()
-  c.transformer.num_layers = 24  # L (spec)
-  c.transformer.width = 1024
-  c.transformer.mlp_width = 4096
-  c.transformer.num_heads = 16
-  c.transformer.factor_bits = (9, 9)  # bits of each sub-token (spec)
-  c.transformer.dropout = 0.1  # of hidden units and of attention (spec)
-  c.transformer.num_classes = 101
-  c.transformer.remat = "off"  # or "all", "dots": models/remat.py
-  c.transformer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
-  # softmax and losses stay in float32
+  c.transformer.num_layers = 24  # layers of MAGVIT-L (spec)
+  c.transformer.width = 1024  # channels of a token
+  c.transformer.mlp_width = 4096  # hidden units of each layer's MLP
+  c.transformer.num_heads = 16  # attention heads of each layer
+  # Bits of each of the sub-tokens that an id is split into (spec); their sum is
+  # the tokenizer's bits.
+  c.transformer.factor_bits = (9, 9)
+  c.transformer.dropout = 0.1  # share of units and attention dropped (spec)
+  c.transformer.num_classes = 101  # classes of the data; "no class" is one more
+  # Activations that the backward pass recomputes: "off", "all" or "dots"
+  # (models/remat.py).
+  c.transformer.remat = "off"
+  # Type of activations, "float32" or "bfloat16"; parameters, statistics,
+  # softmax and losses stay in float32.
+  c.transformer.dtype = "float32"
 
-  c.tasks = ml_collections.ConfigDict()  # relative frequency in training;
-  c.tasks.class_conditional = 1.0  # what is given: magvit/generators/tasks.py
-  c.tasks.frame_prediction = 0.0
+  # Relative frequency of each task in training; 0: the model does not learn it.
+  c.tasks = ml_collections.ConfigDict()
+  c.tasks.class_conditional = 1.0  # the class is given
+  c.tasks.frame_prediction = 0.0  # the first condition_frames are given
+  # The class and the first condition_frames are given.
   c.tasks.class_conditional_frame_prediction = 0.0
-  c.tasks.interpolation = 0.0  # between the first and the last frame
-  c.tasks.central_outpainting = 0.0
-  c.tasks.vertical_outpainting = 0.0  # of a strip of full height
-  c.tasks.horizontal_outpainting = 0.0  # of a strip of full width
-  c.tasks.dynamic_outpainting = 0.0  # of a strip that moves to the right
-  c.tasks.central_inpainting = 0.0
-  c.tasks.dynamic_inpainting = 0.0  # of a box that moves to the right
-  c.condition_frames = 5  # of frame prediction: K600 (spec)
+  c.tasks.interpolation = 0.0  # the first and the last frame are given
+  c.tasks.central_outpainting = 0.0  # a box in the middle is given
+  c.tasks.vertical_outpainting = 0.0  # a strip of full height is given
+  c.tasks.horizontal_outpainting = 0.0  # a strip of full width is given
+  # A strip of full height that moves to the right is given.
+  c.tasks.dynamic_outpainting = 0.0
+  c.tasks.central_inpainting = 0.0  # all but a box in the middle is given
+  # All but a box that moves to the right is given.
+  c.tasks.dynamic_inpainting = 0.0
+  c.condition_frames = 5  # frames given to frame prediction: K600's (spec)
   c.label_drop = 0.1  # share of class labels replaced by "no class" (spec)
-  c.label_smoothing = 1e-4  # per sub-token head (spec, v1)
-  c.mask_ratio_per_clip = False  # else one ratio for the whole batch (v1)
+  c.label_smoothing = 1e-4  # share of targets spread over all values (spec, v1)
+  # Whether each clip has its own mask ratio; False: one for the batch (v1).
+  c.mask_ratio_per_clip = False
   c.masks_per_clip = 1  # independent masks of one encoded clip in a step
 
   c.sampling = ml_collections.ConfigDict()
-  c.sampling.steps = 12  # forward passes (spec)
-  c.sampling.schedule = "cosine"  # of the share left masked (spec)
-  c.sampling.choice_temperature = 32.0  # spec: K600, cosine
-  # guidance: logits + guidance * (logits - unconditional), 0 is unguided. It is
-  # the other convention's scale - 1: the papers' "scale 25" is 24 (spec).
+  c.sampling.steps = 12  # forward passes that make a clip (spec)
+  # Share of the tokens left masked after each step: "cosine" (spec), or another
+  # of SCHEDULES in magvit/generators/sampling.py.
+  c.sampling.schedule = "cosine"
+  # Noise in the choice of which tokens to keep, falling to 0 at the last step
+  # (spec: K600's, with "cosine").
+  c.sampling.choice_temperature = 32.0
+  # Strength of guidance: logits + guidance * (logits - unconditional); 0: none.
+  # It is the other convention's scale - 1: the papers' "scale 25" is 24 (spec).
   c.sampling.guidance = 0.0
-  c.sampling.guidance_schedule = "constant"  # "power_cosine": 0, then rising
-  c.sampling.guidance_power = 4.0  # of power_cosine; MDT's, v2's is unpublished
-  c.sampling.temperature = 1.0  # of drawing tokens (v1); 0: the likeliest
-  # Of tasks given pixels: "sample", or "likeliest", without guidance or noise:
-  # one clip for each condition, closest to the hidden one on average.
+  # Guidance over the steps: "constant", or "power_cosine", from 0 upwards.
+  c.sampling.guidance_schedule = "constant"
+  # Exponent of "power_cosine": MDT's, as v2's is not published.
+  c.sampling.guidance_power = 4.0
+  # Temperature of drawing tokens (v1); 0 takes the likeliest.
+  c.sampling.temperature = 1.0
+  # Completion of given pixels: "sample", or "likeliest", without guidance or
+  # noise: one clip for each condition, closest to the hidden one on average.
   c.sampling.completion = "sample"
-  c.sampling.replace_condition_pixels = False  # paste what is given (spec, v1)
+  # Whether the given pixels are pasted over the completion (spec, v1).
+  c.sampling.replace_condition_pixels = False
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 
-  c.optimizer = optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # spec, v1
-  c.optimizer.weight_decay = 0.045  # spec, v1
-  c.optimizer.clip_norm = 1.0  # spec, v1
+  c.optimizer = optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # Adam (spec, v1)
+  c.optimizer.weight_decay = 0.045  # decoupled decay of kernels (spec, v1)
+  c.optimizer.clip_norm = 1.0  # largest norm of the gradient (spec, v1)
   return c
 
 
@@ -256,42 +344,55 @@ def autoregressive() -> ml_collections.ConfigDict:
   c.algorithm = "autoregressive"
   c.mesh.rules = (*_TRANSFORMER_RULES, _TABLE_RULE)
   c.dataset.size = 128
-  c.tokenizer_workdir = REQUIRED  # of a trained tokenizer; it is copied
+  c.tokenizer_workdir = REQUIRED  # workdir of a tokenizer, which is copied
 
   c.transformer = ml_collections.ConfigDict()
-  c.transformer.num_layers = 24  # L, from the published size
-  c.transformer.width = 1024
-  c.transformer.mlp_width = 4096
-  c.transformer.num_heads = 16
-  c.transformer.factor_bits = (18,)  # of each sub-token; from the size, too
-  c.transformer.tie_embeddings = False  # one table in and out; from the size
-  # Of [bos] [class] and the given tokens among themselves: "causal", or
-  # "bidirectional" (VideoPoet's prefix-LM).
+  c.transformer.num_layers = 24  # layers that give the published size
+  c.transformer.width = 1024  # channels of a token
+  c.transformer.mlp_width = 4096  # hidden units of each layer's MLP
+  c.transformer.num_heads = 16  # attention heads of each layer
+  # Bits of each of the sub-tokens that an id is split into; one, as the
+  # published size says. Their sum is the tokenizer's bits.
+  c.transformer.factor_bits = (18,)
+  # Whether one table of embeddings serves input and output; the published size
+  # says that there are two.
+  c.transformer.tie_embeddings = False
+  # Attention of [bos], [class] and the given tokens among themselves: "causal",
+  # or "bidirectional" (VideoPoet's prefix-LM).
   c.transformer.prefix_attention = "causal"
-  c.transformer.dropout = 0.1  # of hidden units and of attention (v1)
-  c.transformer.num_classes = 101
-  c.transformer.remat = "off"  # or "all", "dots": models/remat.py
-  c.transformer.dtype = "float32"  # or "bfloat16"; parameters, statistics,
-  # softmax and losses stay in float32
+  c.transformer.dropout = 0.1  # share of units and attention dropped (v1)
+  c.transformer.num_classes = 101  # classes of the data; "no class" is one more
+  # Activations that the backward pass recomputes: "off", "all" or "dots"
+  # (models/remat.py).
+  c.transformer.remat = "off"
+  # Type of activations, "float32" or "bfloat16"; parameters, statistics,
+  # softmax and losses stay in float32.
+  c.transformer.dtype = "float32"
 
-  c.tasks = ml_collections.ConfigDict()  # relative frequency in training
-  c.tasks.class_conditional = 1.0
-  c.tasks.frame_prediction = 0.0
+  # Relative frequency of each task in training; 0: the model does not learn it.
+  c.tasks = ml_collections.ConfigDict()
+  c.tasks.class_conditional = 1.0  # the class is given
+  c.tasks.frame_prediction = 0.0  # the first condition_frames are given
+  # The class and the first condition_frames are given.
   c.tasks.class_conditional_frame_prediction = 0.0
-  c.condition_frames = 5  # of frame prediction: K600 (spec)
+  c.condition_frames = 5  # frames given to frame prediction: K600's (spec)
   c.label_drop = 0.1  # share of class labels replaced by "no class"
-  c.label_smoothing = 1e-4  # per sub-token head (v1)
-  c.loss_chunks = 1  # of a clip; the logits of one of them exist at a time
+  c.label_smoothing = 1e-4  # share of targets spread over all values (v1)
+  # Parts of a clip's tokens whose losses are computed in turn; only one part's
+  # logits exist at a time.
+  c.loss_chunks = 1
 
   c.sampling = ml_collections.ConfigDict()
-  c.sampling.temperature = 1.0  # logits are divided by it
-  c.sampling.top_k = 0  # draw from as many, the most likely; 0: all
-  c.sampling.top_p = 1.0  # draw from the fewest that hold this share; 1: all
-  c.sampling.guidance = 0.0  # logits + guidance * (logits - unconditional)
+  c.sampling.temperature = 1.0  # temperature of drawing tokens
+  c.sampling.top_k = 0  # likeliest values that are drawn from; 0: all
+  # Share of the probability that the likeliest values drawn from hold; 1: all.
+  c.sampling.top_p = 1.0
+  # Strength of guidance: logits + guidance * (logits - unconditional); 0: none.
+  c.sampling.guidance = 0.0
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 
-  # Not published for the AR-LM: v1's of the masked model.
+  # Adam as of v1's masked model: the AR-LM's is not published.
   c.optimizer = optimizer(b1=0.9, b2=0.96, warmup_steps=5000)
-  c.optimizer.weight_decay = 0.045
-  c.optimizer.clip_norm = 1.0
+  c.optimizer.weight_decay = 0.045  # decoupled decay of kernels
+  c.optimizer.clip_norm = 1.0  # largest norm of the gradient
   return c

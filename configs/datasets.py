@@ -1,8 +1,8 @@
 """How the papers cut each real data set; dataset.path is left to the user.
 
 What is not published is marked as ours. Windows and crops are explained in
-input_pipeline/windows.py and crops.py, layouts in folders.py, and README.md
-has the commands ("Train on your own data").
+input_pipeline/windows.py and crops.py, layouts of folders in
+input_pipeline/sources/folders.py, and docs/data.md has the commands.
 """
 
 import ml_collections
@@ -15,41 +15,42 @@ def _real(c: ml_collections.ConfigDict, name: str) -> None:
 
 
 def imagenet2012(c: ml_collections.ConfigDict) -> None:
-  """1,281,167 and 50,000 images of 1000 classes."""
+  """1,281,167 training and 50,000 held-out images of 1000 classes."""
   _real(c, "imagenet2012")
-  c.dataset.train_crop = "random_resized"  # 80-100 % of the side, and flipped
-  c.dataset.flip = True  # (spec)
+  c.dataset.train_crop = "random_resized"  # 80-100 % of the side (spec)
+  c.dataset.flip = True  # spec
 
 
 def ucf101(c: ml_collections.ConfigDict) -> None:
-  """9,537 and 3,783 videos of 101 classes, of the first official split.
+  """9,537 training and 3,783 held-out videos of 101 classes, in split 1.
 
-  v1's: short side 128, a random crop of 128 x 128, consecutive frames. No
-  flip is published.
+  Clips are v1's: short side 128, a random crop of 128 x 128, consecutive
+  frames. No flip is published.
   """
   _real(c, "ucf101")
 
 
 def kinetics600(c: ml_collections.ConfigDict) -> None:
-  """About 384,000 and 29,000 videos of 600 classes.
+  """About 384,000 training and 29,000 held-out videos of 600 classes.
 
   An evaluation takes 6 clips of a video, 2 windows by 3 crops (spec), here the
   first and the last window, and the ends and the middle of the long side.
-  Training crops are not published: v1's of UCF-101. Videos that are shorter
-  than a clip are held on their last frame (ours).
+  Training crops are not published, and are v1's of UCF-101 here. Videos that
+  are shorter than a clip repeat their last frame (ours).
   """
   _real(c, "kinetics600")
   c.dataset.eval_window = "ends"
   c.dataset.eval_crop = "three"
-  c.dataset.filter = "bilinear"  # of the evaluation (spec)
+  c.dataset.filter = "bilinear"  # filter of the evaluation (spec)
   c.dataset.short_videos = "hold"
 
 
 def bair(c: ml_collections.ConfigDict) -> None:
-  """43,264 and 256 videos of 30 frames, 64 x 64 pixels: nothing is cut off.
+  """43,264 training and 256 held-out videos of 30 frames of 64 x 64 pixels.
 
-  An evaluation takes the first window (spec); dataset.eval_window=all takes
-  all 15 of 16 frames (the "debiased" scores).
+  Nothing is cut off. An evaluation takes the first window (spec);
+  dataset.eval_window=all takes all 15 windows of 16 frames (the "debiased"
+  scores).
   """
   _real(c, "bair")
   c.dataset.train_crop = "centre"
@@ -57,10 +58,11 @@ def bair(c: ml_collections.ConfigDict) -> None:
 
 
 def ssv2(c: ml_collections.ConfigDict) -> None:
-  """About 169,000 and 24,000 videos of 174 classes; some are mirror images.
+  """About 169,000 training and 24,000 held-out videos of 174 classes.
 
-  An evaluation takes 2 clips of a video (spec). Short videos are held on their
-  last frame (ours).
+  There is no flip: some classes are mirror images of others. An evaluation
+  takes 2 clips of a video (spec). Videos that are shorter than a clip repeat
+  their last frame (ours).
   """
   _real(c, "ssv2")
   c.dataset.eval_window = "ends"

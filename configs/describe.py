@@ -2,9 +2,7 @@
 
   python -m configs.describe [--output=docs/configs.md]
 
-A field's comment stands behind it, or in whole lines before it. Such lines go
-on with the comment of the field above if they follow it at once and it filled
-its line, as a word wrap leaves it; else they are of the field below.
+A field's comment stands behind it, or in whole lines right above it.
 """
 
 import argparse
@@ -12,6 +10,7 @@ import ast
 from collections.abc import Iterator
 import dataclasses
 import inspect
+import itertools
 import pathlib
 import re
 
@@ -20,15 +19,14 @@ import ml_collections
 from configs import base
 
 _OUTPUT = pathlib.Path(__file__).parents[1] / "docs" / "configs.md"
-_COLUMNS = 80  # of base.py
-_LONG = 40  # letters of a default, beyond which it is not shown
+_LONG = 40  # most characters of a default that the page shows
 _HEADER = """# Every field
 
 `python -m configs.describe` writes this page from the comments of
 [configs/base.py](../configs/base.py). Any field can be changed on the command
 line, as `--config.dataset.size=64`; the files beside it say what each row of
-the papers changes. `spec` marks a value of the MAGVIT-v2 papers or of Google's
-public code, v1 the first MAGVIT, OM2 Open-MAGVIT2.
+the papers changes. A mark says where a value comes from: `spec` is a MAGVIT-v2
+paper or Google's public code, `v1` the first MAGVIT, `OM2` Open-MAGVIT2.
 """
 _COMMON = "common"
 
@@ -37,14 +35,14 @@ _COMMON = "common"
 class Field:
   """A line `c.PATH = ...` of base.py."""
 
-  path: str  # "dataset.size"
+  path: str  # names with dots, like "dataset.size"
   comment: str
-  value: str  # its default as base.py writes it
-  maker: str | None  # the function of base.py that makes this section
+  value: str  # source text of the default
+  maker: str | None  # function of base.py that makes this section
 
 
 def page() -> str:
-  """The page in Markdown."""
+  """Returns the page in Markdown."""
   functions = _functions()
   titles = {_COMMON: "Every experiment"}
   titles |= {
@@ -64,7 +62,7 @@ def page() -> str:
 
 
 def _functions() -> dict[str, list[Field]]:
-  """The fields that each function of base.py sets, in their order."""
+  """Name of each function of base.py -> the fields it sets, in order."""
   text = inspect.getsource(base)
   lines = text.splitlines()
   return {
@@ -75,47 +73,28 @@ def _functions() -> dict[str, list[Field]]:
 
 
 def _fields(function: ast.FunctionDef, lines: list[str]) -> Iterator[Field]:
-  """The assignments to `c.PATH`, with their comments."""
-  before = []  # comment lines that belong to the next field
-  statements = [
-    node
-    for node in function.body
-    if isinstance(node, ast.Assign)
-    and ast.unparse(node.targets[0]).split(".")[0] == "c"
-  ]
-  for node in statements:
-    path = ast.unparse(node.targets[0]).partition(".")[2]
-    last = node.end_lineno - 1  # counted from 0
-    behind = lines[last].encode()[node.end_col_offset :].decode()
-    after, below = _comments(lines, last, behind)
-    if path:
+  """Assignments to `c.PATH`, with their comments."""
+  for node in function.body:
+    if not isinstance(node, ast.Assign):
+      continue
+    variable, _, path = ast.unparse(node.targets[0]).partition(".")
+    if variable == "c" and path:
       call = node.value.func if isinstance(node.value, ast.Call) else None
       maker = call.id if isinstance(call, ast.Name) else None
-      comment = " ".join([*before, *after])
+      comment = _comment(node, lines)
       yield Field(path, comment, ast.unparse(node.value), maker)
-    before = below
 
 
-def _comments(
-  lines: list[str], last: int, behind: str
-) -> tuple[list[str], list[str]]:
-  """(the comment of the field in line `last`, that of the next field)."""
-  after = [_text(behind)] if behind.strip() else []
-  below, previous = [], lines[last] if after else ""
-  for line in lines[last + 1 :]:
-    if not line.strip():
-      previous = ""
-      continue
-    if not line.lstrip().startswith("#"):
-      break
-    first_word = _text(line).split()[0]
-    full = len(previous) + 1 + len(first_word) > _COLUMNS
-    if previous and full and not below:
-      after.append(_text(line))
-    else:
-      below.append(_text(line))
-    previous = line
-  return after, below
+def _comment(node: ast.Assign, lines: list[str]) -> str:
+  """Whole lines of comment right above an assignment, and what is behind it."""
+  above = itertools.takewhile(
+    lambda line: line.lstrip().startswith("#"),
+    reversed(lines[: node.lineno - 1]),
+  )
+  last = (node.end_lineno or node.lineno) - 1  # index in `lines`
+  behind = lines[last].encode()[node.end_col_offset :].decode()
+  parts = [*reversed(list(above)), behind]
+  return " ".join(map(_text, parts)).strip()
 
 
 def _text(comment: str) -> str:
@@ -125,7 +104,7 @@ def _text(comment: str) -> str:
 def _expanded(
   fields: list[Field], functions: dict[str, list[Field]]
 ) -> Iterator[Field]:
-  """Also the fields of sections that another function of base.py makes."""
+  """Adds the fields of sections that another function of base.py makes."""
   for field in fields:
     yield field
     for inner in functions.get(field.maker, ()):
@@ -137,9 +116,9 @@ def _tables(
   config: ml_collections.ConfigDict,
   comments: dict[str, str],
 ) -> Iterator[str]:
-  """A table for each section, top-level fields first.
+  """Yields a table for each section, top-level fields first.
 
-  `comments` are those of fields that this function sets again, by path.
+  `comments`, by path, serve fields that are set again without a comment.
   """
   sections = {"": {}}
   about = {}
@@ -160,7 +139,7 @@ def _tables(
     if about.get(section):
       yield about[section]
     if rows:
-      head = ["| field | default | what |", "|---|---|---|"]
+      head = ["| field | default | meaning |", "|---|---|---|"]
       yield "\n".join([*head, *map(_row, rows.values())])
 
 
@@ -180,7 +159,7 @@ def _code(value) -> str:
 
 
 def _summary(name: str) -> str:
-  """The first paragraph of a function's docstring."""
+  """First paragraph of a function's docstring."""
   text = inspect.getdoc(getattr(base, name)).split("\n\n")[0]
   return re.sub(r"\s+", " ", text)
 

@@ -2,11 +2,11 @@
 
 MAGVIT (arXiv 2212.05199), and with the factorised vocabulary of MAGVIT-v2
 (arXiv 2310.05737, section 3.3 and its appendix): `v1_`, bair and ssv2 model
-1,024 codes with one head, the others 2^18 as two sub-tokens of 2^9. Parameters
-are the transformer's, in millions; scores are the papers'. None but `digits`
-and `digits_multitask` was trained by us.
+1,024 codes with one head, the others 2^18 as two sub-tokens of 2^9. Sizes are
+parameters of the transformer, in millions; scores are the papers'. None but
+`digits` and `digits_multitask` was trained by us.
 
-  arg               tokens of      size   what                       published
+  arg               tokens         size   trained on                 published
   digits            5x4x4            0.4  two CPU cores
   digits_multitask  5x4x4            0.4  ten tasks, two CPU cores
   ucf101            5x16x16        306.9  classes, L                 FVD 58
@@ -24,17 +24,18 @@ and `digits_multitask` was trained by us.
 
 The tokenizer is the row of that name of `configs/tokenizer_video.py` or
 `configs/tokenizer_image.py`; v1_l for ssv2, v1_bair_l and v1_bair_b for bair.
-Scores are with the sampling set here, but: 4.3 of kinetics600 is of 24 steps
-(--config.sampling.steps=24), 5.2 of 12; without guidance
-(--config.sampling.guidance=0) imagenet256 has 3.65 and imagenet512 3.07 at a
-temperature of 30. The papers leave open the power of the guidance schedule, the
-temperature of ucf101, all of its H, everything of imagenet128, and the length
-of training of ssv2.
+Published scores belong to the sampling set here, with two exceptions:
+kinetics600 has 4.3 with 24 steps (--config.sampling.steps=24) and 5.2 with 12;
+without guidance (--config.sampling.guidance=0) imagenet256 has 3.65, and
+imagenet512 3.07 at a temperature of 30. The papers leave open the power of the
+guidance schedule, the temperature of ucf101, all of its size H, everything of
+imagenet128, and the length of training of ssv2.
 
   python main.py --config=configs/masked.py:kinetics600 --workdir=DIR \
     --config.tokenizer_workdir=TOKENIZER_DIR
 
-digits, digits_multitask: README.md has their measured cost and figures.
+docs/getting_started.md has the measured cost and scores of `digits` and
+`digits_multitask`.
 
   python main.py --config=configs/masked.py:digits --workdir=demo/generator \
     --config.tokenizer_workdir=demo/video_tokenizer
@@ -94,22 +95,22 @@ def _digits(c: ml_collections.ConfigDict) -> None:
 def _digits_multitask(c: ml_collections.ConfigDict) -> None:
   _digits(c)
   c.name = "digits masked generator of ten tasks"
-  c.dataset.motion = "cross"  # else a still is right nearly everywhere
+  c.dataset.motion = "cross"  # else a still is nearly right everywhere
   c.num_steps = 1400
   c.batch_size = 16
   c.masks_per_clip = 4
   for task in c.tasks:
-    c.tasks[task] = 0.5  # of inpainting and outpainting, which are learned fast
+    c.tasks[task] = 0.5  # inpainting and outpainting, which are learned fast
   c.tasks.class_conditional = 3.0
   c.tasks.frame_prediction = 3.0
   c.tasks.class_conditional_frame_prediction = 2.0
   c.tasks.interpolation = 3.0
-  c.sampling.completion = "likeliest"  # scored by PSNR
+  c.sampling.completion = "likeliest"  # which scores best in PSNR
 
 
 def _ucf101(c: ml_collections.ConfigDict) -> None:
   datasets.ucf101(c)
-  c.num_steps = 74_000  # 2000 epochs of 9,537 clips, v1's
+  c.num_steps = 74_000  # v1's 2000 epochs of 9,537 clips
   c.batch_size = 256
   c.sampling.steps = 24
 
@@ -118,7 +119,7 @@ def _kinetics600(c: ml_collections.ConfigDict) -> None:
   datasets.kinetics600(c)
   c.num_steps = 540_000  # 360 epochs of 384,000 clips
   c.batch_size = 256
-  c.transformer.num_classes = 600  # "no class" in all of this one task
+  c.transformer.num_classes = 600  # without effect: its one task has "no class"
   _only(c, ("frame_prediction",))
 
 
@@ -139,7 +140,7 @@ def _imagenet(size: int):
 
 
 def _v1(c: ml_collections.ConfigDict) -> None:
-  """The vocabulary and sampling of MAGVIT's released configs."""
+  """Sets the vocabulary and sampling of MAGVIT's released configs."""
   c.dataset.frames = 16
   c.transformer.factor_bits = (10,)
   c.label_drop = 0.0
@@ -160,7 +161,7 @@ def _bair(steps: int):
     c.num_steps = steps
     c.batch_size = 256
     c.condition_frames = 1
-    c.transformer.num_classes = 1  # of no meaning: "no class" in all tasks
+    c.transformer.num_classes = 1  # without effect: all tasks have "no class"
     _only(c, _BAIR_TASKS)
 
   return fill
@@ -184,13 +185,13 @@ def _ssv2(c: ml_collections.ConfigDict) -> None:
 
 
 def _only(c: ml_collections.ConfigDict, tasks: Sequence[str]) -> None:
-  """These tasks, equally often."""
+  """Trains these tasks alone, equally often."""
   for task in c.tasks:
     c.tasks[task] = float(task in tasks)
 
 
-def _of_size(fill, num_layers: int, width: int, num_heads: int):
-  """A row with MAGVIT-B or MAGVIT-H in place of MAGVIT-L."""
+def _with_size(fill, num_layers: int, width: int, num_heads: int):
+  """The function of a row, with another transformer than MAGVIT-L."""
 
   def filled(c: ml_collections.ConfigDict) -> None:
     fill(c)
@@ -203,11 +204,11 @@ def _of_size(fill, num_layers: int, width: int, num_heads: int):
 
 
 def _b(fill):
-  return _of_size(fill, 12, 768, 12)
+  return _with_size(fill, 12, 768, 12)
 
 
 def _h(fill):
-  return _of_size(fill, 32, 1280, 16)
+  return _with_size(fill, 32, 1280, 16)
 
 
 VARIANTS = {

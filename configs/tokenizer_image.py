@@ -2,10 +2,11 @@
 
 MAGVIT-v2: arXiv 2310.05737, sections 3.1-3.2, table 4. An image tokenizer is
 the video tokenizer with one-frame kernels; its weights inflate into the video
-tokenizer's. Parameters are the generator's, in millions; FID is the paper's,
-of reconstructions of 128 x 128 ImageNet. None but `digits` was trained by us.
+tokenizer's. Sizes are parameters of the tokenizer, in millions; rFID is the
+paper's, the FID of reconstructions of 128 x 128 ImageNet. None but `digits` was
+trained by us.
 
-  arg                images     tokens of   size   what              rFID
+  arg                images     tokens      size   model             rFID
   digits             16x16      4x4         0.1    two CPU cores
   imagenet128        128x128    16x16       113.1  final, 8x         1.15
   imagenet256        256x256    16x16       116.3  final, 16x
@@ -21,13 +22,14 @@ of reconstructions of 128 x 128 ImageNet. None but `digits` was trained by us.
   open_magvit2       256x256    16x16       115.1  for its weights
   praxis             128x128    16x16       113.1  for its weights
 
-The multipliers of the 32x model are not published; these are a guess. The
-ablation's discriminator pools by means: the blur pool is no row of its table.
+The channel multipliers of the 32x model are not published; these are a guess.
+The discriminator of the ablation halves by means: its table has no row for the
+blur pool.
 
   python main.py --config=configs/tokenizer_image.py:imagenet128 \
     --workdir=DIR --config.loss.perceptual_weights=FILE
 
-README.md has the measured cost and figures of `digits`.
+docs/getting_started.md has the measured cost and scores of `digits`.
 """
 
 import ml_collections

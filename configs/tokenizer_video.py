@@ -1,10 +1,11 @@
 """Video tokenizers of the MAGVIT papers, and the one of the embedded set.
 
 MAGVIT-v2: arXiv 2310.05737, sections 3.1-3.2, tables 4 and 5. MAGVIT (v1):
-arXiv 2212.05199. Parameters are the generator's, in millions; FVD is the
-papers'. None but `digits` and `overfit` was trained by us.
+arXiv 2212.05199. Sizes are parameters of the tokenizer, in millions; rFVD is
+the papers', the FVD of reconstructions. None but `digits` and `overfit` was
+trained by us.
 
-  arg              clips         tokens of     size   what            rFVD
+  arg              clips         tokens        size   model           rFVD
   digits           17x16x16      5x4x4         0.6    two CPU cores
   overfit          17x64x64      5x16x16         2.2  one clip; 28.6 dB
   ucf101           17x128x128    5x16x16       376.0  final model     8.62
@@ -40,7 +41,8 @@ ucf101 and kinetics600 start from `configs/tokenizer_image.py:imagenet128`:
     --config.inflate_from=IMAGE_DIR --config.loss.perceptual_weights=FILE
 
 or from scratch with --config.inflate_from=none. digits likewise starts from
-`configs/tokenizer_image.py:digits`. README.md has its measured cost.
+`configs/tokenizer_image.py:digits`; docs/getting_started.md has its measured
+cost and scores.
 """
 
 import ml_collections
@@ -67,7 +69,7 @@ def _digits(c: ml_collections.ConfigDict) -> None:
 
 
 def digits(c: ml_collections.ConfigDict) -> None:
-  """What the image and the video tokenizer of the digits share."""
+  """Sets what the image and the video tokenizer of the digits share."""
   c.dataset.size = 16
   c.tokenizer.base_channels = 8
   c.tokenizer.channel_multipliers = (1, 2, 4)
@@ -77,8 +79,8 @@ def digits(c: ml_collections.ConfigDict) -> None:
   c.quantizer.bits = 10
   c.discriminator.base_channels = 4
   c.discriminator.channel_multipliers = (2, 4, 8)
-  c.loss.perceptual_network = "off"  # no weights are shipped, so that
-  c.loss.reconstruction = 50.0  # the pixels have to carry its share
+  c.loss.perceptual_network = "off"  # no weights are shipped
+  c.loss.reconstruction = 50.0  # it stands in for the perceptual loss, too
   c.loss.entropy = 0.005
   c.loss.entropy_annealing_steps = 100
   c.optimizer.peak_learning_rate = 2e-3
@@ -99,17 +101,18 @@ def _overfit(c: ml_collections.ConfigDict) -> None:
   c.tokenizer.temporal_downsample = (True, True)
   c.tokenizer.num_res_blocks = 1
   c.tokenizer.norm_groups = 8  # fewer learn more slowly
-  # At 0.01 the entropy has no gradient but at bits near 0: most stay as drawn.
+  # At 0.01 the entropy has no gradient except where latents are near 0, so that
+  # most bits would stay as drawn.
   c.quantizer.entropy_temperature = 0.5
   c.discriminator.base_channels = 4
   c.loss.perceptual_network = "off"  # no weights are shipped
-  c.loss.adversarial = 0.001  # there is one clip to learn, and no detail to add
+  c.loss.adversarial = 0.001  # one clip is to be learned, no detail added
   c.loss.r1_interval = 16
   c.loss.entropy = 0.02
   c.loss.entropy_start_factor = 5.0
   c.loss.entropy_annealing_steps = 200
   c.optimizer.peak_learning_rate = 5e-3  # 1e-2 diverges
-  c.optimizer.b1 = 0.9  # one batch: its gradient has no noise of data
+  c.optimizer.b1 = 0.9  # every batch is the same: its gradient has no noise
   c.optimizer.clip_norm = 1.0
   c.optimizer.warmup_steps = 20
   c.ema_decay = 0.97
@@ -130,7 +133,7 @@ def _kinetics600(c: ml_collections.ConfigDict) -> None:
 
 
 def magvit1(c: ml_collections.ConfigDict) -> None:
-  """The network of MAGVIT v1: 3-D, or 2-D with temporal=False."""
+  """Sets the network of MAGVIT v1: 3-D, or 2-D with temporal=False."""
   c.tokenizer.temporal_downsample = (True, True, False)
   c.tokenizer.num_res_blocks = 2
   c.tokenizer.downsample = "average"
@@ -145,7 +148,7 @@ def magvit1(c: ml_collections.ConfigDict) -> None:
 
 
 def magvit1_recipe(c: ml_collections.ConfigDict) -> None:
-  """The losses of v1's released configs."""
+  """Sets the losses of v1's released configs."""
   c.loss.reconstruction = 1.0
   c.loss.lecam = 0.0  # off as released; the paper uses it, at no stated weight
   c.loss.entropy_start_factor = 1.0
@@ -216,7 +219,7 @@ def _ablation_blur(c: ml_collections.ConfigDict) -> None:
 
 
 def _joint(c: ml_collections.ConfigDict) -> None:
-  """Table of joint image-video architectures; its recipe is not published."""
+  """A row of the joint image-video table, whose recipe is not published."""
   c.inflate_from = "none"
   c.tokenizer.base_channels = 64
   c.discriminator.base_channels = 64
@@ -248,7 +251,7 @@ def _joint_hybrid(c: ml_collections.ConfigDict) -> None:
 
 
 def open_magvit2(c: ml_collections.ConfigDict) -> None:
-  """The network of Open-MAGVIT2, whose public weights --mode=import reads."""
+  """Sets the network of Open-MAGVIT2; --mode=import reads its weights."""
   c.inflate_from = "none"
   c.num_steps = 74_000
   c.batch_size = 8
@@ -261,7 +264,7 @@ def open_magvit2(c: ml_collections.ConfigDict) -> None:
 
 
 def _praxis(c: ml_collections.ConfigDict) -> None:
-  """The final model; --mode=import reads weights of Google's own layers."""
+  """The final model, for --mode=import of weights of Google's layers."""
   _ucf101(c)
   c.inflate_from = "none"
 

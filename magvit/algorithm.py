@@ -1,4 +1,4 @@
-"""What an algorithm is, and the state it trains."""
+"""The interface of an algorithm, and the state that it trains."""
 
 import abc
 from collections.abc import Callable
@@ -20,44 +20,44 @@ from magvit import mesh as mesh_lib
 
 Metrics = dict[str, jax.Array]
 
-TOKENIZER, GENERATOR = "a tokenizer", "a generator"  # kinds, in messages
+TOKENIZER, GENERATOR = "a tokenizer", "a generator"  # kinds, as messages say
 
 
 @struct.dataclass
 class TrainState:
   """Everything a step reads and writes; each field is a tree of arrays."""
 
-  step: jax.Array  # int32: steps done
-  params: dict[str, Any]  # by network
-  opt_state: dict[str, Any]  # by network
-  ema: dict[str, Any]  # moving average of `params`, of networks that keep one
-  extras: dict[str, jax.Array]  # the algorithm's own running statistics
-  frozen: dict[str, Any]  # networks that are read, never trained or saved
+  step: jax.Array  # int32: number of steps done
+  params: dict[str, Any]  # trained weights by network
+  opt_state: dict[str, Any]  # state of the optimizer by network
+  ema: dict[str, Any]  # moving averages of `params`, for some networks
+  extras: dict[str, jax.Array]  # running statistics of the algorithm
+  frozen: dict[str, Any]  # weights that are read, never trained or saved
 
   def predict_params(self) -> dict[str, Any]:
-    """What predict functions take: averages where kept, frozen networks."""
+    """Weights for predict functions: averages where kept, frozen networks."""
     return {**self.params, **self.ema, **self.frozen}
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What the rest of the program knows of an algorithm before it is built.
+  """Facts about an algorithm that the program needs before it is built.
 
-  A config says by its own fields what to train; these say how to treat it.
+  The fields of a config say what to train; these say how to treat it.
   """
 
-  kind: str  # TOKENIZER or GENERATOR, in the words of messages
-  network: str  # the trained network that predicts and is exported
-  section: str  # the config section of that network, with `dtype` and `remat`
-  leading_metrics: tuple[str, ...]  # shown in progress lines, in this order
+  kind: str  # TOKENIZER or GENERATOR
+  network: str  # name of the trained network that predicts and is exported
+  section: str  # config section of that network, with `dtype` and `remat`
+  leading_metrics: tuple[str, ...]  # metrics in progress lines, in this order
   evaluators: tuple[str, ...]  # keys of magvit/scoring/held_out.py EVALUATORS
   # Config sections and fields that decide, beside the weights, what the network
   # computes: fingerprints and exports name a model by them.
   defining: tuple[str, ...]
-  # Fields that name where the first weights come from, beside init_from, and
-  # their value if they name nothing. A resumed run does not read them.
+  # Fields that name a source of the first weights, beside init_from -> their
+  # value for no source, which a resumed run gives them.
   weight_sources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  # Fields of what only training needs, and their value without it.
+  # Fields that name what only training needs -> their value without it.
   training_only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -82,8 +82,9 @@ class Algorithm(abc.ABC):
 
     Args:
       config: the whole experiment.
-      mesh: the devices that frozen networks are placed on.
-      abstract: reads no weights: those of frozen networks are shapes alone.
+      mesh: devices that frozen networks are placed on.
+      abstract: whether to read no weights, so that frozen networks have shapes
+        alone.
 
     Raises:
       ValueError: fields that contradict each other, or weights that are not
@@ -92,20 +93,20 @@ class Algorithm(abc.ABC):
 
   @abc.abstractmethod
   def init(self, key: jax.Array) -> TrainState:
-    """The first state, random; the field `frozen` stays empty."""
+    """Draws the first state; its field `frozen` stays empty."""
 
   @abc.abstractmethod
   def step(
     self, state: TrainState, batch: Any, key: jax.Array
   ) -> tuple[TrainState, Metrics]:
-    """One step of training on a global batch of `pipeline.train_batches`."""
+    """Trains one step on a global batch of `pipeline.train_batches`."""
 
   @property
   @abc.abstractmethod
   def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
-    """Functions (params, batch, key) by name.
+    """Functions of (params, batch, key), by name.
 
-    Params are those of `TrainState.predict_params`. Names with a meaning are
+    Params are those of `TrainState.predict_params`. The program calls
     "reconstruct", "encode" and "decode" of tokenizers, "sample" of generators.
     """
 
@@ -116,18 +117,18 @@ class Algorithm(abc.ABC):
 
   @property
   def sharding_rules(self) -> mesh_lib.Rules:
-    """Rules of the state's arrays, beside fsdp."""
+    """Rules that split the state's arrays, beside fsdp."""
     return self.config.mesh.rules
 
   def warm_start(self, state: TrainState) -> TrainState:
-    """The first state of a new run, from a random one; never on resuming."""
+    """Changes the first state of a new run; a resumed run does not call it."""
     return state
 
 
 def first_state(
   name: str, params: Any, adam: optax.GradientTransformation
 ) -> TrainState:
-  """The first state of an algorithm of one network that keeps no average."""
+  """Makes the first state of one network, without a moving average."""
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params={name: params},
@@ -145,10 +146,10 @@ def mean_gradient(
   key: jax.Array,
   microbatches: int,
 ) -> tuple[Any, Metrics]:
-  """(gradient, metrics) of a loss that is a mean over the batch.
+  """Computes (gradient, metrics) of a loss that is a mean over the batch.
 
-  `loss_fn(params, batch, key)` sees `microbatches` parts of the batch one after
-  the other, so its activations are of one part at a time.
+  `loss_fn(params, batch, key)` sees the batch in `microbatches` parts in turn,
+  so that activations of one part exist at a time.
   """
   gradient_fn = jax.grad(loss_fn, has_aux=True)
   if microbatches == 1:
@@ -171,11 +172,11 @@ def mean_gradient(
 
 
 def in_parts(function: Callable, microbatches: int) -> Callable:
-  """`function` of arrays (B, ...), which sees parts of the batch in turn.
+  """Wraps a function of arrays (B, ...) so that it sees the batch in parts.
 
   For functions that do the same to each example: values and gradients are
-  those of the whole. On the way backwards each part is computed again, so that
-  activations are of one part at a time.
+  those of the whole. The backward pass recomputes each part, so that
+  activations of one part exist at a time.
   """
   if microbatches == 1:
     return function
@@ -191,9 +192,9 @@ def in_parts(function: Callable, microbatches: int) -> Callable:
 
 
 def _split(batch: Any, microbatches: int) -> Any:
-  """(microbatches, B / microbatches, ...) of arrays (B, ...).
+  """Splits arrays (B, ...) into (microbatches, B / microbatches, ...).
 
-  Every k-th example makes a part, which leaves each on its device.
+  A part has every k-th example, so that examples stay on their devices.
   """
   return jax.tree.map(
     lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
@@ -206,7 +207,7 @@ def descend(
   gradient: Any,
   adam: optax.GradientTransformation,
 ) -> TrainState:
-  """The state of `first_state` after a step along the gradient."""
+  """Takes a step along the gradient from a state like `first_state`'s."""
   updates, opt_state = adam.update(
     gradient, state.opt_state[name], state.params[name]
   )
@@ -217,11 +218,11 @@ def descend(
 
 
 def create(algorithm: Algorithm, mesh: Mesh, key: jax.Array) -> TrainState:
-  """The initial state, born sharded: no device ever holds all of it."""
+  """Creates the first state in shards: no device ever holds all of it."""
   shardings = mesh_lib.state_shardings(
     jax.eval_shape(algorithm.init, key), mesh, algorithm.sharding_rules
   )
-  # XLA:CPU spends 20 s optimising the random numbers of a small network.
+  # XLA would spend 20 s on a CPU optimising a small network's random numbers.
   on_cpu = mesh.devices.flat[0].platform == "cpu"
   state = jax.jit(
     algorithm.init,
@@ -243,5 +244,5 @@ def update_ema(ema: Any, params: Any, decay: float) -> Any:
 
 
 def copy(tree: Any) -> Any:
-  """Distinct buffers: a donated state must not hold one array twice."""
+  """Copies to distinct buffers: a donated state must not hold one twice."""
   return jax.tree.map(jnp.copy, tree)

@@ -1,4 +1,4 @@
-"""Trained models for Python: tokens out of clips, and clips out of tokens."""
+"""Trained generators for Python; magvit/tokenizer/loaded.py has tokenizers."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ from models.tokenizer.tokenizer import to_float
 
 
 class LoadedGenerator:
-  """Samples clips. Make one with `load_generator`."""
+  """A generator that samples clips. Make one with `load_generator`."""
 
   def __init__(self, config: ml_collections.ConfigDict, workdir: str):
     self.config = config
@@ -44,19 +44,21 @@ class LoadedGenerator:
 
     Args:
       key: PRNG key; the same key gives the same clips.
-      num: how many.
-      label: class of all of them; None for no class.
+      num: number of clips.
+      label: class of all clips; None for no class.
       task: one of the tasks that the model was trained on.
-      condition: clips (num, T, H, W, 3), read where the task is given pixels;
-        needed by every task but class_conditional.
-      steps: predictions of a masked model; None for the config's, as in the
-        next three. Any of those makes a masked model's completions samples, too
-        (config.sampling.completion). An autoregressive model has as many steps
-        as tokens, and no choice_temperature.
-      guidance: 0 is unguided; `magvit.generators.sampling.guidance_of_scale`
-        makes it of the papers' scale.
-      temperature: of drawing tokens; 0 takes the likeliest of a masked model.
-      choice_temperature: of choosing which tokens to keep.
+      condition: clips (num, T, H, W, 3), uint8 or float in [0, 1], read where
+        the task is given pixels; every task but class_conditional needs them.
+      steps: number of predictions of a masked model; None for the config's. An
+        autoregressive model has as many steps as tokens, and takes none.
+      guidance: strength of guidance, 0 for none; None for the config's.
+        `magvit.generators.sampling.guidance_of_scale` converts a paper's scale.
+        This setting and the next two make completions of a masked model
+        samples, whatever config.sampling.completion says.
+      temperature: temperature of drawing tokens; None for the config's. 0
+        takes the likeliest of a masked model.
+      choice_temperature: noise of a masked model in the choice of the tokens
+        to keep; None for the config's.
 
     Raises:
       ValueError: an unknown task or label, a condition that does not fit, or a
@@ -70,8 +72,8 @@ class LoadedGenerator:
       condition = np.zeros(shape, np.uint8)
     if condition.shape != shape:
       raise ValueError(
-        f"condition of shape {condition.shape} must be {shape}: the model's"
-        " clips"
+        f"condition of shape {condition.shape} must be {shape}, num clips of"
+        " the model's size"
       )
     program = self._program(
       steps=steps,
@@ -90,17 +92,17 @@ class LoadedGenerator:
     task: str = "frame_prediction",
     **settings: float | None,
   ) -> Iterator[jax.Array]:
-    """Predicts on and on: float32 (num, n, H, W, 3) at a time.
+    """Predicts videos of any length: yields float32 (num, n, H, W, 3) in turn.
 
     Each clip continues the last `config.condition_frames` frames of the one
     before. Memory does not grow with `frames`, and one program serves all.
 
     Args:
       key: PRNG key; the same key gives the same video.
-      condition: the first frames (num, config.condition_frames, H, W, 3).
-      frames: how many to predict in all.
-      label: class of all of them, read by class_conditional_frame_prediction.
-      task: that, or frame_prediction.
+      condition: first frames (num, config.condition_frames, H, W, 3).
+      frames: number of frames to predict in all.
+      label: class of all videos, read by class_conditional_frame_prediction.
+      task: frame_prediction or class_conditional_frame_prediction.
       **settings: steps, guidance, temperature, choice_temperature of `sample`.
 
     Raises:
@@ -108,7 +110,10 @@ class LoadedGenerator:
     """
     self._check(task, label)
     if "frame_prediction" not in task:
-      raise ValueError(f"task={task!r} must be a frame prediction")
+      raise ValueError(
+        f"task={task!r} must be frame_prediction or"
+        " class_conditional_frame_prediction"
+      )
     length, height, width = describe.clip_shape(self.config)
     shape = (self.config.condition_frames, height, width, 3)
     if condition.shape[1:] != shape:
@@ -138,7 +143,7 @@ class LoadedGenerator:
     }
 
   def _program(self, **settings):
-    """(batch, key) -> clips, with these fields of config.sampling."""
+    """Compiles (batch, key) -> clips, with these fields of config.sampling."""
     changed = {k: v for k, v in settings.items() if v is not None}
     name = tuple(sorted(changed.items()))
     if name not in self._programs:
@@ -156,11 +161,11 @@ class LoadedGenerator:
 
 
 def load_generator(path: str) -> LoadedGenerator:
-  """The generator of a workdir or of an export.
+  """Loads the generator of a workdir or of an export.
 
   Raises:
-    ValueError: nothing was trained there, something else, or an export that was
-      changed.
+    ValueError: nothing was trained there, another kind of model, or an export
+      that was changed.
   """
   config = workdir_lib.read_config(path)
   if describe.is_tokenizer(config):

@@ -2,7 +2,8 @@
 
 A mode is a module with a frozen dataclass `Options`, whose fields are flags,
 and `run(options, config, workdir)`. `define_flags` makes the flags of all
-modes, `read_options` the options of one; what is not given keeps its default.
+modes, `read_options` the options of one; a flag that is not given keeps its
+default.
 """
 
 from collections.abc import Mapping
@@ -13,12 +14,16 @@ import types
 import typing
 from typing import Any
 
+from absl import app
 from absl import flags
 from absl import logging as absl_logging
 
 from storage import processes
 
 _PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
+
+# Flags belong to the program that has them defined here: --help lists those.
+flags.disclaim_key_flags()
 
 
 def option(
@@ -27,35 +32,38 @@ def option(
   needed: str = "",
   choices: tuple[str, ...] | None = None,
 ) -> Any:
-  """A field of a mode's Options, which is a flag of the same name.
+  """Declares a field of a mode's Options, and with it a flag of that name.
 
   Args:
-    help: what the flag says in this mode: a phrase without a full stop.
-    default: its value if it is not given.
-    needed: what to give, like "FOLDER", if the mode cannot do without it.
-    choices: the values it may take; None: any of the field's type.
+    help: meaning of the flag in this mode: a phrase without a full stop.
+    default: value where the flag is not given.
+    needed: value to ask for, like "FOLDER", if the mode cannot do without.
+    choices: values that are accepted; None: all of the field's type.
   """
   metadata = {"help": help, "needed": needed, "choices": choices}
   return dataclasses.field(default=default, metadata=metadata)
 
 
 def describe(modes: Mapping[str, Any]) -> str:
-  """What each mode does: the first lines of their files."""
+  """Help of --mode: the first line of each mode's file."""
   lines = (module.__doc__.partition("\n")[0] for module in modes.values())
-  return "What to do. " + " ".join(lines)
+  return "\n".join(["What to do.", *lines])
 
 
 def define_flags(modes: Mapping[str, Any]) -> None:
-  """Defines the flags of all modes; one that several read says what in each."""
+  """Defines the flags of all modes.
+
+  Their help has a line for each mode that reads the flag.
+  """
   helps, fields = {}, {}
   for mode, module in modes.items():
+    prefix = f"--mode={mode}: " if len(modes) > 1 else ""
     for field in dataclasses.fields(module.Options):
-      helps.setdefault(field.name, []).append(
-        f"--mode={mode}: {field.metadata['help']}."
-      )
+      line = f"{prefix}{field.metadata['help']}."
+      helps.setdefault(field.name, []).append(line)
       fields.setdefault(field.name, (module.Options, field))
   for name, (options, field) in fields.items():
-    _define(name, _kind(options, name), field, " ".join(helps[name]))
+    _define(name, _kind(options, name), field, "\n".join(helps[name]))
 
 
 _DEFINITIONS = {
@@ -67,7 +75,7 @@ _DEFINITIONS = {
 
 
 def _kind(options: type, name: str) -> Any:
-  """The type of a field, without the None that it may be."""
+  """Type of a field, without the None that it may be."""
   kind = typing.get_type_hints(options)[name]
   if typing.get_origin(kind) is types.UnionType:
     (kind,) = (t for t in typing.get_args(kind) if t is not type(None))
@@ -88,10 +96,10 @@ def _define(name: str, kind: Any, field: dataclasses.Field, help: str) -> None:
 def read_options(
   mode: str, modes: Mapping[str, Any], config_given: bool
 ) -> Any:
-  """The options of a mode, from the flags.
+  """Reads the options of a mode from the flags.
 
   Raises:
-    ValueError: a flag of another mode, or one that is missing; it is named.
+    ValueError: a flag of another mode is given, or one of this mode is missing.
   """
   options = modes[mode].Options
   names = {field.name for field in dataclasses.fields(options)}
@@ -105,7 +113,10 @@ def read_options(
     raise ValueError(f"--{name} needs --mode={wanted}, not --mode={mode}")
   subject = getattr(options, "SUBJECT", None)
   if given and subject and subject not in given:
-    raise ValueError(f"--{min(given)} needs --{subject}: what to {mode}")
+    raise ValueError(
+      f"--{min(given)} needs --{subject}, without which --mode={mode} reads no"
+      " other flag"
+    )
   if getattr(options, "NEEDS_CONFIG", False) and not config_given:
     raise ValueError(f"--mode={mode} needs --config=FILE:ARG")
   for field in dataclasses.fields(options):
@@ -116,7 +127,7 @@ def read_options(
 
 
 def _value(name: str, options: type) -> Any:
-  """A given flag's value, in the field's type."""
+  """Converts the value of a given flag to the field's type."""
   value = flags.FLAGS[name].value
   if not isinstance(value, list):
     return value
@@ -125,13 +136,14 @@ def _value(name: str, options: type) -> Any:
     return tuple(part_type(part) for part in value)
   except ValueError as error:
     raise ValueError(
-      f"--{name}={','.join(value)} must be whole numbers with commas"
+      f"--{name}={','.join(value)} must be whole numbers separated by commas"
     ) from error
 
 
 def run_alone(mode: str, module: Any) -> None:
-  """Runs one mode as a program of its own; its mistakes are one line each."""
-  flags.DEFINE_string("workdir", None, "The folder of the trained model.")
+  """Runs one mode as a program of its own; mistakes are one line each."""
+  app.define_help_flags()
+  flags.DEFINE_string("workdir", None, "Folder of the trained model.")
   define_flags({mode: module})
   try:
     rest = parse_flags(sys.argv)[1:]
@@ -145,7 +157,10 @@ def run_alone(mode: str, module: Any) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """As absl does; a mistake in a config is one line, too."""
+  """Parses as absl does, but reports mistakes, also in a config, in one line.
+
+  Returns the arguments that are no flags.
+  """
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, OSError) as error:
@@ -161,10 +176,10 @@ def one_line(error: Exception) -> str:
 def start_logging() -> None:
   """Shows what our packages log, from process 0, with the time of day.
 
-  Libraries are silent up to errors, unless --verbosity says otherwise.
+  Other packages show errors alone, unless --verbosity says otherwise.
   """
   if not flags.FLAGS["verbosity"].present:
-    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax is talkative
+    absl_logging.set_verbosity(absl_logging.ERROR)  # orbax logs much
   handler = logging.StreamHandler(sys.stdout)
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%X"))
   for package in _PACKAGES:

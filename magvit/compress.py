@@ -1,4 +1,4 @@
-"""The program `python -m magvit.compress`: --mode=compress of main.py."""
+"""Codes videos as files of tokens, as main.py --mode=compress does."""
 
 from magvit import command_line
 from magvit.modes import compress

@@ -1,4 +1,4 @@
-"""The program `python -m magvit.decompress`: --mode=decompress of main.py."""
+"""Turns coded tokens into a video, as main.py --mode=decompress does."""
 
 from magvit import command_line
 from magvit.modes import decompress

@@ -1,9 +1,9 @@
 """The device mesh and where each array lives on it.
 
-Three axes, all of Auto type: `data` splits the batch; `fsdp` splits the batch
-and the parameters; `tensor` splits the work of each layer, by rules. Programs
-are written for the global batch, and XLA inserts the collectives, so every mean
-in a loss is a mean over all devices.
+The mesh has three axes, all of Auto type: `data` splits the batch; `fsdp`
+splits the batch and the parameters; `tensor` splits the work of each layer, by
+rules. Programs are written for the global batch, and XLA inserts the
+collectives, so every mean in a loss is a mean over all devices.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,11 @@ import numpy as np
 
 _AXES = ("data", "fsdp", "tensor")
 _BATCH_AXES = ("data", "fsdp")
-_SMALLEST_SHARDED = 2**16  # scalars; splitting less costs more than it saves
+# Size from which fsdp splits an array: splitting less costs more than it saves.
+_SMALLEST_SHARDED = 2**16  # scalars
 
-# (regex, mesh axis or None of each of the last dimensions), first match counts.
+# (regex, a mesh axis or None for each of the last dimensions) of parameters by
+# path; the first match counts.
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 
@@ -31,11 +33,11 @@ def make_mesh(
   config: ml_collections.ConfigDict,
   devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-  """Mesh of `config.data` x `config.fsdp` x `config.tensor` devices.
+  """Makes a mesh of `config.data` x `config.fsdp` x `config.tensor` devices.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices (by default
-      all there are).
+    ValueError: the product of the sizes is not the number of devices (by
+      default, all of the job).
   """
   devices = jax.devices() if devices is None else devices
   data, fsdp, tensor = config.data, config.fsdp, config.tensor
@@ -55,23 +57,23 @@ def make_mesh(
 
 
 def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
-  """These devices, all along the batch."""
+  """Makes a mesh of these devices, all along the batch."""
   config = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
   return make_mesh(config, devices)
 
 
 def local_mesh() -> Mesh:
-  """The devices of this process alone, all along the batch."""
+  """Makes a mesh of the devices of this process, all along the batch."""
   return data_mesh(jax.local_devices())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading dimension over every device, but for `tensor`."""
+  """Sharding of the leading dimension over the axes that split the batch."""
   return NamedSharding(mesh, PartitionSpec(_BATCH_AXES))
 
 
 def batch_parts(mesh: Mesh) -> int:
-  """Into how many parts the mesh splits a batch."""
+  """Number of parts into which the mesh splits a batch."""
   return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
 
 
@@ -80,12 +82,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
-  """A sharding per leaf: by the rules, and large ones over `fsdp` as well.
+  """Sharding of each leaf: by the rules, and of large ones over `fsdp`, too.
 
   Rules match the leaf's path, like "params/transformer/layers/qkv/kernel".
-  `fsdp` splits the largest dimension that it divides and that is whole, the
-  last among equals. So optimizer moments and averages lie like their
-  parameters.
+  `fsdp` splits the largest dimension that it divides and that no rule splits,
+  the last among equals. Moments of the optimizer and moving averages are thus
+  split like their parameters.
 
   Raises:
     ValueError: a rule that does not fit a leaf it matches.
@@ -110,7 +112,7 @@ def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
 
 
 def _ruled(name: str, shape, mesh: Mesh, rules: Rules) -> list[str | None]:
-  """The mesh axis of each dimension of a leaf, by the first rule it matches."""
+  """Mesh axis of each dimension of a leaf, by the first rule it matches."""
   spec = [None] * len(shape)
   for pattern, axes in rules:
     if not re.search(pattern, name):
@@ -138,7 +140,7 @@ def _ruled(name: str, shape, mesh: Mesh, rules: Rules) -> list[str | None]:
 def check_batch_size(
   batch_size: int, mesh: Mesh, field: str = "batch_size", microbatches: int = 1
 ) -> None:
-  """Raises ValueError unless the devices divide (each part of) the batch."""
+  """Raises ValueError unless the devices divide each part of the batch."""
   parts = batch_parts(mesh) * microbatches
   if batch_size < 1 or batch_size % parts:
     below = batch_size // parts * parts
@@ -152,7 +154,7 @@ def check_batch_size(
 
 
 def local_parts(mesh: Mesh) -> list[int]:
-  """Which of the `batch_parts` of a batch the devices of this process take."""
+  """Numbers of the parts of a batch that this process's devices take."""
   sharding = batch_sharding(mesh)
   places = sharding.addressable_devices_indices_map((batch_parts(mesh),))
   return sorted(
@@ -161,9 +163,9 @@ def local_parts(mesh: Mesh) -> list[int]:
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Any:
-  """This process's parts of a batch (numpy) to global arrays on the mesh.
+  """Places this process's parts of a batch as global arrays on the mesh.
 
-  They lie one after the other in the order of `local_parts`.
+  Arrays of numpy hold the parts in the order of `local_parts`.
   """
   sharding, parts = batch_sharding(mesh), local_parts(mesh)
 
@@ -180,7 +182,7 @@ def place_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def place_global(batch: Any, mesh: Mesh) -> Any:
-  """A batch that every process holds whole, to global arrays; scalars too."""
+  """Places a batch that every process holds whole; scalars, too."""
 
   def place(x):
     sharding = batch_sharding(mesh) if np.ndim(x) else replicated(mesh)

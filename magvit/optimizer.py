@@ -8,7 +8,11 @@ import optax
 def make_schedule(
   config: ml_collections.ConfigDict, num_steps: int
 ) -> optax.Schedule:
-  """Linear warm-up to the peak, then one cosine that ends at 0."""
+  """Makes a linear warm-up to the peak, then one cosine that ends at 0.
+
+  Raises:
+    ValueError: a warm-up that is not shorter than the training.
+  """
   if config.warmup_steps >= num_steps:
     raise ValueError(
       f"optimizer.warmup_steps={config.warmup_steps} must be below"
@@ -25,7 +29,7 @@ def make_schedule(
 def make_optimizer(
   config: ml_collections.ConfigDict, num_steps: int
 ) -> optax.GradientTransformation:
-  """Adam with decoupled weight decay of kernels, and clipping, by config."""
+  """Makes Adam with decoupled weight decay of kernels, and clipping."""
   clip = (
     optax.clip_by_global_norm(config.clip_norm)
     if config.clip_norm
@@ -40,7 +44,7 @@ def make_optimizer(
 
 
 def _is_kernel(params):
-  """True at leaves named `kernel`: no decay of biases, norms, embeddings."""
+  """True at leaves named `kernel`: other parameters do not decay."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: path[-1].key == "kernel", params
   )

@@ -1,4 +1,4 @@
-"""Trained models: the algorithms by name, and the model in a workdir.
+"""Trained models: the algorithms by name, and the model of a workdir.
 
 A new algorithm is a network file, an algorithm file, a config file, and a line
 in ALGORITHMS (docs/extend.md).
@@ -29,18 +29,18 @@ ALGORITHMS: dict[str, type[algorithm_lib.Algorithm]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A trained model: what every mode, scorer and the Python interface takes."""
+  """A trained model, as modes, scorers and the Python interface take it."""
 
-  workdir: str  # or an export's folder
-  config: ml_collections.ConfigDict  # as it was trained
+  workdir: str  # path of the workdir or of the export
+  config: ml_collections.ConfigDict  # config it was trained with
   mesh: Mesh
   algorithm: algorithm_lib.Algorithm
-  params: dict[str, Any]  # by network: what predict functions take
-  step: int  # training steps behind the weights
+  params: dict[str, Any]  # weights by network, for predict functions
+  step: int  # number of training steps that made the weights
 
   @property
   def num_classes(self) -> int:
-    """Classes that a generator knows; as a label it means "no class"."""
+    """Number of a generator's classes; as a label it means "no class"."""
     return self.config[self.algorithm.facts.section].num_classes
 
 
@@ -49,12 +49,13 @@ def open_trained(
   config: ml_collections.ConfigDict | None = None,
   mesh: Mesh | None = None,
 ) -> Trained:
-  """The model of a workdir or of an export.
+  """Opens the model of a workdir or of an export.
 
   Args:
     workdir: the folder.
-    config: the workdir's, with other settings of how to run; None reads it.
-    mesh: None for all devices of this process.
+    config: the workdir's config, perhaps with other settings of how to run;
+      None reads it.
+    mesh: devices for the weights; None for all of this process.
 
   Raises:
     ValueError: nothing was trained there, or another network.
@@ -70,9 +71,9 @@ def open_trained(
 def restore(
   workdir: str, algorithm: algorithm_lib.Algorithm, mesh: Mesh
 ) -> dict[str, Any]:
-  """The trained weights that predict functions read, by network.
+  """Reads the trained weights for predict functions, by network.
 
-  They are the moving average of a network that keeps one.
+  They are the moving average of the weights if the algorithm keeps one.
   """
   name = algorithm.facts.network
   abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
@@ -87,11 +88,11 @@ def restore(
 def resolve(
   config: ml_collections.ConfigDict, workdir: str, training: bool
 ) -> ml_collections.ConfigDict:
-  """The config to build from, given what its workdir holds already.
+  """Returns the config to build from, given what its workdir holds already.
 
-  A generator takes its own copy of the tokenizer once there is one. A run that
-  has weights does not read the sources of the first ones again, and without
-  `training` nothing is read that only training needs: both may be gone by then.
+  A generator takes its copy of the tokenizer once there is one. A resumed run
+  does not read the sources of its first weights again, and without `training`
+  nothing is read that only training needs: those files may be gone by then.
   """
   facts = find_algorithm(config).facts
   changed = {}
@@ -108,7 +109,7 @@ def resolve(
 def with_fields(
   config: ml_collections.ConfigDict, fields: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-  """A copy of a config with other values, by names like "loss.gan"."""
+  """Copies a config with other values, by names like "loss.gan"."""
   config = ml_collections.ConfigDict(config.to_dict())
   config.update_from_flattened_dict(fields)
   return config
@@ -117,7 +118,7 @@ def with_fields(
 def find_algorithm(
   config: ml_collections.ConfigDict,
 ) -> type[algorithm_lib.Algorithm]:
-  """Raises ValueError for a name that ALGORITHMS lacks."""
+  """Looks up config.algorithm; raises ValueError if ALGORITHMS lacks it."""
   if config.algorithm not in ALGORITHMS:
     raise ValueError(
       f"algorithm={config.algorithm!r} must be one of {sorted(ALGORITHMS)}"
@@ -128,5 +129,5 @@ def find_algorithm(
 def build(
   config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
 ) -> algorithm_lib.Algorithm:
-  """The config's algorithm, as `Algorithm.build` says."""
+  """Builds the config's algorithm, as `Algorithm.build` says."""
   return find_algorithm(config).build(config, mesh, abstract)

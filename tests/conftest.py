@@ -7,10 +7,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),
-    "--xla_force_host_platform_device_count=8",  # tests of sharding
-    # Tests compile more than they run.
+    "--xla_force_host_platform_device_count=8",  # for tests of sharding
+    # Tests spend more time compiling than running.
     "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",  # compiles in half the time
+    "--xla_cpu_use_fusion_emitters=false",  # halves the time of compiling
   ]
 )
 # Compiled programs are shared by the tests, the processes they start and the

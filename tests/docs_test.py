@@ -36,11 +36,11 @@ _WINGS = (
 )
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_:.]*|\.\.\.")  # DIR, FILE:ARG, ...
 _COMMAND = re.compile(r"python (main\.py|-m [\w.]+)(?= |$|\")")
-_FOREIGN_FLAGS = {"max-restarts", "signal"}  # of xpk and Slurm
+_FOREIGN_FLAGS = {"max-restarts", "signal"}  # flags of xpk and Slurm
 
 
-def _modes_of() -> dict[str, tuple[str, ...]]:
-  """Flag of main.py -> the modes that read it; others are of every mode."""
+def _readers() -> dict[str, tuple[str, ...]]:
+  """Flag of main.py -> the modes that read it; the others serve all modes."""
   readers = {}
   for mode, module in table.MODES.items():
     for field in dataclasses.fields(module.Options):
@@ -55,7 +55,7 @@ def _page(name: str) -> markdown.Page:
 
 @functools.cache
 def _get_config(name: str):
-  """The config of FILE:ARG; an error if there is none."""
+  """Reads the config of FILE:ARG; raises if there is none."""
   file, _, argument = name.partition(":")
   get_config = runpy.run_path(str(_ROOT / file))["get_config"]
   return get_config(argument) if argument else get_config()
@@ -83,7 +83,7 @@ def _field(config, path: str):
 
 
 def _field_faults(configs, path: str, value: str | None) -> list[str]:
-  """Why none of the configs takes `--config.PATH=VALUE`; [] if one does."""
+  """Reasons why no config takes `--config.PATH=VALUE`; [] if one does."""
   defaults = []
   for config in configs:
     try:
@@ -103,7 +103,7 @@ def _field_faults(configs, path: str, value: str | None) -> list[str]:
 
 
 def _main_faults(arguments: list[str]) -> list[str]:
-  """Why main.py would refuse these arguments."""
+  """Reasons why main.py would refuse these arguments."""
   if not all(argument.startswith("--") for argument in arguments):
     return [f"arguments {arguments} must begin with --"]
   given = [a[2:].partition("=")[::2] for a in arguments]
@@ -120,7 +120,7 @@ def _main_faults(arguments: list[str]) -> list[str]:
       faults += _field_faults(configs, flag.partition(".")[2], value)
     elif flag not in flags.FLAGS:
       faults.append(f"main.py knows no --{flag}")
-    elif mode not in _modes_of().get(flag, (mode,)):
+    elif mode not in _readers().get(flag, (mode,)):
       faults.append(f"--mode={mode} takes no --{flag}")
     elif flag != "config" and value and not _is_placeholder(value):
       try:
@@ -133,18 +133,21 @@ def _main_faults(arguments: list[str]) -> list[str]:
 @functools.cache
 def _help(module: str) -> str:
   command = [sys.executable, "-m", module, "--help"]
-  return subprocess.run(
-    command, cwd=_ROOT, capture_output=True, text=True, check=True
-  ).stdout
+  result = subprocess.run(
+    command, cwd=_ROOT, capture_output=True, text=True, check=False
+  )
+  # argparse ends with 0, absl with 1, as after an error, which has no help.
+  assert result.returncode in (0, 1) and result.stdout, result.stderr
+  return result.stdout
 
 
 def _module_faults(module: str, arguments: list[str]) -> list[str]:
-  """Why `python -m MODULE` would refuse these arguments.
+  """Reasons why `python -m MODULE` would refuse these arguments.
 
-  Flags of a program of ours are strings in its file; a program that derives
-  them is asked for its help.
+  Flags of our programs are strings in their files; the help of a program that
+  derives its flags has the others.
   """
-  if module.split(".")[0] not in _WINGS:  # pytest, and what it is to run
+  if module.split(".")[0] not in _WINGS:  # pytest, with files to run
     installed = importlib.util.find_spec(module) is not None
     files = [a for a in arguments if a.endswith(".py")]
     missing = [f"no file {a}" for a in files if not (_ROOT / a).exists()]
@@ -172,7 +175,7 @@ def _make_faults(words: list[str]) -> list[str]:
 
 
 def _faults(line: str) -> list[str]:
-  """Why the commands of a line would be refused."""
+  """Reasons why the commands of a line would be refused."""
   faults = []
   if line.startswith("make "):
     faults += _make_faults(shlex.split(line, comments=True)[1:])
@@ -199,7 +202,7 @@ def _known_flags() -> set[str]:
 
 
 def _span_faults(span: str) -> list[str]:
-  """Why a name in the text is none of ours: a command, flag, path or field."""
+  """Reasons why a command, flag, path or field in the text is none of ours."""
   faults = _faults(span)
   flag = re.match(r'--([\w.-]+?)(?:="?([^\s"]+)"?)?(?=[\s,]|$)', span)
   section = re.fullmatch(r"([a-z]+(?:\.[a-z_0-9]+)+)(?:=(\S+))?", span)
@@ -225,7 +228,7 @@ def _span_faults(span: str) -> list[str]:
 
 
 def _link_faults(name: str, link: str) -> list[str]:
-  """Why a link of a page leads nowhere."""
+  """Reasons why a link of a page leads nowhere."""
   target, _, anchor = link.partition("#")
   file = (_ROOT / name).parent / target if target else _ROOT / name
   if not file.exists():

@@ -34,7 +34,7 @@ def _files() -> list[pathlib.Path]:
 
 def _texts(source: str) -> list[tuple[int, str]]:
   """(line, text) of each block of comments and of each docstring."""
-  found, block = [], []
+  texts, block = [], []
   for token in tokenize.generate_tokens(io.StringIO(source).readline):
     if token.type == tokenize.COMMENT:
       alone = token.line.strip().startswith("#")
@@ -42,15 +42,15 @@ def _texts(source: str) -> list[tuple[int, str]]:
       if alone and block and block[-1][0] == token.start[0] - 1:
         block.append((token.start[0], text))
         continue
-      found += [(block[0][0], " ".join(t for _, t in block))] if block else []
+      texts += [(block[0][0], " ".join(t for _, t in block))] if block else []
       block = [(token.start[0], text)]
-  found += [(block[0][0], " ".join(t for _, t in block))] if block else []
+  texts += [(block[0][0], " ".join(t for _, t in block))] if block else []
   kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
   for node in ast.walk(ast.parse(source)):
     if isinstance(node, kinds) and ast.get_docstring(node):
       line = node.body[0].lineno
-      found.append((line, " ".join(ast.get_docstring(node).split())))
-  return found
+      texts.append((line, " ".join(ast.get_docstring(node).split())))
+  return texts
 
 
 def _names(tree: ast.Module) -> list[tuple[int, str]]:

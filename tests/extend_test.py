@@ -30,7 +30,7 @@ _CONFIG = "--config=tests/toy/config.py:digits"
 
 @pytest.fixture
 def toy(monkeypatch):
-  """The one line."""
+  """Registers the toy algorithm, as its one line would."""
   monkeypatch.setitem(
     trained_lib.ALGORITHMS, "toy", toy_algorithm.HistogramGenerator
   )
@@ -59,7 +59,7 @@ def test_a_fourth_algorithm_runs_in_every_mode(
   whole = _losses(tmp_path / "run")
   assert sorted(whole) == [1, 2, 3, 4]
 
-  # Resumed from step 2, the same losses follow.
+  # After resuming from step 2 the same losses follow.
   (tmp_path / "run" / "checkpoints" / "4").rename(tmp_path / "4")
   _run(*train)
   assert _losses(tmp_path / "run") == whole
@@ -83,7 +83,7 @@ def test_a_fourth_algorithm_runs_in_every_mode(
 
 
 def test_a_fourth_algorithm_is_described_for_chips(toy, tiny_tokenizer_workdir):
-  """What --mode=compile compiles, without libtpu."""
+  """Describes the programs of --mode=compile, which needs libtpu."""
   parsed = main_test.parse(
     *("--workdir=x", _CONFIG, "--mode=compile", "--topology=v5e:2x4"),
     f"--config.tokenizer_workdir={tiny_tokenizer_workdir}",

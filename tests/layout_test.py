@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
-# The wings from the roof down, a floor a line. A file imports from its own wing
-# and from the floors below it.
+# The wings from the roof down, one floor in each line. A file imports from its
+# wing and from the floors below.
 _FLOORS = (
   ("main",),
   ("magvit/compress", "magvit/decompress"),
@@ -32,7 +32,7 @@ _LONG_FUNCTIONS = {
   "configs": "a config is a list of fields",
 }
 _LONGEST_FUNCTION = 60  # lines
-_LONGEST_FILE = 400
+_LONGEST_FILE = 400  # lines
 
 
 @functools.cache
@@ -69,14 +69,14 @@ def _place(module: str) -> tuple[int, str] | None:
 def _imported_modules(path: pathlib.Path) -> set[str]:
   """Our modules that a file imports, wherever in it."""
   modules = _sources()
-  found = set()
+  imported = set()
   for node in ast.walk(_parse(path)):
     if isinstance(node, ast.ImportFrom):
       names = [f"{node.module}.{alias.name}" for alias in node.names]
-      found |= {n if n in modules else node.module for n in names}
+      imported |= {n if n in modules else node.module for n in names}
     elif isinstance(node, ast.Import):
-      found |= {alias.name for alias in node.names}
-  return found & modules.keys()
+      imported |= {alias.name for alias in node.names}
+  return imported & modules.keys()
 
 
 @pytest.mark.parametrize("module", list(_sources()))

@@ -1,4 +1,4 @@
-"""Tests of the command line: one clear line for what a user can mend."""
+"""Tests of the command line: one clear line for each mistake of a user."""
 
 import pathlib
 import subprocess
@@ -20,7 +20,7 @@ def parse(*arguments):
   argv = ["main.py", *arguments]
   flags.FLAGS.unparse_flags()
   for name in [n for n in flags.FLAGS if n.startswith("config.")]:
-    delattr(flags.FLAGS, name)  # overrides of the command line before
+    delattr(flags.FLAGS, name)  # overrides of an earlier command line
   with mock.patch.object(sys, "argv", argv):  # config_flags looks there
     return command_line.parse_flags(argv)
 
@@ -117,7 +117,8 @@ def test_workdirs_of_another_experiment(tmp_path, tiny_tokenizer_workdir):
 
 def test_modes_that_do_not_fit_the_workdir(tiny_tokenizer_workdir):
   message = _error(f"--workdir={tiny_tokenizer_workdir}", "--mode=sample")
-  assert "needs the workdir of a generator" in message
+  assert "--mode=sample needs" in message and "a generator" in message
+  assert str(tiny_tokenizer_workdir) in message
 
 
 def test_media_need_the_mode_that_reads_them_and_a_path(

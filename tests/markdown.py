@@ -1,4 +1,4 @@
-"""What tests read in a Markdown page: code, prose, links, headings."""
+"""Reader of Markdown pages for tests: code, prose, links, headings."""
 
 import dataclasses
 import re
@@ -6,14 +6,14 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-  """A page without Markdown's finer points, which ours do without."""
+  """A page in the part of Markdown that our pages use."""
 
   code: tuple[tuple[str, str], ...]  # (language or "", text) of each block
-  prose: str  # everything else
+  prose: str  # text outside the blocks
 
   @property
   def spans(self) -> list[str]:
-    """What stands between single backticks, on one line each."""
+    """Texts between single backticks, each joined to one line."""
     spans = re.findall(r"`([^`]+)`", self.prose)
     return [" ".join(span.split()) for span in spans]
 
@@ -34,7 +34,7 @@ class Page:
 
   @property
   def lines_of_code(self) -> list[str]:
-    """Lines of shell, each with those that continue it."""
+    """Lines of shell, each joined with the lines that continue it."""
     shell = [text for language, text in self.code if language != "python"]
     return re.sub(r"\\\n\s*", "", "\n".join(shell)).splitlines()
 
@@ -54,7 +54,7 @@ def parse(text: str) -> Page:
       code.append((line[3:].strip(), "\n".join(block)))
     elif line.startswith("    ") and blank:
       code.append(("", line[4:]))
-      continue  # the next line may go on
+      continue  # the next line may continue the block
     else:
       prose.append(line)
     blank = not line.strip()

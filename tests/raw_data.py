@@ -52,7 +52,7 @@ def images_by_class(root: pathlib.Path, count: int = 3) -> None:
 
 
 def ucf101(root: pathlib.Path, lists: pathlib.Path, lengths=(12, 9, 7, 8)):
-  """Two classes; training videos of two groups, held-out ones of another."""
+  """Writes two classes: training videos of two groups, held-out of another."""
   lists.mkdir(parents=True, exist_ok=True)
   names = ("ApplyEyeMakeup", "HandstandPushups")
   train, test = [], []

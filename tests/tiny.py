@@ -14,7 +14,7 @@ from models import network
 
 
 def get_config(arg: str) -> ml_collections.ConfigDict:
-  """For --config=tests/tiny.py:ARG; the generator's tokenizer is a flag."""
+  """Config for --config=tests/tiny.py:ARG; a generator needs its tokenizer."""
   return {
     "tokenizer": tokenizer,
     "image": lambda: tokenizer(temporal=False),
@@ -23,7 +23,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
 
 
 def tokenizer(temporal: bool = True) -> ml_collections.ConfigDict:
-  """Clips 5 x 16 x 16 (or images) to 3 x 8 x 8 tokens of 6 bits."""
+  """A tokenizer of clips 5 x 16 x 16 (or images) to 3 x 8 x 8 6-bit tokens."""
   c = base.tokenizer()
   c.name = "tiny tokenizer"
   c.num_steps = 6
@@ -49,7 +49,7 @@ def tokenizer(temporal: bool = True) -> ml_collections.ConfigDict:
 
 
 def masked(tokenizer_workdir: str) -> ml_collections.ConfigDict:
-  """All tasks on the tokens of `tokenizer()`."""
+  """A masked generator of all tasks on the tokens of `tokenizer()`."""
   c = base.masked()
   c.name = "tiny generator"
   _generator(c, tokenizer_workdir)
@@ -61,7 +61,7 @@ def masked(tokenizer_workdir: str) -> ml_collections.ConfigDict:
 
 
 def autoregressive(tokenizer_workdir: str) -> ml_collections.ConfigDict:
-  """Two tasks on the tokens of `tokenizer()`."""
+  """An autoregressive generator of two tasks, on the same tokens."""
   c = base.autoregressive()
   c.name = "tiny autoregressive generator"
   _generator(c, tokenizer_workdir)
@@ -90,15 +90,15 @@ def _generator(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
 
 
 def trained_like(net: network.Network) -> Any:
-  """Parameters without the zeros of a fresh network, which hide mistakes.
+  """Draws parameters without the zeros of a new network, which hide mistakes.
 
-  Drawn by numpy, because compiling `init` takes as long as many a test.
+  It draws by numpy, because compiling `init` takes as long as many a test.
   """
   return draw(jax.eval_shape(net.init, jax.random.key(0)))
 
 
 def draw(abstract: Any) -> Any:
-  """Normal numbers of variance 1 / fan-in, of vectors 0.01."""
+  """Draws normal numbers of variance 1 / fan-in, and 0.01 for vectors."""
   rng = np.random.default_rng(0)
 
   def leaf(x):
@@ -109,7 +109,7 @@ def draw(abstract: Any) -> Any:
 
 
 def drawn_state(algorithm: algorithm_lib.Algorithm) -> algorithm_lib.TrainState:
-  """The state that `init` makes, its parameters from `draw`."""
+  """Makes a state like `init`, with parameters from `draw`."""
   state = jax.eval_shape(algorithm.init, jax.random.key(0))
   params = draw(state.params)
   state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)

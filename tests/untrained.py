@@ -15,7 +15,7 @@ from tests import tiny
 
 
 def write(workdir: str, config: ml_collections.ConfigDict) -> None:
-  """Saves the first state of a config's model, as if of step 1."""
+  """Saves the first state of a config's model as that of step 1."""
   mesh = mesh_lib.make_mesh(config.mesh)
   resolved = trained_lib.resolve(config, workdir, training=True)
   algorithm = trained_lib.build(resolved, mesh)
@@ -29,9 +29,9 @@ def write(workdir: str, config: ml_collections.ConfigDict) -> None:
 
 
 def write_weights(path: str, name: str, define) -> str:
-  """A file of drawn weights of a network; `define` gives its shapes.
+  """Writes drawn weights of a network; `define` gives the shapes.
 
-  What has to be positive is: variances, and LPIPS's heads.
+  Variances and LPIPS's heads have to be positive, and are.
   """
   _, abstract = define(name)
   drawn = safetensors_file.by_name(tiny.draw(abstract))

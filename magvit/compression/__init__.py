@@ -1,1 +1,1 @@
-"""Tokens as files, and the study of them against video codecs."""
+"""Files of tokens, and their comparison with video codecs."""

@@ -1,13 +1,13 @@
-"""Entropy coding of token grids by what their own past tells, bit by bit.
+"""Entropy coding of token grids, bit by bit, by counts of the bits before.
 
-Each bit of an id has a probability from counts of the bits coded so far, in
-the context of the same bit of up to three neighbours: left, above, and at the
-same place one latent frame earlier. Counts start empty, so nothing is trained
-and nothing but the tokens is stored. Of some sets of neighbours, and none, and
-even odds for every bit, the shortest is taken.
+The probability of each bit of an id comes from counts of the bits coded so far,
+in the context of the same bit of up to three neighbours: left, above, and at
+the same place one latent frame earlier. Counts start empty, so nothing is
+trained and nothing but the tokens is stored. Several sets of neighbours are
+tried, no neighbour and even odds among them; the shortest stream is kept.
 
-The arithmetic is counts and one division in float64, and the range coder is
-one of integers (`constriction`): files decode on any machine.
+Probabilities need counts and one division in float64, and the range coder works
+on integers (`constriction`): files decode on any machine.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import constriction
 import numpy as np
 
-# By the number that a stream names; None: every bit costs a bit.
+# Sets of neighbours by their number in a file; None: even odds for every bit.
 CONTEXTS = (
   None,
   (),
@@ -24,12 +24,12 @@ CONTEXTS = (
   ("left", "above", "before"),
 )
 _STEPS = {"left": (0, 0, 1), "above": (0, 1, 0), "before": (1, 0, 0)}
-_ABSENT = 2  # a third value of a neighbour's bit: there is none
+_ABSENT = 2  # value of a neighbour's bit where there is no neighbour
 _FAMILY = constriction.stream.model.Bernoulli(perfect=False)
 
 
 def encode(ids_thw: np.ndarray, vocabulary: int) -> tuple[int, np.ndarray]:
-  """(number of the context, words uint32) of ids in 0..vocabulary - 1."""
+  """Codes ids in 0..vocabulary - 1 as (number of the context, words uint32)."""
   streams = [_encode(ids_thw, vocabulary, c) for c in CONTEXTS]
   shortest = int(np.argmin([len(words) for words in streams]))
   return shortest, streams[shortest]
@@ -38,7 +38,7 @@ def encode(ids_thw: np.ndarray, vocabulary: int) -> tuple[int, np.ndarray]:
 def decode(
   number: int, words: np.ndarray, shape: tuple[int, int, int], vocabulary: int
 ) -> np.ndarray:
-  """Inverse of `encode`: int32 (t, h, w). Damaged words give any ids."""
+  """Inverts `encode`: int32 (t, h, w). Damaged words give arbitrary ids."""
   decoder = constriction.stream.queue.RangeDecoder(words)
   model = _Bits(shape, vocabulary, CONTEXTS[number])
   for wave in model.waves():
@@ -65,25 +65,24 @@ def _encode(ids_thw, vocabulary, context):
 
 
 class _Bits:
-  """The bits known so far, and how often each was set in each context.
+  """Bits known so far, and counts of their values in each context.
 
-  W are the tokens of a wave: all whose neighbours are known at the same time,
-  a diagonal of a latent frame. K are the bits of an id, least significant
-  first.
+  W are the tokens of a wave, whose neighbours are known at the same time: a
+  diagonal of a latent frame. K are the bits of an id, least significant first.
   """
 
   def __init__(self, shape, vocabulary, context):
     self._shape = shape
     self._context = context
-    self._bits = _bits_of(vocabulary)
-    # One more on the low side of each axis, where there are no neighbours.
+    self._bits = _count_bits(vocabulary)
+    # The low side of each axis has one more place, for absent neighbours.
     padded = tuple(size + 1 for size in shape)
     self._known = np.full((*padded, self._bits), _ABSENT, np.int8)
     contexts = 3 ** len(context or ())
     self._counts = np.zeros((2, self._bits, contexts), np.int64)
 
   def waves(self) -> Iterator[tuple[np.ndarray, ...]]:
-    """Indices (t, h, w) of one wave after the other."""
+    """Yields the indices (t, h, w) of each wave in turn."""
     frames, height, width = self._shape
     for t in range(frames):
       for diagonal in range(height + width - 1):
@@ -107,7 +106,7 @@ class _Bits:
     return (self._known[1:, 1:, 1:] @ weights_K).astype(np.int32)
 
   def _place(self, wave):
-    """(bit, context), each (W, K) or broadcasting to it."""
+    """Places in the counts: (bit, context), each (W, K) or broadcast to it."""
     context_WK = np.zeros((len(wave[0]), self._bits), np.int64)
     for name in self._context:
       at = tuple(i + 1 - d for i, d in zip(wave, _STEPS[name], strict=True))
@@ -115,10 +114,10 @@ class _Bits:
     return np.broadcast_to(np.arange(self._bits), context_WK.shape), context_WK
 
 
-def _bits_of(vocabulary: int) -> int:
+def _count_bits(vocabulary: int) -> int:
   return max(1, (vocabulary - 1).bit_length())
 
 
 def _to_bits(ids: np.ndarray, vocabulary: int) -> np.ndarray:
-  """int32 (...) to 0 and 1, int32 (..., K)."""
-  return ids[..., None] >> np.arange(_bits_of(vocabulary)) & 1
+  """Splits int32 (...) into bits 0 and 1, int32 (..., K)."""
+  return ids[..., None] >> np.arange(_count_bits(vocabulary)) & 1

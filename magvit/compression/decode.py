@@ -1,11 +1,11 @@
-"""A file of coded tokens back to a video that any player shows.
+"""Decoding of a file of coded tokens to a video that any player shows.
 
   python -m magvit.decompress --input=FILE.mvt --output=FILE.mp4 --workdir=DIR
 
-DIR is the workdir, or the export, that `magvit.compress` coded it with; one of
-another tokenizer, or of another generator, is refused. The tokens come out bit
-for bit. The MP4 is for looking at: H.264 adds losses of its own, and a study
-scores the frames before them.
+DIR is the workdir, or the export, that `magvit.compress` coded the file with;
+another tokenizer or generator is refused. The tokens come out bit for bit. The
+MP4 is for looking at: H.264 adds losses, and a study scores the frames before
+it.
 """
 
 import logging
@@ -28,15 +28,17 @@ def decompress(input_path: str, output_path: str, workdir: str) -> None:
   """Decodes one file.
 
   Raises:
-    ValueError: no such file, a damaged one, or one of other models; an output
-      that exists.
+    ValueError: no such file, a damaged one, or one of other models; or an
+      output that exists.
   """
   if not output_path.endswith(".mp4"):
     raise ValueError(f"--output={output_path} must end in .mp4")
   if os.path.exists(output_path):
     raise ValueError(f"--output={output_path} exists: name another file")
   if not os.path.isfile(input_path):
-    raise ValueError(f"--input={input_path} is no file")
+    raise ValueError(
+      f"--input={input_path} is no file: name one that --mode=compress wrote"
+    )
   tokenizer, name, generator = models(workdir)
   with open(input_path, "rb") as f:
     coded = file_format.unpack(f.read(), name, generator, input_path)
@@ -54,8 +56,8 @@ def decompress(input_path: str, output_path: str, workdir: str) -> None:
 def models(
   workdir: str,
 ) -> tuple[loaded.LoadedTokenizer, str, generator_coder.GeneratorCoder | None]:
-  """(tokenizer, its fingerprint, and the generator if it is one's workdir)."""
-  own = workdir_lib.own_tokenizer(workdir)
-  generator = None if own is None else generator_coder.load(workdir)
-  name = fingerprint.read_fingerprint(own or workdir)
+  """Opens (tokenizer, its fingerprint, coder of the generator if it is one)."""
+  copied = workdir_lib.own_tokenizer(workdir)  # in the workdir of a generator
+  generator = None if copied is None else generator_coder.load(workdir)
+  name = fingerprint.read_fingerprint(copied or workdir)
   return loaded.load_tokenizer(workdir), name, generator

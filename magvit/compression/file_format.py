@@ -1,10 +1,10 @@
 """A video as one file of entropy-coded tokens.
 
-A header of 61 bytes, then the words of a range coder (`context_coder.py` or
-`generator_coder.py`). The header names the tokenizer, and the generator whose
-probabilities were used, by the first 64 bits of their sha256, and has sums over
-the file and over the tokens. The number of bytes is all that a decoder needs
-beside those two models.
+A file is a header of 61 bytes and the words of a range coder
+(`context_coder.py` or `generator_coder.py`). The header names the tokenizer,
+and the generator whose probabilities were used, by the first 64 bits of their
+sha256, and has checksums of the file and of the tokens. A decoder needs the
+bytes of the file and those two models, and nothing else.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from magvit.compression import generator_coder
 
 SUFFIX = ".mvt"
 _MAGIC = b"MVT\1"
-_GENERATOR = 255  # in place of the number of a context
-_NAME_BYTES = 8  # of a sha256
+_GENERATOR = 255  # number of the context where a generator coded the tokens
+_NAME_BYTES = 8  # leading bytes of a sha256 that name a model
 _FIELDS = struct.Struct(
   "<4s"  # magic
   "8s8sB"  # tokenizer, generator or zeros, context
@@ -29,25 +29,25 @@ _FIELDS = struct.Struct(
   "II"  # frame rate as a fraction
   "II"  # crc32 of the ids, number of words
 )
-_CRC = struct.Struct("<I")  # of all else
+_CRC = struct.Struct("<I")  # crc32 of everything else in the file
 HEADER_BYTES = _FIELDS.size + _CRC.size
 
 
 @dataclasses.dataclass(frozen=True)
 class Coded:
-  """What a file holds."""
+  """Contents of a file."""
 
   ids_thw: np.ndarray  # int32, in 0..vocabulary - 1
   vocabulary: int
-  video_shape: tuple[int, int, int]  # (T, H, W) to crop to
+  video_shape: tuple[int, int, int]  # (T, H, W) that decoded frames are cut to
   frame_rate: fractions.Fraction  # frames per second
-  tokenizer: str  # its fingerprint, or the start of it
+  tokenizer: str  # fingerprint of the tokenizer, or the start of it
 
 
 def pack(
   coded: Coded, generator: generator_coder.GeneratorCoder | None = None
 ) -> bytes:
-  """The bytes of a file, coded with a generator's probabilities or without.
+  """Makes the bytes of a file, with a generator's probabilities or without.
 
   Raises:
     ValueError: ids outside the vocabulary, or sizes that the header cannot
@@ -86,17 +86,18 @@ def unpack(
   generator: generator_coder.GeneratorCoder | None = None,
   name: str = "the file",
 ) -> Coded:
-  """Inverse of `pack`, bit for bit.
+  """Inverts `pack`, bit for bit.
 
   Args:
     data: all bytes of a file.
     tokenizer: fingerprint of the tokenizer that is to decode the tokens.
-    generator: the one that the file was coded with, if it was.
-    name: of the file, for messages.
+    generator: generator that the file was coded with, if one was.
+    name: name of the file, for messages.
 
   Raises:
-    ValueError: no such file, or a damaged one; another tokenizer's, or another
-      generator's; a generator that computes other probabilities here.
+    ValueError: data that are no such file, or damaged; a file of another
+      tokenizer or generator; a generator that computes other probabilities
+      here.
   """
   header = _read_header(data, name)
   if header.tokenizer != _short(tokenizer):
@@ -152,12 +153,12 @@ def _read_header(data: bytes, name: str) -> _Header:
   if data[:4] != _MAGIC:
     raise ValueError(
       f"{name} begins with {data[:4]!r}, not {_MAGIC!r}: it holds no coded"
-      " tokens, or those of another version"
+      " tokens, or another version of the format; name another file"
     )
   if len(data) < HEADER_BYTES:
     raise ValueError(
-      f"{name} has {len(data)} bytes and its header {HEADER_BYTES}: it broke"
-      " off, make or copy it again"
+      f"{name} has {len(data)} bytes, and a header {HEADER_BYTES}: it is"
+      " cut off; make or copy it again"
     )
   fields = _FIELDS.unpack_from(data)
   _, made_by, coded_by, context = fields[:4]
@@ -168,14 +169,14 @@ def _read_header(data: bytes, name: str) -> _Header:
   if len(payload) != 4 * size:
     raise ValueError(
       f"{name} has {len(data)} bytes, and its header says"
-      f" {HEADER_BYTES + 4 * size}: it broke off or was joined with another,"
-      " make or copy it again"
+      f" {HEADER_BYTES + 4 * size}: it is cut off, or joined with another; make"
+      " or copy it again"
     )
   (crc,) = _CRC.unpack_from(data, _FIELDS.size)
   if crc != zlib.crc32(data[: _FIELDS.size] + payload):
     raise ValueError(
-      f"{name} is damaged, its bytes do not have the sum that its header says:"
-      " make or copy it again"
+      f"{name} is damaged: its bytes have another checksum than its header"
+      " says; make or copy it again"
     )
   return _Header(
     tokenizer=made_by,

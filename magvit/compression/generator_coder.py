@@ -1,18 +1,18 @@
 """Entropy coding of token grids by the probabilities of a trained generator.
 
-An autoregressive model codes by the chain rule, token after token: a stream
-has the bits of the model's own loss. A masked model codes in the steps of its
-sampler: at each it predicts all tokens from those known, and codes the next of
-a fixed order, as many as its mask schedule says.
+An autoregressive model codes by the chain rule, token by token: the length of a
+stream is the model's loss, in bits. A masked model codes in the steps of its
+sampler: each step predicts all tokens from the known ones, and codes the next
+tokens of a fixed order, as many as the mask schedule says.
 
 A grid is cut into blocks of the size that the generator models, from its first
-corner on; what the last blocks of an axis lack is not coded. Blocks know
-nothing of each other, and all are coded without a class.
+corner on; places of the last blocks that lie outside the grid are not coded.
+Blocks are independent of each other, and all are coded without a class.
 
 Probabilities are floats of compiled programs: a stream can be decoded only
-where they come out the very same, as on the same device with the same
+where the very same floats come out, as on the same device with the same
 versions. Both directions therefore run the same programs on the same number of
-blocks; where they differ, the sum over the ids does (`file_format.py`).
+blocks. Where floats differ, the checksum of the ids tells (`file_format.py`).
 """
 
 from collections.abc import Callable
@@ -36,18 +36,20 @@ from magvit.tokenizer import fingerprint
 from magvit.workdir import folder as workdir_lib
 from models.quantizers import bits as bits_lib
 
-_BLOCKS_AT_ONCE = 8  # B at the most
+_BLOCKS_AT_ONCE = 8  # largest B
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 
-# (probabilities (n, V), their blocks (n,), tokens (n,) or (), and sub-token) ->
-# what those sub-tokens are, int32 (n,).
+# Codes or decodes some sub-tokens: (probabilities (n, V), numbers of their
+# blocks (n,), of their tokens (n,) or (), of the sub-token) -> values, int32
+# (n,).
 Exchange = Callable[[np.ndarray, np.ndarray, np.ndarray | int, int], np.ndarray]
-# (which tokens there are, bool (B, N); exchange) -> sub-tokens (B, N, F).
+# Exchanges all sub-tokens of some blocks: (whether a token is in the grid, bool
+# (B, N); exchange) -> sub-tokens (B, N, F).
 Walk = Callable[[np.ndarray, Exchange], np.ndarray]
 
 
 class GeneratorCoder:
-  """Codes with one generator. Make one with `load`."""
+  """A coder by the probabilities of a generator. Make one with `load`."""
 
   def __init__(
     self,
@@ -62,7 +64,7 @@ class GeneratorCoder:
     self._factor_bits = factor_bits
 
   def encode(self, ids_thw: np.ndarray) -> np.ndarray:
-    """Words, uint32 (n,), of ids of the generator's tokenizer."""
+    """Codes ids of the generator's tokenizer as words, uint32 (n,)."""
     encoder = constriction.stream.queue.RangeEncoder()
     parts_MNF = np.asarray(
       bits_lib.factorize(self._cut(ids_thw), self._factor_bits), np.int32
@@ -79,7 +81,7 @@ class GeneratorCoder:
   def decode(
     self, words: np.ndarray, shape: tuple[int, int, int]
   ) -> np.ndarray:
-    """Inverse of `encode`: int32 (t, h, w). Damaged words give any ids."""
+    """Inverts `encode`: int32 (t, h, w). Damaged words give arbitrary ids."""
     decoder = constriction.stream.queue.RangeDecoder(words)
     parts_MNF = self._run(
       shape, lambda first, odds_nV, *place: decoder.decode(_FAMILY, odds_nV)
@@ -88,7 +90,7 @@ class GeneratorCoder:
     return self._join(ids_MN, shape)
 
   def _run(self, shape, exchange) -> np.ndarray:
-    """Sub-tokens (M, N, F) of all blocks, some blocks at a time."""
+    """Exchanges the sub-tokens (M, N, F) of all blocks, some at a time."""
     there_MN = self._cut(np.ones(shape, bool))
     size = min(len(there_MN), _BLOCKS_AT_ONCE)
     groups = []
@@ -104,14 +106,14 @@ class GeneratorCoder:
     return np.concatenate(groups)[: len(there_MN)]
 
   def _blocks(self, shape) -> tuple[int, ...]:
-    """How many along each axis."""
+    """Number of blocks along each axis."""
     return tuple(
       -(-size // block)
       for size, block in zip(shape, self._block_shape, strict=True)
     )
 
   def _cut(self, grid_thw: np.ndarray) -> np.ndarray:
-    """(M, N), zeros where the grid has ended."""
+    """Cuts a grid into blocks (M, N), with zeros outside the grid."""
     (a, b, c), (t, h, w) = self._blocks(grid_thw.shape), self._block_shape
     whole = (a * t, b * h, c * w)
     after = [(0, n - s) for n, s in zip(whole, grid_thw.shape, strict=True)]
@@ -119,7 +121,7 @@ class GeneratorCoder:
     return grid.transpose(0, 2, 4, 1, 3, 5).reshape(a * b * c, t * h * w)
 
   def _join(self, blocks_MN: np.ndarray, shape) -> np.ndarray:
-    """Inverse of `_cut`."""
+    """Inverts `_cut`."""
     (a, b, c), (t, h, w) = self._blocks(shape), self._block_shape
     grid = blocks_MN.reshape(a, b, c, t, h, w).transpose(0, 3, 1, 4, 2, 5)
     grid = grid.reshape(a * t, b * h, c * w)
@@ -127,10 +129,10 @@ class GeneratorCoder:
 
 
 def load(workdir: str) -> GeneratorCoder:
-  """The coder of a generator's workdir, masked or autoregressive.
+  """Loads the coder of a generator's workdir, masked or autoregressive.
 
   Raises:
-    ValueError: nothing was trained there, or a tokenizer.
+    ValueError: nothing was trained there, or no generator.
   """
   config = workdir_lib.read_config(workdir)
   if trained_lib.find_algorithm(config) not in _WALKS:
@@ -140,19 +142,19 @@ def load(workdir: str) -> GeneratorCoder:
     )
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
   params = trained_lib.open_trained(workdir, config, mesh).params
-  own = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
-  shape = describe.sizes(workdir_lib.read_config(own)).latent(
+  source = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
+  shape = describe.sizes(workdir_lib.read_config(source)).latent(
     describe.clip_shape(config)
   )
-  return of_params(config, params["transformer"], shape)
+  return make_coder(config, params["transformer"], shape)
 
 
-def of_params(
+def make_coder(
   config: ml_collections.ConfigDict,
   params: Any,
   block_shape: tuple[int, int, int],
 ) -> GeneratorCoder:
-  """The coder of a generator's config and the weights of its transformer."""
+  """Makes a coder from a generator's config and its transformer's weights."""
   sections = ("transformer", "sampling")
   walk = _WALKS[trained_lib.find_algorithm(config)]
   return GeneratorCoder(
@@ -166,7 +168,7 @@ def of_params(
 def _chain_rule(
   config: ml_collections.ConfigDict, params, num_tokens: int
 ) -> Walk:
-  """Of an autoregressive model: every token after those before it."""
+  """Walk of an autoregressive model: every token given those before it."""
   transformer = autoregressive.define_transformer(config, num_tokens)
   factors = len(config.transformer.factor_bits)
   start = jax.jit(
@@ -188,7 +190,7 @@ def _chain_rule(
     parts_BNF = np.zeros((batch, num_tokens, factors), np.int32)
     cache = start(params, class_B)
     for n in range(num_tokens):
-      previous_BF = parts_BNF[:, n - 1]  # of token 0 ignored
+      previous_BF = parts_BNF[:, n - 1]  # ignored at token 0
       x_B1D, cache = step(params, previous_BF, class_B, np.int32(n), cache)
       blocks = np.flatnonzero(there_BN[:, n])
       for f in range(factors):
@@ -196,7 +198,7 @@ def _chain_rule(
         if len(blocks):
           got = exchange(odds_BV[blocks], blocks, n, f)
           parts_BNF[blocks, n, f] = got
-      # What is not there looks like what came before it.
+      # Places outside the grid look like the token before.
       missing = ~there_BN[:, n]
       parts_BNF[missing, n] = parts_BNF[missing, n - 1]
     return parts_BNF
@@ -207,7 +209,7 @@ def _chain_rule(
 def _in_steps(
   config: ml_collections.ConfigDict, params, num_tokens: int
 ) -> Walk:
-  """Of a masked model: several tokens at once, as in its sampler."""
+  """Walk of a masked model: several tokens at once, as in its sampler."""
   transformer = masked.define_transformer(config, num_tokens)
   factors = len(config.transformer.factor_bits)
   names = tasks.task_names(config)
@@ -216,7 +218,7 @@ def _in_steps(
   odds = jax.jit(
     lambda *arguments: [jax.nn.softmax(x) for x in transformer(*arguments)]
   )
-  # Scattered over the grid, and the same everywhere: a multiplicative hash.
+  # A multiplicative hash scatters the order over the grid, everywhere alike.
   order_N = np.argsort(np.arange(1, num_tokens + 1) * 2654435761 % 2**32)
   steps = config.sampling.steps
   schedule = sampling.SCHEDULES[config.sampling.schedule]
@@ -236,7 +238,7 @@ def _in_steps(
     for end in ends:
       if end <= begin:
         continue
-      # A copy, because JAX may still read it when it is written to.
+      # JAX may still read the array when it is written to: it gets a copy.
       tables = odds(params, parts_BNF.copy(), ~known_BN, class_B, task_B)
       blocks, places = np.nonzero(there_BN[:, order_N[begin:end]])
       tokens = order_N[begin:end][places]

@@ -1,7 +1,7 @@
 """Means, BD-rates and the plot of measured rates and distortions.
 
 A row is one video coded at one point of one curve: {"video", "curve", "point",
-"bpp", and a value or None of each metric}.
+"bpp", METRIC...}, where the value of a metric may be None.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Curves = dict[str, list[dict[str, Any]]]
 
 
 def mean_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
-  """curve -> its points by rate, each the mean over its videos."""
+  """Curve -> its points in the order of rates, each a mean over videos."""
   curves = {}
   for curve in dict.fromkeys(row["curve"] for row in rows):
     of_curve = [row for row in rows if row["curve"] == curve]
@@ -38,7 +38,7 @@ def mean_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
 
 
 def compare(curves: Curves) -> dict[str, dict[str, Any]]:
-  """metric -> "A against B" -> BD-rate of each pair, or why there is none."""
+  """Metric -> "A against B" -> BD-rate of the pair, or why there is none."""
   results = {}
   for metric, facts in frame_metrics.at("study").items():
     if not _measured(curves, metric):
@@ -62,7 +62,7 @@ def compare(curves: Curves) -> dict[str, dict[str, Any]]:
 
 
 def at_rate(curves: Curves, bpp: float) -> dict[str, dict[str, Any]]:
-  """metric -> curve -> value at a rate, or why there is none."""
+  """Metric -> curve -> value at a rate, or why there is none."""
   results = {}
   for metric in frame_metrics.at("study"):
     if not _measured(curves, metric):
@@ -77,7 +77,7 @@ def at_rate(curves: Curves, bpp: float) -> dict[str, dict[str, Any]]:
 
 
 def plot(curves: Curves) -> bytes:
-  """PNG: a panel a metric, over bits per pixel on a logarithmic axis."""
+  """Draws a PNG: one panel for each metric, over the logarithm of bits."""
   metrics = {
     name: metric
     for name, metric in frame_metrics.at("study").items()

@@ -3,18 +3,18 @@
   python -m magvit.compress --input=FOLDER --output=FOLDER --workdirs=A,B,...
 
 Each workdir is one point of the curve "tokens": its tokenizer codes every video
-(`magvit/tokenizer/frames.py`), its ids become a file (`file_format.py`), and
-what is scored was decoded from that file; `python -m magvit.decompress` shows
-it. A generator's workdir codes the ids of its tokenizer by its own
-probabilities, on a curve of its own. x265 and vvenc (`video_codecs.py`) code
-the same frames at six quantization parameters each. Rates are all bytes of the
-files, headers too.
+(`magvit/tokenizer/frames.py`), the ids become a file (`file_format.py`), and
+the video decoded from that file is scored; `python -m magvit.decompress` shows
+it. The workdir of a generator codes its tokenizer's ids by the generator's
+probabilities, on the curve "tokens, generator". x265 and vvenc
+(`video_codecs.py`) code the same frames at six quantization parameters each.
+Rates count all bytes of the files, headers too.
 
   OUTPUT/study.json       settings, means, BD-rates, values at a rate, failures
   OUTPUT/study.png        rate against distortion
   OUTPUT/items/VIDEO/     one result and one coded file of each point
 
-Run again, it goes on where it was stopped.
+The same command again makes what is missing.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
-_FRAMES_AT_ONCE = 4  # of scores
+_FRAMES_AT_ONCE = 4  # frames that are scored together
 _PROTOCOL = {
   "frames": "cut centrally to the aspect, resized (Pillow, bicubic,"
   " antialiased) to 8-bit RGB, which all are given and compared with",
@@ -70,30 +70,30 @@ _PROTOCOL = {
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """What is compared; see the flags of the program."""
+  """Settings of a study; they are flags of --mode=compress."""
 
   workdirs: tuple[str, ...]
   codecs: tuple[video_codecs.VideoCodec, ...]
   height: int = 360
   width: int = 640
-  frames: int | None = None  # only the first ones of each video
+  frames: int | None = None  # first frames of each video; None: all
   at_bpp: float = 0.0384
-  lpips: str | None = None  # weights, of models.weights.convert
+  lpips: str | None = None  # file of weights; None: LPIPS is not measured
 
 
 @dataclasses.dataclass(frozen=True)
 class _Contestant:
-  """One point of one curve."""
+  """A point of a curve: a way to code videos."""
 
   curve: str
   point: str
   suffix: str
-  # (video (T, H, W, 3), frame rate, path) -> decoded video, further results.
+  # (video (T, H, W, 3), frame rate, path) -> (decoded video, more results).
   code: Callable[..., tuple[np.ndarray, dict[str, Any]]]
 
 
 def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
-  """Runs what is missing of a study and writes its results, returned too.
+  """Runs what is missing of a study; writes and returns its results.
 
   Raises:
     ValueError: no videos, a workdir without a tokenizer, an output of another
@@ -116,7 +116,8 @@ def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
     read = functools.partial(_read, os.path.join(input_path, name), study)
     try:
       _make_missing(name, contestants, results, read, distance, progress)
-      # All points of a video or none: all means are over the same videos.
+      # A video counts with all its points or not at all, so that all means are
+      # over the same videos.
       rows += [files.read_json(path) for path in results]
     except (ValueError, OSError) as error:
       failures[name] = " ".join(str(error).split())
@@ -132,7 +133,7 @@ def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
     raise ValueError(
       f"{len(failures)} of {len(names)} videos in {input_path} failed and are"
       f" in no mean ({', '.join(list(failures)[:3])}); {target} says why: mend"
-      " them or take them away"
+      " or remove them"
     )
   return results
 
@@ -152,7 +153,7 @@ def _make_missing(name, contestants, results, read, distance, progress) -> None:
 
 
 def _check(study, input_path, output_path):
-  """(videos, settings); starts a new output, or knows it for its own."""
+  """Returns (videos, settings); claims the output for this study."""
   for side in ("height", "width"):
     if getattr(study, side) < 16 or getattr(study, side) % 2:
       raise ValueError(
@@ -179,32 +180,32 @@ def _check(study, input_path, output_path):
     "protocol": _PROTOCOL,
   }
   text = json.dumps(settings, indent=2) + "\n"
-  # What is computed from the results alone may change.
+  # Settings may change that only the summary of results depends on.
   whole = parts.Folder(output_path, ())
   whole.claim("settings.json", text, "study settings", free=("at_bpp",))
   return names, json.loads(text)
 
 
 def _describe(workdir: str) -> dict[str, Any]:
-  own = workdir_lib.own_tokenizer(workdir) or workdir
-  config = workdir_lib.read_config(own)
+  source = workdir_lib.own_tokenizer(workdir) or workdir
+  config = workdir_lib.read_config(source)
   sizes = describe.sizes(config)
   return {
-    "tokenizer": fingerprint.read_fingerprint(own),
+    "tokenizer": fingerprint.read_fingerprint(source),
     "strides": f"{sizes.time} in time, {sizes.space} in space",
     "vocabulary": describe.vocabulary(config),
     "frames": describe.manner(config),
-    "step": weights_lib.latest_step(own),
+    "step": weights_lib.latest_step(source),
     "coded by": "adaptive contexts"
-    if own == workdir
+    if source == workdir
     else f"the generator in {workdir}",
   }
 
 
 def _contestants(study: Study) -> Iterator[_Contestant]:
   for workdir in study.workdirs:
-    own = workdir_lib.own_tokenizer(workdir)
-    curve = "tokens" if own is None else "tokens, generator"
+    is_generator = workdir_lib.own_tokenizer(workdir) is not None
+    curve = "tokens, generator" if is_generator else "tokens"
     point = os.path.basename(os.path.abspath(workdir))
     yield _Contestant(curve, point, file_format.SUFFIX, _tokens(workdir))
   for each in study.codecs:
@@ -214,8 +215,7 @@ def _contestants(study: Study) -> Iterator[_Contestant]:
 
 
 def _tokens(workdir: str):
-  """Codes with a workdir's tokenizer, and its generator if it has one."""
-
+  """Makes a function that codes with a workdir's tokenizer or generator."""
   models = functools.cache(lambda: decode_file.models(workdir))
 
   def code(video_THWC, rate, path):
@@ -251,7 +251,7 @@ def _video_codec(codec_, qp, video_THWC, rate, path):
 
 
 def _read(path: str, study: Study) -> tuple[np.ndarray, fractions.Fraction]:
-  """(uint8 (T, H, W, 3) of the study's size, frames per second)."""
+  """Reads (uint8 (T, H, W, 3) of the study's size, frames per second)."""
   source = media.probe(path)
   if source.kind != "video":
     raise ValueError(f"{path} is an image, not a video")
@@ -286,7 +286,7 @@ def _measure(contestant, video_THWC, rate, folder, distance) -> dict[str, Any]:
     "bytes": size,
     "bpp": 8 * size / (frames * height * width),
     **_scores(video_THWC, output_THWC, distance),
-    "seconds": seconds,  # to encode and decode, compilation included
+    "seconds": seconds,  # time to encode and decode, compilation included
     **further,
   }
 

@@ -1,9 +1,9 @@
-"""HEVC and VVC as one compares with them: FFmpeg's libx265 and libvvenc.
+"""HEVC and VVC to compare with: FFmpeg's libx265 and libvvenc.
 
-Frames go in as 8-bit RGB, are converted to BT.709 limited-range 4:2:0 (8 bits
-for x265, 10 for vvenc, which takes no other), and are coded at a constant
-quantization parameter as one sequence with one intra period: it begins with
-the only planned intra frame. Files are raw Annex-B streams: no container, no
+Frames are 8-bit RGB. They are converted to BT.709 limited-range 4:2:0 (8 bits
+for x265; 10 for vvenc, which takes no other) and coded at a constant
+quantization parameter, as one sequence of one intra period: the only planned
+intra frame is the first. Files are raw Annex-B streams, without a container or
 comments of the encoder. FFmpeg decodes them, and converts back.
 """
 
@@ -22,18 +22,19 @@ _TO_RGB = f"scale=in_color_matrix=bt709:in_range=tv:{_SCALE}"
 
 @dataclasses.dataclass(frozen=True)
 class VideoCodec:
-  """One encoder and how it is run."""
+  """An encoder and its settings."""
 
   name: str
-  format: str  # FFmpeg's name of its raw stream, and the suffix of files
-  pixels: str  # what it is fed
+  format: str  # FFmpeg's name for the raw stream, and the suffix of files
+  pixels: str  # FFmpeg's name for the format of the encoder's input
   preset: str
-  qps: tuple[int, ...]
+  qps: tuple[int, ...]  # quantization parameters
 
   def settings(self, qp: int, seconds: float) -> list[str]:
-    """FFmpeg's arguments of the encoder, for a video of this length."""
+    """Arguments of FFmpeg for the encoder, and a video of this length."""
     if self.name == "x265":
-      # Tuned for PSNR: psycho-visual gains cost PSNR, MS-SSIM and so BD-rate.
+      # It is tuned for PSNR: psycho-visual gains would cost PSNR and MS-SSIM,
+      # and so BD-rate.
       params = f"qp={qp}:keyint=-1:info=0:log-level=error"
       tuned = ["-tune", "psnr", "-x265-params", params]
     else:
@@ -61,7 +62,7 @@ def encode(
   """Codes uint8 (T, H, W, 3), of even H and W, into a file.
 
   Raises:
-    ValueError: an odd size, or FFmpeg failed; with what it said.
+    ValueError: an odd size, or a failure of FFmpeg, whose message is told.
   """
   frames, height, width = video_THWC.shape[:3]
   if height % 2 or width % 2:
@@ -81,7 +82,7 @@ def encode(
 def decode(
   codec: VideoCodec, path: str, shape: tuple[int, int, int]
 ) -> np.ndarray:
-  """uint8 (T, H, W, 3) of a file that `encode` wrote.
+  """Decodes a file that `encode` wrote to uint8 (T, H, W, 3).
 
   Raises:
     ValueError: FFmpeg failed, or another number of frames than `shape` says.
@@ -98,7 +99,7 @@ def decode(
 
 
 def version() -> str:
-  """Of the FFmpeg that is run: its first line about itself."""
+  """Version of the FFmpeg that is run: the first line it prints about it."""
   text = _ffmpeg(["-version"]).decode()
   return text.splitlines()[0]
 

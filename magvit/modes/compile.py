@@ -1,4 +1,4 @@
-"""--mode=compile: what a config costs on TPUs that are not there."""
+"""--mode=compile: reports what a config costs on TPUs, which need not exist."""
 
 import dataclasses
 from typing import ClassVar
@@ -14,7 +14,7 @@ class Options:
   NEEDS_CONFIG: ClassVar = True
 
   topology: str = command_line.option(
-    "TPUs to compile for, by the name that libtpu has for them",
+    "TPUs to compile for, by libtpu's name for them, like v5e:16x16",
     needed="NAME, like v5e:16x16",
   )
 

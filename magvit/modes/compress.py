@@ -1,9 +1,9 @@
-"""--mode=compress: the tokens of videos as files, against video codecs.
+"""--mode=compress: codes videos as files of tokens, against video codecs.
 
   python main.py --mode=compress --input=FOLDER --output=FOLDER --workdirs=A,B
 
-`python -m magvit.compress` is the same. `magvit/compression/study.py` says what
-is written.
+`python -m magvit.compress` is the same. `magvit/compression/study.py` does the
+work.
 """
 
 import dataclasses
@@ -20,35 +20,38 @@ _QPS = (22, 26, 30, 34, 38, 42)
 class Options:
   NEEDS_WORKDIR: ClassVar = False
 
-  input: str = command_line.option("Folder of videos", needed="FOLDER")
+  input: str = command_line.option(
+    "Folder of the videos to code", needed="FOLDER"
+  )
   output: str = command_line.option(
-    "Folder to write, or to go on with", needed="FOLDER"
+    "Folder of the results, new or of the same study", needed="FOLDER"
   )
   workdirs: tuple[str, ...] = command_line.option(
-    "Workdirs of tokenizers or generators, with commas; each is a point of a"
-    " curve",
+    "Workdirs of tokenizers or generators, separated by commas; each is a point"
+    " of a curve",
     (),
   )
   size: str = command_line.option(
-    "Size that videos are cut and resized to, WIDTHxHEIGHT", "640x360"
+    "Size that videos are cut and resized to, WIDTHxHEIGHT in pixels", "640x360"
   )
   frames: int | None = command_line.option(
     "Number of frames of each video, from the first; all if it is left out"
   )
-  x265_preset: str = command_line.option("Preset of x265", "slow")
+  x265_preset: str = command_line.option("Preset of the encoder x265", "slow")
   x265_qps: tuple[int, ...] = command_line.option(
-    "Quantization parameters of x265, with commas", _QPS
+    "Quantization parameters of x265, separated by commas", _QPS
   )
-  vvenc_preset: str = command_line.option("Preset of vvenc", "fast")
+  vvenc_preset: str = command_line.option("Preset of the encoder vvenc", "fast")
   vvenc_qps: tuple[int, ...] = command_line.option(
-    "Quantization parameters of vvenc, with commas", _QPS
+    "Quantization parameters of vvenc, separated by commas", _QPS
   )
   at_bpp: float = command_line.option(
-    "Bits per pixel at which the curves are compared; MAGVIT's are 0.0384",
+    "Bits per pixel at which the curves are compared; the paper's is 0.0384",
     0.0384,
   )
   lpips: str | None = command_line.option(
-    "File of LPIPS's weights, written by models.weights.convert"
+    "File of LPIPS's weights, written by models.weights.convert; no LPIPS if it"
+    " is left out"
   )
 
 

@@ -1,9 +1,9 @@
-"""--mode=decompress: a file of coded tokens back to a video.
+"""--mode=decompress: turns a file of coded tokens back into a video.
 
   python main.py --mode=decompress --input=FILE.mvt --output=FILE.mp4 \
     --workdir=DIR
 
-`python -m magvit.decompress` is the same; `magvit/compression/decode.py` does
+`python -m magvit.decompress` is the same. `magvit/compression/decode.py` does
 the work.
 """
 
@@ -31,6 +31,7 @@ def run(
   del config
   if workdir is None:
     raise ValueError(
-      "--workdir=DIR is needed: the tokenizer or generator of the file"
+      "--mode=decompress needs --workdir=DIR: the tokenizer or generator that"
+      " coded the file"
     )
   decode.decompress(options.input, options.output, workdir)

@@ -1,4 +1,4 @@
-"""--mode=evaluate: the usual scores of a workdir's model, or a protocol's.
+"""--mode=evaluate: scores a model by the usual metrics, or by a protocol.
 
   python main.py --workdir=DIR --mode=evaluate
   python main.py --workdir=DIR --mode=evaluate --protocol=NAME
@@ -29,26 +29,30 @@ class Options:
 
   protocol: str | None = command_line.option(
     "Protocol of a published table, by its name in docs/evaluate.md; the usual"
-    " scores if it is left out"
+    " metrics if it is left out"
   )
   input: str | None = command_line.option(
-    "Samples to measure, an .npz or a folder; the model makes them if it is"
-    " left out"
+    "Samples for the protocol to measure, an .npz or a folder; the model makes"
+    " them if it is left out"
   )
   reference: str | None = command_line.option(
-    "Real clips or statistics to compare with, an .npz or a folder; the data"
-    " set of the config if it is left out"
+    "Real clips, or their statistics, to compare with, an .npz or a folder; the"
+    " config's data set if it is left out"
   )
   weights: str | None = command_line.option(
-    "File of the feature network's weights, written by models.weights.convert"
+    "File of the weights of the protocol's feature network, written by"
+    " models.weights.convert"
   )
   num: int | None = command_line.option(
-    "Number of clips to measure in each fold; the protocol's if it is left out"
+    "Number of clips in each fold; the protocol's number if it is left out"
   )
   folds: int | None = command_line.option(
-    "Number of independent folds; the protocol's if it is left out"
+    "Number of independent measurements, whose mean is reported; the protocol's"
+    " number if it is left out"
   )
-  seed: int = command_line.option("Seed of samples and of the clips' order", 0)
+  seed: int = command_line.option(
+    "Seed of the samples and of the order of clips", 0
+  )
 
 
 def run(
@@ -67,7 +71,7 @@ def score_protocol(
   workdir: str,
   request: protocol_run.Request,
 ) -> None:
-  """A protocol's numbers, of the model in a workdir or of given files."""
+  """Measures a protocol on the model in a workdir, or on given files."""
   if request.input is None or workdir_lib.has_config(workdir):
     stored = workdir_lib.read_config(workdir)
     if config is not None and request.input is None:

@@ -1,10 +1,10 @@
-"""--mode=export: a trained model as files that depend on no code of ours.
+"""--mode=export: writes a trained model as files that need no code of ours.
 
   FOLDER/model.safetensors  averaged weights, float32, named like our parameters
   FOLDER/config.json        the experiment
   FOLDER/README.md          a model card
-  FOLDER/tokenizer/         of a generator: the same of its tokenizer
-  FOLDER/programs.json and NAME.stablehlo, if asked for: stablehlo.py
+  FOLDER/tokenizer/         the same of a generator's tokenizer
+  FOLDER/programs.json and NAME.stablehlo, with --stablehlo: stablehlo.py
 
 The layout is that of a model on the Hugging Face hub. `load_tokenizer`,
 `load_generator` and --workdir read FOLDER as they read a workdir.
@@ -40,9 +40,11 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  output: str = command_line.option("New folder to write", needed="FOLDER")
+  output: str = command_line.option(
+    "Folder to write, which must be new or empty", needed="FOLDER"
+  )
   stablehlo: bool = command_line.option(
-    "Whether to export what the model computes, too, as StableHLO", False
+    "Whether to write the model's computations, too, as StableHLO", False
   )
 
 
@@ -56,7 +58,7 @@ def run(
 def export(workdir: str, output: str, stablehlo: bool = False) -> None:
   """Writes the model of a workdir to a new folder, whole or not at all.
 
-  With `stablehlo` also what it computes: `magvit/workdir/stablehlo.py`.
+  With `stablehlo` also the computations: `magvit/workdir/stablehlo.py`.
 
   Raises:
     ValueError: nothing was trained there, or a folder in use.
@@ -66,7 +68,7 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
   if os.path.exists(output) and (
     not os.path.isdir(output) or os.listdir(output)
   ):
-    raise ValueError(f"--output={output} is not empty: name a new directory")
+    raise ValueError(f"--output={output} is not empty: name a new folder")
   if not processes.is_first():
     return
   parent, name = os.path.split(output)
@@ -80,14 +82,15 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
 
 
 def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
-  """Writes one model; returns what the metadata say."""
+  """Writes one model; returns the notes of its metadata."""
   trained = trained_lib.open_trained(workdir)
   config, facts = trained.config, trained.algorithm.facts
   params = trained.params[facts.network]
   name = fingerprint.fingerprint(config, params, facts.defining)
   if "tokenizer_workdir" in config:
-    own = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
-    tokenizer = _write(own, os.path.join(folder, exports.TOKENIZER), stablehlo)
+    source = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
+    target = os.path.join(folder, exports.TOKENIZER)
+    tokenizer = _write(source, target, stablehlo)
     ids, tokenizer_name = tokenizer.ids, tokenizer.fingerprint
   else:
     ids, tokenizer_name = describe.id_convention(config), name
@@ -119,7 +122,7 @@ def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
 def definitions(
   trained: trained_lib.Trained,
 ) -> dict[str, stablehlo_lib.Definition]:
-  """encode and decode of a tokenizer, sample of a generator."""
+  """Programs to export: encode and decode of a tokenizer, or sample."""
   predict = trained.algorithm.predict
   made = {}
   if {"encode", "decode"} <= predict.keys():
@@ -130,7 +133,7 @@ def definitions(
 
 
 def _shapes(trained: trained_lib.Trained) -> dict[str, Any]:
-  """Shapes of the weights' arrays by name, network by network."""
+  """Shapes of the arrays of weights: network -> name -> shape."""
   return {
     name: jax.eval_shape(safetensors_file.by_name, tree)
     for name, tree in trained.params.items()
@@ -138,7 +141,7 @@ def _shapes(trained: trained_lib.Trained) -> dict[str, Any]:
 
 
 def _as_params(trained: trained_lib.Trained, arrays: Any) -> dict[str, Any]:
-  """What predict functions take, of a program's arrays by name."""
+  """Parameters for predict functions, from a program's arrays by name."""
   return {
     name: safetensors_file.as_tree(arrays[name], tree)
     for name, tree in trained.params.items()
@@ -192,7 +195,7 @@ def _define_sampling(trained: trained_lib.Trained) -> stablehlo_lib.Definition:
       ("batch",), "int32", f"class in 0..{classes - 1}; {classes}: none"
     ),
     "video": _describe_video(
-      trained.config, "; read where the task is given them"
+      trained.config, "; read where the task is given some"
     ),
   }
   return stablehlo_lib.Definition(sample, _shapes(trained), inputs)

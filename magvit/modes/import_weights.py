@@ -1,4 +1,4 @@
-"""--mode=import: public weights into a workdir that other modes read."""
+"""--mode=import: puts public weights into a workdir that other modes read."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ from storage import files
 
 log = logging.getLogger(__name__)
 
-# Each tells of named tensors whether they are a video tokenizer's, the config
-# fields in their shapes, and the same tensors under our names.
+# Readers of other projects' tensors: whether they are a video tokenizer's, the
+# config fields that their shapes tell, and the tensors under our names.
 LAYOUTS = {"open_magvit2": open_magvit2, "praxis": praxis}
 SOURCES = (*LAYOUTS, "export")
 
@@ -44,10 +44,11 @@ _CONFIGS = {
 @dataclasses.dataclass(frozen=True)
 class Options:
   source: str | None = command_line.option(
-    "Project whose weights the file holds", choices=SOURCES
+    "Project that the weights come from; export: this one", choices=SOURCES
   )
   input: str | None = command_line.option(
-    "File of weights to read; the folder of an export"
+    "File of weights, .ckpt, .pth, .safetensors or .npz; of an export its"
+    " folder"
   )
 
 
@@ -67,12 +68,12 @@ def import_weights(
   """Writes config.json, a checkpoint of step 0 and imported.json.
 
   Args:
-    source: whose weights, one of SOURCES.
-    path: a .ckpt or .pth file (needs torch), .safetensors or .npz; of our own
-      exports the folder.
-    get_config: of "image" and of "video", source -> the config of its
-      tokenizers; what the file's shapes tell is set in it. Our own exports
-      bring theirs.
+    source: project that the weights come from, one of SOURCES.
+    path: a .ckpt or .pth file (needs torch), .safetensors or .npz; the folder
+      of an export of ours.
+    get_config: functions for "image" and for "video": source -> the config of
+      its tokenizers, in which fields that the file's shapes tell are then set.
+      An export of ours brings its config.
     workdir: a new or empty directory.
 
   Raises:
@@ -82,8 +83,8 @@ def import_weights(
   if source not in SOURCES:
     raise ValueError(f"--mode=import needs --source, one of {list(SOURCES)}")
   if path is None:
-    what = "FOLDER" if source == "export" else "FILE"
-    raise ValueError(f"--mode=import needs --input={what}")
+    kind = "FOLDER" if source == "export" else "FILE"
+    raise ValueError(f"--mode=import needs --input={kind}")
   if os.path.isdir(workdir) and os.listdir(workdir):
     raise ValueError(
       f"workdir={workdir} is not empty: import into a new directory"
@@ -111,7 +112,7 @@ def import_weights(
     "fingerprint": fingerprint.fingerprint(config, params),
   }
   files.write_json(os.path.join(workdir, workdir_lib.IMPORTED), origin)
-  # Last: a workdir with a config is a complete one.
+  # The config comes last: a workdir that has one is complete.
   workdir_lib.write_config(workdir, config)
   log.info(
     "imported %d tensors (%s weights) of %s into %s",
@@ -120,7 +121,7 @@ def import_weights(
 
 
 def _read_export(folder: str):
-  """(config, weights, "ema") of a tokenizer that --mode=export wrote."""
+  """Reads (config, weights, "ema") of a tokenizer that --mode=export wrote."""
   config = workdir_lib.read_config(folder)
   if not describe.is_tokenizer(config) or not exports.is_export(folder):
     raise ValueError(
@@ -138,9 +139,9 @@ def convert(
   config: ml_collections.ConfigDict,
   path: str,
 ) -> tuple[network.Network, Any, str]:
-  """(network, weights, "ema" or "raw") of a state dict.
+  """Makes (network, weights, "ema" or "raw") of a state dict.
 
-  Sets in `config` what the shapes tell; `path` names the file in errors.
+  Sets the fields of `config` that the shapes tell. `path` is for errors.
 
   Raises:
     ValueError: a tensor is missing, unknown or mis-shaped; it is named.
@@ -155,7 +156,7 @@ def convert(
 
 
 def _named(path: str, function, tensors):
-  """function(tensors); its errors name the file."""
+  """Calls function(tensors) so that errors name the file."""
   try:
     return function(tensors)
   except ValueError as error:

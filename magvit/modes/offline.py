@@ -1,4 +1,4 @@
-"""The trained model that a mode works on, checked as training checks it."""
+"""The trained model that a mode works on, with the checks of training."""
 
 import ml_collections
 
@@ -10,7 +10,7 @@ from magvit.training import check
 def open_model(
   workdir: str, config: ml_collections.ConfigDict
 ) -> trained_lib.Trained:
-  """The newest checkpoint, on the mesh of its config.
+  """Opens the newest checkpoint of a workdir, on the mesh of the config.
 
   Raises:
     ValueError: nothing was trained there, or settings that cannot work.

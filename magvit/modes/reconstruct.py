@@ -1,19 +1,20 @@
-"""--mode=reconstruct: images and videos through a trained tokenizer.
+"""--mode=reconstruct: codes and decodes images and videos with a tokenizer.
 
   python main.py --mode=reconstruct --input=FILE_OR_FOLDER --workdir=DIR
 
 Each file is padded to a size that the strides allow (the edge pixels repeated
 at the bottom and on the right, the last frame repeated at the end), encoded,
-decoded and cropped back: as many frames of the same size come out as went in.
-Every run writes new files and replaces none but the picture in the report:
+decoded and cropped back, so that the output has the frames and the size of the
+input. Every run writes new files and replaces none but the picture in the
+report:
 
   WORKDIR/reconstructions/NAME/reconstruction/  PNG of images, MP4 of videos
   WORKDIR/reconstructions/NAME/side_by_side/    original | reconstruction
   WORKDIR/results/media_NAME.json               scores, protocol, failures
 
-NAME is the input's, numbered from its second run on.
-`magvit/tokenizer/frames.py` says how frames are coded, and how many of them.
-Every new size is compiled first.
+NAME is the input's name, with a number from its second run on.
+`magvit/tokenizer/frames.py` says how frames are coded, and how many at once.
+Each new size has to be compiled first.
 """
 
 import collections
@@ -47,8 +48,8 @@ from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 4  # files in the report
-_BAR = 2  # pixels between a pair: even, so that even widths stay even
+_SHOWN = 4  # most files that the report shows
+_BAR = 2  # pixels between the two pictures: even, to keep even widths even
 
 _PROTOCOL = {
   "padding": "to the strides: edge pixels repeated at the bottom and on the"
@@ -65,8 +66,8 @@ _PROTOCOL = {
 @dataclasses.dataclass(frozen=True)
 class Options:
   input: str | None = command_line.option(
-    "Image, video or folder of them to code and decode; held-out clips of the"
-    " data set if it is left out"
+    "Image, video or folder of them; held-out clips of the data set if it is"
+    " left out"
   )
 
 
@@ -145,16 +146,16 @@ def _failed(
   few = ", ".join(list(failures)[:3]) + ", ..." * (len(failures) > 3)
   return (
     f"{len(failures)} of {count} files in --input={path} failed ({few}), the"
-    f" rest is done; {results_path} says why: mend them or take them away"
+    f" others are done; {results_path} says why: mend or remove them"
   )
 
 
 def _sources(path: str) -> tuple[str, list[str], list[str]]:
-  """(folder, files in it to read, other files in it)."""
+  """Returns (folder, files to read in it, other files in it)."""
   if jax.process_count() > 1:
     raise ValueError(
       f"--input={path} is read by one process, and {jax.process_count()} were"
-      " started: start it without --distributed"
+      " started: run again without --distributed"
     )
   if os.path.isfile(path):
     return os.path.dirname(path), [os.path.basename(path)], []
@@ -176,7 +177,7 @@ def _sources(path: str) -> tuple[str, list[str], list[str]]:
 
 
 def _unused_name(workdir: str, path: str) -> str:
-  """The input's name, numbered if an earlier run took it."""
+  """Name of the input, with a number if an earlier run took it."""
   stem = _stem(os.path.basename(os.path.abspath(path))) or "input"
   for number in itertools.count(1):
     name = stem if number == 1 else f"{stem}-{number}"
@@ -193,10 +194,11 @@ def _results_path(workdir: str, run: str) -> str:
 
 
 def _target_names(names: list[str]) -> dict[str, str]:
-  """What each file's outputs are called, without .png or .mp4.
+  """File -> the name of its outputs, without .png or .mp4.
 
-  Its name without suffix; with it for files that share the rest, as a.png and
-  a.jpg do. Capitals count for nothing, as on some file systems.
+  The name has no suffix, except for files that share the rest, as a.png and
+  a.jpg do. Names that differ in capitals alone count as the same, as they are
+  on some file systems.
   """
   stems = collections.Counter(_stem(name).lower() for name in names)
   targets, taken = {}, set()
@@ -223,7 +225,7 @@ def _reconstruct_file(
   run: str,
   target: str,
 ) -> tuple[dict[str, Any], np.ndarray]:
-  """(entry of the results, first pair of frames (H, W, 3)) of one file."""
+  """Returns a file's (entry of the results, first pair of frames (H, W, 3))."""
   media = media_lib.probe(path)
   suffix = ".mp4" if media.kind == "video" else ".png"
   alone, beside = (
@@ -279,7 +281,7 @@ def _reconstruct_file(
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
-  """Over files. Not called "psnr": the headline is of held-out clips."""
+  """Means over files, called "mean_psnr": "psnr" is that of held-out clips."""
   means = {}
   for name in frame_metrics.at("files"):
     values = [row[name] for row in rows if row[name] is not None]
@@ -306,7 +308,7 @@ def _scores_text(row: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-  """Lines of the summary: a heading, then a file a line."""
+  """Lines of the summary: a heading, then one line for each file."""
   wide = max(4, *(len(row["file"]) for row in rows))
   metrics = frame_metrics.at("files")
   heads = {

@@ -1,18 +1,18 @@
-"""--mode=sample: samples of one task to a folder, or pictures of all tasks.
+"""--mode=sample: generates samples of one task, or pictures of all tasks.
 
   python main.py --workdir=DIR --mode=sample --task=TASK [--num=50000]
     [--label=NUMBER_OR_NAME] [--input=FILE_OR_FOLDER] [--seed=0] [--steps=24]
     [--guidance=2.0] [--output=FOLDER]
 
-  FOLDER/samples.npz   the layout of ADM's evaluations: arr_0 uint8 (num, H, W,
-                       3) of images or (num, T, H, W, 3) of clips; arr_1 int64
-                       (num,), the classes, of tasks that have one
-  FOLDER/samples.png   the first of them, of clips also as .gif and .mp4
-  FOLDER/request.json  what was asked for, and of which checkpoint
+  FOLDER/samples.npz   the layout of ADM's evaluations: arr_0 uint8, images
+                       (num, H, W, 3) or clips (num, T, H, W, 3); arr_1 int64
+                       (num,), the classes, for tasks that have one
+  FOLDER/samples.png   the first samples; those of clips also as .gif and .mp4
+  FOLDER/request.json  the request, and the checkpoint that served it
 
-Samples are made in parts of one batch (`storage/parts.py` resumes and shares
-them). A part depends on the request and its number alone. Memory does not grow
-with `num`.
+Samples are made in parts of one batch each, which `storage/parts.py` resumes
+and shares among processes. A part depends on the request and its number alone.
+Memory does not grow with `num`.
 """
 
 from collections.abc import Sequence
@@ -53,8 +53,8 @@ from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 64  # samples in the pictures
-_FRAME_RATE = 8  # of the pictures; clips carry none
+_SHOWN = 64  # most samples in the pictures
+_FRAME_RATE = 8  # frames per second of .gif and .mp4; clips carry no rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +63,16 @@ class Options:
 
   task: str | None = command_line.option(
     "Task to sample, by its name in docs/tasks_and_sampling.md; pictures of all"
-    " tasks if it is left out"
+    " tasks in WORKDIR/samples if it is left out"
   )
-  num: int = command_line.option("Number of samples", 64)
+  num: int = command_line.option("Number of samples; 64 if it is left out", 64)
   label: str | None = command_line.option(
-    "Class of all samples, by number or name; all in turn if it is left out"
+    "Class of all samples, by number or name; every class in turn if it is left"
+    " out"
   )
   input: str | None = command_line.option(
-    "Image, video or folder of them, whose clips are completed; held-out clips"
-    " of the data set if it is left out"
+    "Image, video or folder of them to complete; held-out clips of the data set"
+    " if it is left out"
   )
   output: str | None = command_line.option(
     "Folder to write; WORKDIR/samples/TASK_seedSEED if it is left out"
@@ -99,12 +100,12 @@ def run(
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What to sample; None of a setting is the config's."""
+  """A request for samples; a setting of None is the config's."""
 
   task: str
   num: int
-  label: str | None = None  # number or name; None: all classes in turn
-  input: str | None = None  # given clips; None: held-out clips of the data set
+  label: str | None = None  # number or name; None: every class in turn
+  input: str | None = None  # file or folder; None: held-out clips of the data
   seed: int = 0
   steps: int | None = None
   guidance: float | None = None
@@ -119,20 +120,20 @@ def sample(
   process_index: int | None = None,
   process_count: int | None = None,
 ) -> None:
-  """Samples with the newest checkpoint; goes on with an interrupted request.
+  """Samples with the newest checkpoint; resumes an interrupted request.
 
   Args:
-    config: of the generator in `workdir`.
-    workdir: of a trained generator.
-    request: what to sample.
-    output: a folder that is new or holds this request; None for one of the
-      task's and seed's name in WORKDIR/samples.
-    process_index: None for what JAX says, as in the next.
-    process_count: of those that make the folder together.
+    config: config of the generator in `workdir`.
+    workdir: workdir of a trained generator.
+    request: the samples to make.
+    output: a folder that is new or holds this request; None for
+      WORKDIR/samples/TASK_seedSEED.
+    process_index: number of this process; None for JAX's.
+    process_count: number of processes that share the work; None for JAX's.
 
   Raises:
     ValueError: a request that the model cannot serve, an input that cannot be
-      read, or a folder of something else. Nothing was sampled.
+      read, or a folder of something else; nothing is sampled then.
   """
   facts = trained_lib.find_algorithm(config).facts
   if facts.kind != algorithm_lib.GENERATOR:
@@ -176,21 +177,21 @@ def _make_missing(whole, layout, request, run, labels, clips) -> None:
   progress = progress_lib.Progress(request.task, total, "samples")
   for part in missing:
     place = layout.places(part).start + np.arange(layout.per_part)
-    # Unrelated to the seeds of other parts, and of other requests.
+    # SeedSequence makes seeds of parts and of requests unrelated to each other.
     sequence = np.random.SeedSequence((request.seed, part))
-    label = labels.of(place)
+    label = labels.take(place)
     video = run(
-      request.task, label, clips.of(place), int(sequence.generate_state(1)[0])
+      request.task, label, clips.take(place), int(sequence.generate_state(1)[0])
     )["video"]
-    asked = place < request.num  # a batch may hold more
+    wanted = place < request.num  # the last batch may hold more samples
     arrays = {"arr_0": pictures.to_uint8(video), "arr_1": label}
-    arrays = {name: array[asked] for name, array in arrays.items()}
+    arrays = {name: array[wanted] for name, array in arrays.items()}
     files.write_npz(whole.part(part), arrays)
     progress.add(layout.per_part)
 
 
 def _with_settings(config, request: Request):
-  """The config, with the request's settings of sampling."""
+  """Returns the config with the request's settings of sampling."""
   names = tasks.task_names(config)
   if request.task not in names:
     raise ValueError(f"--task={request.task} must be one of {names}")
@@ -202,7 +203,7 @@ def _with_settings(config, request: Request):
 
 
 class _Labels:
-  """The class of each sample."""
+  """Classes of the samples, by their index."""
 
   def __init__(self, config, num_classes: int, request: Request):
     self._classes = num_classes
@@ -225,14 +226,14 @@ class _Labels:
         f"--label={request.label} must be in 0..{self._classes - 1}{known}"
       )
 
-  def of(self, index: np.ndarray) -> np.ndarray:
+  def take(self, index: np.ndarray) -> np.ndarray:
     if self._only is None:
       return index % self._classes
     return np.full_like(index, self._only)
 
 
 class _Clips:
-  """The clip that each sample completes; read where the task is given it."""
+  """Clips that the samples complete, by index; zeros if the task needs none."""
 
   def __init__(self, config, request: Request):
     self._shape = describe.clip_shape(config)
@@ -255,7 +256,7 @@ class _Clips:
       source = pipeline.source(config.dataset, "held_out", length=request.num)
       self._clips = source
 
-  def of(self, index: np.ndarray) -> np.ndarray:
+  def take(self, index: np.ndarray) -> np.ndarray:
     """uint8 (B, T, H, W, 3); files are taken in turn."""
     if self._clips is None:
       return np.zeros((len(index), *self._shape, 3), np.uint8)
@@ -268,15 +269,17 @@ def _paths(path: str) -> list[str]:
     return [path]
   names, _ = media.find(path)
   if not names:
-    raise ValueError(f"--input={path} holds no images or videos")
+    raise ValueError(
+      f"--input={path} holds no images or videos: name a folder of them"
+    )
   return [os.path.join(path, name) for name in names]
 
 
 def _read_clip(path: str, frames: int, shape: Sequence[int]):
-  """The first frames of a file, in the shape of the model's clips.
+  """Reads the first frames of a file, in the shape of the model's clips.
 
-  The shorter side is resized to the model's, the centre cropped. Frames after
-  the last given one are not read; the last one stands in for them.
+  Frames are resized to cover the model's size, and the centre is kept. Those
+  after the last given frame are not read: it is repeated in their place.
   """
   length, height, width = shape
   source = itertools.islice(media.probe(path).frames(), frames)
@@ -298,14 +301,14 @@ def _fit(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _join(archive: str, paths: Sequence[str], config, request: Request) -> None:
-  """Writes the parts as one .npz, holding one of them in memory at a time."""
+  """Writes the parts as one .npz, with one part in memory at a time."""
   folder = os.path.dirname(archive)
   _show(folder, paths, config)
 
   def videos():
     for path in paths:
       video = npz.load(path, "arr_0")
-      # Images have no axis of time.
+      # Images are stored without the axis of time.
       yield video[:, 0] if video.shape[1] == 1 else video
 
   arrays = {"arr_0": videos()}
@@ -317,7 +320,7 @@ def _join(archive: str, paths: Sequence[str], config, request: Request) -> None:
 
 
 def _show(folder: str, paths: Sequence[str], config) -> None:
-  """The first samples as a picture, and as films."""
+  """Writes pictures and films of the first samples."""
   shown = itertools.islice(
     (clip for path in paths for clip in npz.load(path, "arr_0")), _SHOWN
   )

@@ -1,4 +1,4 @@
-"""The modes by name: what --mode takes."""
+"""The modes by name, as --mode takes them."""
 
 from magvit.modes import compile
 from magvit.modes import compress

@@ -1,13 +1,13 @@
-"""--mode=tokenize: a data set as tokens, encoded once for all generators.
+"""--mode=tokenize: stores a data set as tokens, for training generators.
 
   python main.py --workdir=DIR --mode=tokenize --output=FOLDER --num=N
 
 `input_pipeline/sources/token_shards.py` says what the folder holds. Its shards
-are the parts that `storage/parts.py` resumes and shares. Until the last is
-there, FOLDER/unfinished.json says what they are of.
+are the parts that `storage/parts.py` resumes and shares. Until the last one is
+written, FOLDER/unfinished.json describes them.
 
-Ids near a tie depend on the hardware and on the number of clips encoded at
-once, as those of training from pixels do.
+Ids of latents at a tie between codes depend on the hardware and on the number
+of clips encoded at once, as they do when training from pixels.
 """
 
 from collections.abc import Callable
@@ -43,13 +43,13 @@ from storage import shards as shards_lib
 log = logging.getLogger(__name__)
 
 _UNFINISHED = "unfinished.json"
-_CONDITION_FRAMES = 5  # where no config says otherwise: K600 (spec)
+_CONDITION_FRAMES = 5  # those of K600 (spec), where no config says otherwise
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
   output: str = command_line.option(
-    "Folder to write, new or of the same tokens", needed="FOLDER"
+    "Folder to write, new or with the same tokens in part", needed="FOLDER"
   )
   num: int | None = command_line.option(
     "Number of clips, from the first; all if it is left out"
@@ -58,8 +58,8 @@ class Options:
     "Split of the data set, train or held_out", "train"
   )
   tasks: tuple[str, ...] | None = command_line.option(
-    "Tasks whose condition tokens are stored, too, with commas; all that need"
-    " them if it is left out"
+    "Tasks whose condition tokens are stored, too, separated by commas; all"
+    " that need them if it is left out"
   )
 
 
@@ -91,16 +91,18 @@ def tokenize(
   """Writes the tokens of a data set into `folder`, or those still missing.
 
   Args:
-    workdir: of a trained tokenizer, or of a generator that has its own.
-    folder: new, empty, or of the same tokens; all processes share it.
-    config: of the generator to train, which gives the data set, the size of
-      its clips and condition_frames; None: what the tokenizer was trained on.
-    split: of the data set.
-    num: of its first clips; None for all, which an endless set has not.
-    tasks: whose condition clips are tokenized, too; None: all that need it.
-    examples_per_shard: clips in a file.
-    process_index: number of this process; None: what JAX says.
-    process_count: processes that make the folder together; None likewise.
+    workdir: workdir of a trained tokenizer, or of a generator, which holds one.
+    folder: a folder that is new, empty, or has some of the same tokens; all
+      processes share it.
+    config: config of the generator to train, which gives the data set, the
+      size of clips and condition_frames; None: the tokenizer's data.
+    split: split of the data set.
+    num: number of clips, from the first; None for all of a finite set.
+    tasks: tasks whose condition clips are tokenized, too; None for those of
+      the config that need it, or without a config for all that do.
+    examples_per_shard: number of clips in a file.
+    process_index: number of this process; None for JAX's.
+    process_count: number of processes that share the work; None for JAX's.
 
   Raises:
     ValueError: no tokenizer, arguments that cannot work, a folder of something
@@ -136,9 +138,9 @@ def tokenize(
 
 
 def _settings(workdir: str, config) -> ml_collections.ConfigDict:
-  """What the config of a generator, or of the tokenizer, says of the clips."""
+  """Settings of the clips, from the config of a generator or a tokenizer."""
   frames = config.get("condition_frames", _CONDITION_FRAMES)
-  dataset = {**config.dataset.to_dict(), "joint_images": 0}  # the clips alone
+  dataset = {**config.dataset.to_dict(), "joint_images": 0}  # clips alone
   return ml_collections.ConfigDict(
     {
       "tokenizer_workdir": workdir,
@@ -151,7 +153,7 @@ def _settings(workdir: str, config) -> ml_collections.ConfigDict:
 def _claim(
   whole: parts.Folder, contents: token_shards.Contents
 ) -> list[shards_lib.Shard]:
-  """Shards that are there already, read again; the folder is of these tokens.
+  """Claims the folder for these tokens; returns shards that are there, checked.
 
   Raises:
     ValueError: a folder of something else, or a damaged shard in it.
@@ -167,7 +169,7 @@ def _claim(
 def _batch_size(
   config: ml_collections.ConfigDict, processes_count: int, mesh: Mesh
 ) -> int:
-  """As many clips on a device as in training, if that had as many devices."""
+  """Batch that gives a device as many clips as training on these devices."""
   devices = processes_count * mesh.size
   return -(-config.batch_size // devices) * mesh.size
 
@@ -180,7 +182,7 @@ def _check_num(num: int | None, clips, name: str) -> int:
   num = len(clips) if num is None else num
   if not 1 <= num <= len(clips):
     raise ValueError(
-      f"--num={num} must be in 1..{len(clips)}, the clips of {name!r}"
+      f"--num={num} must be in 1..{len(clips)}, as {name!r} has that many clips"
     )
   return num
 
@@ -201,8 +203,8 @@ def _check_tasks(
     return needed
   if set(tasks) - set(needed):
     raise ValueError(
-      f"--tasks={','.join(tasks)} must name some of {list(needed)}; others"
-      " need no condition tokens, because their clips' own are the same"
+      f"--tasks={','.join(tasks)} must name some of {list(needed)}; other tasks"
+      " need no condition tokens, because the tokens of their clips serve"
     )
   return tuple(name for name in needed if name in tasks)
 
@@ -231,7 +233,10 @@ def _write_missing(
 def _encoder(
   contents: token_shards.Contents, tokens: tokens_lib.Tokens, mesh: Mesh
 ) -> Callable[[np.ndarray], dict[str, jax.Array]]:
-  """uint8 clips (B, T, H, W, 3) to {"ids", "condition/TASK"}, each (B, N)."""
+  """Makes a function of uint8 clips (B, T, H, W, 3).
+
+  It returns {"ids", "condition/TASK"}, each (B, N).
+  """
 
   def condition(task: str, video_BTHWC: jax.Array) -> jax.Array:
     given_THW = tasks_lib.given_pixels(
@@ -259,14 +264,14 @@ def _encoder(
 def _records(
   clips, places: range, contents: token_shards.Contents, encode, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Records of some clips; a batch is encoded while the last is written."""
+  """Yields records; a batch is encoded while the one before is written."""
   stream = grain.MapDataset.source(clips)[places.start : places.stop]
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   batches = stream.batch(batch_size).to_iter_dataset(options)
 
   def dispatched():
     for batch in batches:
-      # The last is filled up with its last clip, so that all have one shape.
+      # The last batch repeats its last clip, so that all have one shape.
       video = batch["video"]
       filled = np.minimum(np.arange(batch_size), len(video) - 1)
       yield batch["label"], encode(video[filled])

@@ -1,4 +1,4 @@
-"""--mode=train: a new run, or the rest of an interrupted one."""
+"""--mode=train: trains a new model, or resumes an interrupted run."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,7 +10,7 @@ from magvit.training import loop
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """None: an experiment is its config."""
+  """No flags: everything about an experiment is in its config."""
 
   NEEDS_CONFIG: ClassVar = True
 

@@ -1,10 +1,10 @@
-"""Compiled-anywhere programs of an export: StableHLO with any batch size.
+"""Programs of an export as StableHLO, for any platform and batch size.
 
 `--mode=export --stablehlo` writes encode and decode of a tokenizer and sample
 of a generator, each as NAME.stablehlo: StableHLO in the container of
-`jax.export`, for CPU, CUDA and TPU at once. programs.json says what goes in and
-out. Weights are arguments, read from the .safetensors files. To run one needs
-jax and no code of the networks.
+`jax.export`, for CPU, CUDA and TPU at once. programs.json describes inputs and
+outputs. Weights are arguments, read from the .safetensors files. Running a
+program needs jax, and none of the networks' code.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from storage import files
 
 MANIFEST = "programs.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
-_BATCH = "batch"  # the size that is left open
+_BATCH = "batch"  # name of the size that stays open
 _FORMAT = "StableHLO in a container of jax.export"
 
 
@@ -40,16 +40,16 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-  """A program to be written."""
+  """A program to write."""
 
   function: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
-  # Network -> the shapes of its arrays by name: the function's first argument.
+  # First argument: network -> name -> shape of an array.
   weights: dict[str, dict[str, jax.ShapeDtypeStruct]]
-  inputs: dict[str, Argument]  # the second
+  inputs: dict[str, Argument]  # second argument
 
 
 def write(folder: str, definitions: Mapping[str, Definition]) -> None:
-  """Lowers each, and writes it and the manifest."""
+  """Lowers the programs, and writes them and the manifest."""
   programs = {}
   for name, definition in definitions.items():
     (batch,) = jax_export.symbolic_shape(_BATCH)
@@ -93,7 +93,7 @@ def write(folder: str, definitions: Mapping[str, Definition]) -> None:
 
 
 class Program:
-  """A program on its weights. Make one with `load_program`."""
+  """A program and its weights. Make one with `load_program`."""
 
   def __init__(
     self, name: str, described: Mapping[str, Any], run: Callable[..., Any]
@@ -104,7 +104,7 @@ class Program:
     self._run = run
 
   def __call__(self, **inputs: np.ndarray) -> dict[str, jax.Array]:
-    """Runs it; compiles once for each batch size.
+    """Runs the program; compiles once for each batch size.
 
     Raises:
       ValueError: an input that is missing, unknown, or of another shape or
@@ -137,9 +137,9 @@ class Program:
 
 
 def load_program(folder: str, name: str) -> Program:
-  """A program of an export folder, e.g. "encode", on the weights there.
+  """Loads a program of an export folder, e.g. "encode", and its weights.
 
-  A generator's encode and decode are those in its folder `tokenizer`.
+  Encode and decode of a generator's tokenizer lie in its folder `tokenizer`.
 
   Raises:
     ValueError: no such program, or a file that is not as it was exported.
@@ -154,22 +154,24 @@ def load_program(folder: str, name: str) -> Program:
       described = json.load(f)["programs"]
     known = sorted(described)
   except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{path} lists no programs ({error!r})") from error
+    raise ValueError(
+      f"{path} lists no programs ({error!r}): export with --stablehlo again"
+    ) from error
   if name not in known:
     raise ValueError(f"{path} has no program {name!r}: it has {known}")
-  workdir_lib.read_config(folder)  # that all files are of one model
+  workdir_lib.read_config(folder)  # raises if files of models are mixed
   try:
     entry = described[name]
     path = os.path.join(folder, f"{name}.stablehlo")
     if files.sha256(path) != entry["sha256"]:
-      raise ValueError("its sha256 is not that of the manifest")
+      raise ValueError(f"its sha256 is not that of {MANIFEST}")
     with open(path, "rb") as f:
       data = f.read()
     networks = list(entry["weights"])
   except (KeyError, OSError, TypeError, ValueError) as error:
     raise ValueError(
-      f"{folder}: {name}.stablehlo is not as it was exported ({error}): get or"
-      " make it again"
+      f"{folder}: {name}.stablehlo is not as it was exported ({error}): copy or"
+      " export it again"
     ) from error
   program = jax_export.deserialize(bytearray(data))
   weights = {
@@ -184,6 +186,9 @@ def load_program(folder: str, name: str) -> Program:
 
 
 def _weights_file(network: str, networks) -> str:
-  """In the folder; a generator's tokenizer has a folder of its own."""
+  """Path of a network's weights below the export's folder.
+
+  The tokenizer of a generator has a folder of its own.
+  """
   nested = network == "tokenizer" and len(networks) > 1
   return os.path.join(*([exports.TOKENIZER] if nested else []), exports.WEIGHTS)

@@ -1,5 +1,7 @@
 """Tests of the page of all fields."""
 
+import ast
+
 import pytest
 
 from configs import base
@@ -29,20 +31,27 @@ def test_a_field_that_is_set_twice_has_the_last_value_and_one_row():
   assert of_masked.count("`optimizer.weight_decay`") == 1
 
 
-_FULL = "  c.x = 1  # " + "word " * 13 + "words"  # no room for another
+_FULL = "  c.x = 1  # one" + " word" * 13  # no room for another
 
 
 @pytest.mark.parametrize(
-  "lines, after, below",
+  "lines, comments",
   [
-    ([_FULL, "  # go on", "  c.y = 2"], ["go on"], []),
-    ([_FULL, "", "  # other", "  c.y = 2"], [], ["other"]),
-    (["  c.x = 1  # short", "  # other", "  c.y = 2"], [], ["other"]),
-    (["  c.x = 1", "  # one", "  # two", "  c.y = 2"], [], ["one", "two"]),
+    (["  c.x = 1  # one", "  c.y = 2  # two"], ["one", "two"]),
+    (["  c.x = 1  # one", "  # two", "  c.y = 2"], ["one", "two"]),
+    ([_FULL, "  # two", "  c.y = 2"], ["one" + " word" * 13, "two"]),
+    (["  # one", "  # or two", "  c.x = 1", "  c.y = 2"], ["one or two", ""]),
+    (["  # none", "", "  c.x = (", "    1,", "  )  # one"], ["one"]),
+    (["  c.x = 'é'  # one", "  # two"], ["one"]),
   ],
 )
-def test_lines_of_comment_go_on_only_after_a_full_line(lines, after, below):
-  behind = lines[0].partition("#")[2]
-  of_field, of_next = describe._comments(lines, 0, behind and f"#{behind}")
-  assert of_field[bool(behind) :] == after  # its own line comes first
-  assert of_next == below
+def test_a_comment_stands_behind_its_field_or_right_above_it(lines, comments):
+  lines = ["def f():", *lines]
+  (function,) = ast.parse("\n".join(lines)).body
+  fields = describe._fields(function, lines)
+  assert [field.comment for field in fields] == comments
+
+
+def test_every_field_says_what_it_means():
+  rows = [r for r in describe.page().splitlines() if r.startswith("| `")]
+  assert not [row for row in rows if row.endswith("|  |")]

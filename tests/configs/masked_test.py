@@ -28,7 +28,7 @@ _TOKENIZERS = {
   "bair_b": (tokenizer_video, "v1_bair_b"),
   "ssv2": (tokenizer_video, "v1_l"),
 }
-# Millions, from the papers and counted from their tables (spec 1.7 and 2.8).
+# Millions of parameters, from the papers or counted from their tables.
 _PUBLISHED = {
   "ucf101": 306.9,  # the paper prints 307
   "imagenet256": 306.8,
@@ -62,7 +62,7 @@ def test_a_row_fits_its_tokenizer_and_has_the_size_it_says(arg):
 
 
 def _documented(arg):
-  """Its words in the table of the config's header."""
+  """Words of a row in the table of the config's header."""
   return next(
     line.split()
     for line in configs.__doc__.splitlines()
@@ -72,7 +72,7 @@ def _documented(arg):
 
 @pytest.mark.parametrize("arg, millions", [("b", 87), ("h", 634)])
 def test_the_papers_sizes_b_and_h(arg, millions):
-  """v1's B and H, as printed."""
+  """The papers print them for v1's vocabulary."""
   c = configs.get_config(f"ucf101_{arg}")
   c.transformer.factor_bits = (10,)
   net = masked.define_transformer(c, 1024)

@@ -80,11 +80,11 @@ def test_sizes(row):
 
 
 def _shrunk(row):
-  """A row, narrow, shallow and at the smallest clip that it takes."""
+  """Config of a row, narrow, shallow and with the smallest clip."""
   module, arg = row
   c = module.get_config(arg)
   c.name, c.inflate_from, frames = "", "none", c.dataset.frames
-  c.dataset = base.tokenizer().dataset  # a step is given its clip
+  c.dataset = base.tokenizer().dataset  # a step gets its clip from the test
   c.dataset.frames = frames
   c.num_steps, c.batch_size, c.optimizer.warmup_steps = 10, 1, 1
   c.dataset.size = 2 ** len(c.tokenizer.temporal_downsample)
@@ -107,7 +107,7 @@ def _shrunk(row):
 
 
 def _groups():
-  """Rows that are one when shrunk, as test parameters; few of them by default.
+  """Groups of rows that are the same when shrunk, as test parameters.
 
   A step takes half a minute to compile, so `make test` runs a few, and `make
   test-rows` all.

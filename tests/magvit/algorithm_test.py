@@ -1,4 +1,4 @@
-"""Tests of what the algorithms' steps share."""
+"""Tests of the functions that the steps of algorithms share."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from magvit import algorithm as algorithm_lib
 
 
 def _loss(params, batch, key):
-  """Of a mean over examples, and of nothing that couples them."""
+  """A loss that is a mean over examples, and couples them by nothing."""
   del key
   error = jnp.tanh(batch["x"] @ params["w"]) - batch["y"]
   loss = jnp.square(error).mean()
@@ -34,7 +34,7 @@ def test_microbatches_give_the_gradient_of_the_whole_batch(microbatches):
   )
   gradient, metrics = run(1)
   in_parts, metrics_in_parts = run(microbatches)
-  # Sums of 12 float32 numbers in another order.
+  # The tolerance is for sums of 12 float32 numbers in another order.
   np.testing.assert_allclose(in_parts["w"], gradient["w"], rtol=1e-5)
   for name in metrics:
     np.testing.assert_allclose(metrics_in_parts[name], metrics[name], rtol=1e-5)
@@ -76,5 +76,5 @@ def test_each_device_keeps_its_examples():
     algorithm_lib.mean_gradient(loss, params, batch, jax.random.key(0), 3)
   )
   jax.effects_barrier()
-  found = sorted(tuple(y) for y in seen)
-  assert found == sorted(tuple(np.asarray(batch["y"][i::3])) for i in range(3))
+  parts = sorted(tuple(y) for y in seen)
+  assert parts == sorted(tuple(np.asarray(batch["y"][i::3])) for i in range(3))

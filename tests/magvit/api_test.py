@@ -12,7 +12,7 @@ from tests import tiny
 
 @pytest.fixture(scope="module")
 def generator(tiny_generator_workdir):
-  return magvit.load_generator(tiny_generator_workdir)  # keeps what it compiles
+  return magvit.load_generator(tiny_generator_workdir)  # compiles once for all
 
 
 def test_a_tokenizer_encodes_and_decodes(tiny_tokenizer_workdir):
@@ -58,9 +58,9 @@ def test_what_is_no_clip_is_refused(tiny_tokenizer_workdir, video, message):
 
 def test_ids_outside_the_vocabulary_are_refused(tiny_tokenizer_workdir):
   tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
-  with pytest.raises(ValueError, match=r"must be in 0\.\.63"):
+  with pytest.raises(ValueError, match=r"ids in \[64, 64\] must be in 0\.\.63"):
     tokenizer.decode(np.full((1, 3, 8, 8), 64))
-  with pytest.raises(ValueError, match="must be integers"):
+  with pytest.raises(ValueError, match="type float64 must be integers"):
     tokenizer.decode(np.zeros((1, 3, 8, 8)))
 
 
@@ -94,8 +94,11 @@ def test_a_long_video_goes_on_from_its_condition(generator):
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    (dict(task="interpolation"), "must be a frame prediction"),
-    (dict(task="prediction"), "must be one of"),
+    (
+      dict(task="interpolation"),
+      "task='interpolation' must be frame_prediction",
+    ),
+    (dict(task="prediction"), "task='prediction' must be one of"),
     (dict(condition=np.zeros((2, 5, 16, 16, 3))), "condition_frames=3"),
     (dict(label=10), "label=10"),
   ],
@@ -111,10 +114,10 @@ def test_what_cannot_be_rolled_is_refused(generator, arguments, message):
   [
     (dict(task="outpainting"), "task='outpainting' must be one of"),
     (dict(label=10), r"label=10 must be in 0\.\.9"),
-    (dict(task="frame_prediction"), "needs condition"),
+    (dict(task="frame_prediction"), "task='frame_prediction' needs condition"),
     (
       dict(task="frame_prediction", condition=np.zeros((2, 4, 16, 16, 3))),
-      "condition of shape .* must be",
+      r"condition of shape \(2, 4, .* must be \(2, 5, 16, 16, 3\)",
     ),
   ],
 )
@@ -149,10 +152,10 @@ def test_settings_reach_the_algorithm_that_was_trained(
 
 def test_an_autoregressive_model_has_no_number_of_steps(tmp_path):
   generator = api.LoadedGenerator(tiny.autoregressive(""), str(tmp_path))
-  with pytest.raises(ValueError, match="steps=4 is no setting of this autoreg"):
+  with pytest.raises(ValueError, match="steps=4 .* autoregressive"):
     generator.sample(jax.random.key(0), 2, steps=4)
 
 
 def test_a_tokenizer_is_no_generator(tiny_tokenizer_workdir):
-  with pytest.raises(ValueError, match="does not generate"):
+  with pytest.raises(ValueError, match="'tiny tokenizer', .* load_tokenizer"):
     magvit.load_generator(tiny_tokenizer_workdir)

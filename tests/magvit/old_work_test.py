@@ -1,4 +1,4 @@
-"""Tests of what the program wrote before its rewrite: it opens and goes on.
+"""Tests that work of an earlier version of the program opens and goes on.
 
 `tests/old_work/make.py` says what the archive holds and which commit wrote it.
 """
@@ -32,7 +32,7 @@ _CLOSE = dict(rtol=5e-4, atol=2e-5)
 
 @pytest.fixture
 def old(tmp_path, monkeypatch):
-  """Unpacks the archive into the working directory; gives what is expected."""
+  """Unpacks the archive into the working directory; gives expected values."""
   with tarfile.open(program.ARCHIVE) as tar:
     tar.extractall(tmp_path, filter="data")
   monkeypatch.chdir(tmp_path)
@@ -40,7 +40,7 @@ def old(tmp_path, monkeypatch):
 
 
 def _assert_close(actual, expected):
-  """Two dicts of numbers, or of lists of them, by name."""
+  """Compares dicts of numbers, or of lists of numbers, by name."""
   assert actual.keys() == expected.keys()
   for name in expected:
     np.testing.assert_allclose(
@@ -50,8 +50,8 @@ def _assert_close(actual, expected):
 
 def _assert_same_steps(actual, expected):
   assert [x["step"] for x in actual] == [x["step"] for x in expected]
-  for ours, theirs in zip(actual, expected, strict=True):
-    _assert_close(ours, theirs)
+  for step, expected_step in zip(actual, expected, strict=True):
+    _assert_close(step, expected_step)
 
 
 def _assert_same_scores(actual, expected):
@@ -61,20 +61,20 @@ def _assert_same_scores(actual, expected):
 
 
 def _assert_same_pixels(actual, expected):
-  """One level apart at most: pixels are rounded to uint8."""
+  """Allows a difference of one level, as pixels are rounded to uint8."""
   difference = np.asarray(actual, int) - np.asarray(expected, int)
   assert np.abs(difference).max() <= 1
 
 
 def _metadata(workdir):
-  """What orbax notes of the arrays of the newest checkpoint."""
+  """Notes of orbax on the arrays of the newest checkpoint."""
   steps = pathlib.Path(workdir, "checkpoints").iterdir()
   newest = max(steps, key=lambda path: int(path.name))
   return (newest / "state" / "_METADATA").read_text()
 
 
 def test_the_archive_has_the_old_names(old):
-  """Else the tests below say nothing about them."""
+  """Otherwise the tests below would say nothing about old names."""
   for kind in ("params", "opt_state", "ema"):
     assert f"('{kind}', 'generator', " in _metadata("tokenizer")
   assert "('params', 'discriminator', " in _metadata("tokenizer")
@@ -114,7 +114,7 @@ def test_trainings_go_on_as_if_nothing_had_happened(old, workdir):
   expected = old[workdir]
   _assert_same_steps(program.history(workdir), expected["steps"])
   _assert_same_scores(program.scores(workdir), expected["scores_at_the_end"])
-  if workdir == "tokenizer":  # what is saved now is read, too
+  if workdir == "tokenizer":  # new checkpoints are read, too
     ids = magvit.load_tokenizer(workdir).encode(program.clip())
     np.testing.assert_array_equal(ids, expected["ids_at_the_end"])
 
@@ -157,14 +157,14 @@ def test_models_are_exported_as_they_were(old):
     again = f"{before}_again"
     program.run(f"--workdir={workdir}", "--mode=export", f"--output={again}")
     for file in files:
-      ours, theirs = (
+      (arrays, metadata), (old_arrays, old_metadata) = (
         _weights(f"{folder}/{file}.safetensors") for folder in (again, before)
       )
       # `defining` is new: an export says by which fields it is named.
-      assert theirs[1].items() <= ours[1].items()
-      assert ours[0].keys() == theirs[0].keys()
-      for name, array in theirs[0].items():
-        np.testing.assert_array_equal(ours[0][name], array)
+      assert old_metadata.items() <= metadata.items()
+      assert arrays.keys() == old_arrays.keys()
+      for name, array in old_arrays.items():
+        np.testing.assert_array_equal(arrays[name], array)
 
 
 def test_finished_tokens_are_left_alone(old):
@@ -204,7 +204,7 @@ def test_interrupted_samples_are_made_to_the_end(old):
   assert os.listdir("samples/parts") == [os.path.basename(part)]
   with np.load(part) as stored:
     label = stored["arr_1"]
-    marked = np.full_like(stored["arr_0"], 77)  # to be told from new ones
+    marked = np.full_like(stored["arr_0"], 77)  # tells them from new ones
   np.savez(part, arr_0=marked, arr_1=label)
   program.run(
     *("--workdir=masked", "--mode=sample", "--num=9", "--output=samples"),
@@ -221,7 +221,7 @@ def test_interrupted_measurements_are_made_to_the_end(old):
   folder = part.parents[1]
   with np.load(part) as stored:
     rows = dict(stored)
-  rows["psnr"] = rows["psnr"] + 2  # to be told from new ones
+  rows["psnr"] = rows["psnr"] + 2  # tells them from new ones
   np.savez(part, **rows)
   program.run(
     *("--workdir=tokenizer", "--mode=evaluate", "--num=16"),
@@ -229,7 +229,7 @@ def test_interrupted_measurements_are_made_to_the_end(old):
   )
   expected = old["measured"]
   (name,) = expected
-  expected[name]["psnr"] += 1  # of half the clips
+  expected[name]["psnr"] += 1  # the part has half of the clips
   _assert_same_scores(program.scores("tokenizer"), expected)
   assert list(pathlib.Path("tokenizer/features").iterdir()) == [folder]
   assert not part.exists()

@@ -1,4 +1,4 @@
-"""A generator that draws each token by itself: the smallest algorithm."""
+"""A generator that draws tokens independently: the smallest algorithm."""
 
 import dataclasses
 from typing import ClassVar
@@ -58,7 +58,7 @@ class HistogramGenerator(generator.TokenGenerator):
     return self.descend(state, gradient, metrics)
 
   def loss(self, params, inputs, key):
-    del key  # nothing here is random
+    del key  # the loss is not random
     ids_BN, label_B = inputs
     logits_BNV = self.transformer(params, label_B)
     loss = losses.cross_entropy(logits_BNV, ids_BN, 0.0).mean()

@@ -1,4 +1,4 @@
-"""A network that knows one thing: how often each token stands where."""
+"""A network that knows how often each token stands at each place."""
 
 from flax import nnx
 import jax

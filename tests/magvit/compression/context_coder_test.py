@@ -7,7 +7,7 @@ import pytest
 
 from magvit.compression import context_coder
 
-_WORD = 32  # bits; a range coder ends within two of them of the sum
+_WORD = 32  # bits; a stream has at most two words more than the sum
 
 
 def _random_ids(shape, vocabulary):
@@ -38,7 +38,7 @@ def test_ids_without_a_pattern_cost_their_bits_and_no_more():
 
 
 def test_counting_costs_what_its_closed_form_says():
-  """Zeros, one after the other: the i-th has probability (i + 1/2)/(i + 1)."""
+  """The i-th of a row of zeros has the probability (i + 1/2) / (i + 1)."""
   ids = np.zeros((1000, 1, 1), np.int32)
   words = context_coder._encode(ids, 2**10, ())
   expected = -10 * sum(math.log2((i + 0.5) / (i + 1)) for i in range(1000))
@@ -59,7 +59,7 @@ def test_neighbours_that_tell_the_token_make_it_cheap(context):
 
 
 def test_the_stream_stays_the_same():
-  """Recorded: files of earlier versions must decode."""
+  """The words are recorded: files of earlier versions must decode."""
   ids = np.arange(24, dtype=np.int32).reshape(2, 3, 4) // 6
   words = np.array([388358, 2975083096], np.uint32)
   decoded = context_coder.decode(2, words, ids.shape, 64)

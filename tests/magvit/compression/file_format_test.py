@@ -66,18 +66,22 @@ def test_every_flipped_bit_is_noticed():
 def test_every_cut_is_noticed():
   data = file_format.pack(_CODED)
   for size in range(len(data)):
-    with pytest.raises(ValueError, match="a.mvt (broke|has|begins)"):
+    message = f"a.mvt has {size} bytes" if size >= 4 else "a.mvt begins with"
+    with pytest.raises(ValueError, match=message):
       file_format.unpack(data[:size], _TOKENIZER, name="a.mvt")
+
+
+_SIZE = len(file_format.pack(_CODED))
 
 
 @pytest.mark.parametrize(
   "data, message",
   [
-    (b"", "a.mvt begins with b'', not .*holds no coded tokens"),
+    (b"", "a.mvt begins with b'', not b'MVT"),
     (b"\x89PNG\r\n\x1a\n" * 20, "a.mvt begins with b'.x89PNG'"),
-    (file_format.pack(_CODED)[:40], "a.mvt has 40 bytes and its header 61"),
-    (file_format.pack(_CODED)[:-4], "it broke off or was joined"),
-    (file_format.pack(_CODED) + b"0", "it broke off or was joined"),
+    (file_format.pack(_CODED)[:40], "a.mvt has 40 bytes, .* 61: "),
+    (file_format.pack(_CODED)[:-4], f"has {_SIZE - 4} bytes, .* {_SIZE}: "),
+    (file_format.pack(_CODED) + b"0", f"has {_SIZE + 1} bytes, .* {_SIZE}: "),
   ],
 )
 def test_broken_and_foreign_files_are_refused(data, message):
@@ -87,22 +91,22 @@ def test_broken_and_foreign_files_are_refused(data, message):
 
 def test_the_wrong_models_are_refused():
   with pytest.raises(
-    ValueError, match="by the tokenizer 0123456789abcdef, and this is aaaa"
+    ValueError, match="tokenizer 0123456789abcdef, .* aaaaaaaaaaaaaaaa: "
   ):
     file_format.unpack(file_format.pack(_CODED), "aaaa" * 16)
   data = file_format.pack(_CODED, _Generator())
-  with pytest.raises(ValueError, match="with the generator fedcfedc.*none was"):
+  with pytest.raises(ValueError, match="generator fedcfedc.* none "):
     file_format.unpack(data, _TOKENIZER)
 
 
 def test_a_generator_that_computes_otherwise_is_noticed():
   data = file_format.pack(_CODED, _Generator())
-  with pytest.raises(ValueError, match="computes other probabilities here"):
+  with pytest.raises(ValueError, match="generator fedcfedc.* same versions"):
     file_format.unpack(data, _TOKENIZER, _Generator(shift=1))
 
 
 def test_what_does_not_fit_is_refused():
   with pytest.raises(ValueError, match=r"ids in \[.*, 63\] must be in 0..62"):
     file_format.pack(dataclasses.replace(_CODED, vocabulary=63))
-  with pytest.raises(ValueError, match="too large for a file"):
+  with pytest.raises(ValueError, match="sizes .*65536.* cut the video"):
     file_format.pack(dataclasses.replace(_CODED, video_shape=(1, 2**16, 8)))

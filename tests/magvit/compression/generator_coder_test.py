@@ -19,17 +19,17 @@ _MAKE = {
 }
 
 
-@functools.cache  # and every test runs 8 blocks: one compilation
+@functools.cache  # all tests run 8 blocks, and compile once
 def _model(kind):
-  """(transformer, parameters, coder)"""
+  """Makes (transformer, parameters, coder)."""
   get_config, define = _MAKE[kind]
   config = get_config("")
   config.transformer.num_layers = 1
   config.sampling.steps = 5
   transformer = define(config, 12)
-  # Larger than trained weights would be, so that some tokens are likelier.
+  # Weights are larger than trained ones, so that some tokens are likelier.
   params = jax.tree.map(lambda x: 3.0 * x, tiny.trained_like(transformer))
-  return transformer, params, generator_coder.of_params(config, params, _BLOCK)
+  return transformer, params, generator_coder.make_coder(config, params, _BLOCK)
 
 
 def _random_ids(shape):
@@ -47,7 +47,7 @@ def test_what_was_coded_comes_back_from_grids_of_any_size(kind):
 
 def test_the_chain_rule_costs_what_the_model_says_of_the_whole_sequence():
   transformer, params, coder = _model("autoregressive")
-  ids = _random_ids((8 * _BLOCK[0], *_BLOCK[1:]))  # blocks are along time
+  ids = _random_ids((8 * _BLOCK[0], *_BLOCK[1:]))  # the blocks lie along time
   parts = np.stack([ids.reshape(8, 12) & 7, ids.reshape(8, 12) >> 3], -1)
   logits = transformer(params, parts, np.full(8, 10, np.int32))
   bits = 0.0
@@ -94,9 +94,9 @@ def test_models_have_different_names():
   config = tiny.autoregressive("")
   transformer = autoregressive.define_transformer(config, 12)
   params = tiny.trained_like(transformer)
-  a = generator_coder.of_params(config, params, _BLOCK).fingerprint
+  a = generator_coder.make_coder(config, params, _BLOCK).fingerprint
   assert a != _model("autoregressive")[2].fingerprint
-  assert a == generator_coder.of_params(config, params, _BLOCK).fingerprint
+  assert a == generator_coder.make_coder(config, params, _BLOCK).fingerprint
 
 
 def test_a_tokenizer_is_no_generator(tiny_tokenizer_workdir):

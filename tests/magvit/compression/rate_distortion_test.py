@@ -16,7 +16,7 @@ def _row(video, curve, point, bpp, psnr, lpips=None):
 
 
 def _rows(curve, factor, lpips=True):
-  """Two videos on one curve of 4 points, its rates times a factor."""
+  """Two videos on one curve of 4 points, with rates times a factor."""
   return [
     _row(
       *(video, curve, f"qp {qp}", factor * rate * share, 50 - qp / 2),

@@ -63,7 +63,7 @@ def test_what_ffmpeg_says_reaches_the_user(tmp_path):
     codec = video_codecs.x265("nonsense", ())
     path = str(tmp_path / "a.hevc")
     video_codecs.encode(codec, 30, _video(), _RATE, path)
-  with pytest.raises(ValueError, match="48 x 63 pixels must have even sides"):
+  with pytest.raises(ValueError, match="48 x 63 pixels must .* even"):
     path = str(tmp_path / "a.vvc")
     video_codecs.encode(_CODECS[1], 30, _video()[:, :, :63], _RATE, path)
 

@@ -39,11 +39,11 @@ def _import(folder, tensors, source="open_magvit2"):
 
 @pytest.fixture(scope="module", params=["video", "image"])
 def imported(request, tmp_path_factory):
-  """(workdir, what the peer answers) of weights under their average's names."""
+  """(workdir, outputs of the peer) of weights stored as moving averages."""
   tensors, expected = reference.load(request.param)
   average = {"model_ema." + k.replace(".", ""): v for k, v in tensors.items()}
   others = {
-    **{k: np.zeros_like(v) for k, v in tensors.items()},  # raw weights
+    **{k: np.zeros_like(v) for k, v in tensors.items()},  # the raw weights
     "loss.discriminator.main.0.weight": np.zeros(3, np.float32),
     "model_ema.lossdiscriminatormain0weight": np.zeros(3, np.float32),
     "model_ema.decay": np.float32(0.999),
@@ -67,7 +67,7 @@ def _compare(workdir, expected, expected_ids):
   mesh = mesh_lib.make_mesh(base.tokenizer().mesh)
   network, params = describe.restore_tokenizer(workdir, mesh)
   latents = network(params, expected["video"], method="encode_latents")
-  # float32 sums in another order; also of the decoder
+  # Tolerances are for float32 sums in another order.
   np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * scale)
   pixels = np.clip(expected["pixels"], 0.0, 1.0)
   np.testing.assert_allclose(tokenizer.decode(ids), pixels, atol=1e-5)
@@ -130,7 +130,7 @@ def test_an_imported_model_is_evaluated_but_not_trained_on(imported):
   config.dataset.size, config.dataset.eval_examples = 16, 2
   config.dataset.frames = imported[1]["video"].shape[1]
   config.mesh.data = -1
-  with pytest.raises(ValueError, match="holds imported weights without"):
+  with pytest.raises(ValueError, match=f"workdir={imported[0]} holds imported"):
     loop.train(config, imported[0])
   held_out.evaluate_all(offline.open_model(imported[0], config))
   assert os.path.exists(os.path.join(imported[0], "report.html"))
@@ -176,9 +176,7 @@ def test_raw_weights_are_taken_where_there_is_no_average(tmp_path):
     ),
   ],
 )
-def test_a_checkpoint_that_is_not_exactly_theirs_is_refused(
-  tmp_path, change, message
-):
+def test_a_checkpoint_of_other_tensors_is_refused(tmp_path, change, message):
   tensors, _ = reference.load("image")
   change(tensors)
   with pytest.raises(ValueError, match=message):
@@ -190,7 +188,7 @@ def test_a_directory_in_use_is_not_overwritten(tmp_path):
   tensors, _ = reference.load("image")
   (tmp_path / "imported").mkdir()
   (tmp_path / "imported" / "notes").write_text("mine")
-  with pytest.raises(ValueError, match="is not empty"):
+  with pytest.raises(ValueError, match="workdir=.*imported is not empty"):
     _import(tmp_path, tensors)
 
 
@@ -221,7 +219,7 @@ def test_an_export_does_not_overwrite_and_reads_exports_only(
   tiny_tokenizer_workdir, tmp_path
 ):
   (tmp_path / "notes").write_text("mine")
-  with pytest.raises(ValueError, match="is not empty: name a new directory"):
+  with pytest.raises(ValueError, match=f"--output={tmp_path} is not empty"):
     export_mode.export(tiny_tokenizer_workdir, str(tmp_path))
   with pytest.raises(ValueError, match="config.json"):
     import_mode.import_weights(

@@ -37,7 +37,7 @@ def _weights(name, define, tmp_path):
 
 
 def _score(workdir, protocol, **fields):
-  """As main.py does; the result is read from disk."""
+  """Scores as main.py does, and reads the result from disk."""
   evaluate_mode.score_protocol(
     None, str(workdir), protocol_run.Request(protocol, **fields)
   )
@@ -75,7 +75,7 @@ def tokenizer_workdir(videos, tmp_path_factory):
 def test_rfvd_of_a_tokenizer_on_raw_videos_by_i3d(
   tokenizer_workdir, tmp_path, monkeypatch
 ):
-  # Else clips are added until each of eight devices has one.
+  # With eight devices clips would be added until each has one.
   monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
   weights = _weights("i3d", feature_networks.define, tmp_path)
   record = _score(tokenizer_workdir, "ucf101_rfvd", weights=weights, num=4)
@@ -99,7 +99,7 @@ def test_rfvd_of_a_tokenizer_on_raw_videos_by_i3d(
 def test_fvd_of_a_generator_that_is_given_real_frames(
   videos, tokenizer_workdir, tmp_path, monkeypatch
 ):
-  """The clips that it makes begin with the frames of the real ones."""
+  """The generated clips begin with the frames of the real ones."""
   config = _on(tiny.masked(tokenizer_workdir), videos)
   config.condition_frames = 5
   config.sampling.replace_condition_pixels = True
@@ -142,7 +142,7 @@ def test_a_generator_of_videos_is_evaluated_after_training(
   names = {path.stem for path in (tmp_path / "run" / "results").iterdir()}
   assert names == {"interpolation", "is_c3d@2x1"}
   assert (tmp_path / "run" / "samples" / "class_conditional.gif").exists()
-  # Within training the features of a step are not wanted again.
+  # Training does not keep the features of a step.
   assert not list((tmp_path / "run" / "features").glob("*made*"))
 
 
@@ -162,11 +162,11 @@ def test_fid_of_somebody_elses_images_by_inception(tmp_path):
   )
   assert record["evaluator"] == "adm_imagenet@8x1"
   network = networks.load("inception", weights)
-  found = [network(array) for array in images]
+  features = [network(array) for array in images]
   for name, layer in (("fid", "pool3"), ("sfid", "spatial")):
     np.testing.assert_allclose(
       record["metrics"][name],
-      _distance(*(f[layer] for f in found)),
+      _distance(*(f[layer] for f in features)),
       rtol=1e-4,
     )
   assert {"precision", "recall", "density", "coverage"} < set(record["metrics"])

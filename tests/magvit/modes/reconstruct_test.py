@@ -18,13 +18,13 @@ from tests.magvit.tokenizer import frames_test
 
 @pytest.fixture
 def workdir(tiny_tokenizer_workdir, tmp_path):
-  """A trained workdir of its own, which the tests may write to."""
+  """A copy of a trained workdir, which the tests may write to."""
   return shutil.copytree(tiny_tokenizer_workdir, tmp_path / "run")
 
 
 @pytest.fixture
 def exact(monkeypatch):
-  """A tokenizer that loses nothing in the place of the trained one."""
+  """Replaces the trained tokenizer by one that loses nothing."""
   tokenizer = frames_test.Exact(tiny.tokenizer())
   monkeypatch.setattr(loaded, "load_tokenizer", lambda path: tokenizer)
 
@@ -90,7 +90,7 @@ def test_images_of_every_kind_in_a_folder(workdir, exact, tmp_path):
 
 
 def test_a_video_keeps_its_frames_size_and_rate(workdir, tmp_path):
-  """With the real tokenizer, whose clips have an odd number of frames."""
+  """Uses the real tokenizer, whose clips have an odd number of frames."""
   _write_video(tmp_path / "clip.mp4", 4, 15, 16, rate=12)
   reconstruct_mode.reconstruct(str(workdir), str(tmp_path / "clip.mp4"))
   output = workdir / "reconstructions" / "clip"
@@ -102,7 +102,7 @@ def test_a_video_keeps_its_frames_size_and_rate(workdir, tmp_path):
     path = output / kind / "clip.mp4"
     assert media_lib.probe(str(path)).frame_rate == 12
     assert _frames(path).shape == (4, 15, width, 3)
-  # The score is of the frames before the codec, which changes little.
+  # Scores are those of frames before the codec, which changes little.
   original, made = (
     _frames(p) / 255.0
     for p in (tmp_path / "clip.mp4", output / "reconstruction" / "clip.mp4")
@@ -166,7 +166,9 @@ def test_the_only_file_is_an_error_that_leaves_nothing(
 def test_folders_without_media_are_refused(workdir, tmp_path):
   (tmp_path / "in").mkdir()
   (tmp_path / "in" / "notes.txt").touch()
-  with pytest.raises(ValueError, match="with 1 files and none .* image"):
+  with pytest.raises(
+    ValueError, match="--input=.*in .* 1 files .* .png .*.mp4"
+  ):
     reconstruct_mode.reconstruct(str(workdir), str(tmp_path / "in"))
 
 

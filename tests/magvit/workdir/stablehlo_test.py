@@ -66,10 +66,10 @@ def test_the_manifest_says_what_goes_in_and_out(folder):
 @pytest.mark.parametrize(
   "inputs, message",
   [
-    ({}, r"takes \['video'\]"),
+    ({}, r"program encode takes \['video'\], not \[\]"),
     (dict(video=_video(1)[0]), "must be float32 .'batch', 5, 16, 16, 3."),
     (dict(video=_video(1).astype(np.float16)), "type float16 must be float32"),
-    (dict(video=_video(0)), "at least 1"),
+    (dict(video=_video(0)), r"inputs of \[0\] clips: .* at least 1"),
   ],
 )
 def test_other_inputs_are_refused(folder, inputs, message):
@@ -82,7 +82,9 @@ def test_a_changed_program_is_refused(folder, tmp_path):
   copy = shutil.copytree(f"{folder}/tokenizer", tmp_path / "copy")
   path = copy / "encode.stablehlo"
   path.write_bytes(path.read_bytes()[:-1])
-  with pytest.raises(ValueError, match="encode.stablehlo is not as it was"):
+  with pytest.raises(
+    ValueError, match="encode.stablehlo .* sha256 .* programs.json"
+  ):
     magvit.load_program(str(copy), "encode")
   with pytest.raises(ValueError, match="has no program 'sample'"):
     magvit.load_program(str(copy), "sample")
