@@ -40,7 +40,7 @@ class Field:
   path: str  # "dataset.size"
   comment: str
   value: str  # its default as base.py writes it
-  maker: str | None  # the function of base.py that makes this section
+  maker: str  # the function of base.py that makes this section, or ""
 
 
 def page() -> str:
@@ -85,12 +85,12 @@ def _fields(function: ast.FunctionDef, lines: list[str]) -> Iterator[Field]:
   ]
   for node in statements:
     path = ast.unparse(node.targets[0]).partition(".")[2]
-    last = node.end_lineno - 1  # counted from 0
+    last = (node.end_lineno or node.lineno) - 1  # counted from 0
     behind = lines[last].encode()[node.end_col_offset :].decode()
     after, below = _comments(lines, last, behind)
     if path:
       call = node.value.func if isinstance(node.value, ast.Call) else None
-      maker = call.id if isinstance(call, ast.Name) else None
+      maker = call.id if isinstance(call, ast.Name) else ""
       comment = " ".join([*before, *after])
       yield Field(path, comment, ast.unparse(node.value), maker)
     before = below
@@ -181,12 +181,13 @@ def _code(value) -> str:
 
 def _summary(name: str) -> str:
   """The first paragraph of a function's docstring."""
-  text = inspect.getdoc(getattr(base, name)).split("\n\n")[0]
+  text = (inspect.getdoc(getattr(base, name)) or "").split("\n\n")[0]
   return re.sub(r"\s+", " ", text)
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  summary = (__doc__ or "").partition("\n")[0]
+  parser = argparse.ArgumentParser(description=summary)
   parser.add_argument("--output", type=pathlib.Path, default=_OUTPUT)
   arguments = parser.parse_args()
   arguments.output.write_text(page())

@@ -22,7 +22,8 @@ SPLITS = ("train", "held_out")
 class Store(typing.Protocol):
   """Random-access encoded examples of one split of a data set."""
 
-  class_names: Sequence[str]  # the number of a class is its place; () of none
+  @property
+  def class_names(self) -> Sequence[str]: ...  # by number; () of none
 
   def __len__(self) -> int: ...
 
@@ -82,11 +83,11 @@ class Clips:
       windows_in_all = int(self._places[-1])
     return windows_in_all * self._crop.count
 
-  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | np.int32]:
     """{"video": uint8 (T, H, W, 3), "label": int32 ()}, of epoch 0."""
     return self.draw(index, 0)
 
-  def draw(self, index: int, epoch: int) -> dict[str, np.ndarray]:
+  def draw(self, index: int, epoch: int) -> dict[str, np.ndarray | np.int32]:
     """A clip; those of one index differ between epochs in what is random.
 
     Raises:

@@ -49,6 +49,8 @@ class Window:
   def count(self, length: int | None) -> int:
     """Clips of a video; `length` in frames is read for "all" only."""
     if self.rule == "all":
+      if length is None:
+        raise ValueError("windows of rule 'all' need the length of the video")
       return max(length - self.span, 0) + 1
     return 2 if self.rule == "ends" else 1
 

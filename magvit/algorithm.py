@@ -23,15 +23,14 @@ Metrics = dict[str, jax.Array]
 TOKENIZER, GENERATOR = "a tokenizer", "a generator"  # kinds, in messages
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything a step reads and writes; each field is a tree of arrays."""
 
   step: jax.Array  # int32: steps done
   params: dict[str, Any]  # by network
   opt_state: dict[str, Any]  # by network
   ema: dict[str, Any]  # moving average of `params`, of networks that keep one
-  extras: dict[str, jax.Array]  # the algorithm's own running statistics
+  extras: dict[str, Any]  # the algorithm's own running statistics
   frozen: dict[str, Any]  # networks that are read, never trained or saved
 
   def predict_params(self) -> dict[str, Any]:
@@ -102,7 +101,7 @@ class Algorithm(abc.ABC):
 
   @property
   @abc.abstractmethod
-  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     """Functions (params, batch, key) by name.
 
     Params are those of `TrainState.predict_params`. Names with a meaning are

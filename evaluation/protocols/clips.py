@@ -144,10 +144,11 @@ def _of_folder(path: str, protocol: Protocol, flag: str) -> Clips:
     for i in index:
       try:
         video = load(full[i])
-        if video.shape != expected():
+        shared = expected() or video.shape
+        if video.shape != shared:
           raise ValueError(
             f"it is (frames, height, width) {video.shape[:3]}, others are"
-            f" {expected()[:3]}: bring all to one size"
+            f" {shared[:3]}: bring all to one size"
           )
       except (ValueError, OSError) as error:
         failures[names[i]] = " ".join(str(error).split())
@@ -235,7 +236,7 @@ def of_samples(
   run: evaluators.Sample,
   model: dict[str, Any],
   protocol: Protocol,
-  given: Clips,
+  given: Clips | None,
   shape: tuple[int, int, int],
   classes: int,
   batch_size: int,
@@ -252,6 +253,8 @@ def of_samples(
     place = np.resize(index, batch_size)  # a last batch is filled up
     video = np.zeros((batch_size, *shape, 3), np.uint8)
     if protocol.task != "class_conditional":
+      if given is None:
+        raise ValueError(f"--protocol={protocol.name} needs clips to continue")
       real = given.read(index % given.num)
       if real.failures:
         raise ValueError(f"clips to continue cannot be read: {real.failures}")
@@ -305,5 +308,6 @@ def _stacked(videos: list[np.ndarray]) -> np.ndarray:
 def to_uint8(video: np.ndarray, rule: str) -> np.ndarray:
   """Floats in [0, 1] to uint8: "round", or "truncate" as guided-diffusion."""
   if rule == "truncate":
-    return (np.clip(np.float32(video), 0, 1) * 255).astype(np.uint8)
+    video = np.asarray(video, np.float32)
+    return (np.clip(video, 0, 1) * 255).astype(np.uint8)
   return pictures.to_uint8(video)

@@ -37,6 +37,8 @@ class Real:
   )
 
   def fold(self, index: int) -> Features:
+    if self.folds is None:
+      raise ValueError("there are no real clips to compare with")
     return self.folds[index if len(self.folds) > 1 else 0]
 
 

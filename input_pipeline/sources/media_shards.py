@@ -13,6 +13,7 @@ uint8 (n,), the bytes of a file, or of a video's frames one behind the other;
 from collections.abc import Sequence
 import dataclasses
 import os
+import typing
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,11 @@ def to_json(plan: Plan, shards: Sequence[Shard] = ()) -> str:
 
 def pack(encoded: frame_reader.Encoded) -> bytes:
   """A record; `parts` must be bytes."""
+  parts = typing.cast(tuple[bytes, ...], encoded.parts)
   return safetensors.numpy.save(
     {
-      "media": np.frombuffer(b"".join(encoded.parts), np.uint8),
-      "sizes": np.array([len(part) for part in encoded.parts], np.int64),
+      "media": np.frombuffer(b"".join(parts), np.uint8),
+      "sizes": np.array([len(part) for part in parts], np.int64),
       "label": np.array(encoded.label, np.int32),
       "name": np.frombuffer(encoded.name.encode(), np.uint8),
     }

@@ -134,7 +134,7 @@ def unpack(
   words = np.frombuffer(payload, "<u4").astype(np.uint32)
   if context == _GENERATOR:
     ours = generator and generator.fingerprint[: 2 * _NAME_BYTES]
-    if ours != coded_by.hex():
+    if generator is None or ours != coded_by.hex():
       raise ValueError(
         f"{name} was coded with the generator {coded_by.hex()}, and"
         f" {ours or 'none'} was given: name the workdir of that one"

@@ -92,7 +92,7 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
     )
 
   @property
-  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return {"sample": self.sample}
 
   @property
@@ -115,7 +115,9 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
     label_drop = self.config.label_drop
     dropped_B = jax.random.uniform(drop_key, label_B.shape) < label_drop
     gradient, metrics = algorithm_lib.mean_gradient(
-      lambda params, clips, key: self.loss(params, *clips, task, key),
+      lambda params, clips, key: self.loss(
+        params, clips[0], clips[1], task, key
+      ),
       state.params["transformer"],
       (parts_BNF, self.classes(task, label_B, dropped_B)),
       dropout_key,

@@ -35,8 +35,7 @@ from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import masked as masked_transformer
 
 
-@struct.dataclass
-class Masked:
+class Masked(struct.PyTreeNode):
   """Masked clips: the input of the transformer, and the targets."""
 
   parts_BNF: jax.Array  # int32: the true sub-tokens
@@ -113,7 +112,7 @@ class MaskedGenerator(algorithm_lib.Algorithm):
     )
 
   @property
-  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return {"sample": self.sample}
 
   @property
@@ -258,7 +257,7 @@ class MaskedGenerator(algorithm_lib.Algorithm):
       dropout_key,
     )
     everywhere_BN = jnp.ones(masked.masked_BN.shape)
-    loss, hits_BN = 0.0, True
+    loss, hits_BN = jnp.zeros(()), jnp.array(True)
     for f, logits_BNV in enumerate(logits):
       target_BN = masked.parts_BNF[..., f]
       loss += losses.masked_cross_entropy(

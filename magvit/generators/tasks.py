@@ -122,8 +122,9 @@ def _with_last_frame(
 def _interpolated(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
   """Hidden frame k of n is k / (n + 1) of the way from first to last."""
   way_T = np.linspace(0, 1, len(given_THW), dtype=np.float32)
-  way_T111 = way_T[:, None, None, None]
-  return (1 - way_T111) * video_BTHWC[:, :1] + way_T111 * video_BTHWC[:, -1:]
+  way_1T111 = way_T[None, :, None, None, None]
+  first_B1HWC, last_B1HWC = video_BTHWC[:, :1], video_BTHWC[:, -1:]
+  return first_B1HWC * (1 - way_1T111) + last_B1HWC * way_1T111
 
 
 def _with_edges(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:

@@ -41,6 +41,10 @@ _LINEAR = {"fc6": (8192, 4096), "fc7": (4096, 4096), "fc8": (4096, 101)}
 class C3D(nnx.Module):
   """Clips (B, 16, H, W, 3) in [0, 255], RGB, uint8 or float."""
 
+  fc6: nnx.Linear
+  fc7: nnx.Linear
+  fc8: nnx.Linear
+
   def __init__(self, *, rngs: nnx.Rngs):
     # Minus the mean clip of the training set, blue first.
     self.x_offset = nnx.Param(jnp.zeros((FRAMES, _SIZE, _SIZE, 3)))

@@ -8,6 +8,7 @@ names of the state dict i3d_pretrained_400.pt.
 
 from collections.abc import Sequence
 import re
+import typing
 
 from flax import nnx
 import jax
@@ -82,7 +83,8 @@ class I3D(nnx.Module):
       # each step; the logits are linear.
       pairs_BtC = (x[:, :-1] + x[:, 1:]).mean((2, 3)) / 2.0
       logits_BtV = pairs_BtC @ self.logits.kernel[0, 0, 0]
-      return {"logits": logits_BtV.mean(1) + self.logits.bias[...]}
+      bias_V = typing.cast(nnx.Param, self.logits.bias)[...]
+      return {"logits": logits_BtV.mean(1) + bias_V[None]}
 
 
 class _Block(nnx.Module):

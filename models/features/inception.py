@@ -8,6 +8,7 @@ pytorch-fid and torch-fidelity publish.
 
 from collections.abc import Sequence
 import functools
+import typing
 from typing import Any
 
 from flax import nnx
@@ -135,15 +136,18 @@ class InceptionV3(nnx.Module):
           x = _max_pool(x, 2, "VALID")
       for name in BLOCKS:
         if name == "Mixed_6d":
-          spatial_BHWC = self.Mixed_6d.branch1x1(x)[..., :_SPATIAL_CHANNELS]
+          spatial_BHWC = getattr(self, name).branch1x1(x)[
+            ..., :_SPATIAL_CHANNELS
+          ]
         x = getattr(self, name)(x)
       pool3_BC = x.mean((1, 2))
       logits_BC = pool3_BC @ self.fc.kernel[...]
+    bias_C = typing.cast(nnx.Param, self.fc.bias)[...]
     return {
       "pool3": pool3_BC,
       "spatial": spatial_BHWC.reshape(len(x), -1),
       "logits": logits_BC,
-      "logits_with_bias": logits_BC + self.fc.bias[...],
+      "logits_with_bias": logits_BC + bias_C[None],
     }
 
 

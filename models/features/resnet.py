@@ -76,7 +76,7 @@ class _Bottleneck(nnx.Module):
     h = jax.nn.relu(self.norm1(self.conv1(x_BHWC)))
     h = jax.nn.relu(self.norm2(self.conv2(h)))
     h = self.norm3(self.conv3(h))
-    if self.shortcut is not None:
+    if self.shortcut is not None and self.shortcut_norm is not None:
       x_BHWC = self.shortcut_norm(self.shortcut(x_BHWC))
     return jax.nn.relu(h + x_BHWC)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def codes_to_ids(codes: jax.Array) -> jax.Array:
@@ -18,7 +19,9 @@ def ids_to_codes(ids: jax.Array, bits: int) -> jax.Array:
   return 2.0 * bit.astype(jnp.float32) - 1.0
 
 
-def factorize(ids: jax.Array, factor_bits: Sequence[int]) -> jax.Array:
+def factorize(
+  ids: jax.Array | np.ndarray, factor_bits: Sequence[int]
+) -> jax.Array:
   """Splits ids (...) into sub-tokens (..., F), sub-token 0 the lowest bits.
 
   With factor_bits [9, 9] an 18-bit id becomes two of 512 (section 3.3), the
@@ -31,7 +34,9 @@ def factorize(ids: jax.Array, factor_bits: Sequence[int]) -> jax.Array:
   return jnp.stack(parts, axis=-1)
 
 
-def defactorize(parts: jax.Array, factor_bits: Sequence[int]) -> jax.Array:
+def defactorize(
+  parts: jax.Array | np.ndarray, factor_bits: Sequence[int]
+) -> jax.Array:
   """Inverse of `factorize`: (..., F) to int32 (...)."""
   shifts = jnp.asarray(
     [sum(factor_bits[:k]) for k in range(len(factor_bits))], jnp.int32

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 MAX_BITS = 31  # ids are int32
 
 
-@struct.dataclass
-class Quantized:
+class Quantized(struct.PyTreeNode):
   """What a quantizer returns; entropies in nats, scalars in float32."""
 
   z: jax.Array  # (B, t, h, w, K) codes, gradient straight through

@@ -33,7 +33,7 @@ class FiniteScalarQuantizer(common.Quantizer):
     """Raises ValueError: a level below 2, or more codes than int32 counts."""
     levels = tuple(levels)
     common.require(
-      levels and all(isinstance(n, int) and n >= 2 for n in levels),
+      len(levels) > 0 and all(isinstance(n, int) and n >= 2 for n in levels),
       "levels",
       levels,
       "one integer of at least 2 per channel, (8, 5, 5, 5) for 1000 codes",

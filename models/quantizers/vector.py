@@ -108,7 +108,7 @@ class VectorQuantizer(common.Quantizer):
 
 
 def initialize_codebook(
-  latents_NK: jax.Array, key: jax.Array, vocabulary: int
+  latents_NK: jax.Array | np.ndarray, key: jax.Array, vocabulary: int
 ) -> jax.Array:
   """Draws a codebook (vocabulary, K), float32, from distinct latents.
 

@@ -184,7 +184,9 @@ def _init():
   return jax.nn.initializers.truncated_normal(stddev=0.02)
 
 
-def _dense(cin, cout, rngs: nnx.Rngs, axis=-1) -> nnx.LinearGeneral:
+def _dense(
+  cin, cout, rngs: nnx.Rngs, axis: int | tuple[int, ...] = -1
+) -> nnx.LinearGeneral:
   """Widths may be tuples, of dimensions that `axis` names."""
   return nnx.LinearGeneral(cin, cout, axis=axis, kernel_init=_init(), rngs=rngs)
 

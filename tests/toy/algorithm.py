@@ -52,7 +52,7 @@ class HistogramGenerator(algorithm_lib.Algorithm):
     )
 
   @property
-  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return {"sample": self.sample}
 
   @property
