@@ -149,7 +149,7 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
   ) -> tuple[jax.Array, algorithm_lib.Metrics]:
     """Cross-entropy in nats of the tokens that are not given, and metrics."""
     given = jnp.asarray(self.given_S)[task]
-    predicted_N = jnp.arange(self.tokens.num) >= given
+    predicted_1N = jnp.arange(self.tokens.num)[None] >= given
     loss_BN, hits_BN = token_losses(
       self.transformer,
       params,
@@ -160,7 +160,7 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
       self.config.label_smoothing,
       self.config.loss_chunks,
     )
-    mean = lambda x_BN: (x_BN * predicted_N).mean() / predicted_N.mean()
+    mean = lambda x_BN: (x_BN * predicted_1N).mean() / predicted_1N.mean()
     return mean(loss_BN), {"loss": mean(loss_BN), "accuracy": mean(hits_BN)}
 
   def condition(

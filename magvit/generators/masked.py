@@ -221,13 +221,13 @@ class MaskedGenerator(algorithm_lib.Algorithm):
     chosen_BN = sampling.training_mask(
       mask_key, batch_size, self.tokens.num, c.mask_ratio_per_clip
     )
-    given_N = jnp.asarray(self.given_SN)[task]
+    given_1N = jnp.asarray(self.given_SN)[task][None]
     return Masked(
       parts_BNF=parts_BNF,
       input_BNF=jnp.where(
-        (chosen_BN & given_N)[..., None], condition_BNF, parts_BNF
+        (chosen_BN & given_1N)[..., None], condition_BNF, parts_BNF
       ),
-      masked_BN=chosen_BN & ~given_N,
+      masked_BN=chosen_BN & ~given_1N,
       class_B=jnp.where(
         dropped_B | ~has_class, c.transformer.num_classes, label_B
       ),

@@ -108,7 +108,7 @@ def _all_but(region: Region) -> Region:
 
 
 def _with_zeros(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
-  return jnp.where(given_THW[..., None], video_BTHWC, 0)
+  return jnp.where(given_THW[None, ..., None], video_BTHWC, 0)
 
 
 def _with_last_frame(

@@ -9,6 +9,7 @@ import re
 
 from flax import nnx
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from models.features import feature_network
@@ -66,7 +67,7 @@ class C3D(nnx.Module):
       )
     with jax.default_matmul_precision("highest"):
       x = resize.corner_aligned_bilinear(video_BTHWC[..., ::-1], _SIZE, _SIZE)
-      x = x + self.x_offset[...]
+      x = x + self.x_offset[None]
       for name in CONVS:
         x = jax.nn.relu(self._conv(name, x))
         if name == "conv5b":  # 7 x 7 pixels: an odd row and column of zeros
@@ -83,10 +84,8 @@ class C3D(nnx.Module):
   def _conv(self, name: str, x_BTHWC: jax.Array) -> jax.Array:
     conv = getattr(self, name)
     x_BTHWC = convolution.pad_with_zeros(x_BTHWC, ((1, 1), (1, 1), (1, 1)))
-    return (
-      convolution.valid_conv(x_BTHWC, conv.kernel[...], (1, 1, 1))
-      + conv.bias[...]
-    )
+    y_BTHWC = convolution.valid_conv(x_BTHWC, conv.kernel[...], (1, 1, 1))
+    return y_BTHWC + lax.broadcast_to_rank(conv.bias[...], y_BTHWC.ndim)
 
 
 NETWORK = feature_network.FeatureNetwork(

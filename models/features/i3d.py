@@ -127,8 +127,12 @@ class _Unit(nnx.Module):
       x_BTHWC, same_padding(x_BTHWC.shape[1:4], kernel.shape, self.strides)
     )
     x_BTHWC = convolution.valid_conv(x_BTHWC, kernel, self.strides)
-    gain = lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
-    return jax.nn.relu((x_BTHWC - self.mean[...]) * gain + self.bias[...])
+    gain_C = lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
+    mean, gain, bias = (
+      lax.broadcast_to_rank(x_C, x_BTHWC.ndim)
+      for x_C in (self.mean[...], gain_C, self.bias[...])
+    )
+    return jax.nn.relu((x_BTHWC - mean) * gain + bias)
 
 
 def same_padding(

@@ -208,7 +208,13 @@ class _Unit(nnx.Module):
     self.variance = nnx.Param(jnp.ones(width))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain = self.scale[...] * lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
+    gain_C = self.scale[...] * lax.rsqrt(
+      self.variance[...] + _BATCH_NORM_EPSILON
+    )
+    mean, gain, bias = (
+      lax.broadcast_to_rank(x_C, x_BHWC.ndim)
+      for x_C in (self.mean[...], gain_C, self.bias[...])
+    )
     x_BHWC = lax.conv_general_dilated(
       x_BHWC,
       self.kernel[...],
@@ -216,7 +222,7 @@ class _Unit(nnx.Module):
       self.padding,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return jax.nn.relu((x_BHWC - self.mean[...]) * gain + self.bias[...])
+    return jax.nn.relu((x_BHWC - mean) * gain + bias)
 
 
 def _max_pool(x_BHWC: jax.Array, stride: int, padding: str) -> jax.Array:

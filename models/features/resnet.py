@@ -112,5 +112,11 @@ class _FrozenBatchNorm(nnx.Module):
     self.variance = nnx.Param(jnp.ones(channels))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain = self.scale[...] * lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
-    return (x_BHWC - self.mean[...]) * gain + self.bias[...]
+    gain_C = self.scale[...] * lax.rsqrt(
+      self.variance[...] + _BATCH_NORM_EPSILON
+    )
+    mean, gain, bias = (
+      lax.broadcast_to_rank(x_C, x_BHWC.ndim)
+      for x_C in (self.mean[...], gain_C, self.bias[...])
+    )
+    return (x_BHWC - mean) * gain + bias

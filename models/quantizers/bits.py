@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 
 def codes_to_ids(codes: jax.Array) -> jax.Array:
   """(..., K) of signs to int32 (...), channel 0 least significant."""
-  weights = 2 ** jnp.arange(codes.shape[-1], dtype=jnp.int32)
+  weights_K = 2 ** jnp.arange(codes.shape[-1], dtype=jnp.int32)
+  weights = lax.broadcast_to_rank(weights_K, codes.ndim)
   return jnp.sum((codes > 0).astype(jnp.int32) * weights, axis=-1)
 
 
 def ids_to_codes(ids: jax.Array, bits: int) -> jax.Array:
   """int32 (...) to float32 ±1 (..., bits), channel 0 least significant."""
-  bit = (ids[..., None] >> jnp.arange(bits, dtype=jnp.int32)) & 1
+  places_K = jnp.arange(bits, dtype=jnp.int32)
+  bit = (ids[..., None] >> lax.broadcast_to_rank(places_K, ids.ndim + 1)) & 1
   return 2.0 * bit.astype(jnp.float32) - 1.0
 
 
@@ -38,7 +41,8 @@ def defactorize(
   parts: jax.Array | np.ndarray, factor_bits: Sequence[int]
 ) -> jax.Array:
   """Inverse of `factorize`: (..., F) to int32 (...)."""
-  shifts = jnp.asarray(
+  shifts_F = jnp.asarray(
     [sum(factor_bits[:k]) for k in range(len(factor_bits))], jnp.int32
   )
+  shifts = lax.broadcast_to_rank(shifts_F, parts.ndim)
   return jnp.sum(parts.astype(jnp.int32) << shifts, axis=-1)

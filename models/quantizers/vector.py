@@ -101,7 +101,7 @@ class VectorQuantizer(common.Quantizer):
     """
     codebook_VK = self._on_sphere(self.codebook[...])
     inner_NV = jnp.matmul(z_NK, codebook_VK.T, precision=lax.Precision.HIGHEST)
-    return 2.0 * inner_NV - jnp.square(codebook_VK).sum(-1)
+    return 2.0 * inner_NV - jnp.square(codebook_VK).sum(-1)[None]
 
   def _on_sphere(self, x: jax.Array) -> jax.Array:
     return common.unit_vectors(x) if self.normalize else x

@@ -153,7 +153,7 @@ class ArTransformer(nnx.Module):
       self._embed_parts(previous_BF),
     )
     position = n + _PREFIX - 1
-    x_B1D = (x_BD + self.positions.embedding[position])[:, None]
+    x_B1D = (x_BD + self.positions.embedding[position][None])[:, None]
     # For the last position of the prefix, too, all there is to see.
     mask_1S = (jnp.arange(self.length) <= position)[None]
     return self.stack.extend(x_B1D, cache, position, mask_1S)
@@ -166,7 +166,7 @@ class ArTransformer(nnx.Module):
       [jnp.broadcast_to(bos_D, class_BD.shape), class_BD], axis=1
     )
     x_BPD = jnp.concatenate([prefix_B2D, tokens_BMD], axis=1)
-    return x_BPD + self.positions.embedding[: x_BPD.shape[1]]
+    return x_BPD + self.positions.embedding[None, : x_BPD.shape[1]]
 
   def _embed_parts(self, parts):
     """(..., f) to (..., D), of the first f sub-tokens; 0 for none."""
@@ -180,5 +180,5 @@ class ArTransformer(nnx.Module):
     """bool (S, S) as in `attention.Block`."""
     mask_SS = attention.causal_mask(self.length)
     if self.prefix_attention == "bidirectional":
-      mask_SS |= jnp.arange(self.length) < _PREFIX + given
+      mask_SS |= (jnp.arange(self.length) < _PREFIX + given)[None]
     return mask_SS
