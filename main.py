@@ -21,7 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from magvit import command_line
-from magvit import modes
+from magvit.modes import table
 from magvit.training import distributed
 from magvit.training import metrics
 from magvit.training import preemption
@@ -31,7 +31,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the experiment.")
 _MODE = flags.DEFINE_enum(
-  "mode", "train", list(modes.MODES), command_line.describe(modes.MODES)
+  "mode", "train", list(table.MODES), command_line.describe(table.MODES)
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Join the other processes of this job."
@@ -45,7 +45,7 @@ _PROCESSES = flags.DEFINE_integer(
 _PROCESS = flags.DEFINE_integer(
   "process", None, "Number of this process in the job, from 0."
 )
-command_line.define_flags(modes.MODES)
+command_line.define_flags(table.MODES)
 flags.adopt_module_key_flags(command_line)  # for --help
 
 
@@ -57,9 +57,9 @@ def run(argv: list[str]) -> None:
     distributed.join(*job)
   elif job != (None, None, None):
     raise ValueError("--coordinator and the like need --distributed")
-  mode, config = modes.MODES[_MODE.value], _CONFIG.value
+  mode, config = table.MODES[_MODE.value], _CONFIG.value
   options = command_line.read_options(
-    _MODE.value, modes.MODES, config_given=config is not None
+    _MODE.value, table.MODES, config_given=config is not None
   )
   if _WORKDIR.value is None and getattr(mode.Options, "NEEDS_WORKDIR", True):
     raise ValueError(f"--mode={_MODE.value} needs --workdir=DIR")

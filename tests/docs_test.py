@@ -21,7 +21,7 @@ import pytest
 
 from configs import base
 from configs import describe
-from magvit import modes
+from magvit.modes import table
 import main  # noqa: F401  defines the flags
 from tests import markdown
 
@@ -42,7 +42,7 @@ _FOREIGN_FLAGS = {"max-restarts", "signal"}  # of xpk and Slurm
 def _modes_of() -> dict[str, tuple[str, ...]]:
   """Flag of main.py -> the modes that read it; others are of every mode."""
   readers = {}
-  for mode, module in modes.MODES.items():
+  for mode, module in table.MODES.items():
     for field in dataclasses.fields(module.Options):
       readers[field.name] = (*readers.get(field.name, ()), mode)
   return readers

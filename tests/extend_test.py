@@ -3,6 +3,7 @@
 Each is the files and the one line that the page names, and nothing else.
 """
 
+import importlib.util
 import json
 import os
 
@@ -23,6 +24,7 @@ from tests import main_test
 from tests import tiny
 from tests.toy import algorithm as toy_algorithm
 
+_HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 _CONFIG = "--config=tests/toy/config.py:digits"
 
 
@@ -97,6 +99,24 @@ def test_a_fourth_algorithm_is_described_for_chips(toy, tiny_tokenizer_workdir):
     jax.jit(program.function, out_shardings=program.out_shardings).lower(
       *program.arguments
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _HAS_LIBTPU, reason="needs libtpu")
+def test_a_fourth_algorithm_is_compiled_for_chips(
+  toy, tiny_tokenizer_workdir, tmp_path, monkeypatch
+):
+  monkeypatch.delenv("XLA_FLAGS")  # libtpu ends where it knows one of them not
+  _run(
+    *(f"--workdir={tmp_path}", _CONFIG, "--mode=compile"),
+    f"--config.tokenizer_workdir={tiny_tokenizer_workdir}",
+    "--topology=v5e:2x4",
+  )
+  report = json.loads(
+    (tmp_path / "results" / "compile-v5e-2x4.json").read_text()
+  )
+  assert set(report["parameters"]) == {"histogram", "tokenizer"}
+  assert all(program["fits"] for program in report["programs"].values())
 
 
 class _Stripes:

@@ -98,6 +98,57 @@ def unpack(
     ValueError: no such file, or a damaged one; another tokenizer's, or another
       generator's; a generator that computes other probabilities here.
   """
+  header = _read_header(data, name)
+  if header.tokenizer != _short(tokenizer):
+    raise ValueError(
+      f"{name} was made by the tokenizer {header.tokenizer.hex()}, and this is"
+      f" {tokenizer[: 2 * _NAME_BYTES]}: name the workdir that made it"
+    )
+  words = np.frombuffer(data[HEADER_BYTES:], "<u4").astype(np.uint32)
+  if header.context == _GENERATOR:
+    given = None if generator is None else generator.fingerprint
+    if generator is None or _short(generator.fingerprint) != header.generator:
+      raise ValueError(
+        f"{name} was coded with the generator {header.generator.hex()}, and"
+        f" {given and given[: 2 * _NAME_BYTES]} was given: name the workdir of"
+        " that one"
+      )
+    ids_thw = generator.decode(words, header.latent_shape)
+  else:
+    ids_thw = context_coder.decode(
+      header.context, words, header.latent_shape, header.vocabulary
+    )
+  if _crc(ids_thw) != header.ids_crc:
+    raise ValueError(
+      f"{name} decodes to other tokens than went in: the generator"
+      f" {header.generator.hex()} computes other probabilities here, so decode"
+      " it on a device like the one that coded it, with the same versions"
+    )
+  return Coded(
+    ids_thw,
+    header.vocabulary,
+    header.video_shape,
+    header.frame_rate,
+    header.tokenizer.hex(),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+  """The fields in front of the coded tokens."""
+
+  tokenizer: bytes  # start of the fingerprint
+  generator: bytes  # start of the fingerprint, or zeros
+  context: int  # model of the coder; _GENERATOR: the generator's
+  vocabulary: int
+  latent_shape: tuple[int, int, int]  # (t, h, w)
+  video_shape: tuple[int, int, int]  # (T, H, W)
+  frame_rate: fractions.Fraction  # frames per second
+  ids_crc: int
+
+
+def _read_header(data: bytes, name: str) -> _Header:
+  """Raises ValueError for what is no file of coded tokens, or damaged."""
   if data[:4] != _MAGIC:
     raise ValueError(
       f"{name} begins with {data[:4]!r}, not {_MAGIC!r}: it holds no coded"
@@ -126,34 +177,15 @@ def unpack(
       f"{name} is damaged, its bytes do not have the sum that its header says:"
       " make or copy it again"
     )
-  if made_by != _short(tokenizer):
-    raise ValueError(
-      f"{name} was made by the tokenizer {made_by.hex()}, and this is"
-      f" {tokenizer[: 2 * _NAME_BYTES]}: name the workdir that made it"
-    )
-  words = np.frombuffer(payload, "<u4").astype(np.uint32)
-  if context == _GENERATOR:
-    ours = generator and generator.fingerprint[: 2 * _NAME_BYTES]
-    if generator is None or ours != coded_by.hex():
-      raise ValueError(
-        f"{name} was coded with the generator {coded_by.hex()}, and"
-        f" {ours or 'none'} was given: name the workdir of that one"
-      )
-    ids_thw = generator.decode(words, (t, h, w))
-  else:
-    ids_thw = context_coder.decode(context, words, (t, h, w), vocabulary)
-  if _crc(ids_thw) != ids_crc:
-    raise ValueError(
-      f"{name} decodes to other tokens than went in: the generator"
-      f" {coded_by.hex()} computes other probabilities here, so decode it on a"
-      " device like the one that coded it, with the same versions"
-    )
-  return Coded(
-    ids_thw,
-    vocabulary,
-    (frames, height, width),
-    fractions.Fraction(*rate),
-    made_by.hex(),
+  return _Header(
+    tokenizer=made_by,
+    generator=coded_by,
+    context=context,
+    vocabulary=vocabulary,
+    latent_shape=(t, h, w),
+    video_shape=(frames, height, width),
+    frame_rate=fractions.Fraction(*rate),
+    ids_crc=ids_crc,
   )
 
 

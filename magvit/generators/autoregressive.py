@@ -7,7 +7,6 @@ which under the causal tokenizer are those of the first frames alone: they are a
 prefix of the sequence, and carry no loss.
 """
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any
 from typing import ClassVar
@@ -19,17 +18,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 import numpy as np
-import optax
 
 from magvit import algorithm as algorithm_lib
 from magvit import optimizer
 from magvit.algorithm import TrainState
+from magvit.generators import generator
 from magvit.generators import losses as generator_losses
 from magvit.generators import sampling
 from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from models import network
-from models.quantizers import bits as bits_lib
 from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import autoregressive as ar_transformer
 
@@ -42,11 +40,8 @@ _TASKS = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AutoregressiveGenerator(algorithm_lib.Algorithm):
-  """A causal transformer on the tokens of a frozen tokenizer.
-
-  Arrays over the config's tasks have the axis S.
-  """
+class AutoregressiveGenerator(generator.TokenGenerator):
+  """A causal transformer on the tokens of a frozen tokenizer."""
 
   facts: ClassVar = algorithm_lib.Facts(
     kind=algorithm_lib.GENERATOR,
@@ -57,11 +52,7 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
     defining=tokens_lib.DEFINING,
   )
 
-  tokens: tokens_lib.Tokens
-  transformer: network.Network
-  tasks: tasks_lib.TaskTable
   given_S: np.ndarray  # int32: leading tokens that each task is given
-  adam: optax.GradientTransformation
 
   @classmethod
   def build(
@@ -91,18 +82,6 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
       adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
     )
 
-  @property
-  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
-    return {"sample": self.sample}
-
-  @property
-  def frozen(self) -> dict[str, Any]:
-    return {"tokenizer": self.tokens.params}
-
-  def init(self, key: jax.Array) -> TrainState:
-    params = self.transformer.init(key)
-    return algorithm_lib.first_state("transformer", params, self.adam)
-
   def step(
     self, state: TrainState, batch: Any, key: jax.Array
   ) -> tuple[TrainState, algorithm_lib.Metrics]:
@@ -123,21 +102,7 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
       dropout_key,
       self.config.microbatches,
     )
-    metrics["gradient_norm"] = optax.tree.norm(gradient)
-    state = algorithm_lib.descend(state, "transformer", gradient, self.adam)
-    return state, metrics
-
-  def factorize(self, ids: jax.Array) -> jax.Array:
-    """Sub-tokens (..., F)."""
-    return bits_lib.factorize(ids, self.config.transformer.factor_bits)
-
-  def classes(
-    self, task: jax.Array, label_B: jax.Array, dropped_B: bool | jax.Array
-  ) -> jax.Array:
-    """The class that each clip is told; "no class" where dropped."""
-    has_class = jnp.asarray(self.tasks.has_class_S)[task]
-    no_class = self.config.transformer.num_classes
-    return jnp.where(dropped_B | ~has_class, no_class, label_B)
+    return self.descend(state, gradient, metrics)
 
   def loss(
     self,
@@ -182,14 +147,6 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
   def sample(
     self, params: Any, batch: Any, key: jax.Array
   ) -> dict[str, jax.Array]:
-    """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
-
-    Args:
-      params: of the transformer and of the tokenizer.
-      batch: {"task": int32 (), place of the task in `tasks.names`; "label":
-        int32 (B,); "video": (B, T, H, W, 3), read where frames are given}.
-      key: PRNG key.
-    """
     task, label_B = batch["task"], batch["label"]
     parts_BNF = generate(
       self.transformer,
@@ -197,18 +154,12 @@ class AutoregressiveGenerator(algorithm_lib.Algorithm):
       key,
       self.tokens.num,
       self.classes(task, label_B, False),
-      self.condition(params["tokenizer"], batch["video"], len(label_B)),
+      self.condition(params["tokenizer"], batch["video"], label_B.shape[0]),
       jnp.asarray(self.given_S)[task],
       self.config.transformer.num_classes,
       self.config.sampling,
     )
-    ids_BN = bits_lib.defactorize(
-      parts_BNF, self.config.transformer.factor_bits
-    )
-    return {
-      "video": self.tokens.decode(params["tokenizer"], ids_BN),
-      "ids": ids_BN.reshape(*label_B.shape, *self.tokens.latent_shape),
-    }
+    return self.decode(params, parts_BNF)
 
 
 def token_losses(
@@ -291,19 +242,6 @@ def generate(
   if guided:
     classes = jnp.concatenate([class_B, jnp.full_like(class_B, no_class)])
 
-  def draw(key, x_B1D, earlier_Bf):
-    logits_BV = transformer(
-      params, x_B1D, twice(earlier_Bf)[:, None], method="logits"
-    )[:, 0]
-    if guided:
-      conditional_BV, unconditional_BV = jnp.split(logits_BV, 2)
-      (logits_BV,) = sampling.guide(
-        [conditional_BV], [unconditional_BV], settings.guidance
-      )
-    logits_BV /= settings.temperature
-    logits_BV = sampling.truncate(logits_BV, settings.top_k, settings.top_p)
-    return jax.random.categorical(key, logits_BV)
-
   def one_token(n, carry):
     parts_BNF, cache = carry
     previous_BF = twice(parts_BNF[:, n - 1])
@@ -312,9 +250,10 @@ def generate(
     )
     token_key = jax.random.fold_in(key, n)
     for f in range(factors):
-      drawn_B = draw(
-        jax.random.fold_in(token_key, f), x_B1D, parts_BNF[:, n, :f]
-      )
+      earlier_B1f = twice(parts_BNF[:, n, :f])[:, None]
+      logits_BV = transformer(params, x_B1D, earlier_B1f, method="logits")[:, 0]
+      part_key = jax.random.fold_in(token_key, f)
+      drawn_B = _draw(part_key, logits_BV, settings)
       parts_BNF = parts_BNF.at[:, n, f].set(drawn_B)
     return parts_BNF, cache
 
@@ -323,6 +262,20 @@ def generate(
   parts_BNF = parts_BNF.at[:, :prompt].set(prompt_BMF)
   start = (parts_BNF, cache)
   return lax.fori_loop(given, num_tokens, one_token, start)[0]
+
+
+def _draw(
+  key: jax.Array, logits_BV: jax.Array, settings: ml_collections.ConfigDict
+) -> jax.Array:
+  """Draws sub-tokens (B,); with guidance, logits are those of both halves."""
+  if settings.guidance:
+    conditional_BV, unconditional_BV = jnp.split(logits_BV, 2)
+    (logits_BV,) = sampling.guide(
+      [conditional_BV], [unconditional_BV], settings.guidance
+    )
+  logits_BV /= settings.temperature
+  logits_BV = sampling.truncate(logits_BV, settings.top_k, settings.top_p)
+  return jax.random.categorical(key, logits_BV)
 
 
 def define_transformer(

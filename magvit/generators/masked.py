@@ -7,7 +7,6 @@ the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
 """
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any
 from typing import ClassVar
@@ -20,17 +19,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 import numpy as np
-import optax
 
 from magvit import algorithm as algorithm_lib
 from magvit import optimizer
 from magvit.algorithm import TrainState
+from magvit.generators import generator
 from magvit.generators import losses
 from magvit.generators import sampling
 from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from models import network
-from models.quantizers import bits as bits_lib
 from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import masked as masked_transformer
 
@@ -45,11 +43,8 @@ class Masked(struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MaskedGenerator(algorithm_lib.Algorithm):
-  """A masked transformer on the tokens of a frozen tokenizer.
-
-  Arrays over the config's tasks have the axis S.
-  """
+class MaskedGenerator(generator.TokenGenerator):
+  """A masked transformer on the tokens of a frozen tokenizer."""
 
   facts: ClassVar = algorithm_lib.Facts(
     kind=algorithm_lib.GENERATOR,
@@ -60,13 +55,9 @@ class MaskedGenerator(algorithm_lib.Algorithm):
     defining=tokens_lib.DEFINING,
   )
 
-  tokens: tokens_lib.Tokens
-  transformer: network.Network
-  tasks: tasks_lib.TaskTable
   given_SN: np.ndarray  # bool: latents that a task is given
   fixed_SN: np.ndarray  # bool: those that keep the condition's token
   noise_S: np.ndarray  # scales guidance and both temperatures
-  adam: optax.GradientTransformation
 
   @classmethod
   def build(
@@ -111,18 +102,6 @@ class MaskedGenerator(algorithm_lib.Algorithm):
       adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
     )
 
-  @property
-  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
-    return {"sample": self.sample}
-
-  @property
-  def frozen(self) -> dict[str, Any]:
-    return {"tokenizer": self.tokens.params}
-
-  def init(self, key: jax.Array) -> TrainState:
-    params = self.transformer.init(key)
-    return algorithm_lib.first_state("transformer", params, self.adam)
-
   def step(
     self, state: TrainState, batch: Any, key: jax.Array
   ) -> tuple[TrainState, algorithm_lib.Metrics]:
@@ -142,13 +121,7 @@ class MaskedGenerator(algorithm_lib.Algorithm):
       self.config.microbatches,
     )
     metrics["masked_accuracy"] /= jnp.maximum(metrics["masked_share"], 1e-9)
-    metrics["gradient_norm"] = optax.tree.norm(gradient)
-    state = algorithm_lib.descend(state, "transformer", gradient, self.adam)
-    return state, metrics
-
-  def factorize(self, ids_BN: jax.Array) -> jax.Array:
-    """Sub-tokens (B, N, F)."""
-    return bits_lib.factorize(ids_BN, self.config.transformer.factor_bits)
+    return self.descend(state, gradient, metrics)
 
   def tokenize(
     self, params: Any, batch: Any, task: jax.Array
@@ -180,11 +153,9 @@ class MaskedGenerator(algorithm_lib.Algorithm):
 
     A task that is given nothing has none: `parts_BNF` stands in for it.
     """
-    shape = video_BTHWC.shape[1:4]
-    given_STHW = [
-      tasks_lib.given_pixels(name, shape, self.config.condition_frames)
-      for name in self.tasks.names
-    ]
+    given_STHW = self.tasks.given_pixels(
+      video_BTHWC.shape[1:4], self.config.condition_frames
+    )
     filled_BTHWC = lax.switch(
       task,
       [
@@ -217,7 +188,6 @@ class MaskedGenerator(algorithm_lib.Algorithm):
     label_B = repeat(label_B)
     batch_size = label_B.shape[0]
     dropped_B = jax.random.uniform(drop_key, (batch_size,)) < c.label_drop
-    has_class = jnp.asarray(self.tasks.has_class_S)[task]
     chosen_BN = sampling.training_mask(
       mask_key, batch_size, self.tokens.num, c.mask_ratio_per_clip
     )
@@ -228,9 +198,7 @@ class MaskedGenerator(algorithm_lib.Algorithm):
         (chosen_BN & given_1N)[..., None], condition_BNF, parts_BNF
       ),
       masked_BN=chosen_BN & ~given_1N,
-      class_B=jnp.where(
-        dropped_B | ~has_class, c.transformer.num_classes, label_B
-      ),
+      class_B=self.classes(task, label_B, dropped_B),
     )
 
   def loss(
@@ -273,14 +241,6 @@ class MaskedGenerator(algorithm_lib.Algorithm):
   def sample(
     self, params: Any, batch: Any, key: jax.Array
   ) -> dict[str, jax.Array]:
-    """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
-
-    Args:
-      params: of the transformer and of the tokenizer.
-      batch: {"task": int32 (), place of the task in `tasks.names`; "label":
-        int32 (B,); "video": (B, T, H, W, 3), read where pixels are given}.
-      key: PRNG key.
-    """
     settings = self.config.sampling
     task, label_B = batch["task"], batch["label"]
     video = tokenizer_network.to_float(batch["video"])
@@ -302,16 +262,10 @@ class MaskedGenerator(algorithm_lib.Algorithm):
       settings.choice_temperature * noise,
       settings.temperature * noise,
     )
-    ids_BN = bits_lib.defactorize(
-      parts_BNF, self.config.transformer.factor_bits
-    )
-    completed = self.tokens.decode(params["tokenizer"], ids_BN)
+    clips = self.decode(params, parts_BNF)
     if settings.replace_condition_pixels:
-      completed = self._with_given_pixels(completed, video, task)
-    return {
-      "video": completed,
-      "ids": ids_BN.reshape(*label_B.shape, *self.tokens.latent_shape),
-    }
+      clips["video"] = self._with_given_pixels(clips["video"], video, task)
+    return clips
 
   def _grid(self, table_SN, task, label_B) -> jax.Array:
     """(B, N), the task's row of a table for each clip."""
@@ -324,8 +278,7 @@ class MaskedGenerator(algorithm_lib.Algorithm):
     given_BN = self._grid(self.given_SN, task, label_B)
     fixed_BN = self._grid(self.fixed_SN, task, label_B)
     no_class_B = jnp.full_like(label_B, self.config.transformer.num_classes)
-    has_class = jnp.asarray(table.has_class_S)[task]
-    class_B = jnp.where(has_class, label_B, no_class_B)
+    class_B = self.classes(task, label_B, False)
     token_B = jnp.broadcast_to(jnp.asarray(table.token_S)[task], label_B.shape)
     free_token_B = token_B
     if "class_conditional" in table.names:
@@ -363,13 +316,8 @@ class MaskedGenerator(algorithm_lib.Algorithm):
 
   def _with_given_pixels(self, completed, video, task) -> jax.Array:
     """The completion with the given pixels pasted over it."""
-    given_STHW = np.stack(
-      [
-        tasks_lib.given_pixels(
-          name, video.shape[1:4], self.config.condition_frames
-        )
-        for name in self.tasks.names
-      ]
+    given_STHW = self.tasks.given_pixels(
+      video.shape[1:4], self.config.condition_frames
     )
     given_THW = jnp.asarray(given_STHW)[task]
     return jnp.where(given_THW[..., None], video, completed)

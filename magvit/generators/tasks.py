@@ -213,6 +213,14 @@ class TaskTable:
       weight_S=np.array([config.tasks[name] for name in names], np.float32),
     )
 
+  def given_pixels(
+    self, video_shape: Sequence[int], condition_frames: int
+  ) -> np.ndarray:
+    """bool (S, T, H, W): the pixels that each task is given."""
+    return np.stack(
+      [given_pixels(name, video_shape, condition_frames) for name in self.names]
+    )
+
   def draw(self, key: jax.Array) -> jax.Array:
     """int32 (): a task, as often as the weights say."""
     return jax.random.categorical(key, jnp.log(jnp.asarray(self.weight_S)))

@@ -12,8 +12,6 @@ from typing import ClassVar
 import ml_collections
 
 from magvit import command_line
-from magvit.compression import study
-from magvit.compression import video_codecs
 
 _QPS = (22, 26, 30, 34, 38, 42)
 
@@ -47,7 +45,7 @@ class Options:
   )
   at_bpp: float = command_line.option(
     "Bits per pixel at which the curves are compared; MAGVIT's are 0.0384",
-    study.Study.at_bpp,
+    0.0384,
   )
   lpips: str | None = command_line.option(
     "File of LPIPS's weights, written by models.weights.convert"
@@ -59,6 +57,10 @@ def run(
   config: ml_collections.ConfigDict | None,
   workdir: str | None,
 ) -> None:
+  # Its libraries would make every other mode start later.
+  from magvit.compression import study
+  from magvit.compression import video_codecs
+
   del config, workdir
   try:
     width, height = (int(side) for side in options.size.split("x"))

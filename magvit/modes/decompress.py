@@ -12,7 +12,6 @@ import dataclasses
 import ml_collections
 
 from magvit import command_line
-from magvit.compression import decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +25,9 @@ def run(
   config: ml_collections.ConfigDict | None,
   workdir: str | None,
 ) -> None:
+  # Its libraries would make every other mode start later.
+  from magvit.compression import decode
+
   del config
   if workdir is None:
     raise ValueError(

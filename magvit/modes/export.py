@@ -25,11 +25,11 @@ from magvit import algorithm as algorithm_lib
 from magvit import command_line
 from magvit import trained as trained_lib
 from magvit.generators import tasks as tasks_lib
-from magvit.modes import stablehlo as stablehlo_lib
 from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
+from magvit.workdir import stablehlo as stablehlo_lib
 from models import network
 from models.weights import safetensors_file
 from storage import files
@@ -56,7 +56,7 @@ def run(
 def export(workdir: str, output: str, stablehlo: bool = False) -> None:
   """Writes the model of a workdir to a new folder, whole or not at all.
 
-  With `stablehlo` also what it computes: `magvit/modes/stablehlo.py`.
+  With `stablehlo` also what it computes: `magvit/workdir/stablehlo.py`.
 
   Raises:
     ValueError: nothing was trained there, or a folder in use.

@@ -115,10 +115,7 @@ def import_weights(
   workdir_lib.write_config(workdir, config)
   log.info(
     "imported %d tensors (%s weights) of %s into %s",
-    len(jax.tree.leaves(params)),
-    which,
-    path,
-    workdir,
+    *(len(jax.tree.leaves(params)), which, path, workdir),
   )
 
 

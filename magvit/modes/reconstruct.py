@@ -89,11 +89,6 @@ def reconstruct(workdir: str, path: str) -> None:
     ValueError: nothing to read at `path`; a workdir without a tokenizer; or,
       after the others were written, files that failed.
   """
-  if jax.process_count() > 1:
-    raise ValueError(
-      f"--input={path} is read by one process, and {jax.process_count()} were"
-      " started: start it without --distributed"
-    )
   folder, names, skipped = _sources(path)
   tokenizer = loaded.load_tokenizer(workdir)
   step = weights_lib.latest_step(workdir_lib.own_tokenizer(workdir) or workdir)
@@ -141,15 +136,26 @@ def reconstruct(workdir: str, path: str) -> None:
     log.info(
       "failed\n%s", "\n".join(f"{n}: {why}" for n, why in failures.items())
     )
-    few = ", ".join(list(failures)[:3]) + ", ..." * (len(failures) > 3)
-    raise ValueError(
-      f"{len(failures)} of {len(names)} files in --input={path} failed ({few}),"
-      f" the rest is done; {results_path} says why: mend them or take them away"
-    )
+    raise ValueError(_failed(failures, len(names), path, results_path))
+
+
+def _failed(
+  failures: dict[str, str], count: int, path: str, results_path: str
+) -> str:
+  few = ", ".join(list(failures)[:3]) + ", ..." * (len(failures) > 3)
+  return (
+    f"{len(failures)} of {count} files in --input={path} failed ({few}), the"
+    f" rest is done; {results_path} says why: mend them or take them away"
+  )
 
 
 def _sources(path: str) -> tuple[str, list[str], list[str]]:
   """(folder, files in it to read, other files in it)."""
+  if jax.process_count() > 1:
+    raise ValueError(
+      f"--input={path} is read by one process, and {jax.process_count()} were"
+      " started: start it without --distributed"
+    )
   if os.path.isfile(path):
     return os.path.dirname(path), [os.path.basename(path)], []
   if not os.path.isdir(path):

@@ -97,17 +97,15 @@ def tokenize(
       its clips and condition_frames; None: what the tokenizer was trained on.
     split: of the data set.
     num: of its first clips; None for all, which an endless set has not.
-    tasks: whose condition clips are tokenized, too; None for the config's that
-      need it, or for all without one.
+    tasks: whose condition clips are tokenized, too; None: all that need it.
     examples_per_shard: clips in a file.
-    process_index: None for what JAX says, as in the next.
-    process_count: of those that make the folder together.
+    process_index: number of this process; None: what JAX says.
+    process_count: processes that make the folder together; None likewise.
 
   Raises:
     ValueError: no tokenizer, arguments that cannot work, a folder of something
       else, or a damaged shard in it.
   """
-  index, count = processes.place(process_index, process_count)
   workdir = workdir_lib.own_tokenizer(workdir) or workdir
   made_by = workdir_lib.read_config(workdir)
   settings = _settings(workdir, config or made_by)
@@ -128,14 +126,11 @@ def tokenize(
     tasks=_check_tasks(tasks, config, tokens.sizes.causal),
     condition_frames=settings.condition_frames,
   )
-  whole = parts.Folder(folder, contents.layout.names, index, count)
-  text = shards_lib.to_json(contents)
-  checked = token_shards.FORMAT.claim(whole, text, _UNFINISHED)
-  for shard in checked:
-    token_shards.FORMAT.check(folder, shard, contents=True)
-  # As many on a device as in training, if that had as many devices.
-  batch_size = -(-made_by.batch_size // (count * mesh.size)) * mesh.size
+  place = processes.place(process_index, process_count)
+  whole = parts.Folder(folder, contents.layout.names, *place)
+  checked = _claim(whole, contents)
   encode = _encoder(contents, tokens, mesh)
+  batch_size = _batch_size(made_by, whole.count, mesh)
   _write_missing(whole, contents, clips, encode, batch_size)
   whole.finish(lambda _: _finish(folder, contents, checked))
 
@@ -151,6 +146,30 @@ def _settings(workdir: str, config) -> ml_collections.ConfigDict:
       "condition_frames": frames,
     }
   )
+
+
+def _claim(
+  whole: parts.Folder, contents: token_shards.Contents
+) -> list[shards_lib.Shard]:
+  """Shards that are there already, read again; the folder is of these tokens.
+
+  Raises:
+    ValueError: a folder of something else, or a damaged shard in it.
+  """
+  checked = token_shards.FORMAT.claim(
+    whole, shards_lib.to_json(contents), _UNFINISHED
+  )
+  for shard in checked:
+    token_shards.FORMAT.check(whole.path, shard, contents=True)
+  return checked
+
+
+def _batch_size(
+  config: ml_collections.ConfigDict, processes_count: int, mesh: Mesh
+) -> int:
+  """As many clips on a device as in training, if that had as many devices."""
+  devices = processes_count * mesh.size
+  return -(-config.batch_size // devices) * mesh.size
 
 
 def _check_num(num: int | None, clips, name: str) -> int:

@@ -12,6 +12,7 @@ from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 from models import network
 from models.quantizers import build as quantizer_build
+from models.tokenizer import discriminators
 from models.tokenizer import geometry
 from models.tokenizer import tokenizer as tokenizer_network
 
@@ -59,6 +60,16 @@ def define_tokenizer(config: ml_collections.ConfigDict) -> network.Network:
   return network.define(
     lambda rngs: tokenizer_network.build(
       config.tokenizer, config.quantizer, rngs=rngs
+    )
+  )
+
+
+def define_discriminator(
+  config: ml_collections.ConfigDict, video_shape: tuple[int, int, int]
+) -> network.Network:
+  return network.define(
+    lambda rngs: discriminators.Discriminator(
+      video_shape, **config.discriminator, rngs=rngs
     )
   )
 

@@ -29,7 +29,6 @@ from magvit.tokenizer import inflation
 from magvit.tokenizer import losses
 from models import network
 from models.features import perceptual
-from models.tokenizer import discriminators
 from models.tokenizer import tokenizer as tokenizer_network
 
 
@@ -94,7 +93,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
         image tokenizer that cannot be inflated into this one.
     """
     c = config
-    check_losses(c)
+    losses.check_settings(c)
     video_shape = describe.clip_shape(c)
     shapes = {"discriminator": video_shape}
     if c.dataset.joint_images:
@@ -114,7 +113,8 @@ class TokenizerGan(algorithm_lib.Algorithm):
       mesh=mesh,
       tokenizer=describe.define_tokenizer(c),
       discriminators={
-        name: define_discriminator(c, shape) for name, shape in shapes.items()
+        name: describe.define_discriminator(c, shape)
+        for name, shape in shapes.items()
       },
       distance=distance,
       perceptual_params=params,
@@ -260,17 +260,11 @@ class TokenizerGan(algorithm_lib.Algorithm):
     video_BTHWC: jax.Array,
     state: TrainState,
   ) -> StreamLosses:
-    """The losses of clips or of images.
+    """The losses of clips or of images, float32 in [0, 1].
 
-    Networks see microbatches; the entropy, LeCAM's anchors and all means are of
-    the whole batch.
-
-    Args:
-      g_params: the tokenizer's.
-      d_params: the discriminator's.
-      name: of the discriminator.
-      video_BTHWC: float32 in [0, 1].
-      state: before the step.
+    Networks see microbatches; the entropy, LeCAM's anchors and all means are
+    those of the whole batch. `name` is the discriminator's, `state` that before
+    the step.
     """
     c = self.config
     in_parts = lambda function: algorithm_lib.in_parts(function, c.microbatches)
@@ -278,17 +272,8 @@ class TokenizerGan(algorithm_lib.Algorithm):
     latents = in_parts(method("encode_latents"))(video_BTHWC)
     quantized = method("quantize")(latents)
     output = in_parts(method("decode_latents"))(quantized.z)
-    discriminator = self.discriminators[name]
-    discriminate = lambda x: discriminator(d_params, x)
-
-    def logits_and_r1(video):
-      logits, r1 = losses.logits_and_lazy_r1(
-        discriminate, video, state.step, c.loss.r1_interval
-      )
-      return logits, jnp.broadcast_to(r1, logits.shape)
-
-    real_logits, r1 = in_parts(logits_and_r1)(video_BTHWC)
-    r1 = r1.mean()
+    discriminate = lambda x: self.discriminators[name](d_params, x)
+    real_logits, r1 = self._logits_and_r1(discriminate, video_BTHWC, state.step)
     fake_logits = in_parts(discriminate)(output)
     anchors = self._anchors(
       state.extras["lecam"][name], real_logits, fake_logits
@@ -306,33 +291,64 @@ class TokenizerGan(algorithm_lib.Algorithm):
       )
     weights = self._weights(state.step)
     g_loss = sum((weights[k] * terms[k] for k in terms), jnp.zeros(()))
-    d_adversarial = losses.DISCRIMINATOR_ADVERSARIAL[c.loss.gan](
-      real_logits, fake_logits
+    d_loss, d_metrics = self._discriminator_loss(
+      real_logits, fake_logits, r1, anchors
     )
-    lecam = losses.lecam(
-      real_logits, fake_logits, anchors["real"], anchors["fake"]
-    )
-    d_loss = d_adversarial + c.loss.r1 * r1 + c.loss.lecam * lecam
-    right = (real_logits > 0).mean() + (fake_logits < 0).mean()
     metrics = {
       "generator/loss": g_loss,
       **{f"generator/{k}": v for k, v in terms.items()},
       "generator/entropy_weight": weights["entropy"],
       "generator/sample_entropy": quantized.sample_entropy,
       "generator/codebook_entropy": quantized.codebook_entropy,
-      "discriminator/loss": d_loss,
-      "discriminator/adversarial": d_adversarial,
-      "discriminator/r1": r1,
-      "discriminator/lecam": lecam,
-      "discriminator/lecam_real": anchors["real"],
-      "discriminator/lecam_fake": anchors["fake"],
-      "discriminator/accuracy": 0.5 * right,
-      "discriminator/real_logit": real_logits.mean(),
-      "discriminator/fake_logit": fake_logits.mean(),
+      **{f"discriminator/{k}": v for k, v in d_metrics.items()},
     }
     return StreamLosses(
       g_loss, d_loss, anchors, metrics, latents, quantized.ids
     )
+
+  def _logits_and_r1(
+    self, discriminate: Callable, video_BTHWC: jax.Array, step: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Logits of real clips, and the mean of their lazy R1 penalty."""
+
+    def compute(video):
+      logits, r1 = losses.logits_and_lazy_r1(
+        discriminate, video, step, self.config.loss.r1_interval
+      )
+      return logits, jnp.broadcast_to(r1, logits.shape)
+
+    in_parts = algorithm_lib.in_parts(compute, self.config.microbatches)
+    logits, r1 = in_parts(video_BTHWC)
+    return logits, r1.mean()
+
+  def _discriminator_loss(
+    self,
+    real_logits: jax.Array,
+    fake_logits: jax.Array,
+    r1: jax.Array,
+    anchors: dict[str, jax.Array],
+  ) -> tuple[jax.Array, algorithm_lib.Metrics]:
+    """The discriminator's loss, and its terms as metrics."""
+    c = self.config.loss
+    adversarial = losses.DISCRIMINATOR_ADVERSARIAL[c.gan](
+      real_logits, fake_logits
+    )
+    lecam = losses.lecam(
+      real_logits, fake_logits, anchors["real"], anchors["fake"]
+    )
+    loss = adversarial + c.r1 * r1 + c.lecam * lecam
+    right = (real_logits > 0).mean() + (fake_logits < 0).mean()
+    return loss, {
+      "loss": loss,
+      "adversarial": adversarial,
+      "r1": r1,
+      "lecam": lecam,
+      "lecam_real": anchors["real"],
+      "lecam_fake": anchors["fake"],
+      "accuracy": 0.5 * right,
+      "real_logit": real_logits.mean(),
+      "fake_logit": fake_logits.mean(),
+    }
 
   def _anchors(
     self,
@@ -374,27 +390,3 @@ class TokenizerGan(algorithm_lib.Algorithm):
     )
     in_parts = algorithm_lib.in_parts(compare_clips, self.config.microbatches)
     return in_parts(video_BTHWC, output_BTHWC).mean()
-
-
-def check_losses(config: ml_collections.ConfigDict) -> None:
-  """Raises ValueError for loss settings that cannot work."""
-  c = config.loss
-  if c.gan not in losses.GENERATOR_ADVERSARIAL:
-    raise ValueError(
-      f"loss.gan={c.gan!r} must be one of"
-      f" {sorted(losses.GENERATOR_ADVERSARIAL)}"
-    )
-  if c.r1_interval < 1:
-    raise ValueError(f"loss.r1_interval={c.r1_interval} must be at least 1")
-  if config.health_every < 1:
-    raise ValueError(f"health_every={config.health_every} must be at least 1")
-
-
-def define_discriminator(
-  config: ml_collections.ConfigDict, video_shape: tuple[int, int, int]
-) -> network.Network:
-  return network.define(
-    lambda rngs: discriminators.Discriminator(
-      video_shape, **config.discriminator, rngs=rngs
-    )
-  )

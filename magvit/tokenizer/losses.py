@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 from jax import lax
 import jax.numpy as jnp
+import ml_collections
 
 
 def reconstruction(
@@ -69,6 +70,19 @@ DISCRIMINATOR_ADVERSARIAL = {
   "non_saturating": non_saturating_discriminator,
   "hinge": hinge_discriminator,
 }
+
+
+def check_settings(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for loss settings that cannot work."""
+  c = config.loss
+  if c.gan not in GENERATOR_ADVERSARIAL:
+    raise ValueError(
+      f"loss.gan={c.gan!r} must be one of {sorted(GENERATOR_ADVERSARIAL)}"
+    )
+  if c.r1_interval < 1:
+    raise ValueError(f"loss.r1_interval={c.r1_interval} must be at least 1")
+  if config.health_every < 1:
+    raise ValueError(f"health_every={config.health_every} must be at least 1")
 
 
 def logits_and_lazy_r1(

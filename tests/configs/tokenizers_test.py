@@ -60,7 +60,7 @@ def _millions(net):
 @functools.cache  # many rows share one
 def _discriminator_millions(settings, shape):
   c = ml_collections.ConfigDict({"discriminator": json.loads(settings)})
-  return _millions(gan.define_discriminator(c, shape))
+  return _millions(describe.define_discriminator(c, shape))
 
 
 @pytest.mark.parametrize("row", _ROWS, ids=_name)

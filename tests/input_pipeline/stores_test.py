@@ -13,6 +13,7 @@ from input_pipeline import pipeline
 from input_pipeline import prepare
 from input_pipeline.decoding import media
 from input_pipeline.sources import folders
+from storage import parts
 from tests import raw_data
 from tests import tiny
 from tests.input_pipeline.sources import tfds_reference
@@ -26,9 +27,9 @@ def root(tmp_path_factory):
   raw_data.bair(root / "bair")
   with zipfile.ZipFile(tfds_reference.FILE) as archive:
     archive.extractall(root)
-  pool, prepare.futures.ProcessPoolExecutor = (
-    prepare.futures.ProcessPoolExecutor,
-    lambda workers, context, start, job: prepare.futures.ThreadPoolExecutor(
+  pool, parts.futures.ProcessPoolExecutor = (
+    parts.futures.ProcessPoolExecutor,
+    lambda workers, context, start, job: parts.futures.ThreadPoolExecutor(
       1, initializer=start, initargs=job
     ),
   )
@@ -36,7 +37,7 @@ def root(tmp_path_factory):
     for split in ("train", "held_out"):
       listing = folders.listing(name, str(root / name), "", split, 1)
       prepare.prepare(listing, name, split, str(root / f"{name}_shards"))
-  prepare.futures.ProcessPoolExecutor = pool
+  parts.futures.ProcessPoolExecutor = pool
   return root
 
 

@@ -1,4 +1,4 @@
-"""Tests of magvit/modes/stablehlo.py: programs equal the Python path."""
+"""Tests of magvit/workdir/stablehlo.py: programs equal the Python path."""
 
 import json
 import pathlib

@@ -1,0 +1,86 @@
+"""Generators of tokens: one network on the tokens of a frozen tokenizer."""
+
+import abc
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from magvit import algorithm as algorithm_lib
+from magvit.algorithm import TrainState
+from magvit.generators import tasks as tasks_lib
+from magvit.generators import tokens as tokens_lib
+from models import network
+from models.quantizers import bits as bits_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenGenerator(algorithm_lib.Algorithm):
+  """A generator that trains one network and keeps no average of it.
+
+  A subclass adds `build`, `step` and `sample`. Arrays over the config's tasks
+  have the axis S.
+  """
+
+  tokens: tokens_lib.Tokens
+  transformer: network.Network  # `facts.network` is the name in params
+  tasks: tasks_lib.TaskTable
+  adam: optax.GradientTransformation
+
+  @property
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
+    return {"sample": self.sample}
+
+  @property
+  def frozen(self) -> dict[str, Any]:
+    return {"tokenizer": self.tokens.params}
+
+  def init(self, key: jax.Array) -> TrainState:
+    params = self.transformer.init(key)
+    return algorithm_lib.first_state(self.facts.network, params, self.adam)
+
+  @abc.abstractmethod
+  def sample(
+    self, params: Any, batch: Any, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
+
+    Args:
+      params: those of the network and of the tokenizer.
+      batch: {"task": int32 (), place of the task in `tasks.names`; "label":
+        int32 (B,); "video": (B, T, H, W, 3), read where pixels are given}.
+      key: PRNG key.
+    """
+
+  def factorize(self, ids: jax.Array) -> jax.Array:
+    """Sub-tokens (..., F)."""
+    return bits_lib.factorize(ids, self.config[self.facts.section].factor_bits)
+
+  def classes(
+    self, task: jax.Array, label_B: jax.Array, dropped_B: bool | jax.Array
+  ) -> jax.Array:
+    """The class that each clip is told; "no class" where dropped."""
+    has_class = jnp.asarray(self.tasks.has_class_S)[task]
+    no_class = self.config[self.facts.section].num_classes
+    return jnp.where(dropped_B | ~has_class, no_class, label_B)
+
+  def decode(self, params: Any, parts_BNF: jax.Array) -> dict[str, jax.Array]:
+    """Clips and ids, as `sample` returns them, of sub-tokens."""
+    factor_bits = self.config[self.facts.section].factor_bits
+    ids_BN = bits_lib.defactorize(parts_BNF, factor_bits)
+    return {
+      "video": self.tokens.decode(params["tokenizer"], ids_BN),
+      "ids": ids_BN.reshape(ids_BN.shape[0], *self.tokens.latent_shape),
+    }
+
+  def descend(
+    self, state: TrainState, gradient: Any, metrics: algorithm_lib.Metrics
+  ) -> tuple[TrainState, algorithm_lib.Metrics]:
+    """The state after a step against the gradient; its norm is a metric."""
+    metrics = {**metrics, "gradient_norm": optax.tree.norm(gradient)}
+    name = self.facts.network
+    state = algorithm_lib.descend(state, name, gradient, self.adam)
+    return state, metrics
