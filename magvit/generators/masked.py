@@ -320,7 +320,7 @@ class MaskedGenerator(generator.TokenGenerator):
       video.shape[1:4], self.config.condition_frames
     )
     given_THW = jnp.asarray(given_STHW)[task]
-    return jnp.where(given_THW[..., None], video, completed)
+    return jnp.where(given_THW[None, ..., None], video, completed)
 
 
 def define_transformer(
