@@ -50,7 +50,10 @@ class Window:
     """Clips of a video; `length` in frames is read for "all" only."""
     if self.rule == "all":
       if length is None:
-        raise ValueError("windows of rule 'all' need the length of the video")
+        raise ValueError(
+          f"train_window or eval_window={self.rule!r} counts by the length of a"
+          f" video, and length={length}: give its frames"
+        )
       return max(length - self.span, 0) + 1
     return 2 if self.rule == "ends" else 1
 

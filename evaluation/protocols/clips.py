@@ -254,7 +254,10 @@ def of_samples(
     video = np.zeros((batch_size, *shape, 3), np.uint8)
     if protocol.task != "class_conditional":
       if given is None:
-        raise ValueError(f"--protocol={protocol.name} needs clips to continue")
+        raise ValueError(
+          f"--protocol={protocol.name} continues real clips: give"
+          " --reference=FILE_OR_FOLDER of them"
+        )
       real = given.read(index % given.num)
       if real.failures:
         raise ValueError(f"clips to continue cannot be read: {real.failures}")

@@ -47,6 +47,7 @@ def reencode(
   Raises:
     ValueError: a damaged file; names it.
   """
+  # What is encoded anew lies in files, so a part is a path.
   path = typing.cast(str, encoded.parts[0])
   if len(encoded.parts) > 1:
     frames = frame_reader.read(encoded, range)

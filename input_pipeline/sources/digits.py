@@ -104,6 +104,7 @@ _PATHS = {"bounce": _bounce, "cross": _cross}
 @functools.cache
 def _enlarged(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
   """Scans of a split: float32 (n, size, size) in [0, 1], labels int (n,)."""
+  # A tuple is returned with return_X_y alone.
   data = typing.cast(utils.Bunch, datasets.load_digits())
   order = np.random.default_rng(0).permutation(len(data.images))
   chosen = order[:_HELD_OUT] if split == "held_out" else order[_HELD_OUT:]
@@ -114,7 +115,7 @@ def _enlarged(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     grid_mode=True,
     mode="grid-constant",
   )
-  images = typing.cast(np.ndarray, images)
+  images = typing.cast(np.ndarray, images)  # as the input is
   return images.clip(0, 1).astype(np.float32), data.target[chosen]
 
 
