@@ -53,6 +53,7 @@ test-rows: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 clean:
 	rm -rf $(DEMO) .xla_cache

@@ -38,7 +38,7 @@ class Field:
   path: str  # names with dots, like "dataset.size"
   comment: str
   value: str  # source text of the default
-  maker: str | None  # function of base.py that makes this section
+  maker: str  # function of base.py that makes this section, or ""
 
 
 def page() -> str:
@@ -80,7 +80,7 @@ def _fields(function: ast.FunctionDef, lines: list[str]) -> Iterator[Field]:
     variable, _, path = ast.unparse(node.targets[0]).partition(".")
     if variable == "c" and path:
       call = node.value.func if isinstance(node.value, ast.Call) else None
-      maker = call.id if isinstance(call, ast.Name) else None
+      maker = call.id if isinstance(call, ast.Name) else ""
       comment = _comment(node, lines)
       yield Field(path, comment, ast.unparse(node.value), maker)
 
@@ -160,12 +160,13 @@ def _code(value) -> str:
 
 def _summary(name: str) -> str:
   """First paragraph of a function's docstring."""
-  text = inspect.getdoc(getattr(base, name)).split("\n\n")[0]
+  text = (inspect.getdoc(getattr(base, name)) or "").split("\n\n")[0]
   return re.sub(r"\s+", " ", text)
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  summary = (__doc__ or "").partition("\n")[0]
+  parser = argparse.ArgumentParser(description=summary)
   parser.add_argument("--output", type=pathlib.Path, default=_OUTPUT)
   arguments = parser.parse_args()
   arguments.output.write_text(page())

@@ -22,7 +22,10 @@ SPLITS = ("train", "held_out")
 class Store(typing.Protocol):
   """Random-access encoded examples of one split of a data set."""
 
-  class_names: Sequence[str]  # names by class number; () without classes
+  @property
+  def class_names(self) -> Sequence[str]:
+    """Names by class number; () without classes."""
+    ...
 
   def __len__(self) -> int: ...
 
@@ -83,11 +86,11 @@ class Clips:
       windows_in_all = int(self._places[-1])
     return windows_in_all * self._crop.count
 
-  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | np.int32]:
     """{"video": uint8 (T, H, W, 3), "label": int32 ()}, as drawn in epoch 0."""
     return self.draw(index, 0)
 
-  def draw(self, index: int, epoch: int) -> dict[str, np.ndarray]:
+  def draw(self, index: int, epoch: int) -> dict[str, np.ndarray | np.int32]:
     """The clip of an index, like `self[index]`, with the epoch's random draws.
 
     Raises:

@@ -8,6 +8,8 @@ and "held_out", the one that its authors call validation or test.
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
+import typing
+from typing import Any
 
 import grain
 import ml_collections
@@ -25,6 +27,15 @@ from input_pipeline.sources import token_shards
 # int32 (B, t, h, w), and "condition/TASK" like it, instead of "video".
 Batch = dict[str, np.ndarray]
 
+
+class Source(typing.Protocol):
+  """Random-access clips of one split, in the form grain reads."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
 _THREADS = 2  # threads that decode the clips of an evaluation
 _SOURCES = {"digits": digits.Digits, "photo": photo.Photo}
 
@@ -34,7 +45,7 @@ def source(
   split: str,
   length: int | None = None,
   training: bool | None = None,
-):
+) -> Source:
   """Random-access clips of one split ("train" or "held_out").
 
   Args:
@@ -82,7 +93,7 @@ class _Spread:
   def __len__(self) -> int:
     return len(self._order)
 
-  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | np.int32]:
     return self._clips[self._order[index]]
 
 

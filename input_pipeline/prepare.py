@@ -189,10 +189,11 @@ def _load(
   encoded = frame_reader.Encoded(entry.name, entry.label, entry.files)
   if encoding:
     return reencode_lib.reencode(encoded, encoding)
-  if len(entry.files) > 1:
+  first, *others = entry.files
+  if others:
     length = len(frame_reader.read(encoded, range))
   else:
-    length = sum(1 for _ in media.probe(entry.files[0]).frames())
+    length = sum(1 for _ in media.probe(first).frames())
   contents = []
   for path in entry.files:
     with open(path, "rb") as f:

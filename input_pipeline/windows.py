@@ -49,6 +49,11 @@ class Window:
   def count(self, length: int | None) -> int:
     """Number of clips of a video; only "all" reads its `length` in frames."""
     if self.rule == "all":
+      if length is None:
+        raise ValueError(
+          f"train_window or eval_window={self.rule!r} counts by the length of a"
+          f" video, and length={length}: give its frames"
+        )
       return max(length - self.span, 0) + 1
     return 2 if self.rule == "ends" else 1
 

@@ -23,15 +23,14 @@ Metrics = dict[str, jax.Array]
 TOKENIZER, GENERATOR = "a tokenizer", "a generator"  # kinds, as messages say
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything a step reads and writes; each field is a tree of arrays."""
 
   step: jax.Array  # int32: number of steps done
   params: dict[str, Any]  # trained weights by network
   opt_state: dict[str, Any]  # state of the optimizer by network
   ema: dict[str, Any]  # moving averages of `params`, for some networks
-  extras: dict[str, jax.Array]  # running statistics of the algorithm
+  extras: dict[str, Any]  # running statistics of the algorithm
   frozen: dict[str, Any]  # weights that are read, never trained or saved
 
   def predict_params(self) -> dict[str, Any]:
@@ -103,7 +102,7 @@ class Algorithm(abc.ABC):
 
   @property
   @abc.abstractmethod
-  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     """Functions of (params, batch, key), by name.
 
     Params are those of `TrainState.predict_params`. The program calls

@@ -83,7 +83,7 @@ def _kind(options: type, name: str) -> Any:
 
 
 def _define(name: str, kind: Any, field: dataclasses.Field, help: str) -> None:
-  choices, default = field.metadata["choices"], field.default
+  choices, default = field.metadata["choices"], typing.cast(Any, field.default)
   if choices:
     flags.DEFINE_enum(name, default, choices, help)
   elif typing.get_origin(kind) is tuple:
@@ -169,7 +169,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(one_line(error))
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
   return "error: " + " ".join(str(error).split())
 
 

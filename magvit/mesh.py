@@ -113,7 +113,7 @@ def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
 
 def _ruled(name: str, shape, mesh: Mesh, rules: Rules) -> list[str | None]:
   """Mesh axis of each dimension of a leaf, by the first rule it matches."""
-  spec = [None] * len(shape)
+  spec: list[str | None] = [None] * len(shape)
   for pattern, axes in rules:
     if not re.search(pattern, name):
       continue
@@ -158,7 +158,11 @@ def local_parts(mesh: Mesh) -> list[int]:
   sharding = batch_sharding(mesh)
   places = sharding.addressable_devices_indices_map((batch_parts(mesh),))
   return sorted(
-    {place[0].indices(batch_parts(mesh))[0] for place in places.values()}
+    {
+      place[0].indices(batch_parts(mesh))[0]
+      for place in places.values()
+      if place is not None
+    }
   )
 
 

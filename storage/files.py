@@ -77,7 +77,7 @@ def write_npz(
 ) -> None:
   """Writes arrays as an uncompressed .npz with `published`."""
   with published(path) as temporary, open(temporary, "wb") as f:
-    np.savez(f, **arrays)
+    np.savez(f, allow_pickle=True, **arrays)
 
 
 def sha256(*paths: str | os.PathLike) -> str:

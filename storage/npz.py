@@ -8,7 +8,7 @@ order takes one pass.
 from collections.abc import Iterable
 from collections.abc import Mapping
 import os
-from typing import BinaryIO
+from typing import IO
 import zipfile
 
 import numpy as np
@@ -68,19 +68,21 @@ class Rows:
     if self._map is not None:
       return np.array(self._map[start:stop])
     row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-    if self._stream is None or start < self._next:
-      self._stream = zipfile.ZipFile(self._path).open(self._member)
-      _read_header(self._stream)
+    stream = self._stream
+    if stream is None or start < self._next:
+      stream = self._stream = zipfile.ZipFile(self._path).open(self._member)
+      _read_header(stream)
       self._next = 0
-    self._skip((start - self._next) * row)
-    data = self._stream.read((stop - start) * row)
+    _skip(stream, (start - self._next) * row)
+    data = stream.read((stop - start) * row)
     self._next = stop
     rows = np.frombuffer(data, self.dtype)
     return rows.reshape(-1, *self.shape[1:]).copy()
 
-  def _skip(self, size: int) -> None:
-    while size > 0:
-      size -= len(self._stream.read(min(size, _CHUNK)))
+
+def _skip(stream: IO[bytes], size: int) -> None:
+  while size > 0:
+    size -= len(stream.read(min(size, _CHUNK)))
 
 
 def names(path: str) -> list[str]:
@@ -114,7 +116,7 @@ def write(
         write_rows(member, num, parts)
 
 
-def write_rows(npy: BinaryIO, num: int, parts: Iterable[np.ndarray]) -> None:
+def write_rows(npy: IO[bytes], num: int, parts: Iterable[np.ndarray]) -> None:
   """Writes `num` rows as numpy.save does, with one part of them in memory.
 
   Raises ValueError if all parts together have another number of rows.

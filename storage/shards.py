@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import dataclasses
 import json
 import os
+import typing
 from typing import Any
 
 from array_record.python import array_record_module
@@ -44,6 +45,12 @@ def write(path: str, records: Iterable[bytes], compress: bool = True) -> None:
     for record in records:
       writer.write(record)
     writer.close()
+
+
+def open_records(paths: Sequence[str]) -> Sequence[bytes]:
+  """The records of several files, as one random-access sequence."""
+  # Grain has two base classes for it, by the platform, one without a length.
+  return typing.cast(Sequence[bytes], ArrayRecordDataSource(paths))
 
 
 def describe(folder: str, name: str) -> Shard:
@@ -109,10 +116,10 @@ class Format:
 
   def open(
     self, folder: str, names: Sequence[str], count: int
-  ) -> ArrayRecordDataSource:
+  ) -> Sequence[bytes]:
     """Records of shards; ValueError if their number is not `count`."""
     paths = [os.path.join(folder, name) for name in names]
-    records = ArrayRecordDataSource(paths)
+    records = open_records(paths)
     if len(records) != count:
       raise ValueError(
         f"{folder} holds {len(records)} examples, and its {self.manifest} says"
@@ -128,7 +135,7 @@ class Format:
     path = os.path.join(folder, shard.name)
     if not os.path.isfile(path):
       raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
-    actual = {"bytes": os.path.getsize(path)}
+    actual: dict[str, int | str] = {"bytes": os.path.getsize(path)}
     if contents:
       actual["sha256"] = files.sha256(path)
     for field, value in actual.items():

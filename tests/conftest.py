@@ -4,6 +4,9 @@ import os
 import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# An array of fewer dimensions is given the missing ones by name, where one
+# reads it; the processes that tests start are held to this, too.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),

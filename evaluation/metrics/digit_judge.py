@@ -31,7 +31,7 @@ class DigitJudge:
 
   def classify(self, video_BTHWC: np.ndarray) -> np.ndarray:
     """Class of each clip: int (B,)."""
-    return self._network.predict(_align(video_BTHWC)[0])
+    return np.asarray(self._network.predict(_align(video_BTHWC)[0]))
 
   def features(self, video_BTHWC: np.ndarray) -> dict[str, np.ndarray]:
     """{"appearance": (B, 64), "motion": (B, 2 T)}, float64.

@@ -187,15 +187,15 @@ def ms_ssim(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
     )
 
   def score_frames(x_FHWC, y_FHWC):
-    product_FC = 1.0
+    factors_FC = []
     for scale, weight in enumerate(_SCALE_WEIGHTS):
       luminance, contrast = _luminance_and_contrast(x_FHWC, y_FHWC, _GAUSSIAN)
       if scale == len(_SCALE_WEIGHTS) - 1:
         contrast *= luminance
       else:
         x_FHWC, y_FHWC = _halve(x_FHWC), _halve(y_FHWC)
-      product_FC *= np.maximum(contrast.mean((1, 2)), 0.0) ** weight
-    return product_FC.mean(1)
+      factors_FC.append(np.maximum(contrast.mean((1, 2)), 0.0) ** weight)
+    return functools.reduce(np.multiply, factors_FC).mean(1)
 
   return _per_frame(score_frames, video_BTHWC, output_BTHWC)
 
@@ -253,7 +253,7 @@ def _luminance_and_contrast(
   """
   edge = len(window) // 2 if inside else 0
 
-  def local_mean(z_FHWC):
+  def local_mean(z_FHWC: np.ndarray) -> np.ndarray:
     for axis in (1, 2):
       # scipy's "mirror" is what others call "reflect": the edge pixel is not
       # repeated.

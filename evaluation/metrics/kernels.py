@@ -6,7 +6,7 @@ exists at a time.
 """
 
 from collections.abc import Callable
-import math
+import functools
 
 import numpy as np
 
@@ -95,7 +95,8 @@ def polynomial(degree: int, gamma: float, coefficient: float) -> Kernel:
 
   def kernel(x, y):
     base = gamma * (x @ y.T) + coefficient
-    return math.prod([base] * degree)  # numpy's power is many times slower
+    # Numpy's power is many times slower.
+    return functools.reduce(np.multiply, [base] * degree)
 
   return kernel
 
@@ -113,9 +114,10 @@ def gaussian(sigma: float) -> Kernel:
 def _mean(x_ND, y_MD, kernel: Kernel) -> float:
   total = 0.0
   for i in range(0, len(x_ND), _ROWS):
-    x = np.float64(x_ND[i : i + _ROWS])
+    x = np.asarray(x_ND[i : i + _ROWS], np.float64)
     for j in range(0, len(y_MD), _ROWS):
-      total += kernel(x, np.float64(y_MD[j : j + _ROWS])).sum()
+      y = np.asarray(y_MD[j : j + _ROWS], np.float64)
+      total += kernel(x, y).sum()
   return float(total / (len(x_ND) * len(y_MD)))
 
 

@@ -151,5 +151,6 @@ def _smallest(x_ND, y_MD, kept, best_NK, count):
 @functools.partial(jax.jit, static_argnames="strict")
 def _count_inside(x_ND, y_MD, radii_M, strict):
   distances = _squared_distances(x_ND, y_MD)
-  inside = distances < radii_M if strict else distances <= radii_M
+  radii_1M = radii_M[None]
+  inside = distances < radii_1M if strict else distances <= radii_1M
   return inside.sum(1)

@@ -146,10 +146,11 @@ def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
     for i in index:
       try:
         video = load(full[i])
-        if video.shape != expected():
+        shared = expected() or video.shape
+        if video.shape != shared:
           raise ValueError(
             f"it has (frames, height, width) {video.shape[:3]}, others have"
-            f" {expected()[:3]}: bring all to one size"
+            f" {shared[:3]}: bring all to one size"
           )
       except (ValueError, OSError) as error:
         failures[names[i]] = " ".join(str(error).split())
@@ -237,7 +238,7 @@ def generate_clips(
   run: evaluators.Sample,
   model: dict[str, Any],
   protocol: Protocol,
-  given: Clips,
+  given: Clips | None,
   shape: tuple[int, int, int],
   classes: int,
   batch_size: int,
@@ -262,6 +263,11 @@ def generate_clips(
     place = np.resize(index, batch_size)  # fills the last batch up
     video = np.zeros((batch_size, *shape, 3), np.uint8)
     if protocol.task != "class_conditional":
+      if given is None:
+        raise ValueError(
+          f"--protocol={protocol.name} continues real clips: give"
+          " --reference=FILE_OR_FOLDER of them"
+        )
       real = given.read(index % given.num)
       if real.failures:
         raise ValueError(f"clips to continue cannot be read: {real.failures}")
@@ -315,5 +321,6 @@ def _stacked(videos: list[np.ndarray]) -> np.ndarray:
 def to_uint8(video: np.ndarray, rule: str) -> np.ndarray:
   """Floats in [0, 1] to uint8: "round", or "truncate" like guided-diffusion."""
   if rule == "truncate":
-    return (np.clip(np.float32(video), 0, 1) * 255).astype(np.uint8)
+    video = np.asarray(video, np.float32)
+    return (np.clip(video, 0, 1) * 255).astype(np.uint8)
   return pictures.to_uint8(video)

@@ -46,7 +46,8 @@ class Work:
       "perturbed_fid": self.perturbed,
     }
     if self.protocol.measure in by_measure:
-      return by_measure[self.protocol.measure](made, real, num)
+      originals = needed(real, self.protocol)
+      return by_measure[self.protocol.measure](made, originals, num)
     return self.features(made, num, "made")
 
   def _rows(self, subject, num, make) -> rows_lib.Rows:
@@ -88,12 +89,15 @@ class Work:
 
   def _extract(self, video_BTHWC: np.ndarray) -> dict[str, np.ndarray]:
     """Features by name; processes that hold the same clips share the work."""
+    network = self.network
+    if network is None:
+      raise ValueError(f"--protocol={self.protocol.name} needs --weights=FILE")
     if not self.collective or jax.process_count() == 1:
-      return self.network(self._prepared(video_BTHWC))
+      return network(self._prepared(video_BTHWC))
     count = len(video_BTHWC)
     size = -(-count // jax.process_count())
     place = (jax.process_index() * size + np.arange(size)) % count
-    share = self.network(self._prepared(video_BTHWC[place]))
+    share = network(self._prepared(video_BTHWC[place]))
     gathered = multihost_utils.process_allgather(share, tiled=True)
     return {name: np.asarray(x)[:count] for name, x in gathered.items()}
 
@@ -122,15 +126,16 @@ class Work:
 
   def codes(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Ids of each clip."""
-    if self.model is None:
+    model = self.model
+    if model is None:
       raise ValueError("--protocol=codebook needs the workdir of a tokenizer")
 
     def make(index):
       read = real.read(index)
       count = len(read.index)
       rows = {
-        "ids": self.model.encode(read.video).reshape(count, -1),
-        "vocabulary": np.full((count, 1), self.model.vocabulary),
+        "ids": model.encode(read.video).reshape(count, -1),
+        "vocabulary": np.full((count, 1), model.vocabulary),
       }
       return rows_lib.Part(read.index, rows, read.failures)
 
@@ -138,17 +143,18 @@ class Work:
 
   def perturbed(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Features of decoded perturbed codes."""
-    if self.model is None:
+    model = self.model
+    if model is None:
       raise ValueError("--protocol=pfid needs the workdir of a tokenizer")
-    bits = self.model.bits()
+    bits = model.bits()
 
     def make(index):
       read = real.read(index)
-      ids, rows = self.model.encode(read.video), {}
+      ids, rows = model.encode(read.video), {}
       for number, alpha in enumerate(protocol_table.ALPHAS):
         seed = (self.seed, int(index[0]), number)
         rng = np.random.default_rng(seed)
-        output = self.model.decode(measures.perturb_ids(ids, bits, alpha, rng))
+        output = model.decode(measures.perturb_ids(ids, bits, alpha, rng))
         pixels = clips_lib.to_uint8(output, self.protocol.uint8)
         rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
       return rows_lib.Part(read.index, rows, read.failures)
@@ -200,7 +206,19 @@ def resize_rule(protocol: protocol_table.Protocol) -> str:
   return rule
 
 
-def load_network(protocol: protocol_table.Protocol, weights: str | None):
+def needed(real: Clips | None, protocol: protocol_table.Protocol) -> Clips:
+  """The real clips; ValueError if there are none."""
+  if real is None:
+    raise ValueError(
+      f"--protocol={protocol.name} compares with the originals of clips: give"
+      " --reference=FILE_OR_FOLDER of them"
+    )
+  return real
+
+
+def load_network(
+  protocol: protocol_table.Protocol, weights: str | None
+) -> networks.Extractor | lpips.Lpips | None:
   """The protocol's feature network, or LPIPS, or None.
 
   Raises:

@@ -36,6 +36,11 @@ class Real:
   )
 
   def fold(self, index: int) -> Features:
+    if self.folds is None:
+      raise ValueError(
+        "there are no real clips to compare with: give"
+        " --reference=FILE_OR_FOLDER of clips, not of their statistics"
+      )
     return self.folds[index if len(self.folds) > 1 else 0]
 
 

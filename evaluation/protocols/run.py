@@ -69,7 +69,7 @@ def score(
   request: Request,
   config: ml_collections.ConfigDict | None = None,
   open_model: Callable[[], ScoredModel] | None = None,
-  network: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
+  network: Callable[..., Any] | None = None,
   collective: bool = False,
 ) -> evaluators.Result:
   """Measures, and writes the result; see the top of this file.
@@ -107,15 +107,15 @@ class _Run:
     self._network = network
     self._workdir, self._protocol, self._request = workdir, protocol, request
     self._config, self._collective = config, collective
-    self._model = None
+    self._model: ScoredModel | None = None
     if request.input is None:
       if open_model is None:
         raise ValueError(
           f"{workdir} holds no model: --protocol={protocol.name} needs"
           " --input=FILE_OR_FOLDER, or the workdir of one"
         )
-      self._model = open_model()
-      self._config = self._model.config
+      model = open_model()
+      self._model, self._config = model, model.config
     self._given = None
     if request.input is not None:
       self._given = clips_lib.open_path(request.input, protocol, "input")
@@ -142,13 +142,17 @@ class _Run:
           f" --input={self._request.input} holds: lower --num or --folds"
         )
       num = min(num or available, available)
+      if num < 1:
+        raise ValueError(
+          f"--input={self._request.input} holds {self._given.num} clips, fewer"
+          f" than the {self._folds} folds: say --folds=1"
+        )
     elif not num:
       num = self._config.dataset.eval_examples
-    if num < 1:
-      raise ValueError(
-        f"--input={self._request.input} holds {self._given.num} clips, fewer"
-        f" than the {self._folds} folds: give --folds=1"
-      )
+      if num < 1:
+        raise ValueError(
+          f"dataset.eval_examples={num} must be at least 1, or give --num=N"
+        )
     return num
 
   def _read_reference(self):
@@ -208,8 +212,11 @@ class _Run:
     if self._given is not None:
       return self._given
     protocol, total = self._protocol, self._num * self._folds
+    if self._model is None:
+      raise ValueError(f"{self._workdir} holds no model: give --input")
     if protocol.made == "reconstructions":
-      return self._model.reconstructions(protocol, real)
+      originals = measurements.needed(real, protocol)
+      return self._model.reconstructions(protocol, originals)
     seed = self._request.seed
     given = real
     if protocol.task != "class_conditional" and given is None:
@@ -227,7 +234,7 @@ class _Run:
           f"{total} reconstructions have {real_count} originals: --reference"
           " must hold an original for each"
         )
-      _check_pairs(real, made)
+      _check_pairs(measurements.needed(real, protocol), made)
     work = measurements.Work(
       workdir=self._workdir,
       protocol=protocol,
@@ -291,7 +298,9 @@ class _Run:
     protocol, request = self._protocol, self._request
     network = self._network
     reference = request.reference
-    is_file = reference is not None and os.path.isfile(reference)
+    digest = None
+    if reference is not None and os.path.isfile(reference):
+      digest = readers.sha256(reference)
     return {
       **dataclasses.asdict(protocol),
       "protocol": protocol.name,
@@ -308,7 +317,7 @@ class _Run:
       "made_clips": made.origin,
       "real_clips": None if real is None else real.origin,
       "reference": reference,
-      "reference_sha256": readers.sha256(reference) if is_file else None,
+      "reference_sha256": digest,
       "reference_statistics": [f"mu{s}" for s in self._gaussians],
       "form": "Fréchet: exact nuclear-norm form, float64, Chan merge",
       "failures": failures,

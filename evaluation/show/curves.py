@@ -160,7 +160,7 @@ def _svg(fig, label, salt):
   svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)
   for colour, variable in _CSS_COLOURS.items():
     svg = svg.replace(colour, variable)
-  view_box = re.search(r'viewBox="[^"]*"', svg).group()
+  view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
   head = f'<svg {view_box} role="img" aria-label="{markup.escape(label)}">'
   return re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
 
@@ -178,7 +178,7 @@ def _extremes(values):
     return np.arange(len(values))
   bins = np.array_split(np.arange(len(values)), _BINS_PER_CURVE)
   ends = [(b[values[b].argmin()], b[values[b].argmax()]) for b in bins]
-  return np.unique([0, len(values) - 1, *np.ravel(ends)])
+  return np.unique([0, len(values) - 1, *np.ravel(ends).tolist()])
 
 
 def _smooth(values):

@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import av
+import av.container
 import numpy as np
 
 _QUALITY = "12"  # x264's constant rate factor: no visible loss; 0 is lossless
@@ -25,14 +26,15 @@ class Writer:
   """
 
   def __init__(
-    self, path: str | os.PathLike, frame_rate: fractions.Fraction
+    self, path: str | os.PathLike, frame_rate: fractions.Fraction | int
   ) -> None:
     self._path = pathlib.Path(path)
     self._temporary = self._path.with_name(
       f".{self._path.name}.{os.getpid()}.tmp"
     )
     self._rate = fractions.Fraction(frame_rate)
-    self._container = self._stream = None
+    self._container: av.container.OutputContainer | None = None
+    self._stream: av.VideoStream | None = None
 
   def __enter__(self) -> "Writer":
     return self
@@ -49,7 +51,7 @@ class Writer:
         " uint8 (height, width, 3)"
       )
     if self._stream is None:
-      self._start(*frame_HWC.shape[:2])
+      self._stream = self._start(*frame_HWC.shape[:2])
     size = (self._stream.height, self._stream.width)
     if frame_HWC.shape[:2] != size:
       raise ValueError(
@@ -61,9 +63,14 @@ class Writer:
       dst_colorspace=_BT709,
       dst_color_range=_LIMITED_RANGE,
     )
-    self._container.mux(self._stream.encode(frame))
+    self._write(frame)
 
-  def _start(self, height: int, width: int) -> None:
+  def _write(self, frame: av.VideoFrame | None) -> None:
+    """Encodes a frame; None: what the encoder still holds."""
+    if self._container is not None and self._stream is not None:
+      self._container.mux(self._stream.encode(frame))
+
+  def _start(self, height: int, width: int) -> av.VideoStream:
     self._path.parent.mkdir(parents=True, exist_ok=True)
     self._container = av.open(
       str(self._temporary),
@@ -71,23 +78,24 @@ class Writer:
       format="mp4",
       options={"movflags": "+faststart"},
     )
-    self._stream = self._container.add_stream(
+    stream = self._container.add_stream(
       "libx264", rate=self._rate, options={"crf": _QUALITY}
     )
-    self._stream.height, self._stream.width = height, width
+    stream.height, stream.width = height, width
     even = height % 2 == 0 and width % 2 == 0
-    self._stream.pix_fmt = "yuv420p" if even else "yuv444p"
+    stream.pix_fmt = "yuv420p" if even else "yuv444p"
     # The file says which colours it has; otherwise players guess.
-    context = self._stream.codec_context
+    context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED_RANGE
+    return stream
 
   def __exit__(self, error_type, error, traceback) -> None:
     if self._container is None:
       return
     try:
       if error_type is None:
-        self._container.mux(self._stream.encode(None))
+        self._write(None)
       self._container.close()
       if error_type is None:
         os.replace(self._temporary, self._path)

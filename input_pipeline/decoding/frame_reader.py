@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 
 import av
+import av.container
 import numpy as np
 
 from input_pipeline.decoding import media
@@ -44,13 +45,14 @@ def read(encoded: Encoded, choose: Choice) -> list[np.ndarray]:
     ValueError: a damaged file, or what `choose` raises; names the example.
   """
   with media.readable(encoded.name):
-    if len(encoded.parts) > 1:
+    first, *others = encoded.parts
+    if others:
       chosen = [encoded.parts[i] for i in choose(len(encoded.parts))]
       frames = [_only_frame(part) for part in chosen]
-    elif media.is_ffmpegs(encoded.parts[0]):
-      frames = _read_video(encoded.parts[0], choose)
+    elif media.is_ffmpegs(first):
+      frames = _read_video(first, choose)
     else:
-      frames = _read_pillow(encoded.parts[0], choose)
+      frames = _read_pillow(first, choose)
     sizes = {frame_HWC.shape[:2] for frame_HWC in frames}
     if len(sizes) != 1:
       raise ValueError(f"its frames have several sizes: {sorted(sizes)}")
@@ -64,9 +66,9 @@ def count_frames(encoded: Encoded) -> int:
     ValueError: a file that cannot be opened.
   """
   with media.readable(encoded.name):
-    if len(encoded.parts) > 1:
+    part, *others = encoded.parts
+    if others:
       return len(encoded.parts)
-    part = encoded.parts[0]
     if not media.is_ffmpegs(part):
       return sum(1 for _ in media.pillow_frames(part))
     index = _index(part)

@@ -21,6 +21,8 @@ import io
 import os
 
 import av
+import av.container
+import av.error
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
@@ -53,6 +55,13 @@ class Media:
   kind: str  # "image" or "video"
   coding: str  # format for people, like "PNG RGBA" or "h264 yuv420p"
   frame_rate: fractions.Fraction | None  # frames per second; None: an image
+
+  @property
+  def video_rate(self) -> fractions.Fraction:
+    """Frames per second; ValueError for an image."""
+    if self.frame_rate is None:
+      raise ValueError(f"{self.path} is an image, not a video")
+    return self.frame_rate
 
   def frames(self) -> Iterator[np.ndarray]:
     """Yields frames as they are decoded, uint8 (H, W, 3), all of one size.
@@ -151,7 +160,7 @@ def pillow_frames(file: str | bytes) -> Iterator[np.ndarray]:
 
 
 def _is_sequence(image: Image.Image) -> bool:
-  return image.format in _SEQUENCES and image.n_frames > 1
+  return image.format in _SEQUENCES and getattr(image, "n_frames", 1) > 1
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -179,8 +188,8 @@ def open_video(file: str | bytes) -> av.container.InputContainer:
     io.BytesIO(file) if isinstance(file, bytes) else os.path.abspath(file)
   )
   try:
-    container = av.open(opened, options=options)
-  except av.FFmpegError as error:
+    container = av.open(opened, mode="r", options=options)
+  except av.error.FFmpegError as error:
     raise ValueError(
       "it is neither an image that Pillow reads nor a video that FFmpeg"
       f" reads ({error.strerror}); give a whole file of a common format"

@@ -4,6 +4,7 @@ import dataclasses
 import fractions
 import io
 import math
+import typing
 
 import av
 import numpy as np
@@ -48,7 +49,8 @@ def reencode(
   Raises:
     ValueError: a damaged file; names the file.
   """
-  path = encoded.parts[0]
+  # What is encoded anew lies in files, so a part is a path.
+  path = typing.cast(str, encoded.parts[0])
   if len(encoded.parts) > 1:
     frames = frame_reader.read(encoded, range)
     parts = tuple(_jpeg(frame_HWC, encoding) for frame_HWC in frames)
@@ -71,14 +73,14 @@ def _jpeg(frame_HWC: np.ndarray, encoding: Encoding) -> bytes:
 
 def _mp4(opened: media.Media, encoding: Encoding) -> tuple[bytes, int]:
   """(MP4 with H.264 4:2:0, BT.601 as by FFmpeg's default; number of frames)."""
-  rate = opened.frame_rate
+  rate = original_rate = opened.video_rate
   if encoding.fps:
     rate = fractions.Fraction(encoding.fps).limit_denominator(1001)
   file, stream, count = io.BytesIO(), None, 0
   with av.open(file, "w", format="mp4") as container:
     for number, frame_HWC in enumerate(opened.frames()):
       # Frame k of the copy is the one shown at its time, k / rate.
-      due = math.ceil((number + 1) * rate / opened.frame_rate)
+      due = math.ceil((number + 1) * rate / original_rate)
       if due == count:
         continue
       frame_HWC = _shrink(frame_HWC, encoding.short_side, even=True)
@@ -94,6 +96,8 @@ def _mp4(opened: media.Media, encoding: Encoding) -> tuple[bytes, int]:
         frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
         container.mux(stream.encode(frame))
       count = due
+    if stream is None:
+      raise ValueError(f"{opened.path} holds no frames")
     container.mux(stream.encode())
   return file.getvalue(), count
 

@@ -10,10 +10,12 @@ deterministic, and can be resumed anywhere.
 """
 
 import functools
+import typing
 
 import numpy as np
 from scipy import ndimage
 from sklearn import datasets
+from sklearn import utils
 
 CLASSES = 10
 _HELD_OUT = 297  # held-out scans among the 1,797
@@ -65,7 +67,7 @@ class Digits:
   def __len__(self) -> int:
     return self._length
 
-  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | np.int32]:
     """{"video": uint8 (T, H, W, 3), "label": int32 ()}."""
     images, labels = _enlarged(self._split, self._size * 3 // 4)
     rng = np.random.default_rng(
@@ -93,7 +95,7 @@ def _cross(rng, travel: int, frames: int, size: int) -> np.ndarray:
   ends = rng.uniform(0, travel, (2, 2))
   axis = rng.integers(2)
   ends[:, axis] = rng.permutation([0.0, travel])
-  return np.linspace(*ends, frames)
+  return np.linspace(ends[0], ends[1], frames)
 
 
 _PATHS = {"bounce": _bounce, "cross": _cross}
@@ -102,7 +104,8 @@ _PATHS = {"bounce": _bounce, "cross": _cross}
 @functools.cache
 def _enlarged(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
   """Scans of a split: float32 (n, size, size) in [0, 1], labels int (n,)."""
-  data = datasets.load_digits()
+  # A tuple is returned with return_X_y alone.
+  data = typing.cast(utils.Bunch, datasets.load_digits())
   order = np.random.default_rng(0).permutation(len(data.images))
   chosen = order[:_HELD_OUT] if split == "held_out" else order[_HELD_OUT:]
   images = ndimage.zoom(
@@ -112,6 +115,7 @@ def _enlarged(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     grid_mode=True,
     mode="grid-constant",
   )
+  images = typing.cast(np.ndarray, images)  # as the input is
   return images.clip(0, 1).astype(np.float32), data.target[chosen]
 
 

@@ -154,7 +154,7 @@ def _ssv2(lists: str, split: str):
   labels_path = _list_file(lists, "labels.json")
   with open(labels_path) as f:
     numbers = {name: int(number) for name, number in json.load(f).items()}
-  classes = sorted(numbers, key=numbers.get)
+  classes = sorted(numbers, key=numbers.__getitem__)
   if sorted(numbers.values()) != list(range(len(numbers))):
     raise ValueError(f"{labels_path}: expected the numbers 0 and up, each once")
   part = {"train": "train", "held_out": "validation"}[split]
@@ -191,7 +191,7 @@ def _by_stem(
         " keep one of them"
       )
     paths = tuple(os.path.join(path, name) for name in same)
-    entries.append(Entry(*same or [stem], label, paths))
+    entries.append(Entry(same[0] if same else stem, label, paths))
   return Listing(tuple(entries), tuple(class_names))
 
 

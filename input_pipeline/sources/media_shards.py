@@ -14,6 +14,7 @@ the path of the example.
 from collections.abc import Sequence
 import dataclasses
 import os
+import typing
 from typing import Any
 
 import numpy as np
@@ -70,10 +71,11 @@ def to_json(plan: Plan, shards: Sequence[Shard] = ()) -> str:
 
 def pack(encoded: frame_reader.Encoded) -> bytes:
   """Record of an example whose `parts` are bytes."""
+  parts = typing.cast(tuple[bytes, ...], encoded.parts)
   return safetensors.numpy.save(
     {
-      "media": np.frombuffer(b"".join(encoded.parts), np.uint8),
-      "sizes": np.array([len(part) for part in encoded.parts], np.int64),
+      "media": np.frombuffer(b"".join(parts), np.uint8),
+      "sizes": np.array([len(part) for part in parts], np.int64),
       "label": np.array(encoded.label, np.int32),
       "name": np.frombuffer(encoded.name.encode(), np.uint8),
     }

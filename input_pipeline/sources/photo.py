@@ -40,7 +40,7 @@ class Photo:
   def __len__(self) -> int:
     return self._length
 
-  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | np.int32]:
     """{"video": uint8 (T, H, W, 3), "label": int32 ()}."""
     del index
     return {"video": self._clip, "label": np.int32(0)}

@@ -16,10 +16,10 @@ import os
 from typing import Any
 
 from google.protobuf import json_format
-from grain.sources import ArrayRecordDataSource
 import numpy as np
 
 from input_pipeline.decoding import frame_reader
+from storage import shards as shards_lib
 
 INFO = "dataset_info.json"
 _FEATURES = "features.json"
@@ -142,7 +142,7 @@ def _check_files(folder: str, split: Any) -> None:
         " names: copy the whole folder"
       )
   paths = [os.path.join(folder, name) for name in split.filenames]
-  num_records = len(ArrayRecordDataSource(paths))
+  num_records = len(shards_lib.open_records(paths))
   if num_records != split.num_examples:
     raise ValueError(
       f"dataset.path={folder} holds {num_records} examples of"

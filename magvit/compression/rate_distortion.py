@@ -31,7 +31,9 @@ def mean_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
       mean = {"point": point, "videos": len(of_point)}
       for name in ("bpp", *frame_metrics.at("study")):
         values = [row.get(name) for row in of_point]
-        mean[name] = None if None in values else float(np.mean(values))
+        known = [value for value in values if value is not None]
+        complete = len(known) == len(values)
+        mean[name] = float(np.mean(known)) if complete else None
       points.append(mean)
     curves[curve] = sorted(points, key=lambda mean: mean["bpp"])
   return curves

@@ -257,7 +257,7 @@ def _read(path: str, study: Study) -> tuple[np.ndarray, fractions.Fraction]:
     raise ValueError(f"{path} is an image, not a video")
   frames = itertools.islice(source.frames(), study.frames)
   size = (study.height, study.width)
-  return np.stack([_resize(f, *size) for f in frames]), source.frame_rate
+  return np.stack([_resize(f, *size) for f in frames]), source.video_rate
 
 
 def _resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -299,11 +299,11 @@ def _scores(video_THWC, output_THWC, distance) -> dict[str, float | None]:
   networks = {} if distance is None else {"lpips": lpips}
   values = {name: [] for name in frame_metrics.at("study")}
   for at in range(0, len(video_THWC), _FRAMES_AT_ONCE):
-    pair = [
+    real_1THWC, fake_1THWC = (
       video[None, at : at + _FRAMES_AT_ONCE] / np.float64(255)
       for video in (video_THWC, output_THWC)
-    ]
-    scores = frame_metrics.scores("study", *pair, networks)
+    )
+    scores = frame_metrics.scores("study", real_1THWC, fake_1THWC, networks)
     for name, score_1T in scores.items():
       values[name] += score_1T[0].tolist()
   return {k: float(np.mean(v)) if v else None for k, v in values.items()}

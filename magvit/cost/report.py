@@ -184,6 +184,8 @@ def _report(
       traffic = traffic_lib.traffic(f.read())
   seconds = time.monotonic() - start
   memory = compiled.memory_analysis()
+  if memory is None:
+    raise ValueError("the compiler of this device tells nothing of memory")
   gib = {
     "arguments": memory.argument_size_in_bytes / _GIB,
     "results": memory.output_size_in_bytes / _GIB,
@@ -198,7 +200,7 @@ def _report(
     "memory": traffic.bytes / chip.bandwidth,
     "links": sum(traffic.collective_bytes.values()) / chip.links,
   }
-  bound = max(times, key=times.get)
+  bound = max(times, key=times.__getitem__)
   times["least"] = times[bound]
   return {
     "fits": True,

@@ -152,7 +152,8 @@ def _moved_by_fusion(operands: Sequence[str], fusion, computations) -> int:
 
 def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
   """Bytes of an operand read by slices (None: all) and updated in place."""
-  body = computations[_NAME.search(_CALLED.search(fusion.text)[1])[0]]
+  called = _CALLED.findall(fusion.text)[0]
+  body = computations[_NAME.findall(called)[0]]
   shapes = {i.name: i.shape for i in body}
   read, updated = 0, 0
   names = {

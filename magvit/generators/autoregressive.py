@@ -94,7 +94,9 @@ class AutoregressiveGenerator(generator.TokenGenerator):
     label_drop = self.config.label_drop
     dropped_B = jax.random.uniform(drop_key, label_B.shape) < label_drop
     gradient, metrics = algorithm_lib.mean_gradient(
-      lambda params, clips, key: self.loss(params, *clips, task, key),
+      lambda params, clips, key: self.loss(
+        params, clips[0], clips[1], task, key
+      ),
       state.params["transformer"],
       (parts_BNF, self.classes(task, label_B, dropped_B)),
       dropout_key,
@@ -112,7 +114,7 @@ class AutoregressiveGenerator(generator.TokenGenerator):
   ) -> tuple[jax.Array, algorithm_lib.Metrics]:
     """Cross-entropy in nats of the tokens that are not given, and metrics."""
     given = jnp.asarray(self.given_S)[task]
-    predicted_N = jnp.arange(self.tokens.num) >= given
+    predicted_1N = jnp.arange(self.tokens.num)[None] >= given
     loss_BN, hits_BN = token_losses(
       self.transformer,
       params,
@@ -123,7 +125,7 @@ class AutoregressiveGenerator(generator.TokenGenerator):
       self.config.label_smoothing,
       self.config.loss_chunks,
     )
-    mean = lambda x_BN: (x_BN * predicted_N).mean() / predicted_N.mean()
+    mean = lambda x_BN: (x_BN * predicted_1N).mean() / predicted_1N.mean()
     return mean(loss_BN), {"loss": mean(loss_BN), "accuracy": mean(hits_BN)}
 
   def condition(

@@ -31,7 +31,7 @@ class TokenGenerator(algorithm_lib.Algorithm):
   adam: optax.GradientTransformation
 
   @property
-  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return {"sample": self.sample}
 
   @property

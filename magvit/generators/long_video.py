@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from models.tokenizer import tokenizer as tokenizer_network
 
@@ -20,7 +21,7 @@ Predict = Callable[[jax.Array, jax.Array], jax.Array]
 def roll(
   predict: Predict,
   key: jax.Array,
-  condition_BTHWC: jax.Array,
+  condition_BTHWC: jax.Array | np.ndarray,
   frames: int,
   clip_length: int,
 ) -> Iterator[jax.Array]:

@@ -33,8 +33,7 @@ from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import masked as masked_transformer
 
 
-@struct.dataclass
-class Masked:
+class Masked(struct.PyTreeNode):
   """Masked clips: the input of the transformer, and the targets."""
 
   parts_BNF: jax.Array  # int32: the true sub-tokens
@@ -192,13 +191,13 @@ class MaskedGenerator(generator.TokenGenerator):
     chosen_BN = sampling.training_mask(
       mask_key, batch_size, self.tokens.num, c.mask_ratio_per_clip
     )
-    given_N = jnp.asarray(self.given_SN)[task]
+    given_1N = jnp.asarray(self.given_SN)[task][None]
     return Masked(
       parts_BNF=parts_BNF,
       input_BNF=jnp.where(
-        (chosen_BN & given_N)[..., None], condition_BNF, parts_BNF
+        (chosen_BN & given_1N)[..., None], condition_BNF, parts_BNF
       ),
-      masked_BN=chosen_BN & ~given_N,
+      masked_BN=chosen_BN & ~given_1N,
       class_B=self.classes(task, label_B, dropped_B),
     )
 
@@ -226,7 +225,7 @@ class MaskedGenerator(generator.TokenGenerator):
       dropout_key,
     )
     everywhere_BN = jnp.ones(masked.masked_BN.shape)
-    loss, hits_BN = 0.0, True
+    loss, hits_BN = jnp.zeros(()), jnp.array(True)
     for f, logits_BNV in enumerate(logits):
       target_BN = masked.parts_BNF[..., f]
       loss += losses.masked_cross_entropy(
@@ -321,7 +320,7 @@ class MaskedGenerator(generator.TokenGenerator):
       video.shape[1:4], self.config.condition_frames
     )
     given_THW = jnp.asarray(given_STHW)[task]
-    return jnp.where(given_THW[..., None], video, completed)
+    return jnp.where(given_THW[None, ..., None], video, completed)
 
 
 def define_transformer(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import math
+from typing import Any
 
 import jax
 from jax import lax
@@ -31,7 +32,7 @@ GUIDANCE_SCHEDULES: dict[str, Callable] = {
 COMPLETIONS = ("sample", "likeliest")  # explained in configs/base.py
 
 # Functions (progress r in [0, 1], N tokens) -> share of tokens still masked.
-SCHEDULES: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+SCHEDULES: dict[str, Callable[[Any, int], jax.Array]] = {
   "cosine": lambda r, n: jnp.cos(0.5 * math.pi * r),
   "uniform": lambda r, n: 1.0 - r,
   "exp": lambda r, n: 1.0 - 2.0 ** (-math.log2(n) * (1.0 - r)),
@@ -100,7 +101,7 @@ def sample_factors(
   Log-probabilities are the model's, before the temperature: at temperature 0
   all draws are certain, and would say nothing about which tokens to keep.
   """
-  drawn, total = [], 0.0
+  drawn, total = [], jnp.zeros((), logits[0].dtype)
   for factor, logits_BNV in enumerate(logits):
     log_p_BNV = jax.nn.log_softmax(logits_BNV)
     # Like jax.random.categorical, but the temperature may be 0.

@@ -107,7 +107,7 @@ def _all_but(region: Region) -> Region:
 
 
 def _with_zeros(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
-  return jnp.where(given_THW[..., None], video_BTHWC, 0)
+  return jnp.where(given_THW[None, ..., None], video_BTHWC, 0)
 
 
 def _with_last_frame(
@@ -121,8 +121,9 @@ def _with_last_frame(
 def _interpolated(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:
   """Makes hidden frame k of n k / (n + 1) of the way from first to last."""
   way_T = np.linspace(0, 1, len(given_THW), dtype=np.float32)
-  way_T111 = way_T[:, None, None, None]
-  return (1 - way_T111) * video_BTHWC[:, :1] + way_T111 * video_BTHWC[:, -1:]
+  way_1T111 = way_T[None, :, None, None, None]
+  first_B1HWC, last_B1HWC = video_BTHWC[:, :1], video_BTHWC[:, -1:]
+  return first_B1HWC * (1 - way_1T111) + last_B1HWC * way_1T111
 
 
 def _with_edges(video_BTHWC: jax.Array, given_THW: np.ndarray) -> jax.Array:

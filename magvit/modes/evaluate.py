@@ -78,7 +78,7 @@ def score_protocol(
       workdir_lib.check_same_experiment(stored, config, workdir)
     config = config or stored
   open_model = None
-  if request.input is None:
+  if request.input is None and config is not None:
     protocol = protocol_table.get(request.protocol)
     open_model = functools.partial(
       scored_model.open_model, workdir, config, protocol

@@ -179,14 +179,16 @@ def _sources(path: str) -> tuple[str, list[str], list[str]]:
 def _unused_name(workdir: str, path: str) -> str:
   """Name of the input, with a number if an earlier run took it."""
   stem = _stem(os.path.basename(os.path.abspath(path))) or "input"
-  for number in itertools.count(1):
-    name = stem if number == 1 else f"{stem}-{number}"
+
+  def is_unused(name: str) -> bool:
     taken = (
       os.path.join(workdir, "reconstructions", name),
       _results_path(workdir, name),
     )
-    if not any(os.path.lexists(path) for path in taken):
-      return name
+    return not any(os.path.lexists(path) for path in taken)
+
+  numbered = (f"{stem}-{number}" for number in itertools.count(2))
+  return next(filter(is_unused, itertools.chain([stem], numbered)))
 
 
 def _results_path(workdir: str, run: str) -> str:
@@ -232,17 +234,15 @@ def _reconstruct_file(
     os.path.join(workdir, "reconstructions", run, kind, target + suffix)
     for kind in ("reconstruction", "side_by_side")
   )
-  count, first_HWC = 0, None
   scores = {name: [] for name in frame_metrics.at("files")}
   with contextlib.ExitStack() as stack:
     if media.kind == "video":
       writers = [
-        stack.enter_context(mp4.Writer(name, media.frame_rate))
+        stack.enter_context(mp4.Writer(name, media.video_rate))
         for name in (alone, beside)
       ]
-    for original_HWC, output_HWC in frames_lib.reconstruct_frames(
-      tokenizer, media.frames()
-    ):
+    frames = frames_lib.reconstruct_frames(tokenizer, media.frames())
+    for count, (original_HWC, output_HWC) in enumerate(frames, start=1):
       real_BTHWC, fake_BTHWC = (
         frame_HWC[None, None] / np.float64(255.0)
         for frame_HWC in (original_HWC, output_HWC)
@@ -250,11 +250,11 @@ def _reconstruct_file(
       scored = frame_metrics.scores("files", real_BTHWC, fake_BTHWC)
       for name, score in scored.items():
         scores[name].append(score.item())
-      count += 1
       pair_HWC = pictures.side_by_side(
         [original_HWC[None, None], output_HWC[None, None]], _BAR
       )[0, 0]
-      first_HWC = pair_HWC if first_HWC is None else first_HWC
+      if count == 1:
+        first_HWC = pair_HWC
       if media.kind == "video":
         writers[0].add(output_HWC)
         writers[1].add(pair_HWC)

@@ -243,7 +243,7 @@ class _Clips:
         f"--input={request.input} is for tasks that are given a clip, and"
         f" --task={request.task} is not: leave it out"
       )
-    self._clips: Sequence[Any] | None = None
+    self._clips: pipeline.Source | Sequence[dict[str, Any]] | None = None
     if request.input is not None:
       given = tasks.given_pixels(
         request.task, self._shape, config.condition_frames

@@ -198,7 +198,7 @@ def _check_tasks(
     if tokens_lib.needs_condition_tokens(name, causal)
   )
   if tasks is None and config is not None and "tasks" in config:
-    tasks = set(tasks_lib.task_names(config)) & set(needed)
+    tasks = [name for name in tasks_lib.task_names(config) if name in needed]
   elif tasks is None:
     return needed
   if set(tasks) - set(needed):
@@ -246,7 +246,7 @@ def _encoder(
       tokenizer_network.to_float(video_BTHWC), given_THW
     )
 
-  views = {"ids": tokenizer_network.to_float}
+  views: dict[str, Callable] = {"ids": tokenizer_network.to_float}
   for task in contents.tasks:
     views[token_shards.CONDITION + task] = functools.partial(condition, task)
   views = {key: jax.jit(view) for key, view in views.items()}
@@ -285,15 +285,19 @@ def _records(
     }
     for i, label in enumerate(label_B):
       record = {key: ids_Bthw[i] for key, ids_Bthw in ids.items()}
-      yield {**record, "label": np.asarray(label, np.int32)}
+      yield {
+        **record,
+        "label": np.asarray(label, np.int32),
+        "index": np.asarray(next(index), np.int64),
+      }
 
   batches_under_way = dispatched()
   pending = next(batches_under_way)
   index = itertools.count(places.start)
-  for following in itertools.chain(batches_under_way, [None]):
-    for record in records(*pending):
-      yield {**record, "index": np.asarray(next(index), np.int64)}
+  for following in batches_under_way:
+    yield from records(*pending)
     pending = following
+  yield from records(*pending)
 
 
 def _finish(

@@ -94,7 +94,7 @@ def _score_samples(trained: Trained) -> list[evaluators.Result]:
   config = trained.config
   predict = scored_model.sampler(trained)
   real = scored_model.held_out(config, config.dataset.eval_examples)
-  common = dict(
+  common: dict[str, Any] = dict(
     sample=predict,
     real_video=real["video"],
     real_label=real["label"],

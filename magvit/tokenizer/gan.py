@@ -41,8 +41,7 @@ class Stream:
   video_BTHWC: jax.Array
 
 
-@struct.dataclass
-class StreamLosses:
+class StreamLosses(struct.PyTreeNode):
   """The losses of one stream, and arrays of its forward pass."""
 
   generator: jax.Array
@@ -123,7 +122,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     )
 
   @property
-  def predict(self) -> dict[str, Callable[[Any, Any, jax.Array], Any]]:
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return describe.predict_functions(self.tokenizer)
 
   @property
@@ -243,7 +242,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     state: TrainState,
   ) -> tuple[tuple[jax.Array, jax.Array], dict[str, StreamLosses]]:
     """((generator's loss, discriminators' loss), losses of each stream)."""
-    g_total, d_total, losses_of_streams = 0.0, 0.0, {}
+    g_total, d_total, losses_of_streams = jnp.zeros(()), jnp.zeros(()), {}
     for name, stream in streams.items():
       computed = self.stream_losses(
         g_params, d_params[name], name, stream.video_BTHWC, state
@@ -287,9 +286,11 @@ class TokenizerGan(algorithm_lib.Algorithm):
       "entropy": quantized.sample_entropy - quantized.batch_entropy,
     }
     if self.distance is not None:
-      terms["perceptual"] = self._perceptual(state, video_BTHWC, output)
+      terms["perceptual"] = self._perceptual(
+        self.distance, state, video_BTHWC, output
+      )
     weights = self._weights(state.step)
-    g_loss = sum(weights[k] * terms[k] for k in terms)
+    g_loss = sum((weights[k] * terms[k] for k in terms), jnp.zeros(()))
     d_loss, d_metrics = self._discriminator_loss(
       real_logits, fake_logits, r1, anchors
     )
@@ -376,12 +377,14 @@ class TokenizerGan(algorithm_lib.Algorithm):
     return {**weights, "entropy": entropy}
 
   def _perceptual(
-    self, state: TrainState, video_BTHWC: jax.Array, output_BTHWC: jax.Array
+    self,
+    distance: perceptual.Distance,
+    state: TrainState,
+    video_BTHWC: jax.Array,
+    output_BTHWC: jax.Array,
   ) -> jax.Array:
     """The perceptual term: mean distance over all frames."""
-    compare_frames = lambda x, y: self.distance(
-      state.frozen["perceptual"], x, y
-    )
+    compare_frames = lambda x, y: distance(state.frozen["perceptual"], x, y)
     compare_clips = lambda x, y: jnp.broadcast_to(
       losses.perceptual(compare_frames, x, y), len(x)
     )

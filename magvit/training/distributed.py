@@ -44,8 +44,9 @@ def join(
   if processes is not None and processes < 1:
     raise ValueError(f"--processes={processes} must be at least 1")
   if process is not None and not 0 <= process < (processes or process + 1):
+    largest = None if processes is None else processes - 1
     raise ValueError(
-      f"--process={process} must be from 0 to {processes - 1}, as"
+      f"--process={process} must be from 0 to {largest}, as"
       f" --processes={processes}"
     )
   # preemption.py takes signals in place of JAX's service, and Ctrl-C, too.

@@ -1,5 +1,6 @@
 """Metrics of a run: JSON lines, TensorBoard, progress, and the NaN guard."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 import os
@@ -33,9 +34,11 @@ class Writer:
       os.path.join(workdir, "tensorboard"), purge_step=start_step + 1
     )
 
-  def write(self, step: int, metrics: dict[str, float | list[float]]) -> None:
+  def write(
+    self, step: int, metrics: Mapping[str, float | list[float]]
+  ) -> None:
     """Writes one line, and flushes it, so that a kill does not lose it."""
-    if self._file is None:
+    if self._file is None or self._board is None:
       return
     self._file.write(json.dumps({"step": step, **metrics}) + "\n")
     self._file.flush()
@@ -46,7 +49,7 @@ class Writer:
         self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
-    if self._file is not None:
+    if self._file is not None and self._board is not None:
       self._file.close()
       self._board.close()
 

@@ -116,11 +116,11 @@ def check_same_experiment(
   workdir: str,
 ) -> None:
   """Raises ValueError naming the fields in which two configs differ."""
-  stored, given = _fields(stored), _fields(given)
+  there, here = _fields(stored), _fields(given)
   differ = [
     field
-    for field in sorted(stored.keys() | given.keys())
-    if stored.get(field) != given.get(field)
+    for field in sorted(there.keys() | here.keys())
+    if there.get(field) != here.get(field)
     and not any(f"{field}.".startswith(f"{free}.") for free in _FREE_FIELDS)
   ]
   if differ:
@@ -128,7 +128,7 @@ def check_same_experiment(
     others = f" (and {', '.join(differ[1:])})" if differ[1:] else ""
     raise ValueError(
       f"workdir={workdir} holds another experiment: {first} is"
-      f" {stored.get(first)!r} there and {given.get(first)!r} in --config"
+      f" {there.get(first)!r} there and {here.get(first)!r} in --config"
       f"{others}; choose another workdir, or the config of this one"
     )
 

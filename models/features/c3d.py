@@ -9,6 +9,7 @@ import re
 
 from flax import nnx
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from models.features import feature_network
@@ -41,6 +42,10 @@ _LINEAR = {"fc6": (8192, 4096), "fc7": (4096, 4096), "fc8": (4096, 101)}
 class C3D(nnx.Module):
   """C3D on clips (B, 16, H, W, 3) in [0, 255], RGB, uint8 or float."""
 
+  fc6: nnx.Linear
+  fc7: nnx.Linear
+  fc8: nnx.Linear
+
   def __init__(self, *, rngs: nnx.Rngs):
     # The negative of the training set's mean clip, blue first.
     self.x_offset = nnx.Param(jnp.zeros((FRAMES, _SIZE, _SIZE, 3)))
@@ -62,7 +67,7 @@ class C3D(nnx.Module):
       )
     with jax.default_matmul_precision("highest"):
       x = resize.corner_aligned_bilinear(video_BTHWC[..., ::-1], _SIZE, _SIZE)
-      x = x + self.x_offset[...]
+      x = x + self.x_offset[None]
       for name in CONVS:
         x = jax.nn.relu(self._conv(name, x))
         if name == "conv5b":  # one row and column of zeros: 7 x 7 to 8 x 8
@@ -79,10 +84,8 @@ class C3D(nnx.Module):
   def _conv(self, name: str, x_BTHWC: jax.Array) -> jax.Array:
     conv = getattr(self, name)
     x_BTHWC = convolution.pad_with_zeros(x_BTHWC, ((1, 1), (1, 1), (1, 1)))
-    return (
-      convolution.valid_conv(x_BTHWC, conv.kernel[...], (1, 1, 1))
-      + conv.bias[...]
-    )
+    y_BTHWC = convolution.valid_conv(x_BTHWC, conv.kernel[...], (1, 1, 1))
+    return y_BTHWC + lax.broadcast_to_rank(conv.bias[...], y_BTHWC.ndim)
 
 
 NETWORK = feature_network.FeatureNetwork(

@@ -8,6 +8,7 @@ names of the state dict i3d_pretrained_400.pt.
 
 from collections.abc import Sequence
 import re
+import typing
 
 from flax import nnx
 import jax
@@ -82,7 +83,8 @@ class I3D(nnx.Module):
       # each step, averaged; they are linear, so the bias may come last.
       pairs_BtC = (x[:, :-1] + x[:, 1:]).mean((2, 3)) / 2.0
       logits_BtV = pairs_BtC @ self.logits.kernel[0, 0, 0]
-      return {"logits": logits_BtV.mean(1) + self.logits.bias[...]}
+      bias_V = typing.cast(nnx.Param, self.logits.bias)[...]
+      return {"logits": logits_BtV.mean(1) + bias_V[None]}
 
 
 class _Block(nnx.Module):
@@ -125,8 +127,12 @@ class _Unit(nnx.Module):
       x_BTHWC, same_padding(x_BTHWC.shape[1:4], kernel.shape, self.strides)
     )
     x_BTHWC = convolution.valid_conv(x_BTHWC, kernel, self.strides)
-    gain = lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
-    return jax.nn.relu((x_BTHWC - self.mean[...]) * gain + self.bias[...])
+    gain_C = lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
+    mean, gain, bias = (
+      lax.broadcast_to_rank(x_C, x_BTHWC.ndim)
+      for x_C in (self.mean[...], gain_C, self.bias[...])
+    )
+    return jax.nn.relu((x_BTHWC - mean) * gain + bias)
 
 
 def same_padding(

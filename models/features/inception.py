@@ -8,6 +8,7 @@ pytorch-fid and torch-fidelity publish.
 
 from collections.abc import Sequence
 import functools
+import typing
 from typing import Any
 
 from flax import nnx
@@ -135,15 +136,18 @@ class InceptionV3(nnx.Module):
           x = _max_pool(x, 2, "VALID")
       for name in BLOCKS:
         if name == "Mixed_6d":
-          spatial_BHWC = self.Mixed_6d.branch1x1(x)[..., :_SPATIAL_CHANNELS]
+          spatial_BHWC = getattr(self, name).branch1x1(x)[
+            ..., :_SPATIAL_CHANNELS
+          ]
         x = getattr(self, name)(x)
       pool3_BC = x.mean((1, 2))
       logits_BC = pool3_BC @ self.fc.kernel[...]
+    bias_C = typing.cast(nnx.Param, self.fc.bias)[...]
     return {
       "pool3": pool3_BC,
       "spatial": spatial_BHWC.reshape(len(x), -1),
       "logits": logits_BC,
-      "logits_with_bias": logits_BC + self.fc.bias[...],
+      "logits_with_bias": logits_BC + bias_C[None],
     }
 
 
@@ -204,7 +208,13 @@ class _Unit(nnx.Module):
     self.variance = nnx.Param(jnp.ones(width))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain = self.scale[...] * lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
+    gain_C = self.scale[...] * lax.rsqrt(
+      self.variance[...] + _BATCH_NORM_EPSILON
+    )
+    mean, gain, bias = (
+      lax.broadcast_to_rank(x_C, x_BHWC.ndim)
+      for x_C in (self.mean[...], gain_C, self.bias[...])
+    )
     x_BHWC = lax.conv_general_dilated(
       x_BHWC,
       self.kernel[...],
@@ -212,7 +222,7 @@ class _Unit(nnx.Module):
       self.padding,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return jax.nn.relu((x_BHWC - self.mean[...]) * gain + self.bias[...])
+    return jax.nn.relu((x_BHWC - mean) * gain + bias)
 
 
 def _max_pool(x_BHWC: jax.Array, stride: int, padding: str) -> jax.Array:

@@ -6,6 +6,7 @@ Zhang et al. 2018 (arXiv 1801.03924, eq. 1), with the constants of the authors'
 
 from flax import nnx
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 # Stages of VGG-16 as (number of convolutions, width), with a pool between two
@@ -60,7 +61,11 @@ class LpipsVgg(nnx.Module):
         f" which needs {_MIN_SIZE} x {_MIN_SIZE}: use larger clips, or"
         " loss.perceptual_network=resnet50 or off"
       )
-    x = (2.0 * images_BHWC - 1.0 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    shift, scale = (
+      lax.broadcast_to_rank(jnp.array(x), images_BHWC.ndim)
+      for x in (_SHIFT, _SCALE)
+    )
+    x = (2.0 * images_BHWC - 1.0 - shift) / scale
     features = []
     for convs in self.stages:
       if features:

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def tf1_bilinear(images: jax.Array, height: int, width: int) -> jax.Array:
+def tf1_bilinear(
+  images: jax.Array | np.ndarray, height: int, width: int
+) -> jax.Array:
   """TensorFlow 1's `resize_bilinear`, align_corners=False.
 
   Output pixel i samples at i * in / out, without half a pixel's offset and

@@ -77,7 +77,7 @@ class _Bottleneck(nnx.Module):
     h = jax.nn.relu(self.norm1(self.conv1(x_BHWC)))
     h = jax.nn.relu(self.norm2(self.conv2(h)))
     h = self.norm3(self.conv3(h))
-    if self.shortcut is not None:
+    if self.shortcut is not None and self.shortcut_norm is not None:
       x_BHWC = self.shortcut_norm(self.shortcut(x_BHWC))
     return jax.nn.relu(h + x_BHWC)
 
@@ -113,5 +113,11 @@ class _FrozenBatchNorm(nnx.Module):
     self.variance = nnx.Param(jnp.ones(channels))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain = self.scale[...] * lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON)
-    return (x_BHWC - self.mean[...]) * gain + self.bias[...]
+    gain_C = self.scale[...] * lax.rsqrt(
+      self.variance[...] + _BATCH_NORM_EPSILON
+    )
+    mean, gain, bias = (
+      lax.broadcast_to_rank(x_C, x_BHWC.ndim)
+      for x_C in (self.mean[...], gain_C, self.bias[...])
+    )
+    return (x_BHWC - mean) * gain + bias

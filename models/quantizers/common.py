@@ -13,8 +13,7 @@ import jax.numpy as jnp
 MAX_BITS = 31  # ids are int32
 
 
-@struct.dataclass
-class Quantized:
+class Quantized(struct.PyTreeNode):
   """Result of a quantizer; entropies are in nats, scalars in float32."""
 
   z: jax.Array  # codes (B, t, h, w, K), gradient straight through

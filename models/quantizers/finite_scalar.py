@@ -7,6 +7,7 @@ from typing import Any
 
 from flax import nnx
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
@@ -33,7 +34,7 @@ class FiniteScalarQuantizer(common.Quantizer):
     """Raises ValueError for levels below 2, or more codes than int32 counts."""
     levels = tuple(levels)
     common.require(
-      levels and all(isinstance(n, int) and n >= 2 for n in levels),
+      len(levels) > 0 and all(isinstance(n, int) and n >= 2 for n in levels),
       "levels",
       levels,
       "one integer of at least 2 per channel, (8, 5, 5, 5) for 1000 codes",
@@ -56,7 +57,7 @@ class FiniteScalarQuantizer(common.Quantizer):
 
   def __call__(self, z_BTHWK: jax.Array) -> common.Quantized:
     bounded = self.bound(z_BTHWK.astype(jnp.float32))
-    half_width = self._half_width()
+    half_width = self._half_width(z_BTHWK.ndim)
     codes = jnp.round(bounded) / half_width
     ids = self.ids(codes)
     entropy = entropy_lib.histogram_entropy(ids)
@@ -83,24 +84,32 @@ class FiniteScalarQuantizer(common.Quantizer):
     half_range = (levels - 1) * (1 - 1e-3) / 2
     offset = np.where(levels % 2 == 0, np.float32(0.5), np.float32(0.0))
     shift = np.tan(offset / half_range)
+    half_range, offset, shift = (
+      lax.broadcast_to_rank(x_K, z.ndim) for x_K in (half_range, offset, shift)
+    )
     return jnp.tanh(z + shift) * half_range - offset
 
   def codes(self, ids_Bthw: jax.Array) -> jax.Array:
     """Ids int32 (B, t, h, w) to codes float32 in [-1, 1], (B, t, h, w, K)."""
-    levels = np.array(self.levels, np.int32)
-    digits = ids_Bthw[..., None] // self._radix() % levels
-    half_width = self._half_width()
+    ndim = ids_Bthw.ndim + 1
+    levels = lax.broadcast_to_rank(np.array(self.levels, np.int32), ndim)
+    digits = ids_Bthw[..., None] // self._radix(ndim) % levels
+    half_width = self._half_width(ndim)
     return (digits.astype(jnp.float32) - half_width) / half_width
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:
     """Inverse of `codes`, which must not pass `bound`: it would move them."""
-    half_width = self._half_width()
+    half_width = self._half_width(codes_BthwK.ndim)
     digits = jnp.round(codes_BthwK * half_width + half_width)
-    return jnp.sum(digits.astype(jnp.int32) * self._radix(), axis=-1)
+    radix = self._radix(codes_BthwK.ndim)
+    return jnp.sum(digits.astype(jnp.int32) * radix, axis=-1)
 
-  def _half_width(self) -> np.ndarray:
-    return (np.array(self.levels) // 2).astype(np.float32)
+  def _half_width(self, ndim: int) -> jax.Array:
+    """Half the levels of each channel, along the last of `ndim` axes."""
+    half_width_K = (np.array(self.levels) // 2).astype(np.float32)
+    return lax.broadcast_to_rank(half_width_K, ndim)
 
-  def _radix(self) -> np.ndarray:
-    """Change of the id when a channel goes up one level, for each channel."""
-    return np.cumprod((1, *self.levels[:-1])).astype(np.int32)
+  def _radix(self, ndim: int) -> jax.Array:
+    """Change of the id when a channel goes up a level, on the last of `ndim` axes."""
+    radix_K = np.cumprod((1, *self.levels[:-1])).astype(np.int32)
+    return lax.broadcast_to_rank(radix_K, ndim)

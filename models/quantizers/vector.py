@@ -103,14 +103,14 @@ class VectorQuantizer(common.Quantizer):
     """
     codebook_VK = self._on_sphere(self.codebook[...])
     inner_NV = jnp.matmul(z_NK, codebook_VK.T, precision=lax.Precision.HIGHEST)
-    return 2.0 * inner_NV - jnp.square(codebook_VK).sum(-1)
+    return 2.0 * inner_NV - jnp.square(codebook_VK).sum(-1)[None]
 
   def _on_sphere(self, x: jax.Array) -> jax.Array:
     return common.unit_vectors(x) if self.normalize else x
 
 
 def initialize_codebook(
-  latents_NK: jax.Array, key: jax.Array, vocabulary: int
+  latents_NK: jax.Array | np.ndarray, key: jax.Array, vocabulary: int
 ) -> jax.Array:
   """Draws a codebook (vocabulary, K), float32, from distinct latents.
 

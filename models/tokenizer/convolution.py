@@ -95,7 +95,7 @@ def conv_as_taps(
   kt, stride = kernel.shape[0], strides[0]
   out_frames = (frames - kt) // stride + 1
   span = (out_frames - 1) * stride + 1
-  y = 0.0
+  y = jnp.zeros((), x_BTHWI.dtype)
   for tap in range(kt):
     x_tap = lax.slice_in_dim(x_BTHWI, tap, tap + span, stride, axis=1)
     y = y + lax.conv_general_dilated(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from flax import nnx
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from models.tokenizer import convolution
@@ -125,7 +126,9 @@ class SameConv(nnx.Module):
     half = [(k // 2, k // 2) for k in kernel.shape[:3]]
     x_BTHWI = convolution.pad_with_zeros(x_BTHWI, half)
     y_BTHWO = convolution.valid_conv(x_BTHWI, kernel, (1, 1, 1))
-    return y_BTHWO if self.bias is None else y_BTHWO + self.bias[...]
+    if self.bias is None:
+      return y_BTHWO
+    return y_BTHWO + lax.broadcast_to_rank(self.bias[...], y_BTHWO.ndim)
 
 
 def _leaky_relu(x: jax.Array) -> jax.Array:

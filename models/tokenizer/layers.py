@@ -96,7 +96,8 @@ class Conv(nnx.Module):
     y_BTHWO = conv(x_BTHWI, kernel, self.strides, self.convention, past)
     if self.bias is None:
       return y_BTHWO
-    return y_BTHWO + self.bias[...].astype(x_BTHWI.dtype)
+    bias_O = self.bias[...].astype(x_BTHWI.dtype)
+    return y_BTHWO + lax.broadcast_to_rank(bias_O, y_BTHWO.ndim)
 
 
 def conv(
@@ -167,7 +168,11 @@ class GroupNorm(nnx.Module):
   def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
     c = self.convention
     y = normalize(x_BTHWC, c.norm_groups, c.norm_statistics)
-    y = y * (1.0 + self.scale[...]) + self.bias[...]
+    scale, bias = (
+      lax.broadcast_to_rank(x_C, y.ndim)
+      for x_C in (1.0 + self.scale[...], self.bias[...])
+    )
+    y = y * scale + bias
     return y.astype(x_BTHWC.dtype)
 
 

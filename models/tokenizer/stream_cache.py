@@ -37,7 +37,7 @@ class Past:
     At the start of a clip `pad` adds frames instead, as for a whole clip. The
     last `keep` frames of the result are kept for the next chunk.
     """
-    if self.at_start:
+    if self._before is None:
       x_BTHWC = pad(x_BTHWC)
     else:
       before_BTHWC = self._before[len(self.after)]

@@ -240,7 +240,7 @@ class SpatialTransformer(nnx.Module):
         f" tokenizer with latent_size={(height, width)}"
       )
     with jax.named_scope("spatial_transformer"):
-      x = x_BthwD + self.positions[...]
+      x = x_BthwD + self.positions[None, None]
       x = self.stack(x.reshape(batch * frames, height * width, -1))
     return x.reshape(x_BthwD.shape)
 
@@ -271,7 +271,7 @@ class TemporalTransformer(nnx.Module):
     with jax.named_scope("temporal_transformer"):
       x = x_BthwD.transpose(0, 2, 3, 1, 4)
       x = x.reshape(batch * height * width, frames, channels)
-      x = x + self.positions[:frames]
+      x = x + self.positions[None, :frames]
       x = self.stack(x, attention.causal_mask(frames))
       x = x.reshape(batch, height, width, frames, channels)
     return x.transpose(0, 3, 1, 2, 4)

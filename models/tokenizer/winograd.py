@@ -11,7 +11,9 @@ form; F(4, 3) in height, too, would double them and was no faster
 """
 
 from collections.abc import Sequence
+import functools
 import math
+import operator
 
 import jax
 from jax import lax
@@ -146,8 +148,10 @@ def _transform_output(x: jax.Array, axis: int, m: int) -> jax.Array:
   return lax.optimization_barrier(values)
 
 
-def _combine(row: np.ndarray, parts: Sequence[jax.Array]) -> jax.Array:
+def _combine(
+  row: np.ndarray, parts: Sequence[jax.Array] | jax.Array
+) -> jax.Array:
   terms = [
     np.float32(c) * x for c, x in zip(row, parts, strict=True) if c != 0.0
   ]
-  return sum(terms[1:], terms[0])
+  return functools.reduce(operator.add, terms)

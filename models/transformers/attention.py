@@ -6,6 +6,7 @@ network that owns a token grid owns its positions as well.
 
 from collections.abc import Callable
 import dataclasses
+import typing
 
 from flax import nnx
 import jax
@@ -81,7 +82,7 @@ class Stack(nnx.Module):
     """Cache of zeros for sequences of `length` (S) tokens."""
     width = self.norm.num_features
     shape = (self.num_layers, batch, length, self.num_heads)
-    dtype = self.norm.scale.dtype
+    dtype = typing.cast(nnx.Param, self.norm.scale).dtype
     empty_LBSAd = jnp.zeros((*shape, width // self.num_heads), dtype)
     return empty_LBSAd, empty_LBSAd
 
@@ -114,8 +115,9 @@ class Stack(nnx.Module):
       return (block.finish(x_BND, y_BNAd), keys_LBSAd, values_LBSAd), None
 
     layers = (self.layers, jnp.arange(self.num_layers))
-    (x_BND, *cache), _ = lax.scan(body, (x_BND, *cache), layers)
-    return self.norm(x_BND), tuple(cache)
+    (x_BND, *written), _ = lax.scan(body, (x_BND, *cache), layers)
+    keys_LBSAd, values_LBSAd = written
+    return self.norm(x_BND), (keys_LBSAd, values_LBSAd)
 
 
 class Block(nnx.Module):
@@ -167,7 +169,7 @@ class Block(nnx.Module):
     y_BNAd = attend_to(*self.project(x_BND), mask_NN, drop)
     return self.finish(x_BND, y_BNAd, keys[1])
 
-  def project(self, x_BND: jax.Array) -> tuple[jax.Array, ...]:
+  def project(self, x_BND: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Queries, keys and values (B, N, A, d)."""
     return split_qkv(self.qkv(self.attention_norm(x_BND)))
 
@@ -186,7 +188,9 @@ class Block(nnx.Module):
     return x_BND + dropout(h_BND, self.dropout, keys[1])
 
 
-def split_qkv(qkv_BN3Ad: jax.Array) -> tuple[jax.Array, ...]:
+def split_qkv(
+  qkv_BN3Ad: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Queries, keys and values (B, N, A, d)."""
   return qkv_BN3Ad[:, :, 0], qkv_BN3Ad[:, :, 1], qkv_BN3Ad[:, :, 2]
 

@@ -155,7 +155,7 @@ class ArTransformer(nnx.Module):
       self._embed_parts(previous_BF),
     )
     position = n + _PREFIX - 1
-    x_B1D = (x_BD + self.positions.embedding[position])[:, None]
+    x_B1D = (x_BD + self.positions.embedding[position][None])[:, None]
     # Nothing follows yet, so this also fits the last position of the prefix.
     mask_1S = (jnp.arange(self.length) <= position)[None]
     return self.stack.extend(x_B1D, cache, position, mask_1S)
@@ -168,7 +168,7 @@ class ArTransformer(nnx.Module):
       [jnp.broadcast_to(bos_D, class_BD.shape), class_BD], axis=1
     )
     x_BPD = jnp.concatenate([prefix_B2D, tokens_BMD], axis=1)
-    return x_BPD + self.positions.embedding[: x_BPD.shape[1]]
+    return x_BPD + self.positions.embedding[None, : x_BPD.shape[1]]
 
   def _embed_parts(self, parts):
     """Sum (..., D) of the embeddings of f sub-tokens (..., f); 0 for none."""
@@ -182,5 +182,5 @@ class ArTransformer(nnx.Module):
     """Mask, bool (S, S), as `attention.Block` takes it."""
     mask_SS = attention.causal_mask(self.length)
     if self.prefix_attention == "bidirectional":
-      mask_SS |= jnp.arange(self.length) < _PREFIX + given
+      mask_SS |= (jnp.arange(self.length) < _PREFIX + given)[None]
     return mask_SS

@@ -97,7 +97,7 @@ class MaskedTransformer(nnx.Module):
     if self.tasks is not None:
       prefix.insert(0, attention.look_up(self.tasks, task_B)[:, None])
     x_BND = jnp.concatenate([*prefix, tokens_BND], axis=1)
-    x_BND = self.norm(x_BND + self.positions.embedding[...])
+    x_BND = self.norm(x_BND + self.positions.embedding[None])
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
@@ -176,7 +176,7 @@ class Head(nnx.Module):
     logits_BNV = jnp.einsum(
       "bnd,vd->bnv", h_BND, table_VD, preferred_element_type=jnp.float32
     )
-    return logits_BNV + self.bias[...]
+    return logits_BNV + self.bias[None, None]
 
 
 def _init():
@@ -185,7 +185,9 @@ def _init():
   return jax.nn.initializers.truncated_normal(stddev=0.02)
 
 
-def _dense(cin, cout, rngs: nnx.Rngs, axis=-1) -> nnx.LinearGeneral:
+def _dense(
+  cin, cout, rngs: nnx.Rngs, axis: int | tuple[int, ...] = -1
+) -> nnx.LinearGeneral:
   """Linear layer; widths may be tuples, whose dimensions `axis` names."""
   return nnx.LinearGeneral(cin, cout, axis=axis, kernel_init=_init(), rngs=rngs)
 

@@ -37,7 +37,7 @@ def to_ours(
     kind: {ours: x.name(ours) for ours in shapes} for kind, x in sources.items()
   }
   shared = {k: len(used.keys() & set(v.values())) for k, v in names.items()}
-  kind = max(shared, key=shared.get)
+  kind = max(shared, key=shared.__getitem__)
   if not shared[kind]:
     raise ValueError(
       f"{source} has no tensor of {network}: it must be a file of one of the"

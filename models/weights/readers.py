@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import typing
+from typing import Any
 import zipfile
 
 from flax import serialization
@@ -44,7 +46,8 @@ def sha256(path: str) -> str:
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:
   try:
-    import torch  # needed for these files only, hence not a requirement
+    # Needed for these files only, hence not a requirement, nor there for types.
+    import torch  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise ValueError(
       f"reading {path} needs torch: pip install torch, or save its tensors as"
@@ -82,13 +85,14 @@ def _is_torchscript(path: str) -> bool:
 
 def _read_flax(path: str) -> dict[str, np.ndarray]:
   try:
-    tree = serialization.msgpack_restore(pathlib.Path(path).read_bytes())
+    data = pathlib.Path(path).read_bytes()
+    tree = typing.cast(dict[str, Any], serialization.msgpack_restore(data))
     tensors = traverse_util.flatten_dict(tree.get("params", tree), sep="/")
   except Exception as error:
     raise ValueError(f"{path} is not a .flax file: {error}") from error
   if not all(isinstance(x, np.ndarray) for x in tensors.values()):
     raise ValueError(f"{path} must hold arrays only")
-  return tensors
+  return typing.cast(dict[str, np.ndarray], tensors)
 
 
 def _read_graph(path: str) -> dict[str, np.ndarray]:

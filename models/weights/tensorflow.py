@@ -9,6 +9,7 @@ below are those of tensorflow/core/protobuf/tensor_bundle.proto.
 from collections.abc import Iterator
 import math
 import pathlib
+from typing import Any
 
 from google.protobuf import message as protobuf
 import numpy as np
@@ -79,7 +80,7 @@ def shard_paths(path: str) -> list[str]:
   return sorted(map(str, index.parent.glob(f"{index.stem}.data-*-of-*")))
 
 
-def _fields(message) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(message) -> Iterator[tuple[int, Any]]:
   """(number, value) of each field of a protocol buffer."""
   at = 0
   while at < len(message):

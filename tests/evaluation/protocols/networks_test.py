@@ -31,7 +31,7 @@ class _Tiny(nnx.Module):
   def __call__(self, images_BHWC):
     _TRACES.append(images_BHWC.shape)
     mean_BC = images_BHWC.astype(jnp.float32).mean((1, 2))
-    mean_B = (mean_BC * self.weight[...]).sum(-1)
+    mean_B = (mean_BC * self.weight[None]).sum(-1)
     unused = {"logits_with_bias": jnp.zeros((len(mean_B), 1))}
     return unused | {
       k: jnp.broadcast_to(mean_B[:, None], (len(mean_B), dim))

@@ -18,8 +18,9 @@ def _model(parts_BNF, decided_BN, step):
   known = jnp.where(decided_BN[..., None], parts_BNF + 1 + step, 0)
   mixed = known.sum((1, 2))[:, None, None] + known.sum(-1)[..., None]
   place = jnp.arange(parts_BNF.shape[1])[None, :, None]
+  values = lambda v: jnp.arange(v)[None, None]
   return [
-    jnp.sin(1.0 + mixed * 0.37 + place * 1.3 + jnp.arange(v) * (f + 2.1))
+    jnp.sin(1.0 + mixed * 0.37 + place * 1.3 + values(v) * (f + 2.1))
     for f, v in enumerate(_FACTORS)
   ]
 

@@ -48,14 +48,16 @@ class TernaryQuantizer(common.Quantizer):
     )
 
   def codes(self, ids_Bthw):
-    digits = ids_Bthw[..., None] // self._radix() % 3
+    digits = ids_Bthw[..., None] // self._radix_1111K() % 3
     return digits.astype(jnp.float32) - 1.0
 
   def ids(self, codes_BthwK):
-    return ((codes_BthwK.astype(jnp.int32) + 1) * self._radix()).sum(-1)
+    digits = codes_BthwK.astype(jnp.int32) + 1
+    return (digits * self._radix_1111K()).sum(-1)
 
-  def _radix(self):
-    return np.array([3**k for k in range(self.latent_channels)], np.int32)
+  def _radix_1111K(self):
+    radix_K = [3**k for k in range(self.latent_channels)]
+    return np.array(radix_K, np.int32)[None, None, None, None]
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_fsq_literals_of_1000_codes():
       [0.75, 1.0, 1.0, 1.0],
     ],
   )
-  z = jnp.array([-100.0, 0.0, 100.0])[:, None] * jnp.ones(4)
+  z = jnp.array([-100.0, 0.0, 100.0])[:, None] * jnp.ones((1, 4))
   q = _quantize(quantizer, z.reshape(1, 3, 1, 1, 4))
   np.testing.assert_array_equal(q.ids.ravel(), [0, 500, 999])
 
@@ -204,7 +204,7 @@ def test_bsq_entropies_and_gradients_equal_a_softmax_over_all_codes(bits):
   @jax.jit
   def brute(z_NK):
     u_NK = z_NK / jnp.linalg.norm(z_NK, axis=-1, keepdims=True)
-    squares_NV = jnp.square(u_NK[:, None] - codes_VK).sum(-1)
+    squares_NV = jnp.square(u_NK[:, None] - codes_VK[None]).sum(-1)
     log_p_NV = jax.nn.log_softmax(-squares_NV / temperature)
     p_NV = jnp.exp(log_p_NV)
     mean_V = p_NV.mean(0)

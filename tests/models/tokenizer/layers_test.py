@@ -114,8 +114,10 @@ def test_adaptive_norm_scales_and_shifts_each_position_by_its_latent():
     4, 3, "position", _TWO_GROUPS, rngs=nnx.Rngs(0)
   )
   x, z = _random(0, 1, 2, 4, 4, 4), _random(1, 1, 2, 4, 4, 3)
-  scale = z @ norm.scale.kernel[...] + norm.scale.bias[...]
-  bias = z @ norm.bias.kernel[...] + norm.bias.bias[...]
+  linear = lambda layer: (
+    z @ layer.kernel[...] + layer.bias[None, None, None, None]
+  )
+  scale, bias = linear(norm.scale), linear(norm.bias)
   expected = layers.normalize(x, 2) * (1.0 + scale) + bias
   np.testing.assert_allclose(norm(x, z), expected, rtol=1e-5, atol=1e-5)
 
@@ -136,6 +138,7 @@ def test_global_adaptive_norm_reads_the_moments_of_the_latent():
   scale = std @ norm.scale.kernel[...] + norm.scale.bias[...]
   mean = np.asarray(z).reshape(8, 3).mean(0)
   bias = mean @ norm.bias.kernel[...] + norm.bias.bias[...]
+  scale, bias = (v[None, None, None, None] for v in (scale, bias))
   expected = layers.normalize(x, 2, "clip") * (1.0 + scale) + bias
   np.testing.assert_allclose(norm(x, z), expected, rtol=1e-5, atol=1e-5)
 

@@ -1,0 +1,5 @@
+"""Stands for a module whose classes protobuf makes as it is imported."""
+
+from typing import Any
+
+GraphDef: Any
