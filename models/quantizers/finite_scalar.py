@@ -110,6 +110,6 @@ class FiniteScalarQuantizer(common.Quantizer):
     return lax.broadcast_to_rank(half_width_K, ndim)
 
   def _radix(self, ndim: int) -> jax.Array:
-    """Change of the id when a channel goes up a level, on the last of `ndim` axes."""
+    """Step of the id per level of a channel, on the last of `ndim` axes."""
     radix_K = np.cumprod((1, *self.levels[:-1])).astype(np.int32)
     return lax.broadcast_to_rank(radix_K, ndim)
