@@ -306,7 +306,9 @@ def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser = argparse.ArgumentParser(
+    description="One page about finished or running experiments."
+  )
   parser.add_argument(
     "workdirs",
     nargs="+",
