@@ -66,7 +66,7 @@ def test_collectives_of_a_compiled_program():
   def loop(x, w):
     def body(x, w):
       # A sum over the devices in every layer.
-      return x * jnp.tanh(x.mean(0) @ w), None
+      return x * jnp.tanh(x.mean(0) @ w)[None], None
 
     return lax.scan(body, x, w)[0]
 
