@@ -106,12 +106,11 @@ def unpack(
     )
   words = np.frombuffer(data[HEADER_BYTES:], "<u4").astype(np.uint32)
   if header.context == _GENERATOR:
-    given = None if generator is None else generator.fingerprint
+    given = "none" if generator is None else generator.fingerprint
     if generator is None or _short(generator.fingerprint) != header.generator:
       raise ValueError(
         f"{name} was coded with the generator {header.generator.hex()}, and"
-        f" {given and given[: 2 * _NAME_BYTES]} was given: name the workdir of"
-        " that one"
+        f" {given[: 2 * _NAME_BYTES]} was given: name the workdir of that one"
       )
     ids_thw = generator.decode(words, header.latent_shape)
   else:
