@@ -87,7 +87,7 @@ def _assert_same(one, eight, check_params=True):
 @pytest.fixture(scope="module")
 def one_device_tokenizer():
   mesh = _mesh(1, 1, devices=jax.devices()[:1])
-  return _run(gan.build, tiny.tokenizer(), mesh)
+  return _run(gan.TokenizerGan.build, tiny.tokenizer(), mesh)
 
 
 @pytest.mark.slow
@@ -96,7 +96,9 @@ def test_tokenizer_step_on_eight_devices(
   one_device_tokenizer, layout, monkeypatch
 ):
   monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
-  eight = _run(gan.build, tiny.tokenizer(), _mesh(*_LAYOUTS[layout]))
+  eight = _run(
+    gan.TokenizerGan.build, tiny.tokenizer(), _mesh(*_LAYOUTS[layout])
+  )
   _assert_same(one_device_tokenizer, eight)
 
 
@@ -104,9 +106,13 @@ def test_tokenizer_step_on_eight_devices(
 def test_generator_step_on_eight_devices(tiny_tokenizer_workdir, monkeypatch):
   monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
   config = tiny.masked(tiny_tokenizer_workdir)
-  one = _run(masked.build, config, _mesh(1, 1, devices=jax.devices()[:1]))
+  one = _run(
+    masked.MaskedGenerator.build, config, _mesh(1, 1, devices=jax.devices()[:1])
+  )
   for layout in _LAYOUTS.values():
-    _assert_same(one, _run(masked.build, config, _mesh(*layout)))
+    _assert_same(
+      one, _run(masked.MaskedGenerator.build, config, _mesh(*layout))
+    )
 
 
 def test_fsdp_splits_the_largest_dimension_of_large_arrays_only():

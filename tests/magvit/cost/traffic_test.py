@@ -65,8 +65,8 @@ def test_collectives_of_a_compiled_program():
 
   def loop(x, w):
     def body(x, w):
-      # The mean is a sum over the devices in every layer.
-      return x * jnp.tanh(x.mean(0) @ w), None
+      # A sum over the devices in every layer.
+      return x * jnp.tanh(x.mean(0) @ w)[None], None
 
     return lax.scan(body, x, w)[0]
 
