@@ -62,8 +62,7 @@ def run(argv: list[str]) -> None:
   options = command_line.read_options(
     _MODE.value, table.MODES, config_given=config is not None
   )
-  if _WORKDIR.value is None and getattr(mode.Options, "NEEDS_WORKDIR", True):
-    raise ValueError(f"--mode={_MODE.value} needs --workdir=DIR")
+  command_line.check_given(_MODE.value, mode.Options, config, _WORKDIR.value)
   command_line.start_logging()
   mode.run(options, config, _WORKDIR.value)
 
@@ -81,8 +80,7 @@ def main(argv: list[str]) -> None:
       raise
     sys.exit(command_line.one_line(error))
   except KeyboardInterrupt:
-    print("interrupted: run the same command again to continue")
-    sys.exit(preemption.INTERRUPTED)
+    command_line.exit_interrupted()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from absl import logging as absl_logging
 
 from storage import processes
 
+INTERRUPTED = 130  # exit code, 128 + SIGINT: at once, without saving
 _PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
 
 # Flags belong to the program that has them defined here: --help lists those.
@@ -140,20 +141,57 @@ def _value(name: str, options: type) -> Any:
     ) from error
 
 
+def check_given(
+  mode: str, options: type, config: Any | None, workdir: str | None
+) -> None:
+  """Raises ValueError for a --workdir or --config that is missing or not read.
+
+  Args:
+    mode: name of the mode.
+    options: the Options of the mode.
+    config: value of --config, or None.
+    workdir: value of --workdir, or None.
+  """
+  needs_workdir = getattr(options, "NEEDS_WORKDIR", True)
+  if needs_workdir and workdir is None:
+    raise ValueError(f"--mode={mode} needs --workdir=DIR")
+  if not needs_workdir and workdir is not None:
+    raise ValueError(
+      f"--mode={mode} reads no --workdir={workdir}: leave it out"
+    )
+  if config is not None and not getattr(options, "READS_CONFIG", True):
+    raise ValueError(f"--mode={mode} reads no --config: leave it out")
+
+
 def run_alone(mode: str, module: Any) -> None:
   """Runs one mode as a program of its own; mistakes are one line each."""
   app.define_help_flags()
-  flags.DEFINE_string("workdir", None, "Folder of the trained model.")
+  if getattr(module.Options, "NEEDS_WORKDIR", True):
+    flags.DEFINE_string("workdir", None, "Folder of the trained model.")
   define_flags({mode: module})
+  workdir = None
   try:
     rest = parse_flags(sys.argv)[1:]
     if rest:
       raise ValueError(f"unknown arguments {rest}: flags start with --")
     options = read_options(mode, {mode: module}, config_given=False)
+    if "workdir" in flags.FLAGS:
+      workdir = flags.FLAGS.workdir
+    check_given(mode, module.Options, None, workdir)
     start_logging()
-    module.run(options, None, flags.FLAGS.workdir)
+    module.run(options, None, workdir)
   except (ValueError, OSError) as error:
+    if flags.FLAGS.verbosity >= 1:
+      raise
     sys.exit(one_line(error))
+  except KeyboardInterrupt:
+    exit_interrupted()
+
+
+def exit_interrupted() -> None:
+  """Ends the program after Ctrl-C."""
+  print("interrupted: run the same command again to continue")
+  sys.exit(INTERRUPTED)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -164,9 +202,21 @@ def parse_flags(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, OSError) as error:
+    if isinstance(error, flags.UnrecognizedFlagError):
+      field = error.flagname.removeprefix("config.")
+      if field != error.flagname and not _is_given("config", argv):
+        sys.exit(
+          f"error: --config.{field} needs --config=FILE:ARG, whose field it"
+          " changes"
+        )
     while "Traceback" in str(error) and error.__context__ is not None:
       error = error.__context__
     sys.exit(one_line(error))
+
+
+def _is_given(name: str, argv: list[str]) -> bool:
+  flag = f"--{name}"
+  return any(argument.partition("=")[0] == flag for argument in argv)
 
 
 def one_line(error: BaseException) -> str:

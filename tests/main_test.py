@@ -205,3 +205,26 @@ def test_missing_image_tokenizers(tmp_path):
 def test_tiny_configs_are_the_variants_they_are_called():
   assert tiny.get_config("image").dataset.frames == 1
   assert tiny.get_config("masked").algorithm == "masked"
+
+
+@pytest.mark.parametrize(
+  "arguments, expected",
+  [
+    (["--mode=evaluate"], "--mode=evaluate needs --workdir=DIR"),
+    (
+      ["--mode=compress", "--workdir=x", "--input=a", "--output=b"],
+      "--mode=compress reads no --workdir=x",
+    ),
+    (
+      ["--mode=import", "--workdir=x", "--input=a", _TINY],
+      "--mode=import reads no --config",
+    ),
+    (
+      ["--mode=tokenize", "--workdir=x", "--config.batch_size=5"],
+      "--config.batch_size needs --config=FILE:ARG",
+    ),
+    (["--mode=tokenize", "--workdir=x", "--split=y"], "--split=y"),
+  ],
+)
+def test_what_a_mode_does_not_read_is_refused(arguments, expected):
+  assert expected in _error(*arguments)

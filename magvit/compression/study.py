@@ -160,6 +160,15 @@ def _check(study, input_path, output_path):
         f"{side}={getattr(study, side)} must be even, for 4:2:0, and at least"
         " 16"
       )
+  if study.frames is not None and study.frames < 1:
+    raise ValueError(f"--frames={study.frames} must be at least 1")
+  points = [_file_name(contestant) for contestant in _contestants(study)]
+  if len(set(points)) < len(points):
+    raise ValueError(
+      f"--workdirs={','.join(study.workdirs)}: two folders, or two quantization"
+      " parameters, have one name, which results are kept by: rename one, or"
+      " name each once"
+    )
   if not os.path.isdir(input_path):
     raise ValueError(f"--input={input_path} is not a folder of videos")
   names = [

@@ -18,6 +18,7 @@ _QPS = (22, 26, 30, 34, 38, 42)
 
 @dataclasses.dataclass(frozen=True)
 class Options:
+  READS_CONFIG: ClassVar = False
   NEEDS_WORKDIR: ClassVar = False
 
   input: str = command_line.option(

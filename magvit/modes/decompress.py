@@ -8,6 +8,7 @@ the work.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import ml_collections
 
@@ -16,22 +17,17 @@ from magvit import command_line
 
 @dataclasses.dataclass(frozen=True)
 class Options:
+  READS_CONFIG: ClassVar = False
+
   input: str = command_line.option("File of coded tokens", needed="FILE.mvt")
   output: str = command_line.option("Video to write", needed="FILE.mp4")
 
 
 def run(
-  options: Options,
-  config: ml_collections.ConfigDict | None,
-  workdir: str | None,
+  options: Options, config: ml_collections.ConfigDict | None, workdir: str
 ) -> None:
   # Its libraries would make every other mode start later.
   from magvit.compression import decode
 
   del config
-  if workdir is None:
-    raise ValueError(
-      "--mode=decompress needs --workdir=DIR: the tokenizer or generator that"
-      " coded the file"
-    )
   decode.decompress(options.input, options.output, workdir)

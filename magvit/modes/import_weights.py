@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 from typing import Any
+from typing import ClassVar
 
 import jax
 import ml_collections
@@ -43,6 +44,8 @@ _CONFIGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
+  READS_CONFIG: ClassVar = False
+
   source: str | None = command_line.option(
     "Project that the weights come from; export: this one", choices=SOURCES
   )
@@ -149,10 +152,10 @@ def convert(
   layout = LAYOUTS[source]
   for section, fields in _named(path, layout.settings, tensors).items():
     config[section].update(fields)
-  generator = describe.define_tokenizer(config)
-  abstract = jax.eval_shape(generator.init, jax.random.key(0))
+  tokenizer = describe.define_tokenizer(config)
+  abstract = jax.eval_shape(tokenizer.init, jax.random.key(0))
   arrays, which = layout.to_ours(tensors, abstract, path)
-  return generator, safetensors_file.as_tree(arrays, abstract), which
+  return tokenizer, safetensors_file.as_tree(arrays, abstract), which
 
 
 def _named(path: str, function, tensors):

@@ -55,7 +55,7 @@ class Options:
     "Number of clips, from the first; all if it is left out"
   )
   split: str = command_line.option(
-    "Split of the data set, train or held_out", "train"
+    "Split of the data set", "train", choices=("train", "held_out")
   )
   tasks: tuple[str, ...] | None = command_line.option(
     "Tasks whose condition tokens are stored, too, separated by commas; all"

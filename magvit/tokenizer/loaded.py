@@ -23,16 +23,16 @@ class LoadedTokenizer:
   def __init__(
     self,
     config: ml_collections.ConfigDict,
-    generator: network.Network,
+    tokenizer: network.Network,
     params: Any,
   ):
     self.config = config
     self._params = {"tokenizer": params}
-    functions = describe.predict_functions(generator)
+    functions = describe.predict_functions(tokenizer)
     self._encode = jax.jit(functions["encode"])
     self._decode = jax.jit(functions["decode"])
     self._streaming = streaming.Streaming(
-      generator, params, describe.sizes(config).time
+      tokenizer, params, describe.sizes(config).time
     )
 
   def encode(self, video: np.ndarray | jax.Array) -> jax.Array:

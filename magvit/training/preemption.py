@@ -17,7 +17,6 @@ import numpy as np
 from magvit import mesh as mesh_lib
 
 EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports a process that it ended
-INTERRUPTED = 130  # 128 + SIGINT: exit code of a stop at once, without saving
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

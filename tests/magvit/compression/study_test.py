@@ -149,3 +149,10 @@ def test_frames_are_cut_to_the_aspect_before_they_are_resized():
   frame_HWC[:, 40:80] = 200  # the central square
   got = study_lib._resize(frame_HWC, 20, 20)
   assert got.shape == (20, 20, 3) and (got[:, 2:-2] == 200).all()
+
+
+def test_two_workdirs_of_one_name_are_refused(tmp_path):
+  study = study_lib.Study(workdirs=("a/m", "b/m"), codecs=())
+  with pytest.raises(ValueError, match="--workdirs=a/m,b/m: .* one name"):
+    study_lib.compress(study, str(tmp_path), str(tmp_path / "out"))
+  assert not (tmp_path / "out").exists()
