@@ -45,7 +45,7 @@ $(DEMO)/multitask_generator/report.html: | $(VIDEO)/report.html
 	  --config.tokenizer_workdir=$(VIDEO)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-rows: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 -m rows
