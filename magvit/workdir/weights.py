@@ -73,17 +73,17 @@ def restore_part(
     return exports.restore(workdir, part, mesh, rules)
   step = latest_step(workdir)
   path = os.path.join(_checkpoint_directory(workdir), str(step), "state")
+  tree = stored_tree(path)
+  stored_part = rename_as_stored(part, tree)
+  _check_arrays(path, stored_part, tree)
+  restore_args = jax.tree.map(
+    lambda leaf, sharding: ocp.ArrayRestoreArgs(
+      sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+    ),
+    stored_part,
+    mesh_lib.state_shardings(stored_part, mesh, rules),
+  )
   with ocp.PyTreeCheckpointer() as checkpointer:
-    tree = stored_tree(path)
-    stored_part = rename_as_stored(part, tree)
-    _check_arrays(path, stored_part, tree)
-    restore_args = jax.tree.map(
-      lambda leaf, sharding: ocp.ArrayRestoreArgs(
-        sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
-      ),
-      stored_part,
-      mesh_lib.state_shardings(stored_part, mesh, rules),
-    )
     restored = checkpointer.restore(
       path,
       ocp.args.PyTreeRestore(
