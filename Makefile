@@ -12,7 +12,7 @@ VIDEO := $(DEMO)/video_tokenizer
 REPORT = $(BIN)/python -m evaluation.show.report --output=$@ --title=$(TITLE) \
   $(patsubst %/report.html,%,$^)
 
-.PHONY: demo demo-multitask test test-rows lint clean
+.PHONY: demo demo-multitask test test-long test-rows lint clean
 
 demo: $(DEMO)/report.html
 
@@ -46,6 +46,9 @@ $(DEMO)/multitask_generator/report.html: | $(VIDEO)/report.html
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
+
+test-long: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 -m long
 
 test-rows: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 -m rows
