@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import constriction
 import numpy as np
 
+from magvit.compression import information
+
 # Sets of neighbours by their number in a file; None: even odds for every bit.
 CONTEXTS = (
   None,
@@ -38,14 +40,26 @@ def encode(ids_thw: np.ndarray, vocabulary: int) -> tuple[int, np.ndarray]:
 def decode(
   number: int, words: np.ndarray, shape: tuple[int, int, int], vocabulary: int
 ) -> np.ndarray:
-  """Inverts `encode`: int32 (t, h, w). Damaged words give arbitrary ids."""
+  """Inverts `encode`: int32 (t, h, w). Damaged words give arbitrary ids.
+
+  Raises:
+    ValueError: words that cannot hold that many ids; few are decoded then.
+  """
   decoder = constriction.stream.queue.RangeDecoder(words)
+  budget = information.Budget(len(words))
   model = _Bits(shape, vocabulary, CONTEXTS[number])
   for wave in model.waves():
     odds_WK = model.odds(wave)
     bits = decoder.decode(_FAMILY, odds_WK.reshape(-1))
-    model.add(wave, bits.reshape(odds_WK.shape))
+    bits_WK = bits.reshape(odds_WK.shape)
+    budget.spend(np.where(bits_WK, odds_WK, 1.0 - odds_WK))
+    model.add(wave, bits_WK)
   return model.ids()
+
+
+def count_bits(vocabulary: int) -> int:
+  """K, the number of bits that an id is coded in."""
+  return max(1, (vocabulary - 1).bit_length())
 
 
 def _encode(ids_thw, vocabulary, context):
@@ -69,25 +83,32 @@ class _Bits:
 
   W are the tokens of a wave, whose neighbours are known at the same time: a
   diagonal of a latent frame. K are the bits of an id, least significant first.
+  Only two latent frames are kept as bits, so that memory grows with the ids.
   """
 
   def __init__(self, shape, vocabulary, context):
     self._shape = shape
     self._context = context
-    self._bits = _count_bits(vocabulary)
+    self._bits = count_bits(vocabulary)
     # The low side of each axis has one more place, for absent neighbours.
-    padded = tuple(size + 1 for size in shape)
-    self._known = np.full((*padded, self._bits), _ABSENT, np.int8)
+    _, height, width = shape
+    absent = np.full((height + 1, width + 1, self._bits), _ABSENT, np.int8)
+    self._known = (absent, absent)  # the latent frame before, and this one
+    self._ids = []  # int32 (h, w) of the latent frames that are whole
     contexts = 3 ** len(context or ())
     self._counts = np.zeros((2, self._bits, contexts), np.int64)
 
   def waves(self) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields the indices (t, h, w) of each wave in turn."""
     frames, height, width = self._shape
+    weights_K = 2 ** np.arange(self._bits)
     for t in range(frames):
+      self._known = (self._known[1], np.full_like(self._known[1], _ABSENT))
       for diagonal in range(height + width - 1):
         h = np.arange(max(0, diagonal - width + 1), min(height, diagonal + 1))
         yield np.full_like(h, t), h, diagonal - h
+      ids_hw = self._known[1][1:, 1:] @ weights_K
+      self._ids.append(ids_hw.astype(np.int32))
 
   def odds(self, wave) -> np.ndarray:
     """Probability (W, K) that a bit is set."""
@@ -97,27 +118,24 @@ class _Bits:
     return (ones_WK + 0.5) / (zeros_WK + ones_WK + 1.0)
 
   def add(self, wave, bits_WK) -> None:
-    self._known[tuple(i + 1 for i in wave)] = bits_WK
+    _, h, w = wave
+    self._known[1][h + 1, w + 1] = bits_WK
     if self._context is not None:
       np.add.at(self._counts, (bits_WK, *self._place(wave)), 1)
 
   def ids(self) -> np.ndarray:
-    weights_K = 2 ** np.arange(self._bits)
-    return (self._known[1:, 1:, 1:] @ weights_K).astype(np.int32)
+    return np.stack(self._ids)
 
   def _place(self, wave):
     """Places in the counts: (bit, context), each (W, K) or broadcast to it."""
-    context_WK = np.zeros((len(wave[0]), self._bits), np.int64)
+    _, h, w = wave
+    context_WK = np.zeros((len(h), self._bits), np.int64)
     for name in self._context:
-      at = tuple(i + 1 - d for i, d in zip(wave, _STEPS[name], strict=True))
-      context_WK = 3 * context_WK + self._known[at]
+      dt, dh, dw = _STEPS[name]
+      context_WK = 3 * context_WK + self._known[1 - dt][h + 1 - dh, w + 1 - dw]
     return np.broadcast_to(np.arange(self._bits), context_WK.shape), context_WK
-
-
-def _count_bits(vocabulary: int) -> int:
-  return max(1, (vocabulary - 1).bit_length())
 
 
 def _to_bits(ids: np.ndarray, vocabulary: int) -> np.ndarray:
   """Splits int32 (...) into bits 0 and 1, int32 (..., K)."""
-  return ids[..., None] >> np.arange(_count_bits(vocabulary)) & 1
+  return ids[..., None] >> np.arange(count_bits(vocabulary)) & 1

@@ -16,6 +16,7 @@ import numpy as np
 from evaluation.show import mp4
 from magvit.compression import file_format
 from magvit.compression import generator_coder
+from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.tokenizer import frames as frames_lib
 from magvit.tokenizer import loaded
@@ -41,7 +42,9 @@ def decompress(input_path: str, output_path: str, workdir: str) -> None:
     )
   tokenizer, name, generator = models(workdir)
   with open(input_path, "rb") as f:
-    coded = file_format.unpack(f.read(), name, generator, input_path)
+    data = f.read()
+  grid = tokenizer_grid(tokenizer)
+  coded = file_format.unpack(data, name, generator, input_path, grid)
   frames, height, width = coded.video_shape
   log.info("%d frames of %d x %d", frames, height, width)
   with mp4.Writer(output_path, coded.frame_rate) as writer:
@@ -61,3 +64,9 @@ def models(
   generator = None if copied is None else generator_coder.load(workdir)
   name = fingerprint.read_fingerprint(copied or workdir)
   return loaded.load_tokenizer(workdir), name, generator
+
+
+def tokenizer_grid(tokenizer: loaded.LoadedTokenizer) -> file_format.Grid:
+  """What the headers of a tokenizer's files have to agree with."""
+  config = tokenizer.config
+  return file_format.Grid(describe.vocabulary(config), describe.sizes(config))

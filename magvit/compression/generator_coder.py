@@ -27,6 +27,7 @@ import numpy as np
 
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
+from magvit.compression import information
 from magvit.generators import autoregressive
 from magvit.generators import masked
 from magvit.generators import sampling
@@ -81,11 +82,21 @@ class GeneratorCoder:
   def decode(
     self, words: np.ndarray, shape: tuple[int, int, int]
   ) -> np.ndarray:
-    """Inverts `encode`: int32 (t, h, w). Damaged words give arbitrary ids."""
+    """Inverts `encode`: int32 (t, h, w). Damaged words give arbitrary ids.
+
+    Raises:
+      ValueError: words that cannot hold that many ids; few are decoded then.
+    """
     decoder = constriction.stream.queue.RangeDecoder(words)
-    parts_MNF = self._run(
-      shape, lambda first, odds_nV, *place: decoder.decode(_FAMILY, odds_nV)
-    )
+    budget = information.Budget(len(words))
+
+    def exchange(first, odds_nV, *place):
+      del first, place
+      symbols = decoder.decode(_FAMILY, odds_nV)
+      budget.spend(np.take_along_axis(odds_nV, symbols[:, None], axis=1))
+      return symbols
+
+    parts_MNF = self._run(shape, exchange)
     ids_MN = np.asarray(bits_lib.defactorize(parts_MNF, self._factor_bits))
     return self._join(ids_MN, shape)
 

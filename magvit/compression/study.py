@@ -237,7 +237,9 @@ def _tokens(workdir: str):
     coded = file_format.Coded(ids_thw, vocabulary, shape, rate, name)
     files.write_atomically(path, file_format.pack(coded, generator))
     with open(path, "rb") as f:
-      coded = file_format.unpack(f.read(), name, generator, path)
+      data = f.read()
+    grid = decode_file.tokenizer_grid(tokenizer)
+    coded = file_format.unpack(data, name, generator, path, grid)
     if not np.array_equal(coded.ids_thw, ids_thw):
       raise ValueError(f"{path} does not decode to the tokens that went in")
     padded = describe.padded_shape(tokenizer.config, shape)

@@ -93,9 +93,14 @@ def decode_frames(
     shape: (T, H, W) of the video that was encoded.
 
   Raises:
-    ValueError: too much for the memory of the device.
+    ValueError: more than MAX_FRAMES frames for a tokenizer that needs whole
+      clips, or too much for the memory of the device.
   """
+  config = tokenizer.config
   frames, height, width = shape
+  chunks = describe.codes_images(config) or describe.streams(config)
+  if not chunks and frames > MAX_FRAMES:
+    raise ValueError(_too_long())
   decoded = _decode(tokenizer, ids)
   for frame_HWC in itertools.islice(decoded, frames):
     yield frame_HWC[:height, :width]
