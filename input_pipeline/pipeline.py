@@ -118,7 +118,7 @@ def image_source(dataset: ml_collections.ConfigDict):
   images.name, images.frames = dataset.joint_name, 1
   images.format, images.path = dataset.joint_format, dataset.joint_path
   images.train_crop, images.flip = dataset.joint_crop, dataset.joint_flip
-  images.lists, images.mixture = "", ()
+  images.lists, images.mixture, images.held_out = "", (), ""
   # With the same seed they would be the clips' first frames.
   images.seed = dataset.seed + 1
   return source(images, "train")

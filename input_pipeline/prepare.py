@@ -106,7 +106,7 @@ def _finish(folder, plan, shards) -> dict[str, Any]:
 
 def _digest(listing: folders.Listing) -> str:
   lines = (f"{entry.label} {entry.name}\n" for entry in listing.entries)
-  return hashlib.sha256("".join(lines).encode()).hexdigest()
+  return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 def _claim(folder: str, plan: media_shards.Plan) -> list[media_shards.Shard]:
@@ -229,6 +229,8 @@ def main() -> None:
   add("--output", help="folder of the shards; each split is a folder in it")
   splits = ["train", "held_out"]
   add("--split", choices=splits, default="train", help="split to make")
+  which = "folder of the split held_out; default: the only one there is"
+  add("--held_out", choices=folders.HELD_OUT, default="", help=which)
   add("--fold", type=int, default=1, help="split of UCF-101's lists: 1, 2 or 3")
   cores = os.cpu_count()
   add("--workers", type=int, default=cores, help="number of processes")
@@ -261,7 +263,8 @@ def main() -> None:
     )
     manifest = prepare(
       folders.listing(
-        args.format, args.input, args.lists, args.split, args.fold
+        *(args.format, args.input, args.lists, args.split, args.fold),
+        args.held_out,
       ),
       args.format,
       args.split,

@@ -65,6 +65,13 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   return _store(dataset, "train").class_names
 
 
+def held_out_folder(dataset: ml_collections.ConfigDict) -> str:
+  """The folder or TFDS split that is held out; "": the only one there is."""
+  # Configs that earlier versions stored lack the field, and stay as they are:
+  # what was made of them is known by all their fields.
+  return dataset.get("held_out", "")
+
+
 def _mixed_stores(dataset: ml_collections.ConfigDict):
   weights, stores = [], []
   for part in dataset.mixture:
@@ -98,13 +105,20 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
       " the shards that `python -m input_pipeline.prepare` made of them"
     )
   kind = _detect(path) if dataset.format == "auto" else dataset.format
+  held_out = held_out_folder(dataset)
   if kind == "tfds":
-    return tfds_files.TfdsFiles(path, split)
+    return tfds_files.TfdsFiles(path, split, held_out)
   if kind == "shards":
+    if held_out:
+      raise ValueError(
+        f"dataset.held_out={held_out!r} is for raw folders and TFDS, and"
+        f" dataset.path={path!r} holds shards: choose with --held_out of"
+        " input_pipeline.prepare"
+      )
     return media_shards.MediaShards(path, split)
   lists = os.path.expanduser(dataset.lists)
   return folders.Folder(
-    folders.listing(dataset.name, path, lists, split, dataset.fold)
+    folders.listing(dataset.name, path, lists, split, dataset.fold, held_out)
   )
 
 

@@ -28,6 +28,8 @@ from PIL import Image
 from PIL import ImageOps
 from PIL import ImageSequence
 
+from storage import listing
+
 IMAGE_SUFFIXES = (
   *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif"),
   *(".tiff", ".webp"),
@@ -98,17 +100,21 @@ def probe(path: str) -> Media:
 def find(folder: str) -> tuple[list[str], list[str]]:
   """(images and videos, other files) in a folder and below, told by suffix.
 
-  Paths are relative to the folder and sorted; hidden files are left out.
+  Paths are relative to the folder and in natural order; `storage/listing.py`
+  says which files count.
+
+  Raises:
+    OSError: a folder that cannot be listed.
   """
-  media, others = [], []
-  for root, folders, names in os.walk(folder):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    for name in names:
-      if not name.startswith("."):
-        known = name.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-        path = os.path.relpath(os.path.join(root, name), folder)
-        (media if known else others).append(path)
-  return sorted(media), sorted(others)
+  paths = listing.walk(folder)
+  media = [path for path in paths if is_named_as_media(path)]
+  others = [path for path in paths if not is_named_as_media(path)]
+  return media, others
+
+
+def is_named_as_media(path: str) -> bool:
+  """Whether a name ends as those of images and videos do."""
+  return path.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
 
 
 @contextlib.contextmanager

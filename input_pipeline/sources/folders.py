@@ -12,10 +12,14 @@
   bair         {train,test}/.../VIDEO/*.png, a folder of frames for each video,
                or a video file; no lists, no classes
   any other    {train,held_out}/CLASS/..., images or videos; no lists;
-               "val", "validation" or "test" may stand for "held_out"
+               "val", "validation" or "test" may stand for "held_out", and
+               `dataset.held_out` says which of several
 
 Lists lie in `dataset.lists`, or beside the media. Listed files that are missing
-are reported, and so are classes that the list of classes lacks.
+are reported, and so are classes that the list of classes lacks. Without a list
+files and classes are in natural order; links are followed, and folders of
+systems are none of the data (storage/listing.py). A class without examples is
+an error, for the numbers of the classes after it would mean others.
 """
 
 from collections.abc import Callable
@@ -28,8 +32,9 @@ import os
 
 from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import media
+from storage import listing as listing_lib
 
-_HELD_OUT = ("held_out", "val", "validation", "test")
+HELD_OUT = ("held_out", "val", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,9 @@ class Folder:
     return frame_reader.Encoded(entry.files[0], entry.label, entry.files)
 
 
-def listing(name: str, path: str, lists: str, split: str, fold: int) -> Listing:
+def listing(
+  name: str, path: str, lists: str, split: str, fold: int, held_out: str = ""
+) -> Listing:
   """The examples of a split, with their files on disk.
 
   Args:
@@ -81,21 +88,33 @@ def listing(name: str, path: str, lists: str, split: str, fold: int) -> Listing:
     lists: folder of the lists; "": that of the media.
     split: "train" or "held_out".
     fold: number of UCF-101's split, 1 to 3.
+    held_out: folder of the split "held_out", one of HELD_OUT; "": the only one
+      of them that there is. Sets with lists have no such folders.
 
   Raises:
-    ValueError: a folder or list that is missing or not as expected.
+    ValueError: a folder or list that is missing or not as expected, or a class
+      without examples.
   """
   for field, folder in (("path", path), ("lists", lists or path)):
     if not os.path.isdir(folder):
       raise ValueError(f"dataset.{field}={folder!r} is no folder")
+  if held_out and held_out not in HELD_OUT:
+    raise ValueError(
+      f"dataset.held_out={held_out!r} must be '' or one of {list(HELD_OUT)}"
+    )
+  if held_out and name in ("ucf101", *_BY_STEM):
+    raise ValueError(
+      f"dataset.held_out={held_out!r} is for sets in folders, and {name!r} has"
+      " lists of its splits: leave it out"
+    )
   if name == "ucf101":
     result = _ucf101(path, lists or path, split, fold)
   elif name in _BY_STEM:
     result = _by_stem(path, *_BY_STEM[name](lists or path, split))
   elif name == "bair":
-    result = _bair(_split_folder(path, split), path)
+    result = _bair(_split_folder(path, split, held_out), path)
   else:
-    result = _by_class(path, split)
+    result = _by_class(path, _split_folder(path, split, held_out))
   if not result.entries:
     raise ValueError(f"dataset.path={path} has no {split!r} images or videos")
   return result
@@ -204,42 +223,64 @@ def _bair(folder: str, path: str) -> Listing:
     videos.setdefault(os.path.dirname(full) if image else full, []).append(full)
   return Listing(
     tuple(
-      Entry(os.path.relpath(video, path), 0, tuple(sorted(files, key=_natural)))
-      for video, files in sorted(videos.items())
+      Entry(os.path.relpath(video, path), 0, tuple(videos[video]))
+      for video in sorted(videos, key=listing_lib.natural)
     ),
     (),
   )
 
 
-def _natural(file: str) -> tuple[int, str]:
-  """Key that sorts 10.png behind 9.png."""
-  return (len(file), file)
-
-
-def _by_class(path: str, split: str) -> Listing:
-  folder = _split_folder(path, split)
+def _by_class(path: str, folder: str) -> Listing:
   train = os.path.join(path, "train")
-  classes = sorted(
-    entry.name
-    for entry in os.scandir(train if os.path.isdir(train) else folder)
-    if entry.is_dir() and not entry.name.startswith(".")
-  )
+  first = train if os.path.isdir(train) else folder  # numbers the classes
+  classes = listing_lib.folders(first)
   numbers = {name: i for i, name in enumerate(classes)}
-  entries = []
+  entries, held = [], set()
   for name in media.find(folder)[0]:
-    full = os.path.join(folder, name)
-    label = _number(numbers, name.split(os.sep)[0], folder, name)
+    full, class_name = os.path.join(folder, name), name.split(os.sep)[0]
+    label = _number(numbers, class_name, folder, name)
     entries.append(Entry(os.path.relpath(full, path), label, (full,)))
+    held.add(class_name)
+  empty = [
+    os.path.join(each, name)
+    for each in dict.fromkeys((first, folder))
+    for name in listing_lib.folders(each)
+    if not (each == folder and name in held)
+    if not _holds_media(os.path.join(each, name))
+  ]
+  if empty:
+    raise ValueError(
+      f"{len(empty)} folders of classes hold no images or videos, and each"
+      f" folder is a class: fill or remove {', '.join(empty[:3])}"
+      f"{', ...' if empty[3:] else ''}"
+    )
   return Listing(tuple(entries), tuple(classes))
 
 
-def _split_folder(path: str, split: str) -> str:
-  names = ("train",) if split == "train" else _HELD_OUT
+def _holds_media(folder: str) -> bool:
+  return any(map(media.is_named_as_media, listing_lib.scan(folder)))
+
+
+def _split_folder(path: str, split: str, held_out: str) -> str:
+  names = ("train",) if split == "train" else HELD_OUT
   present = [n for n in names if os.path.isdir(os.path.join(path, n))]
-  if len(present) != 1:
+  if split == "held_out" and held_out:
+    if held_out not in present:
+      raise ValueError(
+        f"dataset.path={path} lacks the folder {held_out!r} that"
+        f" dataset.held_out names, and holds {present}"
+      )
+    return os.path.join(path, held_out)
+  if len(present) > 1:
+    raise ValueError(
+      f"dataset.path={path} holds {present}, any of which may be the split"
+      f" 'held_out': say which with dataset.held_out={present[0]}"
+      " (`prepare --held_out`)"
+    )
+  if not present:
     raise ValueError(
       f"dataset.path={path} must hold one of the folders {list(names)} for the"
-      f" split {split!r}, and holds {present}"
+      f" split {split!r}, and holds none"
     )
   return os.path.join(path, present[0])
 

@@ -77,7 +77,7 @@ def pack(encoded: frame_reader.Encoded) -> bytes:
       "media": np.frombuffer(b"".join(parts), np.uint8),
       "sizes": np.array([len(part) for part in parts], np.int64),
       "label": np.array(encoded.label, np.int32),
-      "name": np.frombuffer(encoded.name.encode(), np.uint8),
+      "name": np.frombuffer(os.fsencode(encoded.name), np.uint8),
     }
   )
 
@@ -91,7 +91,7 @@ def unpack(record: bytes) -> frame_reader.Encoded:
     for end, size in zip(ends, arrays["sizes"], strict=True)
   )
   return frame_reader.Encoded(
-    arrays["name"].tobytes().decode(), int(arrays["label"]), parts
+    os.fsdecode(arrays["name"].tobytes()), int(arrays["label"]), parts
   )
 
 

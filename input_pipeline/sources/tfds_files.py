@@ -29,8 +29,14 @@ _SPLITS = {"train": ("train",), "held_out": ("validation", "test")}
 class TfdsFiles:
   """Random-access encoded examples of one split."""
 
-  def __init__(self, folder: str, split: str):
-    """Opens a split; "held_out" is the set's "validation", or else "test".
+  def __init__(self, folder: str, split: str, held_out: str = ""):
+    """Opens a split.
+
+    Args:
+      folder: folder of a version of the data set.
+      split: "train" or "held_out".
+      held_out: the set's split that is "held_out"; "": "validation", or "test"
+        where there is none.
 
     Raises:
       ValueError: no such data set or split, another file format, a file that
@@ -38,14 +44,18 @@ class TfdsFiles:
     """
     import tensorflow_datasets as tfds  # slow to import; few runs need it
 
-    self._arguments = (folder, split)
+    self._arguments = (folder, split, held_out)
     builder = _builder(folder)
     splits = builder.info.splits
-    names = [name for name in _SPLITS[split] if name in splits]
+    wanted = _SPLITS[split]
+    if split == "held_out" and held_out:
+      wanted = (held_out,)
+    names = [name for name in wanted if name in splits]
     if not names:
       raise ValueError(
         f"dataset.path={folder} has the splits {sorted(splits)}, and {split!r}"
-        f" needs one of {list(_SPLITS[split])}: prepare that, too"
+        f" needs one of {list(wanted)} (dataset.held_out={held_out!r}): prepare"
+        " that, too, or name another"
       )
     self._name = f"{folder} {names[0]}"
     _check_files(folder, splits[names[0]])

@@ -26,6 +26,7 @@ import ml_collections
 import numpy as np
 
 from input_pipeline import pipeline
+from input_pipeline import stores
 from input_pipeline.sources import token_shards
 from magvit import command_line
 from magvit import mesh as mesh_lib
@@ -114,9 +115,15 @@ def tokenize(
   mesh = mesh_lib.local_mesh()
   tokens = tokens_lib.open_tokenizer(settings, mesh)
   clips = pipeline.source(settings.dataset, split)
+  # The chosen folder tells tokens of "val" from those of "test".
+  held = (
+    split
+    if split == "train"
+    else stores.held_out_folder(settings.dataset) or split
+  )
   contents = token_shards.Contents(
     tokenizer=fingerprint.fingerprint(made_by, tokens.params),
-    dataset={**tokens_lib.clips_of(settings.dataset), "split": split},
+    dataset={**tokens_lib.clips_of(settings.dataset), "split": held},
     examples=_check_num(num, clips, settings.dataset.name),
     examples_per_shard=examples_per_shard,
     clip_shape=describe.clip_shape(settings),

@@ -36,6 +36,7 @@ _FREE_FIELDS = (
   "evaluation",
   "sampling",
   "dataset.eval_examples",
+  "dataset.held_out",
 )
 
 

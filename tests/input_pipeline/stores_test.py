@@ -233,6 +233,30 @@ def test_broken_and_short_videos_and_wrong_paths_are_named(root, tmp_path):
       pipeline.train_batches(_dataset(root, **changes), 2)
 
 
+def test_the_held_out_folder_is_a_field_that_old_configs_lack(tmp_path):
+  for split in ("train", "val", "test"):
+    raw_data.image(tmp_path / split / "a" / f"{split}.png", 0)
+  dataset = tokenizer_image.get_config("imagenet128").dataset
+  dataset.path, dataset.name = str(tmp_path), "mine"
+  with pytest.raises(ValueError, match="dataset.held_out=val"):
+    pipeline.source(dataset, "held_out")
+  dataset.held_out = "test"
+  assert len(pipeline.source(dataset, "held_out")) == 1
+  assert len(pipeline.image_source(_as_images(dataset))) == 1
+  (tmp_path / "test/a/test.png").unlink()
+  del dataset.held_out
+  (tmp_path / "test/a").rmdir()
+  (tmp_path / "test").rmdir()
+  assert len(pipeline.source(dataset, "held_out")) == 1
+
+
+def _as_images(dataset):
+  images = dataset.copy_and_resolve_references()
+  images.joint_name, images.joint_format = "mine", "folder"
+  images.joint_path = images.path
+  return images
+
+
 def test_every_row_of_real_data_needs_a_path_alone(root):
   for config, folder in (
     (tokenizer_video.get_config("ucf101"), "ucf101_shards"),

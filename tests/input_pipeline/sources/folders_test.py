@@ -80,11 +80,66 @@ def test_images_by_class(tmp_path):
   raw_data.image(tmp_path / "val/n03/x.jpg", 0)
   with pytest.raises(ValueError, match="n03/x.jpg .*'n03'.* 2 known"):
     _listing("imagenet2012", tmp_path, "held_out")
-  (tmp_path / "test").mkdir()
+
+
+def test_the_held_out_folder_is_chosen_where_there_are_several(tmp_path):
+  for split in ("train", "val", "test"):
+    raw_data.image(tmp_path / split / "a" / f"{split}.png", 0)
   with pytest.raises(
-    ValueError, match=r"dataset.path=.*'held_out', .*\['val', 'test"
+    ValueError, match=r"holds \['val', 'test'\].* dataset.held_out=val"
   ):
-    _listing("imagenet2012", tmp_path, "held_out")
+    _listing("mine", tmp_path, "held_out")
+  for split in ("val", "test"):
+    listing = folders.listing("mine", str(tmp_path), "", "held_out", 1, split)
+    assert [e.name for e in listing.entries] == [f"{split}/a/{split}.png"]
+  refused = lambda message: pytest.raises(ValueError, match=message)
+  with refused("lacks the folder 'validation'"):
+    folders.listing("mine", str(tmp_path), "", "held_out", 1, "validation")
+  with refused("dataset.held_out='dev' must be"):
+    folders.listing("mine", str(tmp_path), "", "held_out", 1, "dev")
+  with refused("'ssv2' has lists"):
+    folders.listing("ssv2", str(tmp_path), "", "held_out", 1, "val")
+
+
+def test_files_and_classes_are_in_natural_order(tmp_path):
+  for name in ("2/10", "2/9", "10/1", "1/1"):
+    raw_data.image(tmp_path / f"train/{name}.png", 0)
+  train = _listing("mine", tmp_path, "train")
+  assert train.class_names == ("1", "2", "10")
+  assert [(e.name, e.label) for e in train.entries] == [
+    *[("train/1/1.png", 0), ("train/2/9.png", 1), ("train/2/10.png", 1)],
+    ("train/10/1.png", 2),
+  ]
+
+
+def test_linked_classes_keep_their_examples(tmp_path):
+  raw_data.image(tmp_path / "train/b/x.png", 0)
+  raw_data.image(tmp_path / "pool/y.png", 1)
+  (tmp_path / "train/a").symlink_to(tmp_path / "pool")
+  (tmp_path / "pool/up").symlink_to(tmp_path / "pool")
+  train = _listing("mine", tmp_path, "train")
+  assert train.class_names == ("a", "b")
+  assert _labels(train) == {"y.png": 0, "x.png": 1}
+
+
+def test_only_folders_with_examples_are_classes(tmp_path):
+  for split in ("train", "val"):
+    raw_data.image(tmp_path / split / "b/x.png", 0)
+    raw_data.image(tmp_path / split / "@eaDir/b/x.png", 0)
+    raw_data.image(tmp_path / split / "__MACOSX/b/._x.png", 0)
+  for split in ("train", "held_out"):
+    listing = _listing("mine", tmp_path, split)
+    assert listing.class_names == ("b",) and listing.entries[0].label == 0
+  (tmp_path / "train/a").mkdir()
+  (tmp_path / "train/a/notes.txt").touch()
+  for split in ("train", "held_out"):  # a would shift the number of b
+    with pytest.raises(ValueError, match=r"^1 folders .*remove .*train/a$"):
+      _listing("mine", tmp_path, split)
+  (tmp_path / "train/a/x.png").touch()
+  (tmp_path / "val/c").mkdir()
+  assert len(_listing("mine", tmp_path, "train").entries) == 2
+  with pytest.raises(ValueError, match=r"^1 folders .*remove .*val/c$"):
+    _listing("mine", tmp_path, "held_out")
 
 
 def test_wrong_lists_are_named(tmp_path):

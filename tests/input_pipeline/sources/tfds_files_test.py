@@ -89,6 +89,14 @@ def test_a_clip_decodes_its_own_frames_only(unpacked, monkeypatch):
   assert len(decoded) == 2
 
 
+def test_the_held_out_split_is_chosen_by_name(unpacked):
+  folder = str(unpacked["prepared"] / _IMAGENET)
+  store = tfds_files.TfdsFiles(folder, "held_out", "validation")
+  assert len(pickle.loads(pickle.dumps(store))) == 2
+  with pytest.raises(ValueError, match=r"needs one of \['test'\]"):
+    tfds_files.TfdsFiles(folder, "held_out", "test")
+
+
 @pytest.mark.parametrize("name", [_IMAGENET, _UCF101])
 def test_worker_processes_read_the_same_examples(unpacked, name):
   store, examples = _examples(unpacked, name, "held_out")
