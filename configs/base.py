@@ -51,9 +51,7 @@ def common() -> ml_collections.ConfigDict:
   c.dataset.format = "embedded"
   c.dataset.path = REQUIRED  # folder of the data; an embedded set needs none
   c.dataset.lists = ""  # folder of the lists of a "folder" set; "": `path`
-  # Folder or TFDS split that is held out: "held_out", "val", "validation" or
-  # "test"; "": the only one that there is, of TFDS "validation" before "test".
-  c.dataset.held_out = ""
+  c.dataset.held_out = ""  # held-out folder or TFDS split; "": the only one
   c.dataset.fold = 1  # official split of UCF-101 in a "folder": 1, 2 or 3
   # Sets to train on instead of `path`, each "WEIGHT:FOLDER" with a folder of
   # shards; clips are drawn in proportion to the weights. Evaluations read

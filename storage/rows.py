@@ -89,9 +89,15 @@ def compute(
   failures = stored["failures"]
   parts.check_failures(list(failures.items()), num, MAX_FAILED, _PROBLEM)
   names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
-  arrays = {
-    n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
-  }
+  try:
+    arrays = {
+      n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
+    }
+  except (ValueError, EOFError) as error:
+    raise ValueError(
+      f"{folder} holds damaged rows ({error}): remove that folder, and they are"
+      " made again"
+    ) from error
   index = arrays.pop("index")
   return Rows(folder, index, arrays, failures)
 
@@ -106,7 +112,7 @@ def discard(rows: Rows) -> None:
 def _make_parts(folder, subject, layout, make, collective) -> None:
   whole = parts.Folder(folder, layout.names, *processes.place())
   missing = whole.mine(collective)
-  failures, total = [], len(missing) * layout.per_part
+  failures, total = [], sum(len(layout.places(number)) for number in missing)
   progress = progress_lib.Progress(subject["name"], total, "clips", seconds=5)
   for number in missing:
     made = make(np.array(layout.places(number)))
@@ -118,7 +124,7 @@ def _make_parts(folder, subject, layout, make, collective) -> None:
       reasons = np.frombuffer(json.dumps(made.failures).encode(), np.uint8)
       arrays = {"index": made.index, "failures": reasons, **made.rows}
       files.write_npz(whole.part(number), arrays)
-    progress.add(layout.per_part)
+    progress.add(len(layout.places(number)))
   whole.finish(lambda paths: _join(folder, subject, paths))
   processes.wait_for_all("parts are joined")
 

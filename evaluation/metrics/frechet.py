@@ -8,11 +8,11 @@ where the usual matrix square root is not and can come out negative.
 
 from collections.abc import Iterable
 import dataclasses
-import zipfile
 
 import numpy as np
 
 from storage import files
+from storage import npz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +126,13 @@ def load(path: str, suffix: str, width: int) -> Gaussian:
   """
   names = (f"mu{suffix}", f"sigma{suffix}")
   shapes = ((width,), (width, width))
-  try:
-    with np.load(path, allow_pickle=False) as arrays:
-      held = sorted(arrays.files)
-      loaded = [arrays[n] if n in held else None for n in names]
-  except (OSError, ValueError, zipfile.BadZipFile) as error:
-    raise ValueError(f"{path} is no .npz file of statistics: {error}") from None
+  held = sorted(npz.names(path))
+  loaded = [npz.load(path, n) if n in held else None for n in names]
   for name, array, shape in zip(names, loaded, shapes, strict=True):
-    if array is None or array.shape != shape:
-      got = "is missing" if array is None else f"has shape {array.shape}"
+    if array is None or array.shape != shape or array.dtype.kind not in "fiu":
+      got = "is missing"
+      if array is not None:
+        got = f"is {array.dtype} of shape {array.shape}"
       raise ValueError(
         f"{path} must hold {name} of shape {shape}, which {got} (it holds"
         f" {', '.join(held)}): are these statistics of another network?"

@@ -173,7 +173,7 @@ def sample(
 def _make_missing(whole, layout, request, run, labels, clips) -> None:
   """Writes the parts of this process that are not there yet."""
   missing = whole.mine()
-  total = len(missing) * layout.per_part
+  total = sum(len(layout.places(part)) for part in missing)
   progress = progress_lib.Progress(request.task, total, "samples")
   for part in missing:
     place = layout.places(part).start + np.arange(layout.per_part)
@@ -187,7 +187,7 @@ def _make_missing(whole, layout, request, run, labels, clips) -> None:
     arrays = {"arr_0": pictures.to_uint8(video), "arr_1": label}
     arrays = {name: array[wanted] for name, array in arrays.items()}
     files.write_npz(whole.part(part), arrays)
-    progress.add(layout.per_part)
+    progress.add(int(wanted.sum()))
 
 
 def _with_settings(config, request: Request):

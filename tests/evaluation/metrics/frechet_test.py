@@ -133,7 +133,7 @@ def test_statistics_of_something_else_are_refused_by_name(tmp_path):
   with pytest.raises(ValueError, match=r"reference.npz .*mu_s .*mu, sigma\)"):
     frechet.load(path, "_s", 4)
   path.write_bytes(b"nothing of the kind")
-  with pytest.raises(ValueError, match="reference.npz is no .npz"):
+  with pytest.raises(ValueError, match="cannot read .*reference.npz as .npz"):
     frechet.load(path, "", 4)
 
 
