@@ -217,7 +217,7 @@ def check(path: str) -> None:
     log.info("%s: %d shards are as they were made", folder, len(shards))
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     description="Makes shards that training reads from raw images and videos."
   )
@@ -248,6 +248,11 @@ def main() -> None:
   keyframes = "number of frames from a keyframe to the next"
   add("--keyframes", type=int, default=12, help=keyframes)
   add("--quality", type=int, default=95, help="quality of JPEG, 1 to 95")
+  return parser
+
+
+def main() -> None:
+  parser = _parser()
   args = parser.parse_args()
   logging.basicConfig(
     level=logging.INFO, format="%(asctime)s %(message)s", force=True

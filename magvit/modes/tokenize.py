@@ -18,6 +18,7 @@ import functools
 import itertools
 import logging
 import os
+from typing import Any
 
 import grain
 import jax
@@ -115,15 +116,9 @@ def tokenize(
   mesh = mesh_lib.local_mesh()
   tokens = tokens_lib.open_tokenizer(settings, mesh)
   clips = pipeline.source(settings.dataset, split)
-  # The chosen folder tells tokens of "val" from those of "test".
-  held = (
-    split
-    if split == "train"
-    else stores.held_out_folder(settings.dataset) or split
-  )
   contents = token_shards.Contents(
     tokenizer=fingerprint.fingerprint(made_by, tokens.params),
-    dataset={**tokens_lib.clips_of(settings.dataset), "split": held},
+    dataset=_describe_clips(settings.dataset, split),
     examples=_check_num(num, clips, settings.dataset.name),
     examples_per_shard=examples_per_shard,
     clip_shape=describe.clip_shape(settings),
@@ -155,6 +150,12 @@ def _settings(workdir: str, config) -> ml_collections.ConfigDict:
       "condition_frames": frames,
     }
   )
+
+
+def _describe_clips(dataset, split: str) -> dict[str, Any]:
+  # The chosen folder tells tokens of "val" from those of "test".
+  folder = split == "held_out" and stores.held_out_folder(dataset)
+  return {**tokens_lib.clips_of(dataset), "split": folder or split}
 
 
 def _claim(
