@@ -8,7 +8,6 @@ import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 import dataclasses
-import os
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ class Result:
 
   def write(self, workdir: str, step: int) -> str:
     """Writes WORKDIR/results/EVALUATOR.json; returns its path."""
-    path = os.path.join(workdir, "results", f"{self.evaluator}.json")
+    path = files.inside(workdir, "results", f"{self.evaluator}.json")
     files.write_json(path, {"step": step, **dataclasses.asdict(self)})
     return path
 

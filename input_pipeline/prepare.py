@@ -73,7 +73,7 @@ def prepare(
     examples_per_shard=examples_per_shard,
     encoding=dataclasses.asdict(encoding) if encoding else {},
   )
-  folder, names = os.path.join(output, split), plan.layout.names
+  folder, names = files.inside(output, split), plan.layout.names
   shards = {shard.name: shard for shard in _claim(folder, plan)}
   missing = [i for i, name in enumerate(names) if name not in shards]
   total = sum(len(plan.layout.places(number)) for number in missing)

@@ -137,7 +137,7 @@ def write(
   Raises ValueError if the parts of an array have another number of rows.
   """
   with (
-    files.published(path, one_writer=True) as temporary,
+    files.published(path) as temporary,
     zipfile.ZipFile(temporary, "w") as archive,
   ):
     for name, parts in arrays.items():

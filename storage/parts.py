@@ -60,7 +60,8 @@ class Folder:
       processes.wait_for_all(name)
 
   def part(self, number: int) -> str:
-    return os.path.join(self.path, self.names[number])
+    """Path of a part; ValueError if a link stands there or on the way."""
+    return files.inside(self.path, self.names[number])
 
   def claim(
     self,
@@ -83,7 +84,7 @@ class Folder:
       ValueError: the folder cannot be written, or holds other files or parts.
     """
     try:
-      os.makedirs(self.path, exist_ok=True)
+      files.check_writable(self.path)
       held = [n for n in os.listdir(self.path) if not n.startswith(".")]
     except OSError as error:
       raise ValueError(
@@ -103,6 +104,7 @@ class Folder:
     changed = stored is None or any(stored.get(k) != fields[k] for k in free)
     if changed and self.index == 0:
       files.write_atomically(os.path.join(self.path, record), text)
+    files.inside(self.path, _PARTS)  # before hours of work, not after
     self._wait("folder is claimed")
 
   def mine(self, collective: bool = False) -> list[int]:

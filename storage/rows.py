@@ -138,8 +138,11 @@ def _join(folder: str, subject: dict[str, Any], paths: list[str]) -> None:
   held = [path for path, count in counts.items() if count] or paths[:1]
   for name in npz.names(held[0]):
     if name != "failures":
-      with open(os.path.join(folder, f"{name}.npy"), "wb") as f:
-        rows = (npz.load(path, name) for path in held)
+      rows = (npz.load(path, name) for path in held)
+      with (
+        files.published(files.inside(folder, f"{name}.npy")) as temporary,
+        open(temporary, "wb") as f,
+      ):
         npz.write_rows(f, sum(counts.values()), rows)
   # This file comes last: a folder that has it is complete.
   record = {"of": subject, "failures": failures}

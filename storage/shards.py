@@ -40,7 +40,7 @@ def write(path: str, records: Iterable[bytes], compress: bool = True) -> None:
   """Writes a shard; a kill leaves none that looks finished."""
   # Readers jump; with groups of one record none decompresses the neighbours.
   options = "group_size:1" + ("" if compress else ",uncompressed")
-  with files.published(path, one_writer=True) as temporary:
+  with files.published(path) as temporary:
     writer = array_record_module.ArrayRecordWriter(str(temporary), options)
     for record in records:
       writer.write(record)

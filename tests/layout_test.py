@@ -27,6 +27,53 @@ _FLOORS = (
   ("storage",),
   ("configs",),
 )
+# Calls that make a file or a folder, wherever their names come from; calls of
+# `open` count by their mode.
+_WRITING_CALLS = frozenset(
+  (
+    *("os.makedirs", "os.mkdir", "os.rename", "os.replace", "os.link"),
+    *("os.symlink", "os.truncate", "os.open", "os.mkfifo"),
+    *("mkdir", "touch", "write_text", "write_bytes", "symlink_to", "tofile"),
+    *("shutil.move", "shutil.copy", "shutil.copyfile", "shutil.copytree"),
+    *("shutil.copy2", "tempfile.mkdtemp", "tempfile.mkstemp"),
+    *("tempfile.NamedTemporaryFile", "tempfile.TemporaryDirectory"),
+    *("np.save", "np.savez", "np.savez_compressed", "np.savetxt"),
+    *("save", "savefig", "save_file", "json.dump", "FileHandler"),
+    *("SummaryWriter", "ArrayRecordWriter", "start_trace"),
+    *("CheckpointManager", "_ffmpeg"),
+  )
+)
+# What may write beside storage/files.py, and why that is safe.
+_PUBLISHED = "the path comes from files.published"
+_OWN_FOLDER = "a library writes into a folder of files.own_folder"
+_MEMORY = "into memory"
+_OTHER = "another function of that name, which uses storage/files.py"
+_OTHER_WRITERS = {
+  ("configs.describe", "write_text"): "a page of the docs, by its developer",
+  ("evaluation.show.curves", "savefig"): _MEMORY,
+  ("evaluation.show.mp4", "open"): _PUBLISHED,
+  ("evaluation.show.pictures", "save"): _MEMORY,
+  ("input_pipeline.decoding.reencode", "open"): _MEMORY,
+  ("input_pipeline.decoding.reencode", "save"): _MEMORY,
+  ("input_pipeline.sources.media_shards", "save"): _MEMORY,
+  ("input_pipeline.sources.token_shards", "save"): _MEMORY,
+  ("magvit.compression.rate_distortion", "savefig"): _MEMORY,
+  ("magvit.compression.video_codecs", "_ffmpeg"): _PUBLISHED,
+  ("magvit.cost.report", "tempfile.TemporaryDirectory"): "cannot be guessed",
+  ("magvit.modes.export", "save"): _OTHER,
+  ("magvit.training.checkpoints", "CheckpointManager"): _OWN_FOLDER,
+  ("magvit.training.checkpoints", "save"): _OWN_FOLDER,
+  ("magvit.training.checkpoints", "shutil.move"): _OWN_FOLDER,
+  ("magvit.training.loop", "save"): _OTHER,
+  ("magvit.training.metrics", "SummaryWriter"): _OWN_FOLDER,
+  ("magvit.training.trace", "start_trace"): _OWN_FOLDER,
+  ("magvit.workdir.weights", "save"): _OWN_FOLDER,
+  ("models.weights.convert", "save"): _OTHER,
+  ("models.weights.safetensors_file", "save"): _MEMORY,
+  ("storage.npz", "open"): "members of an archive that is published",
+  ("storage.rows", "open"): _PUBLISHED,
+  ("storage.shards", "ArrayRecordWriter"): _PUBLISHED,
+}
 # Functions of more than 60 lines, and why each is better whole.
 _LONG_FUNCTIONS = {
   "configs": "a config is a list of fields",
@@ -136,6 +183,56 @@ def test_only_the_boundary_splits_and_merges_modules():
       text = path.read_text()
       for call in ("nnx.split", "nnx.merge", "nnx.jit", "nnx.Optimizer"):
         assert call not in text, path
+
+
+def _written_by(call: ast.Call) -> str | None:
+  """The name of a call if it can make a file or a folder."""
+  name = ast.unparse(call.func)
+  last = name.rpartition(".")[2]
+  if last == "open" and name != "os.open":
+    modes = [x.value for x in call.keywords if x.arg == "mode"] + call.args
+    strings = [x.value for x in modes if isinstance(x, ast.Constant)]
+    writes = (name == "open" and len(strings) < len(modes[1:])) or any(
+      isinstance(x, str) and 0 < len(x) < 4 and set(x) & set("wax+")
+      for x in strings
+    )
+    return "open" if writes else None
+  return next((x for x in (name, last) if x in _WRITING_CALLS), None)
+
+
+def test_only_one_file_writes_files():
+  seen = {
+    (name, called)
+    for name, path in _sources().items()
+    for node in ast.walk(_parse(path))
+    if isinstance(node, ast.Call) and (called := _written_by(node)) is not None
+    if name != "storage.files"
+  }
+  assert seen == set(_OTHER_WRITERS)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "open(path, 'w')",
+    "open(path, mode='ab')",
+    "path.open('x')",
+    "open(path, 'r+b')",
+    "open(path, mode)",
+    "av.open(path, 'w', format='mp4')",
+    "pathlib.Path(a).write_text(b)",
+    "os.makedirs(a, exist_ok=True)",
+    "np.savez(path, **arrays)",
+    "Image.fromarray(x).save(path)",
+  ],
+)
+def test_a_new_writer_is_noticed(text):
+  assert _written_by(ast.parse(text, mode="eval").body) is not None
+
+
+def test_a_reader_is_none():
+  for text in ("open(path)", "open(path, 'rb')", "text.replace('w', 'a')"):
+    assert _written_by(ast.parse(text, mode="eval").body) is None
 
 
 def test_files_are_short():

@@ -4,7 +4,6 @@ from collections.abc import Callable
 import dataclasses
 import hashlib
 import json
-import os
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
 from models.features import networks as feature_networks
 from models.features import resize
+from storage import files
 from storage import rows as rows_lib
 
 
@@ -56,7 +56,7 @@ class Work:
       {**subject, "num": num, "part_size": self.part_size}, default=str
     )
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder = os.path.join(self.workdir, "features", f"{subject['name']}_{key}")
+    folder = files.inside(self.workdir, "features", f"{subject['name']}_{key}")
     subject = json.loads(json.dumps(subject, default=str))
     try:
       return rows_lib.compute(

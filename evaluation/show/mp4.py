@@ -1,12 +1,14 @@
 """MP4 files that any player shows (H.264, through PyAV's FFmpeg)."""
 
+import contextlib
 import fractions
 import os
-import pathlib
 
 import av
 import av.container
 import numpy as np
+
+from storage import files
 
 _QUALITY = "12"  # x264's constant rate factor: no visible loss; 0 is lossless
 _BT709 = 1  # number in FFmpeg's tables of matrices, primaries, transfer curves
@@ -28,10 +30,8 @@ class Writer:
   def __init__(
     self, path: str | os.PathLike, frame_rate: fractions.Fraction | int
   ) -> None:
-    self._path = pathlib.Path(path)
-    self._temporary = self._path.with_name(
-      f".{self._path.name}.{os.getpid()}.tmp"
-    )
+    self._path = path
+    self._file = contextlib.ExitStack()  # the file, from the first frame on
     self._rate = fractions.Fraction(frame_rate)
     self._container: av.container.OutputContainer | None = None
     self._stream: av.VideoStream | None = None
@@ -71,9 +71,10 @@ class Writer:
       self._container.mux(self._stream.encode(frame))
 
   def _start(self, height: int, width: int) -> av.VideoStream:
-    self._path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = self._file.enter_context(files.published(self._path))
+    self._file.push(self._end)
     self._container = av.open(
-      str(self._temporary),
+      str(temporary),
       "w",
       format="mp4",
       options={"movflags": "+faststart"},
@@ -90,14 +91,14 @@ class Writer:
     context.color_range = _LIMITED_RANGE
     return stream
 
-  def __exit__(self, error_type, error, traceback) -> None:
-    if self._container is None:
-      return
+  def _end(self, error_type, *unused) -> None:
+    """Writes what the encoder still holds, unless there was an error."""
     try:
       if error_type is None:
         self._write(None)
-      self._container.close()
-      if error_type is None:
-        os.replace(self._temporary, self._path)
     finally:
-      self._temporary.unlink(missing_ok=True)
+      if self._container is not None:
+        self._container.close()
+
+  def __exit__(self, *error) -> None:
+    self._file.__exit__(*error)

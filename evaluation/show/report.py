@@ -296,7 +296,7 @@ def _read_picture(file, words):
 
 def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
   """Sets the title and caption of samples/PICTURE in the report."""
-  path = os.path.join(workdir, "samples", "captions.json")
+  path = files.inside(workdir, "samples", "captions.json")
   captions = {}
   if os.path.exists(path):
     with open(path) as f:

@@ -282,8 +282,7 @@ def _resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _measure(contestant, video_THWC, rate, folder, distance) -> dict[str, Any]:
-  path = os.path.join(folder, _file_name(contestant) + contestant.suffix)
-  os.makedirs(folder, exist_ok=True)
+  path = files.inside(folder, _file_name(contestant) + contestant.suffix)
   start = time.monotonic()
   output_THWC, further = contestant.code(video_THWC, rate, path)
   seconds = time.monotonic() - start

@@ -15,6 +15,8 @@ import subprocess
 import imageio_ffmpeg
 import numpy as np
 
+from storage import files
+
 _SCALE = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 _TO_YUV = f"scale=out_color_matrix=bt709:out_range=tv:{_SCALE}"
 _TO_RGB = f"scale=in_color_matrix=bt709:in_range=tv:{_SCALE}"
@@ -73,10 +75,12 @@ def encode(
   source = ["-f", "rawvideo", "-pix_fmt", "rgb24", *size, "-i", "-"]
   convert = ["-fps_mode", "passthrough", "-vf", _TO_YUV]
   convert += ["-pix_fmt", codec.pixels]
-  _ffmpeg(
-    [*source, *convert, *codec.settings(qp, frames / frame_rate), path],
-    np.ascontiguousarray(video_THWC).tobytes(),
-  )
+  settings = codec.settings(qp, frames / frame_rate)
+  with files.published(path) as temporary:
+    _ffmpeg(
+      [*source, *convert, *settings, str(temporary)],
+      np.ascontiguousarray(video_THWC).tobytes(),
+    )
 
 
 def decode(

@@ -98,7 +98,7 @@ def write(
     "assumptions": _ASSUMPTIONS,
     "programs": {},
   }
-  path = os.path.join(
+  path = files.inside(
     workdir, "results", f"compile-{topology.replace(':', '-')}.json"
   )
   for name, program in cost_programs.programs(config, algorithm, mesh).items():

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 from typing import Any
 
 import jax
@@ -71,13 +70,9 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
     raise ValueError(f"--output={output} is not empty: name a new folder")
   if not processes.is_first():
     return
-  parent, name = os.path.split(output)
-  temporary = os.path.join(parent, f".{name}.{os.getpid()}.tmp")
-  try:
-    _write(workdir, temporary, stablehlo)
-    os.rename(temporary, output)  # fails on a folder that got files meanwhile
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+  # It fails on a folder that got files meanwhile.
+  with files.published_folder(output) as temporary:
+    _write(workdir, str(temporary), stablehlo)
   log.info("wrote %s", output)
 
 

@@ -192,7 +192,7 @@ def _unused_name(workdir: str, path: str) -> str:
 
 
 def _results_path(workdir: str, run: str) -> str:
-  return os.path.join(workdir, "results", f"media_{run}.json")
+  return files.inside(workdir, "results", f"media_{run}.json")
 
 
 def _target_names(names: list[str]) -> dict[str, str]:
@@ -231,7 +231,7 @@ def _reconstruct_file(
   media = media_lib.probe(path)
   suffix = ".mp4" if media.kind == "video" else ".png"
   alone, beside = (
-    os.path.join(workdir, "reconstructions", run, kind, target + suffix)
+    files.inside(workdir, "reconstructions", run, kind, target + suffix)
     for kind in ("reconstruction", "side_by_side")
   )
   scores = {name: [] for name in frame_metrics.at("files")}
@@ -331,7 +331,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 def _show(workdir: str, shown: list[tuple[str, np.ndarray]], step: int) -> None:
   """Puts the first pairs of a run into the report."""
   sheet_HWC = pictures.stack([pair_HWC for _, pair_HWC in shown])
-  path = os.path.join(workdir, "samples", "media.png")
+  path = files.inside(workdir, "samples", "media.png")
   pictures.write_png(path, sheet_HWC)
   report.add_caption(
     workdir,

@@ -146,7 +146,7 @@ def sample(
   clips = _Clips(config, request)
   mesh = mesh_lib.local_mesh()
   trained = trained_lib.open_trained(workdir, config, mesh)
-  folder = output or os.path.join(
+  folder = output or files.inside(
     workdir, "samples", f"{request.task}_seed{request.seed}"
   )
   protocol = {
@@ -160,7 +160,7 @@ def sample(
   whole = parts.Folder(folder, layout.names, *process)
   text = json.dumps(protocol, indent=2) + "\n"
   whole.claim("request.json", text, "samples")
-  archive = os.path.join(folder, "samples.npz")
+  archive = files.inside(folder, "samples.npz")
   if os.path.exists(archive):
     log.info("%s is complete: nothing is left to do", archive)
     return

@@ -15,6 +15,7 @@ from magvit.generators import tasks as tasks_lib
 from magvit.scoring import model as scored_model
 from magvit.tokenizer import describe
 from magvit.trained import Trained
+from storage import files
 from storage import processes
 
 log = logging.getLogger(__name__)
@@ -116,11 +117,9 @@ def _publish(workdir, name, videos, columns, title, caption) -> None:
   """Writes samples/NAME.gif and .png, and their captions for the report."""
   if not processes.is_first():
     return
-  folder = os.path.join(workdir, "samples")
-  os.makedirs(folder, exist_ok=True)
-  gif = os.path.join(folder, f"{name}.gif")
+  gif = files.inside(workdir, "samples", f"{name}.gif")
   pictures.write_gif(gif, pictures.tile(videos, columns))
-  strip = os.path.join(folder, f"{name}.png")
+  strip = files.inside(workdir, "samples", f"{name}.png")
   pictures.write_png(strip, pictures.filmstrip(videos[:4], every=2))
   report.add_caption(workdir, f"{name}.gif", title, caption)
   report.add_caption(

@@ -19,6 +19,7 @@ from magvit import algorithm as algorithm_lib
 from magvit.training import checkpoint_reader
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
+from storage import files
 from storage import processes
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Checkpoints:
   """The checkpoints of one workdir: training state and data position."""
 
   def __init__(self, workdir: str, config: ml_collections.ConfigDict):
-    self._directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
+    self._directory = os.path.abspath(files.own_folder(workdir, "checkpoints"))
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
@@ -114,14 +115,15 @@ class Checkpoints:
     return os.path.join(self._directory, str(step))
 
   def _put_aside(self, damaged: dict[int, str]) -> None:
-    folder = os.path.join(os.path.dirname(self._directory), "damaged")
+    workdir = os.path.dirname(self._directory)
+    folder = files.inside(workdir, "damaged")
     for step, problem in damaged.items():
       target, copies = os.path.join(folder, str(step)), 1
       while os.path.exists(target):
         copies += 1
         target = os.path.join(folder, f"{step}-{copies}")
       if processes.is_first():
-        os.makedirs(folder, exist_ok=True)
+        files.own_folder(workdir, "damaged")
         shutil.move(self._path(step), target)
       log.warning(
         "WARNING: the checkpoint of step %d cannot be read (%s). It is now %s,"

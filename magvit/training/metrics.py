@@ -25,14 +25,13 @@ class Writer:
     self._file = self._board = None
     if not processes.is_first():
       return
-    path = os.path.join(workdir, "metrics.jsonl")
+    path = files.inside(workdir, "metrics.jsonl")
+    board = files.own_folder(workdir, "tensorboard")
     files.write_atomically(
       path, "".join(f"{line}\n" for line in _lines_up_to(path, start_step))
     )
-    self._file = open(path, "a")
-    self._board = tensorboardX.SummaryWriter(
-      os.path.join(workdir, "tensorboard"), purge_step=start_step + 1
-    )
+    self._file = files.append_to(path)
+    self._board = tensorboardX.SummaryWriter(board, purge_step=start_step + 1)
 
   def write(
     self, step: int, metrics: Mapping[str, float | list[float]]

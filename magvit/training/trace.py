@@ -1,10 +1,11 @@
 """A trace of some steps by JAX's profiler, for TensorBoard or Perfetto."""
 
 from collections.abc import Sequence
-import os
 from typing import Any
 
 import jax
+
+from storage import files
 
 
 def check_steps(steps: Sequence[int]) -> None:
@@ -21,7 +22,7 @@ class Trace:
 
   def __init__(self, workdir: str, steps: Sequence[int]):
     self._first, self._last = steps
-    self._folder = os.path.join(workdir, "profile")
+    self._workdir = workdir
     self._running = False
 
   def __enter__(self) -> "Trace":
@@ -39,5 +40,5 @@ class Trace:
       self._running = False
     elif not self._running and self._first <= step <= self._last:
       jax.block_until_ready(state)
-      jax.profiler.start_trace(self._folder)
+      jax.profiler.start_trace(files.own_folder(self._workdir, "profile"))
       self._running = True

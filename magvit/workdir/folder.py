@@ -11,7 +11,6 @@ import os
 import runpy
 from typing import Any
 
-import jax
 import ml_collections
 
 from magvit.workdir import exports
@@ -20,8 +19,6 @@ from storage import files
 from storage import processes
 
 IMPORTED = "imported.json"  # file on where an imported model's weights are from
-
-_PROBE = ".writable-"  # prefix of a file that each process writes and removes
 
 # Fields that say how to run, not what is trained: they may change between two
 # runs in the same workdir.
@@ -48,11 +45,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
       or holds a run of another config.
   """
   try:
-    os.makedirs(workdir, exist_ok=True)
-    probe = os.path.join(workdir, f"{_PROBE}{jax.process_index()}")
-    with open(probe, "w"):
-      pass
-    os.remove(probe)
+    files.check_writable(workdir)
   except OSError as error:
     raise ValueError(
       f"cannot write to workdir={workdir} ({error.strerror}): choose a"
@@ -70,7 +63,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
     )
   if os.path.exists(os.path.join(workdir, "config.json")):
     check_same_experiment(read_config(workdir), config, workdir)
-  elif any(not name.startswith(_PROBE) for name in os.listdir(workdir)):
+  elif any(not files.is_temporary(name) for name in os.listdir(workdir)):
     raise ValueError(
       f"workdir={workdir} holds files but no config.json, so it is not a"
       " workdir of this program: choose a new or an empty directory"
@@ -104,7 +97,7 @@ def keep_tokenizer(
   """
   if "tokenizer_workdir" not in config or own_tokenizer(workdir) is not None:
     return
-  path = os.path.abspath(os.path.join(workdir, "tokenizer"))
+  path = os.path.abspath(files.inside(workdir, "tokenizer"))
   step = weights_lib.latest_step(config.tokenizer_workdir)
   weights_lib.save_average(path, step, frozen["tokenizer"])
   # The config is written last: a tokenizer that has one is complete.

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 
 from magvit import mesh as mesh_lib
 from magvit.workdir import exports
+from storage import files
 
 # Networks that checkpoints of earlier versions have under another name.
 _OLD_NAMES = {"tokenizer": "generator"}
@@ -17,7 +18,8 @@ _OLD_NAMES = {"tokenizer": "generator"}
 
 def save_average(workdir: str, step: int, params: Any) -> None:
   """Saves a tokenizer's averaged weights alone, without a training state."""
-  path = os.path.join(workdir, "checkpoints", str(step), "state")
+  folder = files.own_folder(workdir, "checkpoints")
+  path = os.path.join(folder, str(step), "state")
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(
       os.path.abspath(path),

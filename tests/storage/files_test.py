@@ -1,6 +1,9 @@
-"""Tests of storage/files.py: a file is whole or absent."""
+"""Tests of storage/files.py: whole or absent, and nothing through links."""
 
 import hashlib
+import os
+import stat
+import time
 
 import numpy as np
 import pytest
@@ -8,23 +11,20 @@ import pytest
 from storage import files
 
 
-def _torn(path, **options):
-  with files.published(path, **options) as temporary:
+def _torn(path):
+  with files.published(path) as temporary:
     temporary.write_bytes(b"half of")
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("one_writer", [False, True])
-def test_a_block_that_is_stopped_leaves_the_old_file_alone(
-  tmp_path, one_writer
-):
+def test_a_block_that_is_stopped_leaves_the_old_file_alone(tmp_path):
   path = tmp_path / "new" / "a"
   with pytest.raises(KeyboardInterrupt):
-    _torn(path, one_writer=one_writer)
+    _torn(path)
   assert not list(path.parent.iterdir())
   files.write_atomically(path, "old")
   with pytest.raises(KeyboardInterrupt):
-    _torn(path, one_writer=one_writer)
+    _torn(path)
   assert path.read_text() == "old"
   assert list(path.parent.iterdir()) == [path]
 
@@ -37,12 +37,105 @@ def test_nothing_has_the_name_before_the_file_is_whole(tmp_path):
   assert path.read_bytes() == b"half"
 
 
-def test_what_a_kill_left_of_a_lone_writer_is_overwritten(tmp_path):
-  (tmp_path / ".a.tmp").write_bytes(b"torn by a kill, and longer")
-  with files.published(tmp_path / "a", one_writer=True) as temporary:
-    temporary.write_bytes(b"whole")
-  assert (tmp_path / "a").read_bytes() == b"whole"
-  assert [path.name for path in tmp_path.iterdir()] == ["a"]
+def test_names_of_temporary_files_cannot_be_guessed(tmp_path):
+  names = set()
+  for _ in range(8):
+    with files.published(tmp_path / ("a" * 255)) as temporary:
+      assert files.is_temporary(temporary.name)
+      names.add(temporary.name)
+  assert len(names) == 8
+  assert all(len(name) > 32 and str(os.getpid()) != name for name in names)
+
+
+def test_a_temporary_file_is_never_one_that_was_there(tmp_path, monkeypatch):
+  victim = tmp_path / "victim"
+  victim.write_text("mine")
+  monkeypatch.setattr(files.secrets, "token_hex", lambda count: "0" * count)
+  inside = tmp_path / "inside"
+  inside.mkdir()
+  (inside / f".magvit-{'0' * 16}.tmp").symlink_to(victim)
+  for write in (
+    lambda: files.write_atomically(inside / "a", "new"),
+    lambda: files.check_writable(inside),
+  ):
+    with pytest.raises(FileExistsError):
+      write()
+  assert victim.read_text() == "mine"
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+  victim, path = tmp_path / "victim", tmp_path / "a"
+  victim.write_text("mine")
+  path.symlink_to(victim)
+  with pytest.raises(OSError, match="a"):
+    files.append_to(path)
+  files.write_atomically(path, "new")
+  assert victim.read_text() == "mine"
+  assert path.read_text() == "new" and not path.is_symlink()
+
+
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path):
+  before = os.umask(0o027)
+  try:
+    path = files.write_atomically(tmp_path / "a", "")
+    with files.append_to(tmp_path / "b") as f:
+      f.write("line")
+  finally:
+    os.umask(before)
+  for each in (path, tmp_path / "b"):
+    assert stat.S_IMODE(each.stat().st_mode) == 0o640
+
+
+def test_what_kills_left_goes_once_nobody_can_be_at_work_on_it(tmp_path):
+  old, new = (tmp_path / f".magvit-{x * 32}.tmp" for x in "01")
+  folder = tmp_path / f".magvit-{'2' * 32}.tmp"
+  others = tmp_path / ".cache-0123.tmp"
+  folder.mkdir()
+  for path in (old, new, others, folder / "a"):
+    path.write_text("torn")
+  long_ago = time.time() - 48 * 3600
+  for path in (old, others, folder):
+    os.utime(path, (long_ago, long_ago))
+  path = files.write_atomically(tmp_path / "a", "whole")
+  assert set(tmp_path.iterdir()) == {path, new, others}
+  files.remove_stale(tmp_path, 0)
+  assert set(tmp_path.iterdir()) == {path, others}
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+  path = tmp_path / "new" / "folder"
+  with pytest.raises(KeyboardInterrupt), files.published_folder(path) as folder:
+    (folder / "a").write_text("half")
+    raise KeyboardInterrupt
+  assert not list(path.parent.iterdir())
+  with files.published_folder(path) as folder:
+    (folder / "a").write_text("whole")
+    assert not path.exists()
+  assert [p.name for p in path.parent.iterdir()] == ["folder"]
+  with pytest.raises(OSError), files.published_folder(path) as folder:
+    (folder / "a").write_text("other")
+  assert (path / "a").read_text() == "whole"
+
+
+def test_a_path_inside_of_a_folder_takes_no_way_through_a_link(tmp_path):
+  outside, real = tmp_path / "outside", tmp_path / "real"
+  (outside / "b").mkdir(parents=True)
+  real.mkdir()
+  root = tmp_path / "root"
+  root.symlink_to(real)  # the user's own name for the folder may be a link
+  assert files.inside(root, "a", "b") == str(root / "a" / "b")
+  assert files.own_folder(root, "c") == str(root / "c")
+  (root / "a").symlink_to(outside)
+  (root / "c" / "d").mkdir()
+  (root / "c" / "d" / "e").symlink_to(outside / "new")
+  for names in (("a",), ("a", "b"), ("a/b", "x.json")):
+    with pytest.raises(ValueError, match="root/a is a symbolic link"):
+      files.inside(root, *names)
+  with pytest.raises(ValueError, match="c/d/e is a symbolic link"):
+    files.own_folder(root, "c")
+  for names in (("..",), ("c", "../../outside"), ("/etc",)):
+    with pytest.raises(ValueError, match="inside of"):
+      files.inside(root, *names)
 
 
 def test_a_file_that_may_not_be_replaced_is_not(tmp_path):

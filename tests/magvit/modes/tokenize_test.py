@@ -173,7 +173,6 @@ def test_the_same_command_makes_only_what_is_missing(
   # A kill in the second shard leaves the folder so.
   for name in (*_NAMES[1:], "tokens.json"):
     (copied / name).unlink()
-  (copied / f".{_NAMES[1]}.tmp").write_bytes(b"torn")
   contents, _ = token_shards.FORMAT.read(str(fast_folder))
   (copied / "unfinished.json").write_text(shards.to_json(contents))
   with caplog.at_level(logging.INFO, "storage"):
