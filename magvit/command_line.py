@@ -8,6 +8,7 @@ default.
 
 from collections.abc import Mapping
 import dataclasses
+import io
 import logging
 import sys
 import types
@@ -230,6 +231,9 @@ def start_logging() -> None:
   """
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax logs much
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    # Names of files may hold bytes that the terminal's encoding has not.
+    sys.stdout.reconfigure(errors="backslashreplace")
   handler = logging.StreamHandler(sys.stdout)
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%X"))
   for package in _PACKAGES:

@@ -27,8 +27,10 @@ from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
-MAX_FAILED = 0.01  # largest share of the clips that may fail
-_PROBLEM = f"clips cannot be used, more than {MAX_FAILED:.0%}"
+# Largest share of the clips that may fail; of few clips one may, so that no
+# single file ends the work on all others.
+MAX_FAILED = 0.01
+_PROBLEM = f"clips cannot be used, more than one and more than {MAX_FAILED:.0%}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +77,8 @@ def compute(
       every part, and process 0 writes them.
 
   Raises:
-    ValueError: the folder holds rows of something else, or more than
-      MAX_FAILED of the clips failed.
+    ValueError: the folder holds rows of something else, or more than one and
+      more than MAX_FAILED of the clips failed, or all.
   """
   fields = {**subject, "num": num, "part_size": part_size}
   subject = json.loads(json.dumps(fields))
@@ -87,7 +89,7 @@ def compute(
   stored = files.read_json(path)
   parts.check_same(folder, stored["of"], subject, "rows")
   failures = stored["failures"]
-  parts.check_failures(list(failures.items()), num, MAX_FAILED, _PROBLEM)
+  _check_failures(list(failures.items()), num)
   names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
   try:
     arrays = {
@@ -119,7 +121,7 @@ def _make_parts(folder, subject, layout, make, collective) -> None:
     for name, reason in made.failures.items():
       log.info("left out %s: %s", name, reason)
     failures += made.failures.items()
-    parts.check_failures(failures, layout.examples, MAX_FAILED, _PROBLEM)
+    _check_failures(failures, layout.examples)
     if not collective or whole.index == 0:
       reasons = np.frombuffer(json.dumps(made.failures).encode(), np.uint8)
       arrays = {"index": made.index, "failures": reasons, **made.rows}
@@ -127,6 +129,11 @@ def _make_parts(folder, subject, layout, make, collective) -> None:
     progress.add(len(layout.places(number)))
   whole.finish(lambda paths: _join(folder, subject, paths))
   processes.wait_for_all("parts are joined")
+
+
+def _check_failures(failures: list[tuple[str, str]], num: int) -> None:
+  share = max(MAX_FAILED, 1 / num) if num > 1 else 0
+  parts.check_failures(failures, num, share, _PROBLEM)
 
 
 def _join(folder: str, subject: dict[str, Any], paths: list[str]) -> None:

@@ -20,6 +20,7 @@ from evaluation.show import pictures
 from input_pipeline import pipeline
 from input_pipeline.decoding import media
 from models.weights import readers
+from storage import listing
 from storage import npz
 
 
@@ -44,12 +45,14 @@ class Clips:
   origin: which clips these are, as JSON; equal for equal clips.
   read: takes the numbers of some clips, int (n,).
   names: names of the files that hold the clips, without suffixes.
+  is_array: whether the clips are rows of one array, known by their numbers.
   """
 
   num: int
   origin: dict[str, Any]
   read: Callable[[np.ndarray], ClipsRead]
   names: list[str] | None = None
+  is_array: bool = False
 
 
 def open_path(path: str, protocol: Protocol, flag: str) -> Clips:
@@ -78,6 +81,10 @@ def _open_npz(path: str, protocol: Protocol, flag: str) -> Clips:
       f"--{flag}={path}: arr_0 must be uint8 (N, H, W, 3) or (N, T, H, W, 3),"
       f" got {rows.dtype} {shape}"
     )
+  if not min(shape):
+    raise ValueError(
+      f"--{flag}={path}: arr_0 has shape {shape}, which is no clip: give some"
+    )
   frames = shape[1] if len(shape) == 5 else 1
   check_frames(frames, protocol, f"--{flag}={path}")
 
@@ -97,6 +104,7 @@ def _open_npz(path: str, protocol: Protocol, flag: str) -> Clips:
       "uint8": "as given",
     },
     read,
+    is_array=True,
   )
 
 
@@ -120,13 +128,13 @@ def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
   if not names:
     raise ValueError(f"--{flag}={path} holds no images or videos")
   full = [os.path.join(path, name) for name in names]
-  stats = [os.stat(file) for file in full]
-  listing = [
-    (n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)
-  ]
+  states = [(name, *_state(os.path.join(path, name))) for name in names]
   shape = []  # shape of the first readable clip, the same in every process
 
   def load(file):
+    reason = listing.unreadable(file)
+    if reason:
+      raise ValueError(f"cannot read {file}: {reason}")
     limit = protocol.frames + (protocol.frames == 1) or None
     video = np.stack(list(itertools.islice(media.probe(file).frames(), limit)))
     check_frames(len(video), protocol, file)
@@ -153,7 +161,7 @@ def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
             f" {shared[:3]}: bring all to one size"
           )
       except (ValueError, OSError) as error:
-        failures[names[i]] = " ".join(str(error).split())
+        failures[listing.text(names[i])] = " ".join(str(error).split())
         continue
       videos.append(video)
       kept.append(i)
@@ -164,13 +172,22 @@ def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
     {
       "folder": os.path.abspath(path),
       "files": len(names),
-      "listing_sha256": hashlib.sha256(repr(listing).encode()).hexdigest(),
+      "listing_sha256": hashlib.sha256(repr(states).encode()).hexdigest(),
       "frames": "the first of each file",
       "uint8": "as decoded",
     },
     read,
     [os.path.splitext(name)[0] for name in names],
   )
+
+
+def _state(file: str) -> tuple[int, ...]:
+  """Size and time of a file; () of what has none, like a dangling link."""
+  try:
+    status = os.stat(file)
+  except OSError:
+    return ()
+  return (status.st_size, status.st_mtime_ns)
 
 
 def open_dataset(

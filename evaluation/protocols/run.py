@@ -35,6 +35,7 @@ from evaluation.metrics import frechet
 from evaluation.protocols import clips as clips_lib
 from evaluation.protocols import measurements
 from evaluation.protocols import measures
+from evaluation.protocols import pairs
 from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
@@ -234,7 +235,8 @@ class _Run:
           f"{total} reconstructions have {real_count} originals: --reference"
           " must hold an original for each"
         )
-      _check_pairs(measurements.needed(real, protocol), made)
+      if self._given is not None:
+        pairs.check(protocol, measurements.needed(real, protocol), made)
     work = measurements.Work(
       workdir=self._workdir,
       protocol=protocol,
@@ -315,6 +317,7 @@ class _Run:
       "uint8_rule": made.origin.get("uint8"),
       "resize_rule": measurements.resize_rule(protocol),
       "made_clips": made.origin,
+      "pairs": pairs.describe(protocol, self._given),
       "real_clips": None if real is None else real.origin,
       "reference": reference,
       "reference_sha256": digest,
@@ -333,18 +336,6 @@ def _select(rows: rows_lib.Rows, start: int, stop: int) -> measures.Features:
   """Rows of the clips from start to stop, as views."""
   first, last = np.searchsorted(rows.index, (start, stop))
   return {name: array[first:last] for name, array in rows.rows.items()}
-
-
-def _check_pairs(real: Clips, made: Clips) -> None:
-  """Raises ValueError unless files of two folders have the same names."""
-  if real.names is None or made.names is None:
-    return
-  for original, output in zip(real.names, made.names, strict=False):
-    if original != output:
-      raise ValueError(
-        f"--reference has {original} where --input has {output}: files must"
-        " have the same names in both folders"
-      )
 
 
 def run_configured(

@@ -23,6 +23,7 @@ from evaluation.metrics import frames as frame_metrics
 from evaluation.show import curves
 from evaluation.show import markup
 from storage import files
+from storage import listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,9 @@ def write_report(workdirs, path, title=None):
   runs = [_read_run(pathlib.Path(workdir)) for workdir in workdirs]
   if not runs:
     raise ValueError("workdirs=[] must name at least one workdir to report on.")
-  return files.write_atomically(path, _render(runs, title).encode())
+  # Names of files that are no UTF-8 come with their bytes, which HTML has not.
+  page = _render(runs, title).encode(errors="backslashreplace")
+  return files.write_atomically(path, page)
 
 
 def _render(runs, title):
@@ -204,16 +207,21 @@ def _read_run(workdir):
   captions = {}  # file name -> {"title", "caption"}
   if (samples / "captions.json").is_file():
     captions = _read_json(samples / "captions.json")
-  for file in sorted(samples.glob("*")):
+  for file in sorted(samples.glob("*"), key=_natural):
     if file.suffix in _MEDIA_TYPES:
       captions.setdefault(file.name, {})
   shown = [_read_picture(samples / name, captions[name]) for name in captions]
   results = [
-    _read_json(p) for p in sorted((workdir / "results").glob("*.json"))
+    _read_json(path)
+    for path in sorted((workdir / "results").glob("*.json"), key=_natural)
   ]
   results.sort(key=lambda r: (r.get("evaluator", ""), r.get("step", 0)))
   metrics, damaged_lines = _read_metrics(workdir / "metrics.jsonl")
   return _Run(workdir, config, shown, results, metrics, damaged_lines)
+
+
+def _natural(path):
+  return listing.natural(path.name)
 
 
 def _read_json(path):

@@ -58,6 +58,30 @@ def test_few_broken_clips_are_reported_and_many_are_an_error(tmp_path):
     rows_lib.compute(str(tmp_path / "g"), of, 200, 50, _maker([], {7, 8, 9}))
 
 
+def test_one_broken_clip_among_few_ends_no_work(tmp_path):
+  of = {"name": "squares"}
+  made = rows_lib.compute(str(tmp_path / "f"), of, 3, 2, _maker([], {2}))
+  assert made.index.tolist() == [0, 1] and list(made.failures) == ["clip 2"]
+  with pytest.raises(ValueError, match="2 of 3 .* more than one"):
+    rows_lib.compute(str(tmp_path / "g"), of, 3, 2, _maker([], {0, 2}))
+  with pytest.raises(ValueError, match="1 of 1"):
+    rows_lib.compute(str(tmp_path / "h"), of, 1, 2, _maker([], {0}))
+
+
+def test_progress_counts_clips_and_not_the_places_of_parts(tmp_path, caplog):
+  caplog.set_level("INFO", "storage")
+  rows_lib.compute(str(tmp_path / "f"), {"name": "s"}, 5, 4, _maker([]))
+  assert "s 5/5 (100%)" in caplog.text and "/8" not in caplog.text
+
+
+def test_damaged_rows_are_named(tmp_path):
+  folder, of = tmp_path / "f", {"name": "squares"}
+  rows_lib.compute(str(folder), of, 4, 4, _maker([]))
+  (folder / "square.npy").write_bytes(b"\x93NUMPY\x01\x00")
+  with pytest.raises(ValueError, match="/f holds damaged rows .*remove"):
+    rows_lib.compute(str(folder), of, 4, 4, _maker([]))
+
+
 def test_rows_of_something_else_are_refused(tmp_path):
   folder = str(tmp_path / "f")
   rows_lib.compute(folder, {"name": "squares"}, 4, 4, _maker([]))

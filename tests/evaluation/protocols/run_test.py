@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -224,6 +225,82 @@ def test_reconstructions_are_paired_with_originals_by_name(tmp_path):
   (tmp_path / "made" / "0.png").rename(tmp_path / "made" / "4.png")
   with pytest.raises(ValueError, match="--reference.* 0 .*--input.* 1"):
     protocol_run.score(str(tmp_path), request)
+
+
+def _folders(tmp_path, count, noise=1):
+  """Two folders of images, made and real, and their .npz in natural order."""
+  real = _pixels(0, count, 16, 16, 3) // 2
+  sets = {"real": real, "made": real + noise}
+  for name, images in sets.items():
+    (tmp_path / name).mkdir()
+    for i, image_HWC in enumerate(images):
+      Image.fromarray(image_HWC).save(tmp_path / name / f"{i}.png")
+    np.savez(tmp_path / f"{name}.npz", arr_0=images)
+  return {k: str(tmp_path / k) for k in (*sets, "real.npz", "made.npz")}
+
+
+def test_no_clip_is_compared_with_an_original_that_nothing_names(tmp_path):
+  """Natural order puts 10.png last in a folder, as in the .npz."""
+  paths = _folders(tmp_path, 12)
+  score = lambda made, real: protocol_run.score(
+    str(tmp_path),
+    protocol_run.Request(
+      "reconstruction", input=paths[made], reference=paths[real]
+    ),
+  )
+  for made, real, pairs in (
+    ("made", "real", "by name of the file"),
+    ("made.npz", "real.npz", "by number of the row"),
+  ):
+    result = score(made, real)
+    assert result.protocol["pairs"] == pairs
+    np.testing.assert_allclose(result.metrics["psnr"], 20 * np.log10(255))
+  for made, real in (("made", "real.npz"), ("made.npz", "real")):
+    with pytest.raises(ValueError, match="two folders.*two .npz"):
+      score(made, real)
+  np.savez(paths["made.npz"], arr_0=_pixels(0, 11, 16, 16, 3))
+  with pytest.raises(ValueError, match="--reference has 12 .*--input 11"):
+    score("made.npz", "real.npz")
+
+
+def test_a_folder_survives_whatever_one_of_its_files_is(tmp_path):
+  paths = _folders(tmp_path, 4)
+  for number, spoil in enumerate(
+    (
+      lambda path: path.write_bytes(b"no picture"),
+      lambda path: path.symlink_to(tmp_path / "nowhere"),
+      os.mkfifo,
+    )
+  ):
+    odd = os.fsdecode(b"x\xff\n") + f"{number}.png"
+    Image.fromarray(_pixels(9, 16, 16, 3)).save(tmp_path / "real" / odd)
+    spoil(tmp_path / "made" / odd)
+    request = protocol_run.Request(
+      "reconstruction", input=paths["made"], reference=paths["real"]
+    )
+    result = protocol_run.score(str(tmp_path), request)
+    result.write(str(tmp_path), 0)
+    assert list(result.protocol["failures"]) == [f"x\\xff\\n{number}.png"]
+    np.testing.assert_allclose(result.metrics["psnr"], 20 * np.log10(255))
+    (tmp_path / "made" / odd).unlink()
+    (tmp_path / "real" / odd).unlink()
+
+
+def test_damaged_and_empty_arrays_are_named(tmp_path):
+  real = _npz(tmp_path / "real.npz", 1, 5, 4, 4, 3)
+  path = tmp_path / "made.npz"
+  run = lambda: _score(
+    tmp_path, "adm_imagenet", input=str(path), reference=real
+  )
+  _npz(path, 0, 0, 4, 4, 3)
+  with pytest.raises(ValueError, match=r"--input=.*made.npz: .*\(0, 4, 4, 3\)"):
+    run()
+  np.savez_compressed(path, arr_0=_pixels(0, 5, 4, 4, 3))
+  data = bytearray(path.read_bytes())
+  data[150] ^= 4
+  path.write_bytes(data)
+  with pytest.raises(ValueError, match="cannot read .*made.npz as .npz: "):
+    run()
 
 
 def _score_workdir(workdir, protocol, network=None, **fields):

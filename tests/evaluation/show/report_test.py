@@ -169,6 +169,14 @@ def test_markup_in_config_and_captions_is_escaped(finished):
   _Elements(page)
 
 
+def test_names_that_are_no_utf8_do_not_stop_the_page(finished):
+  result = {"evaluator": "media_x", "protocol": {"input": "a\udcff.png"}}
+  (finished / "results" / "media_x.json").write_text(json.dumps(result))
+  report.add_caption(str(finished), "gone\udcfe.png", "\udcff", "\udcff")
+  page = report.write_report([finished], finished / "report.html")
+  assert "a\\udcff.png" in page.read_text()
+
+
 def test_a_torn_last_line_is_ignored_and_the_lines_before_it_count(fresh):
   _write_lines(fresh, {"step": 10, "loss": 0.25}, '{"step": 20, "lo')
   page = _page(fresh)
