@@ -158,7 +158,9 @@ def train_batches(
     _Share(clips, size // num_parts, parts, num_parts)
   ).batch(size // num_parts * len(parts))
   if dataset.tokens:
-    clips = _endless(token_shards.TokenShards(dataset.tokens), dataset)
+    classes = len(class_names(dataset))
+    tokens = token_shards.TokenShards(dataset.tokens, classes)
+    clips = _endless(tokens, dataset)
   elif dataset.mixture:
     sets, weights = stores.mixture(dataset)
     streams = [_endless(each, dataset) for each in sets]

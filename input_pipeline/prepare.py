@@ -27,9 +27,12 @@ from input_pipeline.sources import media_shards
 from storage import files
 from storage import parts
 from storage import progress as progress_lib
+from storage import schema
 from storage import shards as shards_lib
 
 log = logging.getLogger(__name__)
+
+_NOTE_REMEDY = "delete it, and the shard that it describes is made again"
 
 
 def prepare(
@@ -116,8 +119,7 @@ def _claim(folder: str, plan: media_shards.Plan) -> list[media_shards.Shard]:
   for number, name in enumerate(whole.names):
     note = _note(folder, name)
     if os.path.exists(note) and os.path.exists(whole.part(number)):
-      fields = files.read_json(note)
-      shards.append(shards_lib.from_json(media_shards.Shard, fields))
+      shards.append(schema.load(note, media_shards.Shard, _NOTE_REMEDY))
   for shard in shards:
     media_shards.FORMAT.check(folder, shard, contents=False)
   return shards

@@ -22,6 +22,8 @@ from typing import TextIO
 
 import numpy as np
 
+from storage import schema
+
 _PREFIX, _SUFFIX = ".magvit-", ".tmp"  # names of what is not whole yet
 _STALE_SECONDS = 24 * 3600
 
@@ -206,14 +208,8 @@ def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-  """The value of a JSON file; ValueError that names a damaged one."""
-  with open(path) as f:
-    try:
-      return json.load(f)
-    except ValueError as error:
-      raise ValueError(
-        f"{path} is damaged, for it is no JSON: {error}"
-      ) from error
+  """The value of a JSON file; see `schema.read`, and `schema.load` for more."""
+  return schema.read(path)
 
 
 def write_npz(

@@ -6,12 +6,14 @@ KIND.json                        description of the examples; once finished,
 """
 
 from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import json
 import os
 import typing
+from typing import Annotated
 from typing import Any
 
 from array_record.python import array_record_module
@@ -19,15 +21,16 @@ from grain.sources import ArrayRecordDataSource
 
 from storage import files
 from storage import parts
+from storage import schema
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
   """A finished shard: name, size and checksum of the file."""
 
-  name: str
-  bytes: int
-  sha256: str
+  name: Annotated[str, schema.FILE_NAME]
+  bytes: Annotated[int, schema.at_least(0)]
+  sha256: Annotated[str, schema.SHA256]
 
 
 def layout(kind: str, examples: int, per_shard: int) -> parts.Layout:
@@ -37,20 +40,87 @@ def layout(kind: str, examples: int, per_shard: int) -> parts.Layout:
 
 
 def write(path: str, records: Iterable[bytes], compress: bool = True) -> None:
-  """Writes a shard; a kill leaves none that looks finished."""
+  """Writes a shard; a kill leaves none that looks finished.
+
+  Raises:
+    ValueError: the file cannot be written, for example to a full disk.
+  """
   # Readers jump; with groups of one record none decompresses the neighbours.
   options = "group_size:1" + ("" if compress else ",uncompressed")
   with files.published(path) as temporary:
-    writer = array_record_module.ArrayRecordWriter(str(temporary), options)
+    with _named("write", path):
+      writer = array_record_module.ArrayRecordWriter(str(temporary), options)
     for record in records:
-      writer.write(record)
-    writer.close()
+      with _named("write", path):
+        writer.write(record)
+    with _named("write", path):
+      writer.close()
 
 
-def open_records(paths: Sequence[str]) -> Sequence[bytes]:
+@contextlib.contextmanager
+def _named(action: str, path: str) -> Iterator[None]:
+  """Names the file in the errors of its library, which are RuntimeErrors."""
+  try:
+    yield
+  except (OSError, RuntimeError) as error:
+    reason = " ".join(str(error).split()) or "it is cut off"
+    remedy = {
+      "write": "make room there, or name another folder",
+      "read": "the file is damaged: copy or make it again",
+    }[action]
+    raise ValueError(f"cannot {action} {path} ({reason}): {remedy}") from error
+
+
+class Records(Sequence[bytes]):
   """The records of several files, as one random-access sequence."""
-  # Grain has two base classes for it, by the platform, one without a length.
-  return typing.cast(Sequence[bytes], ArrayRecordDataSource(paths))
+
+  def __init__(self, paths: Sequence[str]):
+    """Opens the files; ValueError that names one that is damaged."""
+    self._paths = tuple(paths)
+    # Grain has two base classes for it, by the platform, one without a length.
+    try:
+      source = ArrayRecordDataSource(self._paths)
+    except RuntimeError:  # it does not say which file is damaged
+      for path in self._paths:
+        count_records(path)
+      raise
+    self._records = typing.cast(Sequence[bytes], source)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index):
+    """A record; ValueError that names the file if it is damaged there."""
+    try:
+      return self._records[index]
+    except RuntimeError:
+      first = 0
+      for path in self._paths:
+        count = count_records(path)
+        if index < first + count:
+          with _named("read", f"record {index - first} of {path}"):
+            raise
+        first += count
+      raise
+
+
+def count_records(path: str) -> int:
+  """Number of a file's records; ValueError for a damaged file."""
+  with _named("read", path):
+    return len(typing.cast(Sequence[bytes], ArrayRecordDataSource([path])))
+
+
+def is_whole(path: str, count: int) -> bool:
+  """Whether a file has so many records, none of them damaged."""
+  if not os.path.isfile(path):
+    return False
+  try:
+    records = Records([path])
+    return len(records) == count and all(
+      records[i] is not None for i in range(count)
+    )
+  except ValueError:
+    return False
 
 
 def describe(folder: str, name: str) -> Shard:
@@ -99,15 +169,34 @@ class Format:
         f"{folder} holds no {self.manifest}, so no job has finished there:"
         f" {self.remedy}"
       )
-    try:
-      fields = files.read_json(path)
-      shards = [from_json(self.shard, s) for s in fields.get("shards", ())]
-      return from_json(self.contents, fields), shards
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    remedy = f"{self.remedy}, in a new folder"
+    name = f"{path} is no manifest of {self.kind}"
+    fields = schema.read(path, remedy)
+    schema.convert(fields, dict[str, Any], name, remedy)
+    shards = schema.convert(
+      fields.pop("shards", []),
+      tuple[self.shard, ...],
+      f"{name}: shards",
+      remedy,
+    )
+    described = {f.name for f in dataclasses.fields(self.contents)}
+    contents = {k: v for k, v in fields.items() if k in described}
+    totals = {k: v for k, v in fields.items() if k not in described}
+    schema.convert(totals, dict[str, int], name, remedy)
+    return schema.convert(contents, self.contents, name, remedy), list(shards)
+
+  def check_names(
+    self, folder: str, whole: parts.Layout, shards: Sequence[Shard]
+  ) -> None:
+    """Raises ValueError unless the shards are those of a layout, in order."""
+    count = -(-whole.examples // whole.per_part)
+    held = [shard.name for shard in shards]
+    if count != len(held) or whole.names != held:
       raise ValueError(
-        f"{path} is no manifest of {self.kind} ({error!r}): {self.remedy}, in a"
-        " new folder"
-      ) from error
+        f"{os.path.join(folder, self.manifest)} names {len(held)} shards, and"
+        f" {whole.examples} examples, {whole.per_part} in each, need {count} of"
+        f" {whole.pattern!r}: {self.remedy}, in a new folder"
+      )
 
   def finish(self, folder: str, text: str) -> str:
     """Writes the manifest of a finished folder; returns the path."""
@@ -118,8 +207,7 @@ class Format:
     self, folder: str, names: Sequence[str], count: int
   ) -> Sequence[bytes]:
     """Records of shards; ValueError if their number is not `count`."""
-    paths = [os.path.join(folder, name) for name in names]
-    records = open_records(paths)
+    records = Records([_inside(folder, name) for name in names])
     if len(records) != count:
       raise ValueError(
         f"{folder} holds {len(records)} examples, and its {self.manifest} says"
@@ -127,12 +215,24 @@ class Format:
       )
     return records
 
+  @contextlib.contextmanager
+  def record(self, folder: str, name: str, place: int) -> Iterator[None]:
+    """Names a record in errors of reading what is in it."""
+    try:
+      yield
+    except Exception as error:  # libraries that unpack it raise any class
+      reason = str(error) if isinstance(error, ValueError) else repr(error)
+      raise ValueError(
+        f"{os.path.join(folder, name)}: record {place} is none of"
+        f" {self.kind} ({reason}): {self.remedy}, in a new folder"
+      ) from error
+
   def check(self, folder: str, shard: Shard, contents: bool) -> None:
     """Raises ValueError for a shard that is missing or of another size.
 
     With `contents` the checksum is compared as well.
     """
-    path = os.path.join(folder, shard.name)
+    path = _inside(folder, shard.name)
     if not os.path.isfile(path):
       raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
     actual: dict[str, int | str] = {"bytes": os.path.getsize(path)}
@@ -157,13 +257,12 @@ def to_json(
   return json.dumps(fields, indent=indent) + "\n"
 
 
-def from_json(kind: type, fields: Mapping[str, Any]) -> Any:
-  """A dataclass from its fields in JSON; KeyError for a missing field."""
-  return kind(
-    **{f.name: _frozen(fields[f.name]) for f in dataclasses.fields(kind)}
-  )
-
-
-def _frozen(value: Any) -> Any:
-  """The value, with JSON's lists as tuples at every depth."""
-  return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def _inside(folder: str, name: str) -> str:
+  """Path of a file in a folder; ValueError if a link leads out of it."""
+  path = os.path.join(folder, name)
+  if os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
+    raise ValueError(
+      f"{path} leads out of its folder, to {os.path.realpath(path)}: put the"
+      " file itself there"
+    )
+  return path

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import dataclasses
 import os
 import typing
+from typing import Annotated
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import safetensors.numpy
 
 from input_pipeline.decoding import frame_reader
 from storage import parts
+from storage import schema
 from storage import shards as shards_lib
 
 
@@ -30,11 +32,14 @@ class Plan:
   """Description of a folder's contents; equal plans give equal contents."""
 
   name: str  # name of the data set
-  split: str  # "train" or "held_out"
+  split: Annotated[str, schema.one_of("train", "held_out")]
   class_names: tuple[str, ...]
-  listed: int  # number of examples in the list, broken ones included
-  listing_sha256: str  # checksum of names and labels, in order
-  examples_per_shard: int  # number of listed examples for each shard
+  # Number of examples in the list, broken ones included.
+  listed: Annotated[int, schema.at_least(0)]
+  # Checksum of names and labels, in order.
+  listing_sha256: Annotated[str, schema.SHA256]
+  # Number of listed examples for each shard.
+  examples_per_shard: Annotated[int, schema.at_least(1)]
   encoding: dict[str, Any]  # fields of Encoding; {}: the files as they are
 
   @property
@@ -46,7 +51,8 @@ class Plan:
 class Shard(shards_lib.Shard):
   """One shard, as the manifest describes it."""
 
-  lengths: tuple[int, ...]  # number of frames of each example
+  # Number of frames of each example.
+  lengths: tuple[Annotated[int, schema.at_least(1)], ...]
   broken: tuple[tuple[str, str], ...]  # (path, reason) of examples left out
 
 
@@ -83,9 +89,12 @@ def pack(encoded: frame_reader.Encoded) -> bytes:
 
 
 def unpack(record: bytes) -> frame_reader.Encoded:
-  """The example in a record by `pack`."""
+  """The example in a record by `pack`; ValueError if it contradicts itself."""
   arrays = safetensors.numpy.load(record)
   data, ends = arrays["media"].tobytes(), np.cumsum(arrays["sizes"])
+  sizes = arrays["sizes"].tolist()
+  if min(sizes, default=0) < 1 or sum(sizes) != len(data):
+    raise ValueError(f"{len(data)} bytes cannot be files of {sizes[:5]} bytes")
   parts = tuple(
     data[end - size : end]
     for end, size in zip(ends, arrays["sizes"], strict=True)
@@ -109,15 +118,29 @@ class MediaShards:
     plan, shards = FORMAT.read(folder)
     if not shards:
       raise ValueError(f"{folder} is not finished: {FORMAT.remedy}")
+    FORMAT.check_names(folder, plan.layout, shards)
     for shard in shards:
       FORMAT.check(folder, shard, contents=False)
     self.lengths = [n for shard in shards for n in shard.lengths]
     self.class_names = plan.class_names
-    held = [shard.name for shard in shards if shard.lengths]
-    self._records = FORMAT.open(folder, held, len(self.lengths))
+    held = [shard for shard in shards if shard.lengths]
+    self._folder, self._names = folder, [shard.name for shard in held]
+    self._ends = np.cumsum([len(shard.lengths) for shard in held])
+    self._records = FORMAT.open(folder, self._names, len(self.lengths))
 
   def __len__(self) -> int:
     return len(self.lengths)
 
   def __getitem__(self, index: int) -> frame_reader.Encoded:
-    return unpack(self._records[index])
+    """An example; ValueError for a damaged record, or one of no class."""
+    record = self._records[index]
+    shard = int(np.searchsorted(self._ends, index, side="right"))
+    place = index - (int(self._ends[shard - 1]) if shard else 0)
+    with FORMAT.record(self._folder, self._names[shard], place):
+      encoded = unpack(record)
+      if not 0 <= encoded.label < max(len(self.class_names), 1):
+        raise ValueError(
+          f"label is {encoded.label}, expected one in"
+          f" 0..{max(len(self.class_names), 1) - 1}"
+        )
+    return encoded

@@ -152,7 +152,7 @@ def _check_files(folder: str, split: Any) -> None:
         " names: copy the whole folder"
       )
   paths = [os.path.join(folder, name) for name in split.filenames]
-  num_records = len(shards_lib.open_records(paths))
+  num_records = len(shards_lib.Records(paths))
   if num_records != split.num_examples:
     raise ValueError(
       f"dataset.path={folder} holds {num_records} examples of"

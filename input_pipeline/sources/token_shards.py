@@ -14,15 +14,20 @@ npz takes 600; neither runs code from the file.
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Annotated
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
 from storage import parts
+from storage import schema
 from storage import shards as shards_lib
 
 CONDITION = "condition/"  # prefix of a task's name
+
+
+_Size = Annotated[int, schema.at_least(1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +36,18 @@ class Contents:
 
   tokenizer: str  # fingerprint by magvit/tokenizer/fingerprint.py
   dataset: dict[str, Any]  # name, split, frames, size, seed
-  examples: int
-  examples_per_shard: int  # number of examples in each shard but the last
-  clip_shape: tuple[int, int, int]  # (T, H, W)
-  latent_shape: tuple[int, int, int]  # (t, h, w)
-  vocabulary: int
-  bits: int  # number of bits that hold an id
+  examples: _Size
+  examples_per_shard: _Size  # number of examples in each shard but the last
+  clip_shape: tuple[_Size, _Size, _Size]  # (T, H, W)
+  latent_shape: tuple[_Size, _Size, _Size]  # (t, h, w)
+  vocabulary: _Size
+  bits: Annotated[int, schema.at_least(0)]  # number of bits that hold an id
   ids: str  # meaning of an id, and the order of ids, in words
-  dtype: str  # type of stored ids
+  # Type of stored ids.
+  dtype: Annotated[str, schema.one_of("uint8", "uint16", "uint32")]
   tasks: tuple[str, ...]  # tasks whose condition tokens are stored
-  condition_frames: int  # number of given frames, for tasks that count them
+  # Number of given frames, for tasks that count them.
+  condition_frames: Annotated[int, schema.at_least(0)]
 
   @property
   def layout(self) -> parts.Layout:
@@ -68,17 +75,25 @@ def unpack(data: bytes) -> dict[str, np.ndarray]:
 class TokenShards:
   """Random-access source of stored tokens, in the form grain reads."""
 
-  def __init__(self, folder: str):
+  def __init__(self, folder: str, num_classes: int = 0):
     """Reads every shard once for the checksum, about a second per GB.
+
+    Args:
+      folder: a finished folder.
+      num_classes: number of classes that labels are of; 0 if it is not known.
 
     Raises:
       ValueError: an unfinished folder; a damaged or missing shard.
     """
     self.contents, shards = FORMAT.read(folder)
+    if not shards:
+      raise ValueError(f"{folder} is not finished: {FORMAT.remedy}")
+    self._path, self._num_classes = folder, num_classes
+    FORMAT.check_names(folder, self.contents.layout, shards)
     for shard in shards:
       FORMAT.check(folder, shard, contents=True)
-    names = [shard.name for shard in shards]
-    self._records = FORMAT.open(folder, names, self.contents.examples)
+    self._names = [shard.name for shard in shards]
+    self._records = FORMAT.open(folder, self._names, self.contents.examples)
 
   def __len__(self) -> int:
     return len(self._records)
@@ -87,6 +102,43 @@ class TokenShards:
     """{"ids": int32 (t, h, w), "label": int32 (), "condition/TASK": like ids}.
 
     The clip's place in its source, "index", is left out.
+
+    Raises:
+      ValueError: a record that is damaged, or not what the manifest says.
     """
-    record = unpack(self._records[index])
+    data = self._records[index]
+    shard, place = divmod(index, self.contents.examples_per_shard)
+    with FORMAT.record(self._path, self._names[shard], place):
+      record = unpack(data)
+      self._check(record, index)
     return {k: v.astype(np.int32) for k, v in record.items() if k != "index"}
+
+  def _check(self, record: Mapping[str, np.ndarray], index: int) -> None:
+    """Raises ValueError for a record that the manifest does not describe."""
+    contents = self.contents
+    grid = (contents.dtype, contents.latent_shape)
+    wanted = {
+      "ids": grid,
+      **{CONDITION + task: grid for task in contents.tasks},
+      "label": ("int32", ()),
+      "index": ("int64", ()),
+    }
+    if record.keys() != wanted.keys():
+      raise ValueError(f"it holds {sorted(record)}, expected {sorted(wanted)}")
+    for name, (dtype, shape) in wanted.items():
+      array = record[name]
+      if (array.dtype.name, array.shape) != (dtype, shape):
+        raise ValueError(
+          f"{name} is {array.dtype} {array.shape}, expected {dtype} {shape}"
+        )
+      # Numbers that do not fit would be looked up as others, without a word.
+      if shape and array.max() >= contents.vocabulary:
+        raise ValueError(
+          f"{name} holds {array.max()}, expected ids below the vocabulary of"
+          f" {contents.vocabulary}"
+        )
+    label, most = int(record["label"]), self._num_classes or 2**31
+    if not 0 <= label < most:
+      raise ValueError(f"label is {label}, expected one in 0..{most - 1}")
+    if record["index"] != index:
+      raise ValueError(f"index is {record['index']}, expected {index}")
