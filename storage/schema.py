@@ -3,8 +3,9 @@
 `load` gives the dataclass that a file describes, or one line of ValueError with
 the file, the field, its value and what was expected there. The types of the
 fields are the rules: numbers, texts, None, tuples, dicts by name, dataclasses,
-unions of them, and Any for JSON of any kind. `Annotated[int, at_least(1)]` adds
-a range. Files are bounded in bytes and in depth before anything else is done.
+unions of them, and Any for JSON of any kind, as it is. A rule in Annotated adds
+a range: `Annotated[int, at_least(1)]`. Files are bounded in bytes and in depth
+before anything else is done.
 """
 
 from collections.abc import Callable
@@ -78,16 +79,16 @@ def read(
   """
   name = os.fspath(path)
   try:
+    status = os.stat(path)
     # A pipe would keep its reader waiting for ever.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as f:
-      status = os.fstat(f.fileno())
-      if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{name} is not a regular file{_end(remedy)}")
-      if status.st_size > most_bytes:
-        raise ValueError(
-          f"{name} has {status.st_size} bytes, more than the {most_bytes} that"
-          f" are read{_end(remedy)}"
-        )
+    if not stat.S_ISREG(status.st_mode):
+      raise ValueError(f"{name} is not a regular file{_end(remedy)}")
+    if status.st_size > most_bytes:
+      raise ValueError(
+        f"{name} has {status.st_size} bytes, more than the {most_bytes} that"
+        f" are read{_end(remedy)}"
+      )
+    with open(path, "rb") as f:
       text = f.read()
   except OSError as error:
     raise ValueError(
@@ -120,7 +121,9 @@ def parse(text: str | bytes, name: str, remedy: str = "") -> Any:
   return value
 
 
-def convert(value: Any, kind: Any, name: str, remedy: str = "") -> Any:
+def convert(
+  value: Any, kind: Any, name: str, remedy: str = "", field: str = ""
+) -> Any:
   """A value of JSON as a dataclass or another type.
 
   Args:
@@ -128,12 +131,13 @@ def convert(value: Any, kind: Any, name: str, remedy: str = "") -> Any:
     kind: the dataclass or type.
     name: name of the file, with which errors begin.
     remedy: what to do about it.
+    field: field of the file that has the value; "": all of it.
 
   Raises:
     ValueError: a value that is not of that kind.
   """
   try:
-    return _convert(value, kind, "")
+    return _convert(value, kind, field)
   except _Mismatch as error:
     raise ValueError(f"{name}: {error}{_end(remedy)}") from None
 
@@ -163,13 +167,15 @@ def _inside(value: Any) -> Iterable[Any]:
 
 def _convert(value: Any, kind: Any, field: str) -> Any:
   if kind is Any:
-    return _frozen(value)
+    return value
   origin, arguments = typing.get_origin(kind), typing.get_args(kind)
   if origin is typing.Annotated:
-    converted = _convert(value, arguments[0], field)
-    for rule in arguments[1:]:
-      if not rule.holds(converted):
-        raise _Mismatch(_expected(value, kind, field))
+    try:
+      converted = _convert(value, arguments[0], field)
+    except _Mismatch:  # say the rules, too
+      raise _Mismatch(_expected(value, kind, field)) from None
+    if not all(rule.holds(converted) for rule in arguments[1:]):
+      raise _Mismatch(_expected(value, kind, field))
     return converted
   if origin in (types.UnionType, typing.Union):
     return _one_of_several(value, kind, field)
@@ -236,13 +242,6 @@ def _dataclass(value: Any, kind: type, field: str) -> Any:
         f"{below} is missing, expected {_words(_types(kind)[name])}"
       )
   return kind(**given)
-
-
-def _frozen(value: Any) -> Any:
-  """The value, with JSON's lists as tuples at every depth."""
-  if isinstance(value, dict):
-    return {key: _frozen(inner) for key, inner in value.items()}
-  return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _below(field: str, name: str) -> str:

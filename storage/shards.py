@@ -173,12 +173,9 @@ class Format:
     name = f"{path} is no manifest of {self.kind}"
     fields = schema.read(path, remedy)
     schema.convert(fields, dict[str, Any], name, remedy)
-    shards = schema.convert(
-      fields.pop("shards", []),
-      tuple[self.shard, ...],
-      f"{name}: shards",
-      remedy,
-    )
+    stored = fields.pop("shards", [])
+    kinds = tuple[self.shard, ...]
+    shards = schema.convert(stored, kinds, name, remedy, "shards")
     described = {f.name for f in dataclasses.fields(self.contents)}
     contents = {k: v for k, v in fields.items() if k in described}
     totals = {k: v for k, v in fields.items() if k not in described}

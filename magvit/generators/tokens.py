@@ -202,14 +202,16 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
     )
   dataset = {**clips_of(config.dataset), "split": "train"}
   for field, stored in contents.dataset.items():
-    wanted = dataset[field]
+    wanted = dataset.get(field)
     if stored != wanted:
       raise ValueError(
         f"dataset.tokens={folder} was made from {field}={stored!r}, and"
         f" training needs {field}={wanted!r}: change dataset.{field}, or make"
         " tokens of that with --mode=tokenize"
       )
-  causal = describe.sizes(workdir_lib.read_config(workdir)).causal
+  made = workdir_lib.read_config(workdir)
+  _check_grid(config, contents, describe_tokenizer(config, made))
+  causal = describe.sizes(made).causal
   for name in tasks.task_names(config) if "tasks" in config else ():
     if not needs_condition_tokens(name, causal):
       continue
@@ -230,4 +232,23 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
         f"{folder} was made with: set condition_frames="
         f"{contents.condition_frames}, or make tokens with --mode=tokenize and"
         " this --config"
+      )
+
+
+def _check_grid(
+  config: ml_collections.ConfigDict,
+  contents: token_shards.Contents,
+  tokens: Tokens,
+) -> None:
+  """Raises ValueError if the manifest says other grids than the tokenizer."""
+  for field, stored, wanted in (
+    ("clip_shape", contents.clip_shape, describe.clip_shape(config)),
+    ("latent_shape", contents.latent_shape, tokens.latent_shape),
+    ("vocabulary", contents.vocabulary, tokens.vocabulary),
+  ):
+    if stored != wanted:
+      raise ValueError(
+        f"dataset.tokens={config.dataset.tokens} says {field}={stored}, and the"
+        f" tokenizer that made it makes {wanted} of such clips: make the tokens"
+        " again with --mode=tokenize"
       )

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import pickle
+import resource
+import signal
 
+import numpy as np
 import pytest
 
 from storage import parts
@@ -93,3 +97,57 @@ def test_folders_without_a_true_manifest_are_refused(tmp_path):
       ValueError, match="/words.json .*: make it again, in a new"
     ):
       _FORMAT.read(str(tmp_path))
+
+
+def _random_records(count):
+  rng = np.random.default_rng(0)
+  return [rng.bytes(1000) for _ in range(count)]
+
+
+def test_a_flipped_bit_in_a_record_is_named_when_it_is_read(tmp_path):
+  paths = [str(tmp_path / name) for name in _LAYOUT.names[:2]]
+  records = _random_records(20)
+  shards.write(paths[0], records[:10])
+  shards.write(paths[1], records[10:])
+  assert [shards.is_whole(path, 10) for path in paths] == [True, True]
+  assert not shards.is_whole(paths[0], 9)
+  data = bytearray((tmp_path / _LAYOUT.names[1]).read_bytes())
+  data[data.index(records[13][:16])] ^= 1
+  (tmp_path / _LAYOUT.names[1]).write_bytes(data)
+  assert [shards.is_whole(path, 10) for path in paths] == [True, False]
+  opened = pickle.loads(pickle.dumps(shards.Records(paths)))
+  assert [opened[i] for i in (0, 12, 14, 19)] == [
+    records[i] for i in (0, 12, 14, 19)
+  ]
+  with pytest.raises(
+    ValueError, match=f"cannot read record 3 of {paths[1]} .*hash mismatch"
+  ) as error:
+    opened[13]
+  assert "\n" not in str(error.value)
+
+
+def test_a_shard_that_is_cut_or_empty_is_named_when_it_is_opened(tmp_path):
+  paths = [str(tmp_path / name) for name in _LAYOUT.names[:2]]
+  for path in paths:
+    shards.write(path, _random_records(5))
+  whole = (tmp_path / _LAYOUT.names[1]).read_bytes()
+  for size in (0, 100, len(whole) // 2, len(whole) - 1):
+    (tmp_path / _LAYOUT.names[1]).write_bytes(whole[:size])
+    assert not shards.is_whole(paths[1], 5)
+    with pytest.raises(ValueError, match=f"cannot read {paths[1]} .*damaged"):
+      shards.Records(paths)
+
+
+def test_a_full_disk_is_named(tmp_path):
+  """A limit on the size of files fails a write as a full disk does."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  path = str(tmp_path / _LAYOUT.names[0])
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    with pytest.raises(ValueError, match=f"cannot write {path} .*: make room"):
+      shards.write(path, _random_records(500), compress=False)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+  assert not list(tmp_path.iterdir())

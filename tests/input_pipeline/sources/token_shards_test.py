@@ -1,5 +1,6 @@
 """Tests of stored tokens as training reads them; the tokens are random."""
 
+import json
 import os
 import pickle
 
@@ -186,3 +187,91 @@ def test_folders_without_a_true_manifest_are_refused(folder):
   manifest.unlink()
   with pytest.raises(ValueError, match="holds no tokens.json"):
     pipeline.train_batches(_dataset(folder), 4)
+
+
+def _forge(folder, number, **changes):
+  """Writes another record with the index `number`, and mends the checksum."""
+  contents = _contents()
+  shard = number // contents.examples_per_shard
+  name = contents.layout.names[shard]
+  records = [_record(i) for i in contents.layout.places(shard)]
+  records[number % contents.examples_per_shard].update(changes)
+  shards.write(str(folder / name), map(token_shards.pack, records))
+  described = [shards.describe(str(folder), n) for n in contents.layout.names]
+  (folder / "tokens.json").write_text(shards.to_json(contents, described))
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (dict(ids=np.full(_SHAPE, 64, np.uint8)), "ids holds 64, .* of 64"),
+    (dict(ids=np.zeros((3, 2, 3), np.uint8)), r"ids is uint8 \(3, 2, 3\), exp"),
+    (dict(ids=np.zeros(_SHAPE, np.int32)), "ids is int32 .* expected uint8"),
+    (
+      {"condition/central_inpainting": np.full(_SHAPE, 99, np.uint8)},
+      "condition/central_inpainting holds 99",
+    ),
+    (dict(label=np.asarray(-7, np.int32)), "label is -7, expected .* 0..9"),
+    (dict(label=np.asarray(10, np.int32)), "label is 10, expected .* 0..9"),
+    (dict(label=np.zeros(2, np.int32)), r"label is int32 \(2,\)"),
+    (dict(index=np.asarray(4, np.int64)), "index is 4, expected 5"),
+    (dict(other=np.zeros(2, np.int32)), "it holds .*'other'"),
+  ],
+)
+def test_a_forged_record_is_named(folder, changes, message):
+  _forge(folder, 5, **changes)
+  clips = token_shards.TokenShards(str(folder), num_classes=10)
+  assert clips[4]["label"] == 4
+  place = "tokens-00001-of-00003.arrayrecord: record 1 is none of tokens"
+  with pytest.raises(ValueError, match=f"{place} .{message}"):
+    clips[5]
+  with pytest.raises(ValueError, match=message):
+    data = pipeline.train_batches(_dataset(folder), 2)
+    for _ in range(3):
+      next(data)
+
+
+def test_a_record_that_is_no_record_is_named(folder):
+  name = _contents().layout.names[2]
+  shards.write(str(folder / name), [b"{}", b"\xff" * 100])
+  described = [
+    shards.describe(str(folder), n) for n in _contents().layout.names
+  ]
+  (folder / "tokens.json").write_text(shards.to_json(_contents(), described))
+  clips = token_shards.TokenShards(str(folder))
+  for index, place in ((8, 0), (9, 1)):
+    with pytest.raises(ValueError, match=f"00002.*: record {place} is none of"):
+      clips[index]
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda m: m.update(vocabulary=0), "vocabulary is 0, expected a whole"),
+    (lambda m: m.update(dtype="object"), "dtype is 'object', expected a text"),
+    (lambda m: m.update(latent_shape=[3, 2]), "latent_shape is a list of 2"),
+    (lambda m: m.update(examples=10**18), "names 3 shards, and 10{18} exampl"),
+    (lambda m: m.pop("bits"), "bits is missing, expected a whole number"),
+    (lambda m: m.update(more="x"), "more is 'x', expected a whole number"),
+    (lambda m: m["shards"].pop(), "names 2 shards"),
+    (lambda m: m["shards"][0].update(name="../x"), r"shards\[0\].name is"),
+    (lambda m: m["shards"][0].update(sha256="f"), r"shards\[0\].sha256 is 'f'"),
+    (lambda m: m.update(shards=[]), "is not finished: run the --mode"),
+  ],
+)
+def test_a_forged_manifest_is_named(folder, change, message):
+  manifest = json.loads((folder / "tokens.json").read_text())
+  change(manifest)
+  (folder / "tokens.json").write_text(json.dumps(manifest))
+  with pytest.raises(ValueError, match=message) as error:
+    token_shards.TokenShards(str(folder))
+  assert "\n" not in str(error.value)
+
+
+def test_a_shard_outside_of_the_folder_is_not_read(folder, tmp_path_factory):
+  name = "tokens-00001-of-00003.arrayrecord"
+  other = tmp_path_factory.mktemp("private") / name
+  os.rename(folder / name, other)
+  os.symlink(other, folder / name)
+  with pytest.raises(ValueError, match=f"{name} leads out of its folder, to /"):
+    token_shards.TokenShards(str(folder))

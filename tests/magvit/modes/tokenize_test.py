@@ -377,6 +377,11 @@ def test_tokens_that_do_not_fit_a_generator_are_refused(
   refused("made from frames=5, .* frames=7", **{"dataset.frames": 7})
   refused("made from seed=0, .* needs seed=1", **{"dataset.seed": 1})
   refused("made from flip=False, .* needs flip=True", **{"dataset.flip": True})
+  for field, value in (("latent_shape", [1, 4, 4]), ("vocabulary", 128)):
+    kept = json.loads((copied / "tokens.json").read_text())[field]
+    _stored(copied, **{field: value})
+    refused(f"says {field}=.* makes .* of such clips")
+    _stored(copied, **{field: kept})
   refused("holds no tokens.json", **{"dataset.tokens": str(copied.parent)})
   _stored(copied, tasks=[])
   refused(r"tasks.interpolation=1.0 .* --tasks=interpolation,\.")
