@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation import values
 from evaluation.metrics import digit_judge
 from evaluation.metrics import frames as frame_metrics
 from evaluation.metrics import frechet
@@ -26,11 +27,19 @@ Sample = Callable[[str, np.ndarray, np.ndarray, int], dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """Scores, and all that is needed to compare them with those of others."""
+  """Scores, and all that is needed to compare them with those of others.
+
+  Raises:
+    ValueError: a score that is not finite: nobody may take it for one.
+  """
 
   evaluator: str
   metrics: dict[str, float]
   protocol: dict[str, Any]
+
+  def __post_init__(self):
+    for name, value in self.metrics.items():
+      values.check_number(f"{self.evaluator}: {name}", value)
 
   def write(self, workdir: str, step: int) -> str:
     """Writes WORKDIR/results/EVALUATOR.json; returns its path."""
@@ -55,33 +64,44 @@ def evaluate_reconstruction(
 
   Scores are those of `frames.FRAME_METRICS` for which the frames are large
   enough, and LPIPS if it is given. `batches` are (clips, number of clips that
-  count), as `pipeline.eval_batches` makes them.
+  count), as `pipeline.eval_batches` makes them. The names of the results are
+  not those of the protocols "reconstruction" and "codebook", whose clips and
+  conventions are others.
+
+  Raises:
+    ValueError: no clips, or reconstructions or ids that cannot be.
   """
-  values, ids = collections.defaultdict(list), []
+  scored, ids, seen = collections.defaultdict(list), [], 0
   networks = {} if lpips is None else {"lpips": lpips}
   for video, count in batches:
     output = reconstruct(video)
     real = video[:count] / np.float64(255.0)
     fake = output["video"][:count]
-    scored = frame_metrics.scores("evaluation", real, fake, networks)
-    for name, score in scored.items():
-      values[name].append(score)
+    values.check_video("reconstructions", fake, seen)
+    scores = frame_metrics.scores("evaluation", real, fake, networks)
+    for name, score in scores.items():
+      scored[name].append(score)
     ids.append(output["ids"][:count])
+    seen += count
+  if not seen:
+    raise ValueError("batches must hold at least one clip to reconstruct")
   ids = np.concatenate(ids)
-  scores = Result(
-    "reconstruction",
-    {k: float(np.concatenate(v).mean()) for k, v in values.items()},
+  result = Result(
+    "held_out_reconstruction",
+    {k: float(np.concatenate(v).mean()) for k, v in scored.items()},
     {
       **protocol,
       "lpips_weights_sha256": lpips and lpips.weights_sha256,
       "examples": len(ids),
       "frames": real.shape[1],
-      "psnr": "dB per frame, mean over frames and clips",
+      "psnr": f"{frame_metrics.PSNR_RULE}, per frame; mean over frames and"
+      " clips",
       "ssim": "rgb, Gaussian 11, sigma 1.5, valid",
     },
   )
   use = frame_metrics.codebook(ids, vocabulary)
-  return [scores, Result("codebook", use, {**protocol, "examples": len(ids)})]
+  protocol = {**protocol, "examples": len(ids)}
+  return [result, Result("held_out_codebook", use, protocol)]
 
 
 def evaluate_class_samples(
@@ -189,7 +209,8 @@ def evaluate_completion(
       "examples": len(real),
       "seed": seed,
       "baseline": baseline_name,
-      "hidden_psnr": "dB over the hidden pixels of a clip, mean over clips",
+      "hidden_psnr": f"{frame_metrics.PSNR_RULE}, over the hidden pixels of a"
+      " clip; mean over clips",
     },
   )
 
@@ -237,10 +258,15 @@ def sample_all(
   batch_size: int,
   seed: int,
 ) -> np.ndarray:
-  """Samples for all labels, float (n, T, H, W, 3), in batches of one shape."""
+  """Samples for all labels, float (n, T, H, W, 3), in batches of one shape.
+
+  Raises:
+    ValueError: samples that are not in [0, 1].
+  """
   outputs = []
   for start in range(0, len(label), batch_size):
     index = np.arange(start, start + batch_size).clip(max=len(label) - 1)
     out = sample(task, label[index], video[index], seed + start)["video"]
+    values.check_video("samples", out, start)
     outputs.append(out[: len(label) - start])
   return np.concatenate(outputs)

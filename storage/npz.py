@@ -130,11 +130,15 @@ def load(path: str, name: str) -> np.ndarray:
 
 
 def write(
-  path: str, num: int, arrays: Mapping[str, Iterable[np.ndarray]]
+  path: str,
+  num: int,
+  arrays: Mapping[str, Iterable[np.ndarray]],
+  texts: Mapping[str, str] | None = None,
 ) -> None:
   """Writes an .npz as numpy.savez does, each array of `num` rows in parts.
 
-  Raises ValueError if the parts of an array have another number of rows.
+  `texts` are arrays of one text each. Raises ValueError if the parts of an
+  array have another number of rows.
   """
   with (
     files.published(path) as temporary,
@@ -143,6 +147,9 @@ def write(
     for name, parts in arrays.items():
       with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         write_rows(member, num, parts)
+    for name, text in (texts or {}).items():
+      with archive.open(f"{name}.npy", "w") as member:
+        np.lib.format.write_array(member, np.array(text), allow_pickle=False)
 
 
 def write_rows(npy: IO[bytes], num: int, parts: Iterable[np.ndarray]) -> None:

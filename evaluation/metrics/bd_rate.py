@@ -11,6 +11,8 @@ import dataclasses
 import numpy as np
 from scipy import interpolate
 
+from evaluation import values
+
 MIN_POINTS = 4
 MIN_OVERLAP = 0.75
 
@@ -37,8 +39,9 @@ def bd_rate(
       turned.
 
   Raises:
-    ValueError: a curve of fewer than 4 points, or that does not rise; curves
-      that overlap in less than 75 % of the qualities they span.
+    ValueError: a curve of fewer than 4 points, of numbers that are not finite
+      or rates that are not positive, or that does not rise; curves that overlap
+      in less than 75 % of the qualities they span.
   """
   logs, qualities = zip(
     _checked("the anchor", *anchor, lower_is_better),
@@ -60,9 +63,10 @@ def bd_rate(
     interpolate.PchipInterpolator(q, log).integrate(low, high) / (high - low)
     for q, log in zip(qualities, logs, strict=True)
   )
-  return BdRate(
-    100.0 * (np.exp(mean - anchor_mean) - 1.0).item(), float(overlap)
-  )
+  with np.errstate(over="ignore"):
+    percent = 100.0 * (np.exp(mean - anchor_mean) - 1.0).item()
+  values.check_number("the BD-rate", percent)
+  return BdRate(percent, float(overlap))
 
 
 def quality_at(
@@ -71,22 +75,23 @@ def quality_at(
   """Quality of a curve at a rate, by pchip in the logarithm of the rate.
 
   Raises:
-    ValueError: fewer than 2 points, equal or non-positive rates, or a rate
-      outside those of the curve.
+    ValueError: fewer than 2 points, equal or non-positive rates, numbers that
+      are not finite, or a rate outside those of the curve.
   """
+  values.check_number("rate", rate, 0.0, without_low=True)
   if len(rates) < 2:
     raise ValueError(
       f"a curve of {len(rates)} points has no qualities between them: give at"
       " least 2 points"
     )
-  logs, values = _by_rate("the curve", rates, qualities)
+  logs, ordered = _by_rate("the curve", rates, qualities)
   if not min(rates) <= rate <= max(rates):
     raise ValueError(
       f"rate={rate:.4g} is outside the curve's {min(rates):.4g}.."
       f"{max(rates):.4g}: measure points on both sides of it"
     )
   place = np.clip(np.log(rate), logs[0], logs[-1])  # log may round at the ends
-  return interpolate.PchipInterpolator(logs, values)(place).item()
+  return interpolate.PchipInterpolator(logs, ordered)(place).item()
 
 
 def _checked(name, rates, qualities, lower_is_better):
@@ -96,18 +101,18 @@ def _checked(name, rates, qualities, lower_is_better):
       f"{name} has {len(rates)} points, and a BD-rate needs at least"
       f" {MIN_POINTS}: measure more rates"
     )
-  logs, values = _by_rate(name, rates, qualities)
-  values = -values if lower_is_better else values
-  if (np.diff(values) <= 0).any():
-    at = int(np.argmax(np.diff(values) <= 0))
+  logs, rising = _by_rate(name, rates, qualities)
+  rising = -rising if lower_is_better else rising
+  if (np.diff(rising) <= 0).any():
+    at = int(np.argmax(np.diff(rising) <= 0))
     pair = [
-      f"{abs(values[i]):.6g} at {np.exp(logs[i]):.4g}" for i in (at, at + 1)
+      f"{abs(rising[i]):.6g} at {np.exp(logs[i]):.4g}" for i in (at, at + 1)
     ]
     raise ValueError(
       f"{name}'s quality does not improve with the rate, from {pair[0]} to"
       f" {pair[1]}: a BD-rate needs curves that do; leave a point out"
     )
-  return logs, values
+  return logs, rising
 
 
 def _by_rate(name, rates, qualities):

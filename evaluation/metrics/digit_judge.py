@@ -10,6 +10,8 @@ import numpy as np
 from scipy import ndimage
 from sklearn import neural_network
 
+from evaluation import values
+
 _HIDDEN = 64
 _SIDE = 12  # pixels: side of the centred mean frame
 
@@ -18,7 +20,19 @@ class DigitJudge:
   """Classifies clips, and gives two named features for Fréchet distances."""
 
   def __init__(self, video_BTHWC: np.ndarray, label_B: np.ndarray):
-    """Fits on real clips (uint8, or float in [0, 1])."""
+    """Fits on real clips (uint8, or float in [0, 1]).
+
+    Raises:
+      ValueError: pixels that cannot be, or not one class, an integer of at
+        least 0, for each clip.
+    """
+    label_B = np.asarray(label_B)
+    if label_B.shape != np.shape(video_BTHWC)[:1]:
+      raise ValueError(
+        f"labels of shape {label_B.shape} must be one for each of the clips,"
+        f" whose shape is {np.shape(video_BTHWC)}"
+      )
+    values.check_ids("labels", label_B, np.iinfo(np.int64).max)
     self._network = neural_network.MLPClassifier(
       (_HIDDEN,),
       early_stopping=True,
@@ -30,14 +44,18 @@ class DigitJudge:
     self._network.fit(aligned, label_B)
 
   def classify(self, video_BTHWC: np.ndarray) -> np.ndarray:
-    """Class of each clip: int (B,)."""
-    return np.asarray(self._network.predict(_align(video_BTHWC)[0]))
+    """Class of each clip: int (B,); ValueError for pixels that cannot be."""
+    aligned, _ = _align(video_BTHWC)
+    return np.asarray(self._network.predict(aligned))
 
   def features(self, video_BTHWC: np.ndarray) -> dict[str, np.ndarray]:
     """{"appearance": (B, 64), "motion": (B, 2 T)}, float64.
 
     appearance: the judge's hidden layer, on the aligned mean frame.
     motion: centre of mass of each frame, as shares of its size.
+
+    Raises:
+      ValueError: pixels that cannot be.
     """
     aligned, centres_BT2 = _align(video_BTHWC)
     weights, bias = self._network.coefs_[0], self._network.intercepts_[0]
@@ -53,9 +71,11 @@ def _align(video_BTHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   Each frame is shifted so that its centre of mass is in the middle, cropped to
   the middle three quarters, where the digit is, and resampled to 12 x 12.
   """
-  gray = np.asarray(video_BTHWC, np.float64).mean(-1)
-  if np.asarray(video_BTHWC).dtype == np.uint8:
-    gray = gray / 255.0
+  video = np.asarray(video_BTHWC)
+  if video.dtype == np.uint8:
+    video = video / np.float64(255.0)
+  values.check_video("video", video)
+  gray = np.asarray(video, np.float64).mean(-1)
   batch, frames, size, _ = gray.shape
   at = np.arange(size)
   mass = gray.sum((2, 3)) + 1e-6  # a black frame has its centre in the middle

@@ -15,7 +15,10 @@ import functools
 import numpy as np
 from scipy import ndimage
 
+from evaluation import values
+
 PSNR_CAP = 100.0  # dB, for frames without any error
+PSNR_RULE = f"dB, at most {PSNR_CAP:g}"  # results state it beside the score
 SSIM_MODES = ("rgb", "magvit_gray", "reflect", "uniform7")
 SSIM_MIN_SIZE = 11  # pixels: the window
 MS_SSIM_MIN_SIZE = 161  # pixels: the window, at a sixteenth of the size
@@ -38,6 +41,11 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 PLACES = ("evaluation", "protocol", "files", "study", "headline")
 
 
+def _check_place(place: str) -> None:
+  if place not in PLACES:
+    raise ValueError(f"place={place!r} must be one of {PLACES}")
+
+
 @dataclasses.dataclass(frozen=True)
 class FrameMetric:
   """A score of each frame of a video against that of another.
@@ -48,6 +56,9 @@ class FrameMetric:
   smallest: pixels that the shorter side of a frame needs.
   lower_is_better: whether it is a distance.
   places: those of PLACES that show it.
+
+  Raises:
+    ValueError: negative digits, a frame smaller than a pixel, unknown places.
   """
 
   label: str
@@ -57,6 +68,12 @@ class FrameMetric:
   smallest: int = 1
   lower_is_better: bool = False
   places: tuple[str, ...] = PLACES
+
+  def __post_init__(self):
+    values.check_count(f"digits of {self.label}", self.digits, 0)
+    values.check_count(f"smallest of {self.label}", self.smallest, 1)
+    for place in self.places:
+      _check_place(place)
 
   @property
   def form(self) -> str:
@@ -71,7 +88,12 @@ class FrameMetric:
 
 
 def at(place: str) -> dict[str, FrameMetric]:
-  """The metrics of a place by name, in their order."""
+  """The metrics of a place by name, in their order.
+
+  Raises:
+    ValueError: `place` is none of PLACES.
+  """
+  _check_place(place)
   return {
     name: metric
     for name, metric in FRAME_METRICS.items()
@@ -93,17 +115,27 @@ def scores(
     output_BTHWC: the same shape and range.
     networks: by name, the scores that networks compute; a metric that needs a
       network is left out where it is not among these.
+
+  Raises:
+    ValueError: videos that cannot be compared, or a score that is not finite.
   """
+  _check_pair(video_BTHWC, output_BTHWC)
   computed = {}
   for name, metric in at(place).items():
     score = metric.score or (networks or {}).get(name)
     if score is not None and min(video_BTHWC.shape[2:4]) >= metric.smallest:
       computed[name] = score(video_BTHWC, output_BTHWC)
+      values.check_range(metric.label, computed[name])
   return computed
 
 
 def psnr(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
-  """Peak signal-to-noise ratio, dB, of each frame, (B, T); at most PSNR_CAP."""
+  """Peak signal-to-noise ratio, dB, of each frame, (B, T); at most PSNR_CAP.
+
+  Raises:
+    ValueError: videos that cannot be compared.
+  """
+  _check_pair(video_BTHWC, output_BTHWC)
 
   def score_frames(x_FHWC, y_FHWC):
     mse_F = np.square(x_FHWC - y_FHWC).mean((1, 2, 3))
@@ -116,8 +148,22 @@ def psnr(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
 def masked_psnr(
   video_BTHWC: np.ndarray, output_BTHWC: np.ndarray, region_THW: np.ndarray
 ) -> np.ndarray:
-  """PSNR in dB of each clip over a region, like one that a task hides: (B,)."""
+  """PSNR in dB of each clip over a region, like one that a task hides: (B,).
+
+  Raises:
+    ValueError: videos that cannot be compared, or a region that is no bool
+      array of their frames (T, H, W), or is empty.
+  """
   _check_pair(video_BTHWC, output_BTHWC)
+  region_THW = np.asarray(region_THW)
+  shape = video_BTHWC.shape[1:4]
+  if region_THW.dtype != bool or region_THW.shape != shape:
+    raise ValueError(
+      f"region of {region_THW.dtype} and shape {region_THW.shape} must be bool"
+      f" (T, H, W), here {shape}"
+    )
+  if not region_THW.any():
+    raise ValueError(f"region of shape {shape} must hold at least one pixel")
   difference = np.asarray(video_BTHWC, np.float64) - output_BTHWC
   mse_B = np.square(difference)[:, region_THW].mean((1, 2))
   with np.errstate(divide="ignore"):
@@ -143,10 +189,12 @@ def ssim(
       (scikit-image's default, Open-MAGVIT2).
 
   Raises:
-    ValueError: another mode, or frames smaller than the window.
+    ValueError: another mode, frames smaller than the window, or videos that
+      cannot be compared.
   """
   if mode not in SSIM_MODES:
     raise ValueError(f"mode={mode!r} must be one of {SSIM_MODES}")
+  _check_pair(video_BTHWC, output_BTHWC)
   uniform = mode == "uniform7"
   window = _UNIFORM if uniform else _GAUSSIAN
   if min(video_BTHWC.shape[2:4]) < len(window):
@@ -177,8 +225,9 @@ def ms_ssim(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> np.ndarray:
 
   Raises:
     ValueError: frames smaller than 161 pixels, whose coarsest scale would not
-      hold the window.
+      hold the window, or videos that cannot be compared.
   """
+  _check_pair(video_BTHWC, output_BTHWC)
   if min(video_BTHWC.shape[2:4]) < MS_SSIM_MIN_SIZE:
     raise ValueError(
       f"MS-SSIM needs frames of at least {MS_SSIM_MIN_SIZE} x"
@@ -287,7 +336,11 @@ def codebook(ids: np.ndarray, vocabulary: int) -> dict[str, float]:
   `usage` is the share of codes hit at least once; read it beside `tokens`,
   because n tokens can hit n codes at the most. `entropy_bits` is the entropy of
   the histogram, `perplexity` 2 to that power.
+
+  Raises:
+    ValueError: ids that are no integers in [0, vocabulary), or none.
   """
+  values.check_ids("ids", ids, vocabulary)
   counts = np.unique(np.asarray(ids), return_counts=True)[1]
   p = counts / counts.sum()
   entropy = float(-(p * np.log2(p)).sum())
@@ -307,25 +360,20 @@ def _per_frame(
   output_BTHWC: np.ndarray,
 ) -> np.ndarray:
   """Scores (B, T) by a function from float64 frames (F, H, W, C) to (F,)."""
-  _check_pair(video_BTHWC, output_BTHWC)
   frames = [v.reshape(-1, *v.shape[2:]) for v in (video_BTHWC, output_BTHWC)]
   size = max(1, _VALUES_AT_ONCE // max(1, frames[0][0].size))
-  values = [
+  scored = [
     score_frames(*(np.asarray(v[i : i + size], np.float64) for v in frames))
     for i in range(0, len(frames[0]), size)
   ]
-  return np.concatenate(values).reshape(video_BTHWC.shape[:2])
+  return np.concatenate(scored).reshape(video_BTHWC.shape[:2])
 
 
 def _check_pair(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> None:
-  if video_BTHWC.shape != output_BTHWC.shape or video_BTHWC.ndim != 5:
+  if np.shape(video_BTHWC) != np.shape(output_BTHWC):
     raise ValueError(
-      "two videos (B, T, H, W, C) of the same shape are needed, got"
-      f" {video_BTHWC.shape} and {output_BTHWC.shape}"
+      "two videos (B, T, H, W, 3) of the same shape are needed, got"
+      f" {np.shape(video_BTHWC)} and {np.shape(output_BTHWC)}"
     )
-  for name, video in (("video", video_BTHWC), ("output", output_BTHWC)):
-    if video.dtype == np.uint8 or video.min() < 0 or video.max() > 1:
-      raise ValueError(
-        f"{name} must be floating point in [0, 1], got {video.dtype} in"
-        f" [{video.min()}, {video.max()}]"
-      )
+  values.check_video("video", video_BTHWC)
+  values.check_video("output", output_BTHWC)

@@ -11,8 +11,13 @@ import dataclasses
 
 import numpy as np
 
+from evaluation import values
 from storage import files
 from storage import npz
+
+# A covariance that was stored as float32 is asymmetric, and has eigenvalues
+# below 0, by up to 6e-8 of its norm.
+_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +45,12 @@ class Statistics:
     """Gaussian whose covariance is the scatter over count - ddof.
 
     Raises:
-      ValueError: fewer than 2 examples.
+      ValueError: fewer than 2 examples, another ddof than 0 and 1, or numbers
+        that are no statistics.
     """
+    _check_statistics("statistics", self)
+    if ddof not in (0, 1):
+      raise ValueError(f"ddof={ddof!r} must be 0 or 1")
     if self.count < 2:
       raise ValueError(
         f"a covariance needs at least 2 examples, got {self.count}"
@@ -50,29 +59,46 @@ class Statistics:
 
 
 def statistics(features: np.ndarray) -> Statistics:
-  """Statistics of features (n, d), n >= 1."""
+  """Statistics of features (n, d), n >= 1.
+
+  Raises:
+    ValueError: features that are not finite rows of one width, or none.
+  """
+  values.check_features("features", features)
   features = np.asarray(features, np.float64)
-  if features.ndim != 2 or not len(features):
-    raise ValueError(
-      f"features of shape {features.shape} must be (examples, dimensions)"
-      " with at least one example"
-    )
-  mean = features.mean(0)
-  centred = features - mean
-  return Statistics(len(features), mean, centred.T @ centred)
+  # What overflows here is not finite, and no distance takes it.
+  with np.errstate(over="ignore", invalid="ignore"):
+    mean = features.mean(0)
+    centred = features - mean
+    return Statistics(len(features), mean, centred.T @ centred)
 
 
 def streamed(features: np.ndarray, rows: int = 4096) -> Statistics:
-  """Statistics of features that may be a memmap: `rows` are read at a time."""
+  """Statistics of features that may be a memmap: `rows` are read at a time.
+
+  Raises:
+    ValueError: as `statistics`, with the number of the row; rows below 1.
+  """
+  values.check_count("rows", rows, 1)
+  values.check_features("features", features)
   starts = range(0, max(len(features), 1), rows)
   return merge(statistics(features[i : i + rows]) for i in starts)
 
 
 def merge(parts: Iterable[Statistics]) -> Statistics:
-  """Statistics of the union (Chan et al. 1979): stable, unlike raw moments."""
-  parts = iter(parts)
-  total = next(parts)
-  for part in parts:
+  """Statistics of the union (Chan et al. 1979): stable, unlike raw moments.
+
+  Raises:
+    ValueError: no parts, parts of different dimensions, or numbers that are no
+      statistics.
+  """
+  total = None
+  for number, part in enumerate(parts):
+    _check_statistics(f"part {number}", part)
+    if total is None:
+      total = part
+      continue
+    _check_same_dimension(total, part)
     count = total.count + part.count
     delta = part.mean - total.mean
     total = Statistics(
@@ -82,6 +108,8 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
       + part.scatter
       + np.outer(delta, delta) * (total.count * part.count / count),
     )
+  if total is None:
+    raise ValueError("parts must hold the statistics of at least one part")
   return total
 
 
@@ -89,19 +117,22 @@ def distance(a: Statistics | Gaussian, b: Statistics | Gaussian) -> float:
   """The Fréchet distance, at least 0 up to rounding; covariances by ddof 1.
 
   Raises:
-    ValueError: different dimensions, or fewer than two examples on a side.
+    ValueError: different dimensions, fewer than two examples on a side, numbers
+      that are not finite, or a covariance that is not symmetric or has a
+      negative eigenvalue, beyond rounding.
   """
-  if a.mean.shape != b.mean.shape:
-    raise ValueError(
-      f"features must have the same dimension, got {a.mean.shape[0]} and"
-      f" {b.mean.shape[0]}"
-    )
-  s1, s2 = a.covariance, b.covariance
+  _check_same_dimension(a, b)
+  s1, s2 = (
+    _checked_covariance(f"the {name} side", side)
+    for name, side in (("first", a), ("second", b))
+  )
   cross = _factor(s1).T @ _factor(s2)
   nuclear = np.linalg.svd(cross, compute_uv=False).sum()
-  return float(
-    np.square(a.mean - b.mean).sum() + s1.trace() + s2.trace() - 2 * nuclear
-  )
+  with np.errstate(over="ignore"):
+    means = np.square(np.subtract(a.mean, b.mean, dtype=np.float64)).sum()
+  total = float(means + s1.trace() + s2.trace() - 2 * nuclear)
+  values.check_number("the Fréchet distance", total)
+  return total
 
 
 def save(path: str, gaussians: dict[str, Statistics | Gaussian]) -> None:
@@ -110,11 +141,16 @@ def save(path: str, gaussians: dict[str, Statistics | Gaussian]) -> None:
   Args:
     path: the .npz file.
     gaussians: by suffix: "" for the features of FID, "_s" for those of sFID.
+
+  Raises:
+    ValueError: none, or one that `distance` would refuse.
   """
+  if not gaussians:
+    raise ValueError(f"{path}: gaussians={{}} must hold at least one")
   arrays = {}
   for suffix, gaussian in gaussians.items():
-    arrays[f"mu{suffix}"] = gaussian.mean
-    arrays[f"sigma{suffix}"] = gaussian.covariance
+    covariance = _checked_covariance(f"{path}, mu{suffix}", gaussian)
+    arrays |= {f"mu{suffix}": gaussian.mean, f"sigma{suffix}": covariance}
   files.write_npz(path, arrays)
 
 
@@ -122,7 +158,8 @@ def load(path: str, suffix: str, width: int) -> Gaussian:
   """Reads statistics that `save`, guided-diffusion or pytorch-fid wrote.
 
   Raises:
-    ValueError: arrays that are missing or of another shape; names the file.
+    ValueError: arrays that are missing, of another shape, or no mean and
+      covariance of anything; names the file.
   """
   names = (f"mu{suffix}", f"sigma{suffix}")
   shapes = ((width,), (width, width))
@@ -137,8 +174,67 @@ def load(path: str, suffix: str, width: int) -> Gaussian:
         f"{path} must hold {name} of shape {shape}, which {got} (it holds"
         f" {', '.join(held)}): are these statistics of another network?"
       )
-  mean, covariance = (np.asarray(x, np.float64) for x in loaded)
+  mean, covariance = (
+    values.as_numbers(f"{path}, {name}", array).astype(np.float64)
+    for name, array in zip(names, loaded, strict=True)
+  )
+  gaussian = Gaussian(mean, covariance)
+  covariance = _checked_covariance(f"{path}, {' and '.join(names)}", gaussian)
   return Gaussian(mean, (covariance + covariance.T) / 2)
+
+
+def _checked_covariance(name: str, side: Statistics | Gaussian) -> np.ndarray:
+  """The covariance (d, d), float64; ValueError unless it can be one."""
+  covariance = np.asarray(side.covariance, np.float64)
+  _check_moments(name, side.mean, "covariance", covariance)
+  largest = np.abs(covariance).max()
+  if not largest:
+    return covariance  # all examples are equal
+  scaled = covariance / largest
+  shift = _ROUNDING * np.linalg.norm(scaled)
+  try:  # a fraction of the time that eigenvalues take
+    np.linalg.cholesky(scaled + shift * np.eye(len(scaled)))
+  except np.linalg.LinAlgError:
+    least = np.linalg.eigvalsh(scaled)[0] * largest
+    raise ValueError(
+      f"{name}: a covariance of shape {scaled.shape} has the eigenvalue"
+      f" {least:.6g}, and none may be below 0: it is damaged, or no covariance"
+    ) from None
+  return covariance
+
+
+def _check_statistics(name: str, part: Statistics) -> None:
+  values.check_count(f"{name}: count", part.count, 1)
+  _check_moments(name, part.mean, "scatter", part.scatter)
+
+
+def _check_moments(name: str, mean, kind: str, matrix) -> None:
+  """Raises ValueError unless mean (d,) and matrix (d, d) can be moments."""
+  width = np.size(mean)
+  shapes = np.shape(mean), np.shape(matrix)
+  if not width or shapes != ((width,), (width, width)):
+    raise ValueError(
+      f"{name}: mean and {kind} must have shapes (d,) and (d, d), got"
+      f" {shapes[0]} and {shapes[1]}"
+    )
+  values.check_range(f"{name}: mean", mean)
+  values.check_range(f"{name}: {kind}", matrix)
+  difference = np.abs(matrix - np.transpose(matrix))
+  if difference.max() > _ROUNDING * np.abs(matrix).max():
+    row, column = np.unravel_index(difference.argmax(), difference.shape)
+    raise ValueError(
+      f"{name}: {kind}[{row}, {column}] is {matrix[row, column]:.6g} and"
+      f" {kind}[{column}, {row}] is {matrix[column, row]:.6g}, and a {kind} is"
+      " symmetric: it is damaged, or of something else"
+    )
+
+
+def _check_same_dimension(a, b) -> None:
+  if a.mean.shape != b.mean.shape:
+    raise ValueError(
+      f"features must have the same dimension, got {a.mean.shape[0]} and"
+      f" {b.mean.shape[0]}"
+    )
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from models.weights import readers
 from storage import listing
 from storage import npz
 
+UINT8_RULE = "uint8_rule"  # array of an .npz that says how its clips were cast
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipsRead:
@@ -87,6 +89,7 @@ def _open_npz(path: str, protocol: Protocol, flag: str) -> Clips:
     )
   frames = shape[1] if len(shape) == 5 else 1
   check_frames(frames, protocol, f"--{flag}={path}")
+  rule = _uint8_rule(path, flag)
 
   def read(index):
     if not len(index):
@@ -101,11 +104,28 @@ def _open_npz(path: str, protocol: Protocol, flag: str) -> Clips:
       "file": os.path.abspath(path),
       "sha256": readers.sha256(path),
       "shape": list(shape),
-      "uint8": "as given",
+      "uint8": rule or "as given",
     },
     read,
     is_array=True,
   )
+
+
+def _uint8_rule(path: str, flag: str) -> str | None:
+  """The rule to uint8 that a file says its clips follow; None if it does not.
+
+  Raises:
+    ValueError: it says what is no rule.
+  """
+  if UINT8_RULE not in npz.names(path):
+    return None
+  rule = str(npz.load(path, UINT8_RULE))
+  if rule not in pictures.UINT8_RULES:
+    raise ValueError(
+      f"--{flag}={path}: {UINT8_RULE} is {rule!r}, and must be one of"
+      f" {pictures.UINT8_RULES}"
+    )
+  return rule
 
 
 def check_frames(frames: int, protocol: Protocol, where: str) -> None:
@@ -291,7 +311,10 @@ def generate_clips(
       video = real.video[np.arange(batch_size) % len(real.video)]
     draw = np.random.SeedSequence((seed, int(index[0]))).generate_state(1)[0]
     out = run(protocol.task, place % classes, video, int(draw))["video"]
-    return ClipsRead(to_uint8(out[: len(index)], protocol.uint8), index)
+    pixels = pictures.to_uint8(
+      out[: len(index)], protocol.uint8, "samples", int(index[0])
+    )
+    return ClipsRead(pixels, index)
 
   origin = {
     "model": model,
@@ -319,7 +342,12 @@ def reconstruct_clips(
     if not count:
       return original
     full = original.video[np.arange(batch_size) % count]
-    video = to_uint8(reconstruct(full)[:count], protocol.uint8)
+    video = pictures.to_uint8(
+      reconstruct(full)[:count],
+      protocol.uint8,
+      "reconstructions",
+      int(original.index[0]),
+    )
     return dataclasses.replace(original, video=video)
 
   origin = {
@@ -333,11 +361,3 @@ def reconstruct_clips(
 def _stacked(videos: list[np.ndarray]) -> np.ndarray:
   """Stacks clips to uint8 (B, T, H, W, 3); B may be 0."""
   return np.stack(videos) if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
-
-
-def to_uint8(video: np.ndarray, rule: str) -> np.ndarray:
-  """Floats in [0, 1] to uint8: "round", or "truncate" like guided-diffusion."""
-  if rule == "truncate":
-    video = np.asarray(video, np.float32)
-    return (np.clip(video, 0, 1) * 255).astype(np.uint8)
-  return pictures.to_uint8(video)

@@ -10,6 +10,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from evaluation import values
 from evaluation.metrics import lpips
 from evaluation.protocols import clips as clips_lib
 from evaluation.protocols import measures
@@ -17,6 +18,7 @@ from evaluation.protocols import networks
 from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
+from evaluation.show import pictures
 from models.features import networks as feature_networks
 from models.features import resize
 from storage import files
@@ -59,15 +61,20 @@ class Work:
     folder = files.inside(self.workdir, "features", f"{subject['name']}_{key}")
     subject = json.loads(json.dumps(subject, default=str))
     try:
-      return rows_lib.compute(
+      rows = rows_lib.compute(
         folder, subject, num, self.part_size, make, self.collective
       )
     except OSError as error:
       raise ValueError(f"cannot keep features in {folder}: {error}") from error
+    for name, array in rows.rows.items():
+      values.check_range(f"{subject['name']}, {name} in {folder}", array)
+    return rows
 
   def _describe(self, clips: Clips, side: str) -> dict[str, Any]:
     """All that the features of clips depend on, as JSON."""
     protocol = self.protocol
+    # Features of before there were variants keep their description.
+    variant = {"variant": protocol.variant} if protocol.variant else {}
     return {
       "name": f"{protocol.name}_{side}",
       "clips": clips.origin,
@@ -75,6 +82,7 @@ class Work:
       "resize": protocol.resize,
       "network": protocol.network,
       "weights": getattr(self.network, "weights_sha256", None),
+      **variant,
     }
 
   def features(self, clips: Clips, num: int, side: str) -> rows_lib.Rows:
@@ -131,12 +139,12 @@ class Work:
       raise ValueError("--protocol=codebook needs the workdir of a tokenizer")
 
     def make(index):
-      read = real.read(index)
+      read, rows = real.read(index), {}
       count = len(read.index)
-      rows = {
-        "ids": model.encode(read.video).reshape(count, -1),
-        "vocabulary": np.full((count, 1), model.vocabulary),
-      }
+      if count:
+        ids = model.encode(read.video).reshape(count, -1)
+        values.check_ids("ids", ids, model.vocabulary)
+        rows = {"ids": ids, "vocabulary": np.full((count, 1), model.vocabulary)}
       return rows_lib.Part(read.index, rows, read.failures)
 
     return self._rows(self._describe(made, "made"), num, make)
@@ -149,13 +157,17 @@ class Work:
     bits = model.bits()
 
     def make(index):
-      read = real.read(index)
-      ids, rows = model.encode(read.video), {}
+      read, rows = real.read(index), {}
+      if not len(read.index):
+        return rows_lib.Part(read.index, rows, read.failures)
+      ids = model.encode(read.video)
       for number, alpha in enumerate(protocol_table.ALPHAS):
         seed = (self.seed, int(index[0]), number)
         rng = np.random.default_rng(seed)
         output = model.decode(measures.perturb_ids(ids, bits, alpha, rng))
-        pixels = clips_lib.to_uint8(output, self.protocol.uint8)
+        pixels = pictures.to_uint8(
+          output, self.protocol.uint8, "decoded codes", int(read.index[0])
+        )
         rows[f"pool3_alpha_{alpha}"] = self._extract(pixels)["pool3"]
       return rows_lib.Part(read.index, rows, read.failures)
 
@@ -202,7 +214,9 @@ def resize_rule(protocol: protocol_table.Protocol) -> str:
       f" {protocol.resize}, rounded to uint8"
     )
   if protocol.network:
-    rule += f"; inside: {feature_networks.NETWORKS[protocol.network].pixels}"
+    network = feature_networks.NETWORKS[protocol.network]
+    pixels = network.variants.get(protocol.variant, network.pixels)
+    rule += f"; inside: {pixels}"
   return rule
 
 
@@ -225,7 +239,9 @@ def load_network(
     ValueError: weights that are missing, of another network, or not read.
   """
   if protocol.network:
-    return networks.load(protocol.network, weights or "")
+    return networks.load(
+      protocol.network, weights or "", variant=protocol.variant
+    )
   if weights is None or protocol.measure != "pixels":
     if weights is not None:
       raise ValueError(

@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 
+from evaluation import values
 from evaluation.metrics import frames as frame_metrics
 from evaluation.metrics import frechet
 from evaluation.metrics import inception_score
@@ -79,14 +80,14 @@ def fvd(
   protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
 ) -> dict[str, float]:
   """Fréchet distance of I3D's logits: mean over folds, and population std."""
-  values = []
+  distances = []
   for index, fake in enumerate(made):
     reference = real.gaussians.get("")
     if reference is None:
       reference = _gaussian(real.fold(index)["logits"], protocol.ddof)
     generated = _gaussian(fake["logits"], protocol.ddof)
-    values.append(frechet.distance(generated, reference))
-  return _over_folds("fvd", values)
+    distances.append(frechet.distance(generated, reference))
+  return _over_folds("fvd", distances)
 
 
 def reconstruction_fid(protocol, made, real) -> dict[str, float]:
@@ -125,13 +126,15 @@ def class_score(protocol, made, real) -> dict[str, float]:
   """Inception score of C3D's probabilities: mean over folds, as in `fvd`."""
   del protocol, real
   score = inception_score.score_of_probabilities
-  values = [score(f["probabilities"], "one_split")["is"] for f in made]
-  return _over_folds("is_c3d", values)
+  fold_scores = [score(f["probabilities"], "one_split")["is"] for f in made]
+  return _over_folds("is_c3d", fold_scores)
 
 
 def pixels(protocol, made, real) -> dict[str, float]:
   """Means over clips of the scores by `pixel_scores`."""
   del protocol, real
+  for name, scores_N1 in made[0].items():
+    values.check_features(name, scores_N1)
   return {k: float(np.mean(v)) for k, v in made[0].items()}
 
 
@@ -144,7 +147,13 @@ def pixel_scores(
 
   They are those of `frames.FRAME_METRICS` for which the frames are large
   enough, and LPIPS if it is given.
+
+  Raises:
+    ValueError: pixels that are not uint8, or videos of different shapes.
   """
+  for name, video in (("video", video_BTHWC), ("output", output_BTHWC)):
+    if video.dtype != np.uint8:
+      raise ValueError(f"{name} must be uint8 in [0, 255], got {video.dtype}")
   real, fake = (x / np.float64(255.0) for x in (video_BTHWC, output_BTHWC))
   networks = {} if lpips is None else {"lpips": lpips}
   scores = frame_metrics.scores("protocol", real, fake, networks)
@@ -191,7 +200,14 @@ def perturb_ids(
   For codes of `bits` signs those are the id itself, then its neighbours by the
   number of flipped bits; among equals those whose flipped bits come first, in
   the order of itertools.combinations. If there are fewer codes, it is all.
+
+  Raises:
+    ValueError: ids that are no integers of so many bits, or an alpha that is no
+      share.
   """
+  values.check_count("bits", bits, 1)
+  values.check_number("alpha", alpha, 0.0, 1.0)
+  values.check_ids("ids", ids, 2**bits)
   flips = np.asarray(_nearest_flips(bits), ids.dtype)
   drawn = ids ^ flips[rng.integers(len(flips), size=ids.shape)]
   return np.where(rng.random(ids.shape) < alpha, drawn, ids)
@@ -211,9 +227,9 @@ def _gaussian(features: np.ndarray, ddof: int) -> frechet.Gaussian:
   return frechet.streamed(features).gaussian(ddof)
 
 
-def _over_folds(name: str, values: Sequence[float]) -> dict[str, float]:
-  scores = {name: float(np.mean(values))}
-  if len(values) > 1:
-    scores[f"{name}_std"] = float(np.std(values))
-    scores |= {f"{name}_fold_{i}": v for i, v in enumerate(values)}
+def _over_folds(name: str, fold_scores: Sequence[float]) -> dict[str, float]:
+  scores = {name: float(np.mean(fold_scores))}
+  if len(fold_scores) > 1:
+    scores[f"{name}_std"] = float(np.std(fold_scores))
+    scores |= {f"{name}_fold_{i}": v for i, v in enumerate(fold_scores)}
   return scores

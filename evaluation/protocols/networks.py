@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
 
+from evaluation import values
 from models import network
 from models.features import networks as feature_networks
 from models.weights import readers
@@ -36,6 +37,7 @@ class Extractor:
     params: Any,
     weights_sha256: str,
     devices: Sequence[jax.Device],
+    variant: str = "",
   ):
     self.name = name
     self.weights_sha256 = weights_sha256
@@ -49,7 +51,7 @@ class Extractor:
     self._params = jax.device_put(params, replicated)
 
     def compute(params, batch):
-      features = net(params, batch)
+      features = net(params, batch, method=variant or "__call__")
       return {k: features[k] for k in self.dims}
 
     self._compute = jax.jit(
@@ -70,7 +72,8 @@ class Extractor:
         network takes them, with any H and W.
 
     Raises:
-      ValueError: a batch of another dtype or shape.
+      ValueError: a batch of another dtype or shape, or features that are not
+        finite.
     """
     if batch.dtype != np.uint8:
       raise ValueError(
@@ -90,11 +93,17 @@ class Extractor:
     features = self._compute(
       self._params, jax.device_put(padded, self._batch_sharding)
     )
-    return {k: np.asarray(x)[: len(batch)] for k, x in features.items()}
+    rows = {k: np.asarray(x)[: len(batch)] for k, x in features.items()}
+    for feature, row in rows.items():
+      values.check_range(f"{self.name}'s {feature}", row)
+    return rows
 
 
 def load(
-  name: str, weights_path: str, devices: Sequence[jax.Device] | None = None
+  name: str,
+  weights_path: str,
+  devices: Sequence[jax.Device] | None = None,
+  variant: str = "",
 ) -> Extractor:
   """Loads a feature network, with weights that `models.weights.convert` wrote.
 
@@ -102,13 +111,20 @@ def load(
     name: a key of `models.features.networks.NETWORKS`.
     weights_path: the .safetensors file.
     devices: devices that share each batch; by default those of this process.
+    variant: one of the network's variants; "": its usual call.
 
   Raises:
-    ValueError: an unknown name, no file, or another network's weights.
+    ValueError: an unknown name or variant, no file, or another network's
+      weights.
   """
   known = feature_networks.NETWORKS
   if name not in known:
     raise ValueError(f"features {name!r} must be one of {sorted(known)}")
+  if variant and variant not in known[name].variants:
+    raise ValueError(
+      f"variant={variant!r} of {name!r} must be '' or one of"
+      f" {sorted(known[name].variants)}"
+    )
   if not weights_path or not os.path.isfile(weights_path):
     raise ValueError(
       f"{weights_path!r} is no file, and the features of {name!r} need their"
@@ -124,4 +140,5 @@ def load(
     params,
     readers.sha256(weights_path),
     jax.local_devices() if devices is None else devices,
+    variant,
   )

@@ -39,6 +39,7 @@ from evaluation.protocols import pairs
 from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
+from evaluation.show import pictures
 from models.features import networks as feature_networks
 from models.weights import readers
 from storage import npz
@@ -266,7 +267,7 @@ class _Run:
     compared = measures.Real(real_folds, self._gaussians)
     metrics = measures.measure(protocol, folds, compared)
     result = evaluators.Result(
-      self._name(), metrics, self._record(made, real, real_folds, failures)
+      self._name(made), metrics, self._record(made, real, real_folds, failures)
     )
     if processes.is_first():
       step = 0 if self._model is None else self._model.step
@@ -279,8 +280,10 @@ class _Run:
       rows_lib.discard(made_rows)
     return result
 
-  def _name(self) -> str:
+  def _name(self, made: Clips) -> str:
     actual = {"num": self._num, "folds": self._folds}
+    if made.origin["uint8"] in pictures.UINT8_RULES:
+      actual["uint8"] = made.origin["uint8"]
     protocol, config = self._protocol, self._config
     if self._reference is None and not self._gaussians and config is not None:
       name = config.dataset.name
@@ -298,13 +301,15 @@ class _Run:
   def _record(self, made, real, real_folds, failures) -> dict[str, Any]:
     """Everything that the number depends on."""
     protocol, request = self._protocol, self._request
+    rules = dataclasses.asdict(protocol)
+    del rules["uint8"]  # files have rules of their own: see "uint8_rule"
     network = self._network
     reference = request.reference
     digest = None
     if reference is not None and os.path.isfile(reference):
       digest = readers.sha256(reference)
     return {
-      **dataclasses.asdict(protocol),
+      **rules,
       "protocol": protocol.name,
       "num": self._num,
       "folds": self._folds,
@@ -314,7 +319,7 @@ class _Run:
       ],
       "seed": request.seed,
       "weights_sha256": getattr(network, "weights_sha256", None),
-      "uint8_rule": made.origin.get("uint8"),
+      "uint8_rule": made.origin["uint8"],
       "resize_rule": measurements.resize_rule(protocol),
       "made_clips": made.origin,
       "pairs": pairs.describe(protocol, self._given),

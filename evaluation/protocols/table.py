@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from evaluation.metrics import frames
+from evaluation.metrics import inception_score
+
 ALPHAS = (0.1, 0.25, 0.5)  # shares of the tokens that pFID replaces
 DELTA = 100  # nearest codes that pFID draws from, the token's own included
 
@@ -31,6 +34,7 @@ class Protocol:
   crop: str  # part of the frame, by a rule of input_pipeline/crops.py; "", here
   # or in window: the rule of the config's eval_crop or eval_window
   resize: int  # side in pixels before the network resizes; 0: unchanged
+  variant: str  # way in which the network resizes, of its variants; "": usual
   task: str  # task that samples are generated for
   condition_frames: int  # number of real frames that the task is given; 0: none
   uint8: str  # rule from [0, 1] to uint8: "truncate" x * 255, or "round" it
@@ -42,7 +46,7 @@ def make(name: str, measure: str, network: str, **fields) -> Protocol:
   values = {
     **dict(made="samples", folds=1, frames=1, real_num=0, window="centre"),
     **dict(crop="centre", resize=0, task="class_conditional", uint8="round"),
-    **dict(condition_frames=0),
+    **dict(condition_frames=0, variant=""),
     **dict(ddof=1, splits=("held_out",)),
     **fields,
   }
@@ -55,7 +59,8 @@ _ALL = (
     *("adm_imagenet", "image_suite", "inception"),
     **dict(num=50_000, dataset="imagenet", splits=("train",), crop="adm"),
     **dict(real_num=-1, uint8="truncate"),
-    source="guided-diffusion's evaluator: FID, sFID, IS, precision, recall",
+    source="guided-diffusion's evaluator: FID, sFID, IS in splits of"
+    f" {inception_score.ADM_SPLIT}, precision, recall",
   ),
   make(
     *("rfid_imagenet_val", "reconstruction_fid", "inception"),
@@ -92,7 +97,9 @@ _ALL = (
     *("styleganv_fvd", "fvd", "i3d"),
     **dict(num=2048, frames=16, dataset="ucf101", ddof=0),
     **dict(splits=("train", "held_out"), window="random"),
-    source="StyleGAN-V: 2048 against 2048, covariances over n",
+    variant="half_pixel",
+    source="StyleGAN-V: 2048 against 2048, covariances over n, frames resized"
+    " as torch does",
   ),
   make(
     *("ucf101_rfvd", "reconstruction_fvd", "i3d"),
@@ -110,8 +117,9 @@ _ALL = (
     *("reconstruction", "pixels", ""),
     **dict(made="reconstructions", num=0, frames=0, dataset=""),
     **dict(window="", crop=""),
-    source="per frame, mean over frames, then clips (evaluation/metrics/"
-    "frames.py); LPIPS v0.1 of VGG16",
+    source=f"PSNR in {frames.PSNR_RULE}; per frame, mean over frames, then"
+    " clips (evaluation/metrics/frames.py); LPIPS v0.1 of VGG16, products at"
+    " the highest precision",
   ),
   make(
     *("codebook", "codes", ""),
@@ -128,6 +136,19 @@ def get(name: str) -> Protocol:
   if name not in PROTOCOLS:
     raise ValueError(f"protocol {name!r} must be one of {sorted(PROTOCOLS)}")
   return PROTOCOLS[name]
+
+
+def uint8_rule(frames: int) -> str:
+  """The rule to uint8 of all protocols that measure samples of so many frames.
+
+  Samples that are written for protocols to measure follow it.
+  """
+  (rule,) = {
+    protocol.uint8
+    for protocol in _ALL
+    if protocol.made == "samples" and (protocol.frames == 1) == (frames == 1)
+  }
+  return rule
 
 
 def reported_name(protocol: Protocol, actual: Mapping[str, Any]) -> str:

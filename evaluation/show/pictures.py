@@ -9,7 +9,10 @@ import io
 import numpy as np
 from PIL import Image
 
+from evaluation import values
 from storage import files
+
+UINT8_RULES = ("round", "truncate")  # from [0, 1] to uint8
 
 # Mid grey: visible on black digits, on white paper and in dark mode.
 SEPARATOR = 128
@@ -135,36 +138,40 @@ def stack(images, max_width=1200, padding=4):
   return np.asarray(canvas)
 
 
-def to_uint8(video):
+def to_uint8(video, rule="round", name="video", first=0):
   """Floats in [0, 1], of any shape, to uint8: clipped, scaled by 255, rounded.
 
   uint8 passes through. Decoders produce a few values outside [0, 1], which are
   clipped; not-a-number, or more than a quarter of the values far outside, is a
   ValueError, for the video was never in [0, 1].
+
+  Args:
+    video: the pixels.
+    rule: one of UINT8_RULES: "round" to the nearest, or "truncate" to the next
+      below, like guided-diffusion.
+    name: the video in errors.
+    first: number of its first clip among those that it is a part of.
   """
+  if rule not in UINT8_RULES:
+    raise ValueError(f"rule={rule!r} must be one of {UINT8_RULES}")
   video = np.asarray(video)
   if video.dtype == np.uint8:
     return video
-  # NumPy does not count the bfloat16 of ml_dtypes as a floating type.
-  if video.dtype.kind != "f" and video.dtype.name != "bfloat16":
+  if not values.is_floating(video.dtype):
     raise ValueError(
-      f"video has dtype {video.dtype}, expected uint8 or floats in [0, 1]; "
+      f"{name} has dtype {video.dtype}, expected uint8 or floats in [0, 1]; "
       "cast integers in [0, 255] with .astype(np.uint8)."
     )
   video = video.astype(np.float32)
-  if not np.isfinite(video).all():
-    bad = video.size - np.isfinite(video).sum()
-    raise ValueError(
-      f"video has {bad:,} NaN or infinite values of {video.size:,}, expected "
-      "floats in [0, 1]; the model that made it has probably diverged."
-    )
+  values.check_range(name, video, first=first)
   outside = (video < -_OVERSHOOT) | (video > 1 + _OVERSHOOT)
   if video.size and outside.mean() > _MAX_FRACTION_OUTSIDE:
     raise ValueError(
-      f"video has values in [{video.min():.4g}, {video.max():.4g}], expected "
+      f"{name} has values in [{video.min():.4g}, {video.max():.4g}], expected "
       "floats in [0, 1]; map [-1, 1] by (x + 1) / 2 and [0, 255] by x / 255."
     )
-  return np.rint(np.clip(video, 0, 1) * 255).astype(np.uint8)
+  scaled = np.clip(video, 0, 1) * 255
+  return (np.rint(scaled) if rule == "round" else scaled).astype(np.uint8)
 
 
 def write_gif(path, video_THWC, fps=8, scale=None):

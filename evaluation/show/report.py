@@ -43,7 +43,8 @@ HEADLINES = (
     Headline("*", name, metric.label, metric.form, "examples")
     for name, metric in frame_metrics.at("headline").items()
   ),
-  Headline("codebook", "usage", "Codebook use", "{:.1%}", "tokens"),
+  # The name had no "held_out_" before; a protocol has that name, too.
+  Headline("*codebook", "usage", "Codebook use", "{:.1%}", "tokens"),
   Headline("*", "class_accuracy", "Class accuracy", "{:.1%}", "examples"),
   Headline(
     "frechet",

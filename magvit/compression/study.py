@@ -35,6 +35,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation.metrics import frames as frame_metrics
+from evaluation.metrics import lpips
 from input_pipeline.decoding import media
 from magvit.compression import decode as decode_file
 from magvit.compression import file_format
@@ -45,7 +46,6 @@ from magvit.tokenizer import fingerprint
 from magvit.tokenizer import frames as frames_lib
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
-from models.features import perceptual
 from storage import files
 from storage import parts
 from storage import progress as progress_lib
@@ -108,7 +108,7 @@ def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
   progress = progress_lib.Progress(
     "compress", len(whole.mine()), "items", seconds=0
   )
-  distance = _lpips(study.lpips)
+  distance = None if study.lpips is None else lpips.load_distance(study.lpips)
   rows, failures = [], {}
   for number, name in enumerate(names):
     first = number * len(contestants)
@@ -302,11 +302,11 @@ def _measure(contestant, video_THWC, rate, folder, distance) -> dict[str, Any]:
 
 
 def _scores(video_THWC, output_THWC, distance) -> dict[str, float | None]:
-  def lpips(*pair_1THWC):
+  def distances(*pair_1THWC):
     real_THWC, fake_THWC = (jnp.asarray(x[0], jnp.float32) for x in pair_1THWC)
     return np.asarray(distance(real_THWC, fake_THWC))[None]
 
-  networks = {} if distance is None else {"lpips": lpips}
+  networks = {} if distance is None else {"lpips": distances}
   values = {name: [] for name in frame_metrics.at("study")}
   for at in range(0, len(video_THWC), _FRAMES_AT_ONCE):
     real_1THWC, fake_1THWC = (
@@ -319,17 +319,11 @@ def _scores(video_THWC, output_THWC, distance) -> dict[str, float | None]:
   return {k: float(np.mean(v)) if v else None for k, v in values.items()}
 
 
-def _lpips(path: str | None):
-  if path is None:
-    return None
-  distance, params = perceptual.load("lpips_vgg", path)
-  return functools.partial(jax.jit(distance), params)
-
-
 def _summary(study, settings, rows, failures) -> dict[str, Any]:
   curves = rate_distortion.mean_curves(rows)
   return {
     "settings": settings,
+    "psnr": f"{frame_metrics.PSNR_RULE}; mean over frames, then videos",
     "curves": curves,
     "bd_rate": {
       "of": "the mean curves, pchip in log(bpp), percent of the second's rate",

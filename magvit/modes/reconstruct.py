@@ -56,8 +56,8 @@ _PROTOCOL = {
   " right, last frame repeated at the end; cropped back",
   "pixels": "8-bit RGB as decoded, transparency on white; the reconstruction"
   " is clipped to [0, 1], times 255, rounded; scored before any video codec",
-  "psnr": "dB per frame, at most 100, mean over a file's frames, then over"
-  " files",
+  "psnr": f"{frame_metrics.PSNR_RULE}, per frame; mean over a file's frames,"
+  " then over files",
   "ssim": "rgb, Gaussian 11, sigma 1.5, valid; means as for psnr, without"
   " files of fewer than 11 pixels",
 }

@@ -6,7 +6,10 @@
 
   FOLDER/samples.npz   the layout of ADM's evaluations: arr_0 uint8, images
                        (num, H, W, 3) or clips (num, T, H, W, 3); arr_1 int64
-                       (num,), the classes, for tasks that have one
+                       (num,), the classes, for tasks that have one;
+                       uint8_rule, how pixels in [0, 1] became uint8: "round",
+                       or of images "truncate", as the protocols have it that
+                       measure them
   FOLDER/samples.png   the first samples; those of clips also as .gif and .mp4
   FOLDER/request.json  the request, and the checkpoint that served it
 
@@ -30,6 +33,8 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
+from evaluation.protocols import clips as clips_lib
+from evaluation.protocols import table as protocol_table
 from evaluation.show import mp4
 from evaluation.show import pictures
 from input_pipeline import pipeline
@@ -149,28 +154,43 @@ def sample(
   folder = output or files.inside(
     workdir, "samples", f"{request.task}_seed{request.seed}"
   )
+  rule = _uint8_rule(folder, config)
   protocol = {
     **dataclasses.asdict(request),
     "step": trained.step,
     "batch_size": config.batch_size,
     "sampling": json.loads(config.sampling.to_json()),
+    clips_lib.UINT8_RULE: rule,
   }
   layout = parts.Layout(request.num, config.batch_size)
   process = processes.place(process_index, process_count)
   whole = parts.Folder(folder, layout.names, *process)
   text = json.dumps(protocol, indent=2) + "\n"
-  whole.claim("request.json", text, "samples")
+  free = (clips_lib.UINT8_RULE,)
+  whole.claim("request.json", text, "samples", free=free)
   archive = files.inside(folder, "samples.npz")
   if os.path.exists(archive):
     log.info("%s is complete: nothing is left to do", archive)
     return
 
   run = scored_model.sampler(trained)
-  _make_missing(whole, layout, request, run, labels, clips)
-  whole.finish(lambda paths: _join(archive, paths, config, request))
+  _make_missing(whole, layout, request, run, labels, clips, rule)
+  whole.finish(lambda paths: _join(archive, paths, config, request, rule))
 
 
-def _make_missing(whole, layout, request, run, labels, clips) -> None:
+def _uint8_rule(folder: str, config: ml_collections.ConfigDict) -> str:
+  """The rule of the samples in a folder, or else of their protocols.
+
+  A folder of before there was a rule on record has rounded parts, and goes on
+  so.
+  """
+  path = os.path.join(folder, "request.json")
+  if os.path.exists(path):
+    return files.read_json(path).get(clips_lib.UINT8_RULE, "round")
+  return protocol_table.uint8_rule(describe.clip_shape(config)[0])
+
+
+def _make_missing(whole, layout, request, run, labels, clips, rule) -> None:
   """Writes the parts of this process that are not there yet."""
   missing = whole.mine()
   total = sum(len(layout.places(part)) for part in missing)
@@ -184,7 +204,8 @@ def _make_missing(whole, layout, request, run, labels, clips) -> None:
       request.task, label, clips.take(place), int(sequence.generate_state(1)[0])
     )["video"]
     wanted = place < request.num  # the last batch may hold more samples
-    arrays = {"arr_0": pictures.to_uint8(video), "arr_1": label}
+    pixels = pictures.to_uint8(video, rule, "samples", int(place[0]))
+    arrays = {"arr_0": pixels, "arr_1": label}
     arrays = {name: array[wanted] for name, array in arrays.items()}
     files.write_npz(whole.part(part), arrays)
     progress.add(int(wanted.sum()))
@@ -300,7 +321,9 @@ def _fit(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
   )
 
 
-def _join(archive: str, paths: Sequence[str], config, request: Request) -> None:
+def _join(
+  archive: str, paths: Sequence[str], config, request: Request, rule: str
+) -> None:
   """Writes the parts as one .npz, with one part in memory at a time."""
   folder = os.path.dirname(archive)
   _show(folder, paths, config)
@@ -314,7 +337,7 @@ def _join(archive: str, paths: Sequence[str], config, request: Request) -> None:
   arrays = {"arr_0": videos()}
   if tasks.TASKS[request.task].class_conditional:
     arrays["arr_1"] = (npz.load(path, "arr_1") for path in paths)
-  npz.write(archive, request.num, arrays)
+  npz.write(archive, request.num, arrays, {clips_lib.UINT8_RULE: rule})
   shutil.rmtree(os.path.join(folder, "parts"))
   log.info("wrote %s and pictures beside it", archive)
 

@@ -55,6 +55,8 @@ class FeatureNetwork:
   clips_at_once: number of clips that are read and kept at a time where nothing
     else decides it.
   pixels: what the network does to its input before the first layer.
+  variants: by the name of a method of the module that stands in for the usual
+    call, what that one does to the input.
   where_to_get: names the published files in the error for missing weights.
   sources: how each kind of published file names the tensors.
   statistics: feature that published statistics of real clips describe, by the
@@ -69,6 +71,7 @@ class FeatureNetwork:
   where_to_get: str
   sources: Mapping[str, Source]
   statistics: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def rename(

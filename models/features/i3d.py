@@ -52,7 +52,11 @@ _POOLED_AFTER = {  # window, stride
 
 
 class I3D(nnx.Module):
-  """I3D on clips (B, T, H, W, 3) in [0, 255], uint8 or float, of any size."""
+  """I3D on clips (B, T, H, W, 3) in [0, 255], uint8 or float, of any size.
+
+  The clips are resized as TensorFlow's version 1 does; `half_pixel` resizes as
+  torch does.
+  """
 
   def __init__(self, *, rngs: nnx.Rngs):
     for name, layer in STEM.items():
@@ -67,6 +71,13 @@ class I3D(nnx.Module):
     Raises:
       ValueError: the clips have fewer than 9 frames.
     """
+    return self._logits(resize.tf1_bilinear(video_BTHWC, _SIZE, _SIZE))
+
+  def half_pixel(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
+    """Computes `logits` as StyleGAN-V does, whose port resizes in torch."""
+    return self._logits(resize.half_pixel_bilinear(video_BTHWC, _SIZE, _SIZE))
+
+  def _logits(self, video_BTHWC: jax.Array) -> dict[str, jax.Array]:
     frames = video_BTHWC.shape[1]
     if frames < MIN_FRAMES:
       raise ValueError(
@@ -74,7 +85,7 @@ class I3D(nnx.Module):
         f" {MIN_FRAMES}: evaluate longer clips"
       )
     with jax.default_matmul_precision("highest"):
-      x = 2.0 * resize.tf1_bilinear(video_BTHWC, _SIZE, _SIZE) / 255.0 - 1.0
+      x = 2.0 * video_BTHWC / 255.0 - 1.0
       for name in (*STEM, *BLOCKS):
         x = getattr(self, name)(x)
         if name in _POOLED_AFTER:
@@ -251,6 +262,10 @@ NETWORK = feature_network.FeatureNetwork(
   ndim=5,
   clips_at_once=8,
   pixels="TF1 bilinear to 224, 2 x / 255 - 1",
+  variants={
+    "half_pixel": "half-pixel bilinear to 224 without antialiasing, as torch,"
+    " 2 x / 255 - 1"
+  },
   where_to_get="i3d_pretrained_400.pt (of"
   " https://github.com/wilson1yan/VideoGPT) or the variables of"
   " https://tfhub.dev/deepmind/i3d-kinetics-400/1",

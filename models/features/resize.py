@@ -1,7 +1,7 @@
 """Bilinear resizing as the published feature networks were run with.
 
-Neither is what `jax.image.resize` does, which samples at half-pixel centres and
-averages when it shrinks. Both are products with two small matrices, because
+None is what `jax.image.resize` does, which samples at half-pixel centres and
+averages when it shrinks. All are products with two small matrices, because
 gathers are slow on TPUs; they round as float32 does.
 """
 
@@ -19,7 +19,22 @@ def tf1_bilinear(
   without averaging when it shrinks. Takes (..., H, W, C) of any dtype and gives
   float32 of the same range.
   """
-  return _resize(images, height, width, lambda old, new: old / new)
+  return _resize(images, height, width, lambda old, new: (old / new, 0.0))
+
+
+def half_pixel_bilinear(
+  images: jax.Array | np.ndarray, height: int, width: int
+) -> jax.Array:
+  """Torch's `interpolate`, bilinear, align_corners=False, antialias=False.
+
+  Output pixel i samples at (i + 1/2) * in / out - 1/2, and at the border where
+  that is outside, without averaging when it shrinks. Takes (..., H, W, C) of
+  any dtype and gives float32 of the same range.
+  """
+  return _resize(
+    *(images, height, width),
+    lambda old, new: (old / new, 0.5),
+  )
 
 
 def corner_aligned_bilinear(
@@ -30,24 +45,33 @@ def corner_aligned_bilinear(
   Output pixel i samples at i * (in - 1) / (out - 1). Takes (..., H, W, C) of
   any dtype and gives float32 of the same range.
   """
-  return _resize(images, height, width, lambda old, new: (old - 1) / (new - 1))
+  return _resize(
+    *(images, height, width), lambda old, new: ((old - 1) / (new - 1), 0.0)
+  )
 
 
-def _resize(images, height, width, step):
-  rows = _weights(images.shape[-3], height, step)
-  columns = _weights(images.shape[-2], width, step)
+def _resize(images, height, width, grid):
+  rows = _weights(images.shape[-3], height, grid)
+  columns = _weights(images.shape[-2], width, grid)
   x = images.astype(jnp.float32)
   with jax.default_matmul_precision("highest"):
     x = jnp.einsum("ih,...hwc->...iwc", rows, x)
     return jnp.einsum("jw,...iwc->...ijc", columns, x)
 
 
-def _weights(old: int, new: int, step) -> np.ndarray:
-  """Matrix (new, old): each output pixel's shares of two input pixels."""
+def _weights(old: int, new: int, grid) -> np.ndarray:
+  """Matrix (new, old): each output pixel's shares of two input pixels.
+
+  `grid` gives the distance of two output pixels, in input pixels, and the place
+  of the centre within a pixel: output pixel i is at (i + place) * distance -
+  place.
+  """
   if old == new:
     return np.eye(new, dtype=np.float32)
   # Positions are float32, as the originals compute them.
-  position = np.arange(new, dtype=np.float32) * np.float32(step(old, new))
+  step, centre = (np.float32(x) for x in grid(old, new))
+  position = (np.arange(new, dtype=np.float32) + centre) * step - centre
+  position = np.maximum(position, np.float32(0.0))
   low = np.minimum(position.astype(np.int32), old - 1)
   high = np.minimum(low + 1, old - 1)
   share = position - low

@@ -126,7 +126,7 @@ def test_codebook_use_stands_beside_its_token_count():
   "a, b, message",
   [
     (_video(), _video()[:, :2], r"\(2, 3, 16, 16, 3\) and \(2, 2"),
-    (_video(), 255 * _video(), r"output .* float64 in \[0.0"),
+    (_video(), 255 * _video(), r"output\[0, 0, 0.* in \[0, 1\]"),
     ((255 * _video()).astype(np.uint8), _video(), r"video .* uint8 in \[0, 25"),
   ],
 )

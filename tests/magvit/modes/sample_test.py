@@ -143,7 +143,7 @@ def test_files_are_completed_in_turn(
   np.testing.assert_array_equal(
     video[:3, 3:], clips[[0, 1, 0], 2:3].repeat(2, 1)
   )
-  assert set(_read(folder)) == {"arr_0"}  # the task has no class
+  assert set(_read(folder)) == {"arr_0", "uint8_rule"}  # the task has no class
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,9 @@ def test_two_processes_train_and_score_a_tokenizer_as_one(tmp_path):
     _end(process)
   _assert_same(one, two, 5)
   scores = [
-    json.loads((workdir / "results" / "reconstruction.json").read_text())
+    json.loads(
+      (workdir / "results" / "held_out_reconstruction.json").read_text()
+    )
     for workdir in (one, two)
   ]
   for name, value in scores[0]["metrics"].items():
