@@ -8,6 +8,7 @@ import pytest
 
 from evaluation import evaluators
 from evaluation.metrics import digit_judge
+from evaluation.protocols import table as protocol_table
 from input_pipeline.sources import digits
 
 
@@ -44,6 +45,7 @@ def test_reconstruction_counts_the_real_clips_of_a_batch(held_out):
   assert scores.protocol["split"] == "held_out"
   np.testing.assert_allclose(scores.metrics["psnr"], 20.0, atol=0.2)
   assert use.metrics["tokens"] == 20 and use.metrics["codes_used"] == 1
+  assert scores.protocol["psnr"].startswith("dB, at most 100, per frame")
 
 
 def test_the_judge_knows_real_held_out_clips(judge, held_out):
@@ -168,3 +170,50 @@ def test_results_are_json_with_their_protocol(tmp_path):
     "protocol": {"split": "held_out"},
   }
   assert result.summary() == "psnr: psnr 20.5"
+
+
+def test_no_result_of_held_out_clips_has_the_name_of_a_protocol(held_out):
+  video = held_out[0][:2]
+  same = lambda batch: {
+    "video": batch / 255.0,
+    "ids": np.zeros((len(batch), 1, 2, 2), int),
+  }
+  results = evaluators.evaluate_reconstruction(same, [(video, 2)], 6, {})
+  names = {result.evaluator for result in results}
+  assert names == {"held_out_reconstruction", "held_out_codebook"}
+  assert not names & protocol_table.PROTOCOLS.keys()
+
+
+def test_models_that_give_no_numbers_are_refused_by_clip(held_out, judge):
+  video, label = held_out[0][:4], held_out[1][:4]
+  broken = video / 255.0
+  broken[1, 2, 3, 4, 0] = np.nan
+  ids = np.zeros((4, 1, 2, 2), int)
+
+  def reconstruct(batch):
+    second = batch is batches[1][0]
+    return {"video": broken if second else batch / 255.0, "ids": ids}
+
+  batches = [(video.copy(), 4), (video.copy(), 4)]
+  with pytest.raises(ValueError, match=r"tions\[5, 2, 3, 4, 0\] is nan"):
+    evaluators.evaluate_reconstruction(reconstruct, batches, 6, {})
+  with pytest.raises(ValueError, match="at least one clip"):
+    evaluators.evaluate_reconstruction(reconstruct, [], 6, {})
+  whole = lambda batch: {"video": batch / 255.0, "ids": ids + 6}
+  with pytest.raises(ValueError, match=r"ids\[0, 0, 0, 0\] is 6.* 0\.\.5"):
+    evaluators.evaluate_reconstruction(whole, batches, 6, {})
+  sample = lambda task, label, clips, seed: {"video": broken}
+  with pytest.raises(ValueError, match=r"samples\[1, 2, 3, 4, 0\] is nan"):
+    evaluators.evaluate_class_samples(sample, judge, video, label, 4, 4, 0, {})
+  given = np.zeros((5, 16, 16), bool)
+  given[:2] = True
+  with pytest.raises(ValueError, match=r"samples\[1, 2, 3, 4, 0\] is nan"):
+    evaluators.evaluate_completion(
+      sample, "frame_prediction", given, video, label, 4, 0, {}
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, None])
+def test_scores_that_are_no_numbers_are_no_result(value):
+  with pytest.raises(ValueError, match=f"a: b={value} must be a finite number"):
+    evaluators.Result("a", {"b": value}, {})

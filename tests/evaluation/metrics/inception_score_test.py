@@ -45,3 +45,15 @@ def test_what_is_no_distribution_is_refused():
     inception_score.inception_score(np.zeros((9, 3)), "torch_fidelity")
   with pytest.raises(ValueError, match="convention='fid'"):
     inception_score.inception_score(np.zeros((9, 3)), "fid")
+
+
+def test_adms_splits_may_have_any_size():
+  """Ten of class 0, ten of class 1, four of both: by splits of 10 the last."""
+  logits = _sure([*[0] * 10, *[1] * 10, 0, 1, 0, 1], 2)
+  split = inception_score.inception_score(logits, "adm", split_size=10)
+  np.testing.assert_allclose(split["is"], (1 + 1 + 2) / 3, rtol=1e-9)
+  probabilities = np.repeat(np.eye(2), 10, 0)
+  half = inception_score.score_of_probabilities(probabilities, "adm", 5)
+  np.testing.assert_allclose([half["is"], half["is_std"]], [1.0, 0.0])
+  usual = inception_score.inception_score(logits, "adm")
+  assert usual == inception_score.inception_score(logits, "adm", 5000)

@@ -60,3 +60,31 @@ def test_sets_without_enough_neighbours_are_refused():
     manifold.precision_recall(real, fake[:3])
   with pytest.raises(ValueError, match="differ in width: 16 and 4"):
     manifold.density_coverage(real, fake[:, :4])
+
+
+def _shares(real, fake, radius_of, inside):
+  """(N, M) whether fake n is in the ball of real m, by differences alone."""
+  distance = lambda x, y: np.square(x[:, None] - y[None]).sum(-1)
+  radii = np.sort(distance(real, real), 1)[:, radius_of]
+  return inside(distance(fake, real), radii[None])
+
+
+def test_tight_clusters_far_apart_keep_their_digits():
+  """|x|^2 + |y|^2 - 2xy of float32 knows no distance within such a cluster."""
+  rng = np.random.default_rng(0)
+  centres = 300.0 * rng.normal(size=(4, 16))
+
+  def draw(count):
+    noise = 0.01 * rng.normal(size=(count, 16))
+    return centres[rng.integers(4, size=count)] + noise
+
+  real, fake = draw(300), draw(250)
+  strictly = _shares(real, fake, 5, np.less)
+  scores = manifold.density_coverage(real, fake)
+  np.testing.assert_allclose(scores["density"], strictly.sum(1).mean() / 5)
+  np.testing.assert_allclose(scores["coverage"], strictly.any(0).mean())
+  assert 0.8 < scores["density"] < 1.2  # both sets are of one distribution
+  scores = manifold.precision_recall(real, fake)
+  for name, sets in (("precision", (real, fake)), ("recall", (fake, real))):
+    expected = _shares(*sets, 3, np.less_equal).any(1).mean()
+    np.testing.assert_allclose(scores[name], expected)

@@ -38,11 +38,18 @@ class _Tiny(nnx.Module):
       for k, dim in _DIMS.items()
     }
 
+  def doubled(self, images_BHWC):
+    return {k: 2 * x for k, x in self(images_BHWC).items()}
+
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
   """A file of weights for the tiny network, in Inception's place."""
-  tiny = dataclasses.replace(feature_networks.NETWORKS["inception"], make=_Tiny)
+  tiny = dataclasses.replace(
+    feature_networks.NETWORKS["inception"],
+    make=_Tiny,
+    variants={"doubled": "twice the usual"},
+  )
   monkeypatch.setitem(feature_networks.NETWORKS, "inception", tiny)
   feature_networks.define.cache_clear()
   file = str(tmp_path / "inception.safetensors")
@@ -132,3 +139,20 @@ def test_an_unknown_name_and_another_networks_weights_are_refused(path):
     networks.load("vgg", path)
   with pytest.raises(ValueError, match="'inception'.*'i3d'"):
     networks.load("i3d", path)
+
+
+def test_a_variant_of_a_network_is_called_by_its_name(path):
+  images = networks_reference.images()
+  usual = networks.load("inception", path)(images)["pool3"]
+  doubled = networks.load("inception", path, variant="doubled")(images)["pool3"]
+  np.testing.assert_array_equal(doubled, 2 * usual)
+  with pytest.raises(ValueError, match="variant='halved' .*'doubled'"):
+    networks.load("inception", path, variant="halved")
+
+
+def test_weights_that_give_no_numbers_are_refused(path):
+  weight = np.full(3, 3e38, np.float32)  # its products overflow
+  path = path.replace("inception", "broken")
+  safetensors_file.save(path, "inception", {"weight": weight}, {})
+  with pytest.raises(ValueError, match=r"inception's pool3\[0, 0\] is inf"):
+    networks.load("inception", path)(networks_reference.images())

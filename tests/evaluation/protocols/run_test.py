@@ -369,3 +369,55 @@ def test_protocols_of_the_config_run_within_training(tiny_tokenizer_workdir):
   config.evaluation.protocols = ("is_c3d",)
   with pytest.raises(ValueError, match="evaluation.protocols.*is_c3d.*'tiny"):
     protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
+
+
+def test_the_rule_of_a_file_is_in_the_name_and_the_record(tmp_path):
+  """A record has one rule, that of the pixels that were measured."""
+  real = _npz(tmp_path / "real.npz", 1, 50, 4, 4, 3)
+  made = str(tmp_path / "made.npz")
+  names = {}
+  for rule in ("truncate", "round", None):
+    facts = {} if rule is None else {"uint8_rule": np.array(rule)}
+    np.savez(made, arr_0=_pixels(0, 70, 4, 4, 3), **facts)
+    result = _score(tmp_path, "adm_imagenet", input=made, reference=real)
+    names[rule] = result.evaluator
+    assert result.protocol["uint8_rule"] == (rule or "as given")
+    assert "uint8" not in result.protocol
+  assert names == {
+    "truncate": "adm_imagenet@70x1",
+    "round": "adm_imagenet@70x1,uint8=round",
+    None: "adm_imagenet@70x1",
+  }
+  np.savez(made, arr_0=_pixels(0, 70, 4, 4, 3), uint8_rule=np.array("floor"))
+  with pytest.raises(ValueError, match="made.npz: uint8_rule is 'floor'"):
+    _score(tmp_path, "adm_imagenet", input=made, reference=real)
+
+
+def test_styleganv_resizes_as_its_own_network_does(tmp_path, monkeypatch):
+  loaded = []
+  monkeypatch.setattr(
+    protocol_run.measurements.networks,
+    "load",
+    lambda name, weights, **settings: loaded.append(settings) or _Network(),
+  )
+  for name in ("styleganv_fvd", "magvit_ucf101_fvd"):
+    made = _npz(tmp_path / f"{name}.npz", 0, 12, 16, 2, 2, 3)
+    request = protocol_run.Request(name, made, made, "weights", folds=1)
+    result = protocol_run.score(str(tmp_path), request)
+    rule = "half-pixel" if name == "styleganv_fvd" else "TF1"
+    assert f"inside: {rule} bilinear to 224" in result.protocol["resize_rule"]
+  assert loaded == [{"variant": "half_pixel"}, {"variant": ""}]
+  described = [
+    json.loads((folder / "of.json").read_text())["of"]
+    for folder in sorted((tmp_path / "features").glob("*_made_*"))
+  ]
+  # Features of before there were variants are those of the usual call.
+  assert ["variant" in each for each in described] == [False, True]
+
+
+def test_the_cap_of_psnr_is_in_the_record(tmp_path):
+  made = _npz(tmp_path / "made.npz", 0, 2, 16, 16, 3)
+  request = protocol_run.Request("reconstruction", input=made, reference=made)
+  result = protocol_run.score(str(tmp_path), request)
+  assert result.metrics["psnr"] == 100.0
+  assert "dB, at most 100" in result.protocol["source"]

@@ -1,11 +1,15 @@
 """Tests of magvit/modes/sample.py: what is written, and that it goes on."""
 
+import dataclasses
 import json
 import os
+import types
 
 import numpy as np
 import pytest
 
+from evaluation.protocols import clips as clips_lib
+from evaluation.protocols import table as protocol_table
 from evaluation.show import pictures
 from magvit.modes import sample as sample_mode
 from magvit.scoring import model as scored_model
@@ -194,3 +198,88 @@ def test_a_tokenizer_does_not_sample(tiny_tokenizer_workdir, tmp_path):
     ValueError, match="--mode=sample .* a generator, .*'tiny tok"
   ):
     sample_mode.sample(tiny.tokenizer(), tiny_tokenizer_workdir, request)
+
+
+def _clips_of(shape, monkeypatch):
+  """Lets the model, which is not opened, make clips of another shape."""
+  opened = types.SimpleNamespace(step=1)
+  monkeypatch.setattr(
+    sample_mode.trained_lib, "open_trained", lambda *_: opened
+  )
+  monkeypatch.setattr(sample_mode.describe, "clip_shape", lambda _: shape)
+
+
+@pytest.mark.parametrize("frames, rule", [(1, "truncate"), (5, "round")])
+def test_pixels_follow_the_rule_of_the_protocols_that_measure_them(
+  tiny_generator_workdir, config, tmp_path, monkeypatch, frames, rule
+):
+  """Of a half, rounding makes 128 and truncation 127; both routes agree."""
+  half = lambda task, label, video, seed: {"video": np.full(video.shape, 0.5)}
+  monkeypatch.setattr(scored_model, "sampler", lambda *_: half)
+  shape = (frames, 16, 16)
+  _clips_of(shape, monkeypatch)
+  request = sample_mode.Request("class_conditional", num=3)
+  folder = str(tmp_path / "out")
+  sample_mode.sample(config, tiny_generator_workdir, request, folder)
+  arrays = _read(folder)
+  level = {"round": 128, "truncate": 127}[rule]
+  assert (arrays["arr_0"] == level).all()
+  assert str(arrays["uint8_rule"]) == rule
+  with open(os.path.join(folder, "request.json")) as f:
+    assert json.load(f)["uint8_rule"] == rule
+  for protocol in protocol_table.PROTOCOLS.values():
+    if protocol.made == "samples" and (protocol.frames == 1) == (frames == 1):
+      made = clips_lib.generate_clips(
+        *(half, {}, dataclasses.replace(protocol, task="class_conditional")),
+        *(None, shape, 10, 3, 3, 0),
+      )
+      assert (made.read(np.arange(3)).video == level).all(), protocol.name
+      assert made.origin["uint8"] == rule
+
+
+def test_folders_of_before_the_rule_was_on_record_go_on_rounding(
+  tiny_generator_workdir, config, calls, tmp_path, monkeypatch
+):
+  shape = (1, 16, 16)
+  _clips_of(shape, monkeypatch)
+  request = sample_mode.Request("class_conditional", num=20)
+  folder = tmp_path / "out"
+  run = lambda: sample_mode.sample(
+    config, tiny_generator_workdir, request, str(folder)
+  )
+  with monkeypatch.context() as m:
+    m.setattr(sample_mode, "_join", lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):
+      run()
+  record = json.loads((folder / "request.json").read_text())
+  assert record.pop("uint8_rule") == "truncate"
+  (folder / "request.json").write_text(json.dumps(record))
+  for part in (folder / "parts").iterdir():
+    part.unlink()
+  run()
+  assert str(_read(folder)["uint8_rule"]) == "round"
+  seeds = [seed for *_, seed in calls[-3:]]
+  expected = np.concatenate(
+    [np.random.default_rng(s).random((8, *shape, 3)) for s in seeds]
+  )[:20, 0]
+  np.testing.assert_array_equal(
+    _read(folder)["arr_0"], np.rint(np.float32(expected) * 255)
+  )
+  stored = json.loads((folder / "request.json").read_text())
+  assert stored["uint8_rule"] == "round"
+
+
+def test_a_diverged_generator_writes_no_samples(
+  tiny_generator_workdir, config, tmp_path, monkeypatch
+):
+  def nan(task, label, video, seed):
+    return {"video": np.where(np.arange(8) == 3, np.nan, 0.5)[:, *[None] * 4]}
+
+  _clips_of((5, 16, 16), monkeypatch)
+  monkeypatch.setattr(scored_model, "sampler", lambda *_: nan)
+  request = sample_mode.Request("class_conditional", num=8)
+  with pytest.raises(ValueError, match=r"samples\[3, 0, 0, 0, 0\] is nan"):
+    sample_mode.sample(
+      config, tiny_generator_workdir, request, str(tmp_path / "out")
+    )
+  assert not (tmp_path / "out" / "samples.npz").exists()

@@ -155,3 +155,21 @@ def test_c3d_takes_16_frames():
   for frames in (15, 17):
     with pytest.raises(ValueError, match=f"{frames} frames.* C3D .* 16 frames"):
       _shapes("c3d", (2, frames, 64, 64, 3))
+
+
+def test_i3d_resizes_by_the_rule_of_its_variant(monkeypatch):
+  """Both read the same pixels where nothing is left to resize."""
+  used = []
+  for name in ("tf1_bilinear", "half_pixel_bilinear"):
+    rule = getattr(i3d.resize, name)
+    monkeypatch.setattr(
+      *(i3d.resize, name),
+      lambda *args, name=name, rule=rule: used.append(name) or rule(*args),
+    )
+  assert set(i3d.NETWORK.variants) == {"half_pixel"}
+  net, params = feature_networks.define("i3d")
+  clip = jax.ShapeDtypeStruct((1, 9, 16, 16, 3), jnp.uint8)
+  for method in ("__call__", "half_pixel"):
+    call = lambda p, x, method=method: net(p, x, method=method)
+    assert jax.eval_shape(call, params, clip)["logits"].shape == (1, 400)
+  assert used == ["tf1_bilinear", "half_pixel_bilinear"]
