@@ -156,7 +156,7 @@ def check_number(
   With `without_low` the lower end itself is refused, too.
   """
   real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  inside = real and math.isfinite(value) and low <= value <= high
+  inside = real and math.isfinite(value) and low <= float(value) <= high
   if not inside or (without_low and value == low):
     wanted = "a finite number"
     if low > -math.inf:

@@ -184,7 +184,7 @@ def _uint8_rule(folder: str, config: ml_collections.ConfigDict) -> str:
   A folder of before there was a rule on record has rounded parts, and goes on
   so.
   """
-  path = os.path.join(folder, "request.json")
+  path = files.inside(folder, "request.json")
   if os.path.exists(path):
     return files.read_json(path).get(clips_lib.UINT8_RULE, "round")
   return protocol_table.uint8_rule(describe.clip_shape(config)[0])

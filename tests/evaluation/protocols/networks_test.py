@@ -154,5 +154,5 @@ def test_weights_that_give_no_numbers_are_refused(path):
   weight = np.full(3, 3e38, np.float32)  # its products overflow
   path = path.replace("inception", "broken")
   safetensors_file.save(path, "inception", {"weight": weight}, {})
-  with pytest.raises(ValueError, match=r"inception's pool3\[0, 0\] is inf"):
+  with pytest.raises(ValueError, match=r"inception's \w+\[0, 0\] is inf"):
     networks.load("inception", path)(networks_reference.images())
