@@ -20,7 +20,7 @@ _REMEDY = (
   "the model or network that made them has probably diverged, or a file is"
   " damaged"
 )
-_UNIT_LENGTH_ERROR = 1e-3  # of sums of probabilities, which are float32
+_SUM_ERROR = 1e-3  # allowed where probabilities of float32 sum to 1
 
 
 def check_range(
@@ -90,9 +90,9 @@ def check_features(
 def check_probabilities(name: str, probabilities_NV: Any) -> None:
   """Raises ValueError unless each row is a distribution over the classes."""
   check_features(name, probabilities_NV)
-  check_range(name, probabilities_NV, 0.0, 1.0 + _UNIT_LENGTH_ERROR)
+  check_range(name, probabilities_NV, 0.0, 1.0 + _SUM_ERROR)
   sums_N = np.asarray(probabilities_NV).sum(1, dtype=np.float64)
-  wrong_N = np.abs(sums_N - 1.0) > _UNIT_LENGTH_ERROR
+  wrong_N = np.abs(sums_N - 1.0) > _SUM_ERROR
   if wrong_N.any():
     row = int(wrong_N.argmax())
     raise ValueError(
