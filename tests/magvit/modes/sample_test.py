@@ -213,7 +213,7 @@ def _clips_of(shape, monkeypatch):
 def test_pixels_follow_the_rule_of_the_protocols_that_measure_them(
   tiny_generator_workdir, config, tmp_path, monkeypatch, frames, rule
 ):
-  """Of a half, rounding makes 128 and truncation 127; both routes agree."""
+  """Rounding makes 128 of a half, truncation 127; both routes agree."""
   half = lambda task, label, video, seed: {"video": np.full(video.shape, 0.5)}
   monkeypatch.setattr(scored_model, "sampler", lambda *_: half)
   shape = (frames, 16, 16)
