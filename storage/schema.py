@@ -24,6 +24,7 @@ from typing import Any
 
 MOST_BYTES = 2**25
 MOST_DEPTH = 32  # lists and objects in each other
+_MOST_DIGITS = 100  # digits of a whole number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +101,12 @@ def read(
 def parse(text: str | bytes, name: str, remedy: str = "") -> Any:
   """The value of JSON text; ValueError that begins with `name`."""
   try:
-    value = json.loads(text, object_pairs_hook=_object)
+    value = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
   except RecursionError:
     raise ValueError(_too_deep(name, remedy)) from None
   except ValueError as error:
     raise ValueError(
-      f"{name} is damaged, for it is no JSON: {error}{_end(remedy)}"
+      f"{name} is not JSON, so it is damaged ({error}){_end(remedy)}"
     ) from error
   layer, depth = [value], 0
   while layer:
@@ -153,6 +154,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice = next(name for name in names if names.count(name) > 1)
     raise ValueError(f"it has the field {twice!r} twice")
   return fields
+
+
+def _whole(digits: str) -> int:
+  # No field needs more, and numbers that no float holds break those who show
+  # them.
+  if len(digits) > _MOST_DIGITS:
+    raise ValueError(f"it has a number of {len(digits)} digits")
+  return int(digits)
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -261,8 +270,6 @@ def _short(value: Any) -> str:
     return f"a list of {len(value)}"
   if value is None or isinstance(value, bool):
     return json.dumps(value)
-  if isinstance(value, int) and value.bit_length() > 128:
-    return "a number of very many digits"
   text = ascii(value)
   return text if len(text) <= 60 else f"{text[:57]}..."
 

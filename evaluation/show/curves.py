@@ -105,7 +105,7 @@ def _plot(metrics, name, last_step, salt):
 
 
 def _is_vector(metrics, name):
-  return any(isinstance(v, list) for v in metrics.get(name, {}).values())
+  return any(isinstance(v, tuple) for v in metrics.get(name, {}).values())
 
 
 def _plot_channels(metrics, name, last_step, salt):

@@ -16,14 +16,19 @@ import json
 import os
 import pathlib
 import sys
+from typing import Annotated
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from evaluation import records
 from evaluation.metrics import frames as frame_metrics
 from evaluation.show import curves
 from evaluation.show import markup
 from storage import files
 from storage import listing
+from storage import schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +76,24 @@ class _Card:
   title: str
   value: str
   notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Caption:
+  """Words on a picture, in captions.json."""
+
+  title: str | None = None  # None: the name of the file
+  caption: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+  """What the page reads of results/*.json, which may say more."""
+
+  evaluator: str = ""
+  step: Annotated[int, schema.at_least(0)] | None = None
+  metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+  protocol: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,17 +226,15 @@ def _read_run(workdir):
       f"workdir {str(workdir)!r} has no config.json, expected the workdir of "
       "a started experiment; training writes that file first."
     )
-  config = _read_json(workdir / "config.json")
+  config = schema.load(workdir / "config.json", dict[str, Any])
   samples = workdir / "samples"
-  captions = {}  # file name -> {"title", "caption"}
-  if (samples / "captions.json").is_file():
-    captions = _read_json(samples / "captions.json")
+  captions = _read_captions(workdir)
   for file in sorted(samples.glob("*"), key=_natural):
     if file.suffix in _MEDIA_TYPES:
-      captions.setdefault(file.name, {})
-  shown = [_read_picture(samples / name, captions[name]) for name in captions]
+      captions.setdefault(file.name, _Caption())
+  shown = [_read_picture(samples, *pair) for pair in captions.items()]
   results = [
-    _read_json(path)
+    _read_result(path)
     for path in sorted((workdir / "results").glob("*.json"), key=_natural)
   ]
   results.sort(key=lambda r: (r.get("evaluator", ""), r.get("step", 0)))
@@ -225,19 +246,13 @@ def _natural(path):
   return listing.natural(path.name)
 
 
-def _read_json(path):
-  """The JSON object in a file."""
-  try:
-    value = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(
-      f"{path} is not JSON ({error}); write it again."
-    ) from error
-  if not isinstance(value, dict):
-    raise ValueError(
-      f"{path} holds a JSON {type(value).__name__}, expected an object."
-    )
-  return value
+def _read_result(path):
+  """The result in a file; a file of something else raises ValueError."""
+  result = schema.load(path, dict[str, Any], "write it again")
+  fields = {f.name for f in dataclasses.fields(_Result)}
+  known = {name: value for name, value in result.items() if name in fields}
+  schema.convert(known, _Result, str(path), "write it again")
+  return result
 
 
 def _read_metrics(path):
@@ -249,20 +264,22 @@ def _read_metrics(path):
   """
   if not path.is_file():
     return {}, 0
-  metrics, damaged = {}, []
+  metrics, damaged = {}, set()
   # The text after the last newline is empty or torn.
   lines = path.read_text(errors="replace").split("\n")
   for row, line in enumerate(lines):
-    try:
-      record = json.loads(line)
-      step = int(record.pop("step"))
-    except (ValueError, TypeError, KeyError, AttributeError):
-      damaged.append(row)
+    read = records.read_line(line)
+    if read is None:
+      damaged.add(row)
       continue
-    record.pop("time", None)
-    for name, value in record.items():
-      if isinstance(value, int | float | list):
-        metrics.setdefault(name, {})[step] = value
+    step, values = read
+    values.pop("time", None)
+    for name, value in values.items():
+      curve = metrics.setdefault(name, {})
+      if curve and np.shape(next(iter(curve.values()))) != np.shape(value):
+        damaged.add(row)  # another number of channels than before
+        continue
+      curve[step] = value
   return metrics, len([row for row in damaged if row + 1 < len(lines)])
 
 
@@ -285,10 +302,20 @@ def _is_number(value):
   return isinstance(value, int | float)
 
 
-def _read_picture(file, words):
-  picture = _Picture(
-    file.name, words.get("title", file.name), words.get("caption", "")
-  )
+def _read_captions(workdir):
+  """{path of a picture below samples/: its caption}."""
+  path = files.inside(workdir, "samples", "captions.json")
+  if not os.path.exists(path):
+    return {}
+  remedy = "write it again, or remove it"
+  return schema.load(path, dict[str, _Caption], remedy)
+
+
+def _read_picture(samples, name, words):
+  """The picture; ValueError if its name leads out of the folder."""
+  file = pathlib.Path(files.inside(samples, name))
+  title = file.name if words.title is None else words.title
+  picture = _Picture(file.name, title, words.caption)
   if file.suffix not in _MEDIA_TYPES or not file.is_file():
     return picture
   data = file.read_bytes()
@@ -306,12 +333,9 @@ def _read_picture(file, words):
 def add_caption(workdir: str, picture: str, title: str, caption: str) -> None:
   """Sets the title and caption of samples/PICTURE in the report."""
   path = files.inside(workdir, "samples", "captions.json")
-  captions = {}
-  if os.path.exists(path):
-    with open(path) as f:
-      captions = json.load(f)
-  captions[picture] = {"title": title, "caption": caption}
-  files.write_atomically(path, json.dumps(captions, indent=2))
+  captions = {**_read_captions(workdir), picture: _Caption(title, caption)}
+  text = {name: dataclasses.asdict(words) for name, words in captions.items()}
+  files.write_atomically(path, json.dumps(text, indent=2))
 
 
 def main() -> None:

@@ -92,6 +92,7 @@ def pack(
   else:
     context, words = _GENERATOR, generator.encode(ids)
     name = _short(generator.fingerprint)
+  t, h, w = ids.shape
   bits = ids.size * context_coder.count_bits(coded.vocabulary)
   fewest = -(-bits // _BITS_PER_WORD)
   words = np.pad(words, (0, max(0, fewest - len(words))))
@@ -102,7 +103,7 @@ def pack(
     generator=name,
     context=context,
     vocabulary=coded.vocabulary,
-    latent_shape=ids.shape,
+    latent_shape=(t, h, w),
     video_shape=coded.video_shape,
     rate=coded.frame_rate.limit_denominator(_MOST_RATE[1]).as_integer_ratio(),
     seal=0,
@@ -213,7 +214,7 @@ class _Header:
   generator: bytes  # start of the fingerprint, or zeros
   context: int  # model of the coder; _GENERATOR: the generator's
   vocabulary: int
-  latent_shape: tuple[int, ...]  # (t, h, w)
+  latent_shape: tuple[int, int, int]  # (t, h, w)
   video_shape: tuple[int, int, int]  # (T, H, W)
   rate: tuple[int, int]  # frames per second, as a fraction
   seal: int

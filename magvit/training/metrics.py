@@ -3,15 +3,19 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
+import logging
 import os
 import time
 
 import numpy as np
 import tensorboardX
 
+from evaluation import records
 from storage import files
 from storage import processes
 from storage import progress as progress_lib
+
+log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -54,26 +58,33 @@ class Writer:
 
 
 def _lines_up_to(path: str, step: int) -> list[str]:
+  """Lines of the steps up to `step`; those after it are repeated.
+
+  Damaged lines are left out, and the log says so: a kill tears the last one.
+  """
   if not os.path.exists(path):
     return []
-  kept = []
-  with open(path) as f:
-    for line in f.read().splitlines():
-      try:
-        if json.loads(line)["step"] <= step:
-          kept.append(line)
-      except ValueError:  # a line torn by a kill; the step is repeated
-        continue
+  kept, damaged = [], 0
+  with open(path, errors="replace") as f:
+    for line in f:
+      read = records.read_line(line)
+      if read is None:
+        damaged += 1
+      elif read[0] <= step:
+        kept.append(line.rstrip("\n"))
+  if damaged:
+    log.warning("left out %d damaged lines of %s", damaged, path)
   return kept
 
 
 def has_evaluation(workdir: str, step: int) -> bool:
   """Whether metrics.jsonl holds the scores of an evaluation after a step."""
   path = os.path.join(workdir, "metrics.jsonl")
-  entries = map(json.loads, _lines_up_to(path, step))
+  lines = map(records.read_line, _lines_up_to(path, step))
   return any(
-    entry["step"] == step and any(name.startswith("eval/") for name in entry)
-    for entry in entries
+    line[0] == step and any(name.startswith("eval/") for name in line[1])
+    for line in lines
+    if line is not None
   )
 
 

@@ -60,7 +60,6 @@ def test_a_file_of_the_right_kind_is_the_dataclass(tmp_path):
     ({"count": "2"}, "count is '2', expected a whole number of at least 1"),
     ({"count": True}, "count is true, expected a whole number"),
     ({"count": 0}, "count is 0, expected a whole number of at least 1"),
-    ({"count": 10**200}, None),
     ({"rate": float("nan")}, "rate is nan, expected a number that is finite"),
     ({"kind": "c\n"}, r"kind is 'c\n', expected a text out of 'a', 'b'"),
     ({"parts": {}}, "parts is an object of 0, expected a list, each an object"),
@@ -81,9 +80,6 @@ def test_a_file_of_the_right_kind_is_the_dataclass(tmp_path):
 )
 def test_what_is_not_of_its_type_is_named(tmp_path, changes, message):
   text = json.dumps({**_FIELDS, **changes})
-  if message is None:
-    assert _load(tmp_path, text).count == changes["count"]
-    return
   with pytest.raises(ValueError) as error:
     _load(tmp_path, text)
   assert str(error.value).startswith(f"{tmp_path}/a.json: {message}")
@@ -93,14 +89,17 @@ def test_what_is_not_of_its_type_is_named(tmp_path, changes, message):
 @pytest.mark.parametrize(
   "text, message",
   [
-    ("", "no JSON: Expecting value"),
-    ("{", "no JSON: Expecting property name"),
-    (b"\xff\xfe{}\x80", "no JSON: "),
-    ('{"a": 1, "a": 2}', "no JSON: it has the field 'a' twice"),
+    ("", "not JSON, so it is damaged (Expecting value"),
+    ("{", "not JSON, so it is damaged (Expecting property name"),
+    (b"\xff\xfe{}\x80", "not JSON, so it is damaged ("),
+    (
+      '{"a": 1, "a": 2}',
+      "not JSON, so it is damaged (it has the field 'a' twice",
+    ),
     ("[" * 40 + "]" * 40, "nests lists and objects more than 32 deep"),
     ("[" * 10**6 + "]" * 10**6, "nests lists and objects more than 32 deep"),
     ('{"a":' * 10**5, "nests lists and objects more than 32 deep"),
-    ("1" * 10**4, "no JSON: "),
+    ("1" * 101, "(it has a number of 101 digits)"),
     ("[]", "it is a list of 0, expected an object with count"),
     ("null", "it is null, expected an object"),
   ],

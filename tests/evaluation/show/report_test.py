@@ -3,6 +3,7 @@
 import base64
 import html.parser
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -354,3 +355,73 @@ def test_the_command_line_writes_the_page_without_jax(finished, tmp_path):
   assert run.returncode == 0, run.stderr
   assert run.stdout.strip() == str(output)
   assert output.read_text() == _page(finished)
+
+
+@pytest.mark.parametrize("name", ["../../private.png", "/{}/private.png"])
+def test_captions_name_no_picture_outside_of_the_folder(finished, name):
+  pictures.write_png(
+    str(finished.parent / "private.png"), np.zeros((4, 4, 3), np.uint8)
+  )
+  name = name.format(finished.parent)
+  (finished / "samples" / "captions.json").write_text(json.dumps({name: {}}))
+  with pytest.raises(
+    ValueError, match="private.png must be .* inside of .*sam"
+  ):
+    _page(finished)
+
+
+def test_pictures_are_not_read_through_links(finished):
+  private = finished.parent / "private.png"
+  pictures.write_png(str(private), np.zeros((4, 4, 3), np.uint8))
+  os.symlink(private, finished / "samples" / "b.png")
+  with pytest.raises(ValueError, match="samples/b.png is a symbolic link"):
+    _page(finished)
+
+
+_NO_STEPS = (
+  *("[]", "null", "3", '"step"', "{}", '{"step": null}', '{"step": "1"}'),
+  *('{"step": -1}', '{"step": 1e999}', '{"step": [1]}', '{"step": true}'),
+  *("[" * 10**5, '{"step": ' + "1" * 5000 + "}", '{"step": 1, "step": 2}'),
+)
+
+
+def test_lines_that_are_json_but_no_step_are_counted(fresh):
+  lines = ({"step": 1, "loss": 2.0}, {"step": 3, "loss": 1.0})
+  _write_lines(fresh, lines[0], *(f"{x}\n" for x in _NO_STEPS), lines[1])
+  page = _page(fresh)
+  assert f"metrics.jsonl skipped: {len(_NO_STEPS)}." in page
+  assert "step 3 of 40" in page
+
+
+def test_values_of_other_kinds_than_before_are_counted(fresh):
+  values = ([1.0, 2.0], [1.0], 3.0, "text", [], {}, [1.0, "x"], [2.0, 3.0])
+  _write_lines(fresh, *({"step": i, "x": v} for i, v in enumerate(values)))
+  page = _page(fresh)
+  assert "metrics.jsonl skipped: 2." in page
+  assert "<b>2 to 3</b>" in page
+
+
+@pytest.mark.parametrize(
+  "file, text, message",
+  [
+    ("config.json", "[]", "it is a list of 0, expected an object"),
+    ("config.json", "[" * 10**5, "nests lists and objects more than 32 deep"),
+    ("results/a.json", '{"step": "x"}', "step is 'x', expected a whole number"),
+    ("results/a.json", '{"metrics": 1}', "metrics is 1, expected an object"),
+    (
+      "results/a.json",
+      '{"evaluator": []}',
+      "evaluator is a list of 0, expecte",
+    ),
+    ("samples/captions.json", '{"a.png": 1}', "'a.png' is 1, expected an obj"),
+    (
+      "samples/captions.json",
+      '{"a.png": {"title": 3}}',
+      "'a.png'.title is 3, expected a text or null",
+    ),
+  ],
+)
+def test_files_of_another_kind_are_named(finished, file, text, message):
+  (finished / file).write_text(text)
+  with pytest.raises(ValueError, match=f"{file}.*{re.escape(message)}"):
+    _page(finished)

@@ -54,3 +54,18 @@ def test_progress_has_rate_and_time_left(monkeypatch):
   now[0] += 50.0
   line = progress.line(100, {"loss": 1.23456, "unlisted": 3.0})
   assert line == "name 100/400 (25%), 2 steps/s, 0:02:30 left | loss 1.235"
+
+
+def test_lines_that_are_json_but_no_step_do_not_stop_a_resumed_run(
+  tmp_path, caplog
+):
+  good = '{"step": 1, "eval/psnr": 20.0}'
+  damaged = ("[]", "null", "3", "{}", '{"step": null}', '{"step": "1"}')
+  lines = "".join(f"{line}\n" for line in (*damaged, "[" * 10**5, good))
+  (tmp_path / "metrics.jsonl").write_text(lines)
+  assert metrics_lib.has_evaluation(str(tmp_path), 1)
+  assert not metrics_lib.has_evaluation(str(tmp_path), 2)
+  caplog.clear()
+  metrics_lib.Writer(str(tmp_path), 1).close()
+  assert _lines(tmp_path) == [json.loads(good)]
+  assert "left out 7 damaged lines of" in caplog.text
