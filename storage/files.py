@@ -45,6 +45,7 @@ def published(
 
   Raises:
     FileExistsError: the file exists and may not be replaced.
+    OSError: it cannot be written; names it, also where the disk is full.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,18 +55,30 @@ def published(
   os.close(_create(temporary))
   try:
     _remove_stale_once(path.parent.resolve())
-    yield temporary
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
+    with naming(path):
+      yield temporary
+      descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+      try:
+        os.fsync(descriptor)
+      finally:
+        os.close(descriptor)
     if replace:
       os.replace(temporary, path)
     else:
       os.link(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Adds the path to errors of writing that lack one, as of a full disk."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 @contextlib.contextmanager
@@ -143,6 +156,17 @@ def check_writable(folder: str | os.PathLike) -> None:
   probe = _new_name(pathlib.Path(folder))
   os.close(_create(probe))
   probe.unlink()
+
+
+def claim_folder(path: str | os.PathLike) -> bool:
+  """Makes a folder for the caller alone; False if another has made it."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    path.mkdir()
+  except FileExistsError:
+    return False
+  return True
 
 
 def inside(root: str | os.PathLike, *names: str) -> str:

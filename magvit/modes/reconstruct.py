@@ -10,9 +10,11 @@ report:
 
   WORKDIR/reconstructions/NAME/reconstruction/  PNG of images, MP4 of videos
   WORKDIR/reconstructions/NAME/side_by_side/    original | reconstruction
-  WORKDIR/results/media_NAME.json               scores, protocol, failures
+  WORKDIR/results/media_NAME.json               scores, protocol, failures,
+                                                files that are left
 
-NAME is the input's name, with a number from its second run on.
+NAME is the input's name, with a number from its second run on; characters that
+do not print are replaced in what is written, and long names are shortened.
 `magvit/tokenizer/frames.py` says how frames are coded, and how many at once.
 Each new size has to be compiled first.
 """
@@ -20,6 +22,7 @@ Each new size has to be compiled first.
 import collections
 import contextlib
 import dataclasses
+import errno
 import itertools
 import logging
 import os
@@ -29,7 +32,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from evaluation import evaluators
 from evaluation.metrics import frames as frame_metrics
 from evaluation.show import mp4
 from evaluation.show import pictures
@@ -37,6 +39,7 @@ from evaluation.show import report
 from input_pipeline.decoding import media as media_lib
 from magvit import command_line
 from magvit.modes import offline
+from magvit.scoring import media_scores
 from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
 from magvit.tokenizer import frames as frames_lib
@@ -44,11 +47,14 @@ from magvit.tokenizer import loaded
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 from storage import files
+from storage import listing
 from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 4  # most files that the report shows
+# Errors after which nothing more can be written.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _BAR = 2  # pixels between the two pictures: even, to keep even widths even
 
 _PROTOCOL = {
@@ -84,60 +90,78 @@ def run(
 def reconstruct(workdir: str, path: str) -> None:
   """Codes and decodes a file, or the images and videos in a folder and below.
 
-  Within a folder a file that fails does not stop the rest.
+  Within a folder a file that fails does not stop the rest. Scores and failures
+  are written as the run goes, so that one that is stopped keeps those it has.
 
   Raises:
     ValueError: nothing to read at `path`; a workdir without a tokenizer; or,
       after the others were written, files that failed.
+    OSError: outputs cannot be written.
   """
   folder, names, skipped = _sources(path)
   tokenizer = loaded.load_tokenizer(workdir)
   step = weights_lib.latest_step(workdir_lib.own_tokenizer(workdir) or workdir)
-  run = _unused_name(workdir, path)
-  targets = _target_names(names)
-  rows, failures, shown = [], {}, []
-  progress = progress_lib.Progress(run, len(names), "files", seconds=0)
-  for name in names:
-    try:
-      row, pair_HWC = _reconstruct_file(
-        tokenizer, os.path.join(folder, name), workdir, run, targets[name]
-      )
-    except (ValueError, OSError) as error:
-      if not os.path.isdir(path):
-        raise ValueError(f"--input={path}: {error}") from error
-      failures[name] = " ".join(str(error).split())
-      outcome = f"failed: {failures[name]}"
-    else:
-      rows.append({"file": name, **row})
-      shown = (shown + [(name, pair_HWC)])[:_SHOWN]
-      outcome = _scores_text(row)
-    progress.add(1, f"{name}: {outcome}")
-
-  result = evaluators.Result(
-    f"media_{run}",
-    {
-      **_means(rows),
-      "files": len(rows),
-      "frames": sum(row["frames"] for row in rows),
-      "failed": len(failures),
-    },
-    {"input": path, **_protocol(tokenizer.config)},
+  run = _claim_name(workdir, path)
+  results = media_scores.Results(
+    path=_results_path(workdir, run),
+    run=run,
+    step=step,
+    protocol={"input": listing.text(path), **_protocol(tokenizer.config)},
+    left=[listing.text(name) for name in names],
+    skipped=[listing.text(name) for name in skipped],
   )
-  lists = {"files": rows, "failures": failures, "skipped": skipped}
-  record = {"step": step, **dataclasses.asdict(result), **lists}
-  results_path = _results_path(workdir, run)
-  files.write_json(results_path, record)
+  targets = _target_names(names)
+  shown = []
+  progress = progress_lib.Progress(run, len(names), "files", seconds=0)
+  try:
+    for name in names:
+      file = listing.text(name)
+      try:
+        row, pair_HWC = _reconstruct_file(
+          tokenizer, os.path.join(folder, name), workdir, run, targets[name]
+        )
+      except Exception as error:  # decoders and encoders raise nearly anything
+        reason = _reason(error)
+        if not os.path.isdir(path):
+          raise ValueError(f"--input={path}: {reason}") from error
+        if getattr(error, "errno", None) in _FULL:
+          raise  # no other file can be written either
+        results.fail(file, reason)
+        outcome = f"failed: {reason}"
+      else:
+        results.add({"file": file, **row})
+        shown = (shown + [(file, pair_HWC)])[:_SHOWN]
+        outcome = media_scores.scores_text(row)
+      progress.add(1, f"{file}: {outcome}")
+  finally:
+    results.finish(os.path.join(workdir, "reconstructions", run))
+  _report(workdir, results, shown)
+  if results.failures:
+    raise ValueError(_failed(results.failures, len(names), path, results.path))
+
+
+def _report(
+  workdir: str,
+  results: media_scores.Results,
+  shown: list[tuple[str, np.ndarray]],
+) -> None:
+  """Says what was made, in the log and in the workdir's report."""
   if shown:
-    _show(workdir, shown, step)
-    log.info("scores\n%s", "\n".join(_table(rows)))
-    log.info("wrote %s", os.path.join(workdir, "reconstructions", run))
+    _show(workdir, shown, results.step)
+    log.info("scores\n%s", "\n".join(media_scores.table(results.rows)))
+    log.info("wrote %s", os.path.join(workdir, "reconstructions", results.run))
   scoring_pictures.write_report(workdir)
-  log.info("wrote %s; %s", results_path, result.summary())
-  if failures:
-    log.info(
-      "failed\n%s", "\n".join(f"{n}: {why}" for n, why in failures.items())
-    )
-    raise ValueError(_failed(failures, len(names), path, results_path))
+  log.info("wrote %s; %s", results.path, results.result().summary())
+  if results.failures:
+    failures = (f"{name}: {why}" for name, why in results.failures.items())
+    log.info("failed\n%s", "\n".join(failures))
+
+
+def _reason(error: Exception) -> str:
+  """One line; errors that are not about the file are told by their class."""
+  text = " ".join(str(error).split())
+  known = isinstance(error, ValueError | OSError)
+  return text if known else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _failed(
@@ -176,19 +200,20 @@ def _sources(path: str) -> tuple[str, list[str], list[str]]:
   return path, names, others
 
 
-def _unused_name(workdir: str, path: str) -> str:
-  """Name of the input, with a number if an earlier run took it."""
-  stem = _stem(os.path.basename(os.path.abspath(path))) or "input"
+def _claim_name(workdir: str, path: str) -> str:
+  """Makes reconstructions/NAME for this run alone, and returns NAME.
 
-  def is_unused(name: str) -> bool:
-    taken = (
-      os.path.join(workdir, "reconstructions", name),
-      _results_path(workdir, name),
-    )
-    return not any(os.path.lexists(path) for path in taken)
-
+  It is the name of the input, with a number if another run took it, be it one
+  that goes on at the same time.
+  """
+  stem = listing.safe(_stem(os.path.basename(os.path.abspath(path)))) or "input"
   numbered = (f"{stem}-{number}" for number in itertools.count(2))
-  return next(filter(is_unused, itertools.chain([stem], numbered)))
+  return next(
+    name
+    for name in itertools.chain([stem], numbered)
+    if not os.path.lexists(_results_path(workdir, name))
+    if files.claim_folder(files.inside(workdir, "reconstructions", name))
+  )
 
 
 def _results_path(workdir: str, run: str) -> str:
@@ -200,12 +225,13 @@ def _target_names(names: list[str]) -> dict[str, str]:
 
   The name has no suffix, except for files that share the rest, as a.png and
   a.jpg do. Names that differ in capitals alone count as the same, as they are
-  on some file systems.
+  on some file systems. Those that are long or do not print are changed.
   """
   stems = collections.Counter(_stem(name).lower() for name in names)
   targets, taken = {}, set()
   for name in names:
     wanted = _stem(name) if stems[_stem(name).lower()] == 1 else name
+    wanted = listing.safe(wanted)
     numbered = (f"{wanted}-{number}" for number in itertools.count(2))
     targets[name] = next(
       target
@@ -228,7 +254,7 @@ def _reconstruct_file(
   target: str,
 ) -> tuple[dict[str, Any], np.ndarray]:
   """Returns a file's (entry of the results, first pair of frames (H, W, 3))."""
-  media = media_lib.probe(path)
+  media = _probe(path)
   suffix = ".mp4" if media.kind == "video" else ".png"
   alone, beside = (
     files.inside(workdir, "reconstructions", run, kind, target + suffix)
@@ -280,14 +306,11 @@ def _reconstruct_file(
   return row, first_HWC
 
 
-def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
-  """Means over files, called "mean_psnr": "psnr" is that of held-out clips."""
-  means = {}
-  for name in frame_metrics.at("files"):
-    values = [row[name] for row in rows if row[name] is not None]
-    if values:
-      means[f"mean_{name}"] = float(np.mean(values))
-  return means
+def _probe(path: str) -> media_lib.Media:
+  reason = listing.unreadable(path)
+  if reason:
+    raise ValueError(f"cannot read {listing.text(path)}: {reason}")
+  return media_lib.probe(path)
 
 
 def _protocol(config) -> dict[str, Any]:
@@ -297,35 +320,6 @@ def _protocol(config) -> dict[str, Any]:
     "frames": describe.manner(config),
     **_PROTOCOL,
   }
-
-
-def _scores_text(row: dict[str, Any]) -> str:
-  return ", ".join(
-    f"{metric.label} {metric.form.format(row[name])}"
-    for name, metric in frame_metrics.at("files").items()
-    if row[name] is not None
-  )
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-  """Lines of the summary: a heading, then one line for each file."""
-  wide = max(4, *(len(row["file"]) for row in rows))
-  metrics = frame_metrics.at("files")
-  heads = {
-    k: f"  {f'{m.label} {m.unit}'.rstrip():>5}" for k, m in metrics.items()
-  }
-  lines = [
-    f"{'file':<{wide}} {'frames':>6} {'size':>11}" + "".join(heads.values())
-  ]
-  for row in rows:
-    size = f"{row['height']} x {row['width']}"
-    line = f"{row['file']:<{wide}} {row['frames']:>6} {size:>11}"
-    for name, metric in metrics.items():
-      value = row[name]
-      text = "-" if value is None else f"{value:.{metric.digits}f}"
-      line += f"{text:>{len(heads[name])}}"
-    lines.append(line)
-  return lines
 
 
 def _show(workdir: str, shown: list[tuple[str, np.ndarray]], step: int) -> None:

@@ -34,7 +34,7 @@ class Writer:
     files.write_atomically(
       path, "".join(f"{line}\n" for line in _lines_up_to(path, start_step))
     )
-    self._file = files.append_to(path)
+    self._path, self._file = path, files.append_to(path)
     self._board = tensorboardX.SummaryWriter(board, purge_step=start_step + 1)
 
   def write(
@@ -43,8 +43,9 @@ class Writer:
     """Writes one line, and flushes it, so that a kill does not lose it."""
     if self._file is None or self._board is None:
       return
-    self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-    self._file.flush()
+    with files.naming(self._path):
+      self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+      self._file.flush()
     for name, value in metrics.items():
       if isinstance(value, list):
         self._board.add_histogram(name, np.asarray(value), step)

@@ -138,6 +138,14 @@ def test_a_path_inside_of_a_folder_takes_no_way_through_a_link(tmp_path):
       files.inside(root, *names)
 
 
+def test_a_full_disk_says_which_file(tmp_path):
+  path = tmp_path / "a"
+  with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+    with files.published(path), open("/dev/full", "wb", 0) as full:
+      full.write(b"more than there is room for")
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_may_not_be_replaced_is_not(tmp_path):
   path = files.write_atomically(tmp_path / "a", "old", replace=False)
   with pytest.raises(FileExistsError):

@@ -1,7 +1,10 @@
 """Tests of magvit/modes/reconstruct.py: files in, files and scores out."""
 
+from concurrent import futures
+import errno
 import json
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from evaluation.show import mp4
 from input_pipeline.decoding import media as media_lib
 from magvit.modes import reconstruct as reconstruct_mode
+from magvit.scoring import media_scores
 from magvit.tokenizer import loaded
 from tests import tiny
 from tests.magvit.tokenizer import frames_test
@@ -190,3 +194,103 @@ def test_files_of_one_name_and_runs_of_one_input_do_not_clash(
   assert _results(workdir, "in") == kept_results
   (row,) = _results(workdir, "in-2")["files"]
   assert row["side_by_side"] == "reconstructions/in-2/side_by_side/a.png"
+
+
+_ODD = (
+  os.fsdecode(b"no\xffutf8.png"),
+  "line\nfeed.png",
+  "\x1b[31m\\.png",
+  "x" * 242 + ".png",
+  "x" * 241 + "y.png",
+)
+
+
+def test_names_of_any_kind_are_read_and_written(workdir, exact, tmp_path):
+  inputs = tmp_path / os.fsdecode(b"in\xff\n")
+  for name in _ODD:
+    _write_image(inputs / name, 12, 12)
+  (inputs / "below").symlink_to(tmp_path / "linked")
+  _write_image(tmp_path / "linked" / "10.png", 12, 12)
+  _write_image(tmp_path / "linked" / "9.png", 12, 12)
+  reconstruct_mode.reconstruct(str(workdir), str(inputs))
+  (path,) = (workdir / "results").glob("media_in*.json")
+  results = json.loads(path.read_text())
+  rows = {row["file"]: row for row in results["files"]}
+  assert len(rows) == 7 and results["failures"] == {} and not results["left"]
+  assert list(rows)[1:3] == ["below/9.png", "below/10.png"]
+  assert {"no\\xffutf8.png", "line\\nfeed.png", "\\x1b[31m\\\\.png"} < set(rows)
+  made = [row["reconstruction"] for row in rows.values()]
+  assert len(set(made)) == 7
+  for file in made:
+    assert (workdir / file).is_file() and file.isprintable()
+    assert len(os.path.basename(file)) < 200
+  report = (workdir / "report.html").read_text()
+  assert "in\\xff\\n" in report
+
+
+def test_a_folder_survives_what_is_no_file_and_what_cannot_be_coded(
+  workdir, exact, tmp_path, monkeypatch
+):
+  inputs = tmp_path / "in"
+  for name in ("1.png", "2.png", "10.png"):
+    _write_image(inputs / name, 12, 12)
+  (inputs / "gone.png").symlink_to(tmp_path / "nowhere")
+  os.mkfifo(inputs / "pipe.png")
+  reconstruct_file = reconstruct_mode._reconstruct_file
+  kept = []
+
+  def fails(tokenizer, path, *arguments):
+    stored = workdir / "results" / "media_in.json"
+    kept.append(json.loads(stored.read_text()) if stored.exists() else None)
+    if path.endswith("2.png"):
+      raise ZeroDivisionError("Fraction(1, 0)")
+    return reconstruct_file(tokenizer, path, *arguments)
+
+  monkeypatch.setattr(reconstruct_mode, "_reconstruct_file", fails)
+  monkeypatch.setattr(media_scores, "_WRITING", 0)
+  with pytest.raises(ValueError, match="3 of 5 files .*2.png, gone.png, pipe"):
+    reconstruct_mode.reconstruct(str(workdir), str(inputs))
+  # A kill before any file keeps what was done until then.
+  assert kept[0] is None
+  assert [len(k["files"]) for k in kept[1:]] == [1, 1, 2, 2]
+  assert [len(k["failures"]) for k in kept[1:]] == [0, 1, 1, 2]
+  assert kept[3]["left"] == ["gone.png", "pipe.png"]
+  results = _results(workdir, "in")
+  assert [row["file"] for row in results["files"]] == ["1.png", "10.png"]
+  reasons = results["failures"]
+  assert reasons["2.png"] == "ZeroDivisionError: Fraction(1, 0)"
+  assert "without a target" in reasons["gone.png"]
+  assert "a pipe" in reasons["pipe.png"]
+  assert "gone.png" not in results["left"]
+
+
+@pytest.mark.parametrize(
+  "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")]
+)
+def test_a_run_that_stops_keeps_its_scores(
+  workdir, exact, tmp_path, monkeypatch, error
+):
+  for number in range(4):
+    _write_image(tmp_path / "in" / f"{number}.png", 12, 12)
+  reconstruct_file = reconstruct_mode._reconstruct_file
+
+  def stops(tokenizer, path, *arguments):
+    if path.endswith("3.png"):
+      raise error
+    return reconstruct_file(tokenizer, path, *arguments)
+
+  monkeypatch.setattr(reconstruct_mode, "_reconstruct_file", stops)
+  with pytest.raises(type(error)):
+    reconstruct_mode.reconstruct(str(workdir), str(tmp_path / "in"))
+  results = _results(workdir, "in")
+  assert [row["file"] for row in results["files"]] == [
+    *["0.png", "1.png", "2.png"]
+  ]
+  assert results["left"] == ["3.png"] and results["failures"] == {}
+
+
+def test_runs_of_one_input_at_once_have_names_of_their_own(tmp_path):
+  claim = lambda _: reconstruct_mode._claim_name(str(tmp_path), "in/a.png")
+  with futures.ThreadPoolExecutor(8) as pool:
+    names = list(pool.map(claim, range(16)))
+  assert sorted(names) == sorted(["a", *(f"a-{i}" for i in range(2, 17))])
