@@ -220,6 +220,13 @@ def _is_given(name: str, argv: list[str]) -> bool:
   return any(argument.partition("=")[0] == flag for argument in argv)
 
 
+def reason(error: Exception) -> str:
+  """One line; errors that are not meant for users are told by their class."""
+  text = " ".join(str(error).split())
+  known = isinstance(error, ValueError | OSError)
+  return text if known else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
 def one_line(error: BaseException) -> str:
   return "error: " + " ".join(str(error).split())
 

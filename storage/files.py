@@ -10,6 +10,7 @@ written, and no symbolic link below the folder that the user named is followed
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -156,6 +157,12 @@ def check_writable(folder: str | os.PathLike) -> None:
   probe = _new_name(pathlib.Path(folder))
   os.close(_create(probe))
   probe.unlink()
+
+
+def is_full(error: BaseException) -> bool:
+  """Whether no other file can be written either."""
+  full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+  return getattr(error, "errno", None) in full
 
 
 def claim_folder(path: str | os.PathLike) -> bool:

@@ -37,6 +37,7 @@ from PIL import Image
 from evaluation.metrics import frames as frame_metrics
 from evaluation.metrics import lpips
 from input_pipeline.decoding import media
+from magvit import command_line
 from magvit.compression import decode as decode_file
 from magvit.compression import file_format
 from magvit.compression import rate_distortion
@@ -47,6 +48,7 @@ from magvit.tokenizer import frames as frames_lib
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 from storage import files
+from storage import listing
 from storage import parts
 from storage import progress as progress_lib
 
@@ -103,7 +105,11 @@ def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
   contestants = list(_contestants(study))
   whole = parts.Folder(
     output_path,
-    [f"items/{n}/{_file_name(c)}.json" for n in names for c in contestants],
+    [
+      f"items/{listing.safe(name)}/{_file_name(c)}.json"
+      for name in names
+      for c in contestants
+    ],
   )
   progress = progress_lib.Progress(
     "compress", len(whole.mine()), "items", seconds=0
@@ -114,13 +120,16 @@ def compress(study: Study, input_path: str, output_path: str) -> dict[str, Any]:
     first = number * len(contestants)
     results = [whole.part(first + i) for i in range(len(contestants))]
     read = functools.partial(_read, os.path.join(input_path, name), study)
+    name = listing.text(name)
     try:
       _make_missing(name, contestants, results, read, distance, progress)
       # A video counts with all its points or not at all, so that all means are
       # over the same videos.
       rows += [files.read_json(path) for path in results]
-    except (ValueError, OSError) as error:
-      failures[name] = " ".join(str(error).split())
+    except Exception as error:  # decoders and encoders raise nearly anything
+      if files.is_full(error):
+        raise
+      failures[name] = command_line.reason(error)
       log.info("%s failed: %s", name, failures[name])
   results = _summary(study, settings, rows, failures)
   target = os.path.join(output_path, "study.json")

@@ -22,7 +22,6 @@ Each new size has to be compiled first.
 import collections
 import contextlib
 import dataclasses
-import errno
 import itertools
 import logging
 import os
@@ -53,8 +52,6 @@ from storage import progress as progress_lib
 log = logging.getLogger(__name__)
 
 _SHOWN = 4  # most files that the report shows
-# Errors after which nothing more can be written.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _BAR = 2  # pixels between the two pictures: even, to keep even widths even
 
 _PROTOCOL = {
@@ -121,10 +118,10 @@ def reconstruct(workdir: str, path: str) -> None:
           tokenizer, os.path.join(folder, name), workdir, run, targets[name]
         )
       except Exception as error:  # decoders and encoders raise nearly anything
-        reason = _reason(error)
+        reason = command_line.reason(error)
         if not os.path.isdir(path):
           raise ValueError(f"--input={path}: {reason}") from error
-        if getattr(error, "errno", None) in _FULL:
+        if files.is_full(error):
           raise  # no other file can be written either
         results.fail(file, reason)
         outcome = f"failed: {reason}"
@@ -155,13 +152,6 @@ def _report(
   if results.failures:
     failures = (f"{name}: {why}" for name, why in results.failures.items())
     log.info("failed\n%s", "\n".join(failures))
-
-
-def _reason(error: Exception) -> str:
-  """One line; errors that are not about the file are told by their class."""
-  text = " ".join(str(error).split())
-  known = isinstance(error, ValueError | OSError)
-  return text if known else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _failed(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -121,6 +122,34 @@ def test_broken_videos_are_listed_and_the_rest_is_done(videos, tmp_path):
   assert set(results["failures"]) == {"cut.mp4", "empty.mp4"}
   assert "cut.mp4" in results["failures"]["cut.mp4"]
   assert [row["video"] for row in results["items"]] == ["whole.mp4"]
+
+
+def test_a_study_survives_names_and_errors_of_any_kind(
+  videos, tmp_path, monkeypatch
+):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  whole = (videos / "tower.mp4").read_bytes()
+  odd = (os.fsdecode(b"\xff\n.mp4"), "x" * 242 + ".mp4", "rate.mp4")
+  for name in odd:
+    (folder / name).write_bytes(whole)
+  (folder / "gone.mp4").symlink_to(tmp_path / "nowhere")
+  read = study_lib._read
+
+  def fails(path, study):
+    if path.endswith("rate.mp4"):
+      raise ZeroDivisionError("Fraction(1, 0)")
+    return read(path, study)
+
+  monkeypatch.setattr(study_lib, "_read", fails)
+  study = _study(codecs=(video_codecs.x265("ultrafast", (30,)),))
+  with pytest.raises(ValueError, match="2 of 4 videos.*gone.mp4, rate.mp4"):
+    study_lib.compress(study, str(folder), str(tmp_path / "out"))
+  results = json.loads((tmp_path / "out" / "study.json").read_text())
+  assert results["failures"]["rate.mp4"] == "ZeroDivisionError: Fraction(1, 0)"
+  assert [row["video"] for row in results["items"]] == [odd[1], "\\xff\\n.mp4"]
+  for item in (tmp_path / "out" / "items").iterdir():
+    assert item.name.isprintable() and len(item.name) < 200
 
 
 def test_mistakes_are_refused_before_anything_is_written(videos, tmp_path):
