@@ -185,6 +185,18 @@ def test_only_the_boundary_splits_and_merges_modules():
         assert call not in text, path
 
 
+def test_no_file_imports_what_runs_the_code_of_files():
+  for name, path in _sources().items():
+    for node in ast.walk(_parse(path)):
+      imported = []
+      if isinstance(node, ast.Import):
+        imported = [alias.name for alias in node.names]
+      elif isinstance(node, ast.ImportFrom):
+        imported = [node.module]
+      tops = {each.partition(".")[0] for each in imported}
+      assert not tops & {"torch", "pickle", "marshal", "shelve", "dill"}, name
+
+
 def _written_by(call: ast.Call) -> str | None:
   """The name of a call if it can make a file or a folder."""
   name = ast.unparse(call.func)

@@ -72,8 +72,8 @@ def import_weights(
 
   Args:
     source: project that the weights come from, one of SOURCES.
-    path: a .ckpt or .pth file (needs torch), .safetensors or .npz; the folder
-      of an export of ours.
+    path: a .ckpt, .pth, .safetensors or .npz file; the folder of an export of
+      ours.
     get_config: functions for "image" and for "video": source -> the config of
       its tokenizers, in which fields that the file's shapes tell are then set.
       An export of ours brings its config.

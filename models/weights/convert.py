@@ -7,12 +7,13 @@
   python -m models.weights.convert --network=inception --input=FILE \
     --output=inception.safetensors
 
-Sources are .pth and .pt files, which need torch (`pip install torch`), or the
-same tensors as .safetensors or .npz, which do not. Every tensor of a source is
-used or listed as ignored; anything else is refused by name. For lpips_vgg,
---input may also be the state dict of the `lpips` package's own network, which
-has trunk and heads. The feature networks (inception, i3d, c3d) take more kinds
-of files, among them TensorFlow's; `models/features/` lists them per network.
+Sources are .pth and .pt files, whose tensors are read without torch and without
+running their code, or the same tensors as .safetensors or .npz. Every tensor of
+a source is used or listed as ignored; anything else is refused by name. For
+lpips_vgg, --input may also be the state dict of the `lpips` package's own
+network, which has trunk and heads. The feature networks (inception, i3d, c3d)
+take more kinds of files, among them TensorFlow's; `models/features/` lists them
+per network.
 """
 
 import argparse

@@ -4,7 +4,6 @@ import os
 import pathlib
 import typing
 from typing import Any
-import zipfile
 
 from flax import serialization
 from flax import traverse_util
@@ -12,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from models.weights import tensorflow as tensorflow_files
+from models.weights import torch_file
 from storage import files
 
 
@@ -19,12 +19,11 @@ def read(path: str) -> dict[str, np.ndarray]:
   """Tensors of a file by name; `_READERS` lists the suffixes.
 
   A training checkpoint (Lightning's .ckpt) gives the tensors of its
-  "state_dict", a TorchScript archive its state dict, a frozen TensorFlow graph
-  (.pb) its constants, a TensorFlow checkpoint (named by its .index, with the
-  data beside it) its variables, and a flax tree (.flax, msgpack) its "params",
-  with names joined by slashes. No reader unpickles objects. A TorchScript
-  archive is opened by `torch.jit.load`, which compiles the code that is in it,
-  in its own restricted language; none of it is called.
+  "state_dict", a TorchScript archive those of its modules, a frozen TensorFlow
+  graph (.pb) its constants, a TensorFlow checkpoint (named by its .index, with
+  the data beside it) its variables, and a flax tree (.flax, msgpack) its
+  "params", with names joined by slashes. No reader runs code of a file,
+  unpickles objects or writes anything.
 
   Raises:
     ValueError: the suffix is unknown, or the file is missing or unreadable.
@@ -46,41 +45,11 @@ def sha256(path: str) -> str:
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:
   try:
-    # Needed for these files only, hence not a requirement, nor there for types.
-    import torch  # pyright: ignore[reportMissingImports]
-  except ImportError as error:
-    raise ValueError(
-      f"reading {path} needs torch: pip install torch, or save its tensors as"
-      " .safetensors or .npz where torch is installed"
-    ) from error
-  try:
-    # Tensors go to the CPU, since some were saved from a GPU.
-    if _is_torchscript(path):
-      tensors = torch.jit.load(path, map_location="cpu").state_dict()
-    else:  # weights_only, because a pickle may run any code
-      tensors = torch.load(path, map_location="cpu", weights_only=True)
+    return torch_file.read(path)
   except Exception as error:
     raise ValueError(
       f"{path} is not a file of torch tensors: {error}"
     ) from error
-  if isinstance(tensors, dict):
-    tensors = tensors.get("state_dict", tensors)
-  if not isinstance(tensors, dict) or not all(
-    isinstance(x, torch.Tensor) for x in tensors.values()
-  ):
-    raise ValueError(f"{path} must hold a state dict: tensors by name")
-  return {
-    # bfloat16, which numpy does not know, is exact in float32.
-    name: (x.float() if x.is_floating_point() else x).detach().numpy()
-    for name, x in tensors.items()
-  }
-
-
-def _is_torchscript(path: str) -> bool:
-  if not zipfile.is_zipfile(path):
-    return False
-  with zipfile.ZipFile(path) as archive:
-    return any(x.endswith("/constants.pkl") for x in archive.namelist())
 
 
 def _read_flax(path: str) -> dict[str, np.ndarray]:

@@ -106,14 +106,6 @@ def test_the_command_writes_a_file_that_says_what_it_was_made_from(
     path.unlink()  # 60 MB each
 
 
-def test_torch_is_needed_for_pth_files_only(tmp_path, no_torch):
-  path = tmp_path / "resnet50.pth"
-  path.write_bytes(b"")
-  with pytest.raises(ValueError, match="pip install torch"):
-    convert.convert("resnet50", str(path), str(tmp_path / "x.safetensors"))
-  assert list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -131,12 +123,12 @@ def test_wrong_arguments_are_refused(arguments, message):
     convert.convert(*arguments)
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
 @pytest.mark.parametrize("data", [b"", b"neither", b"PK\x03\x04 torn"])
 def test_a_broken_source_is_refused(suffix, data, tmp_path):
   path = tmp_path / f"source{suffix}"
   path.write_bytes(data)
-  with pytest.raises(ValueError, match=f"is not an? {suffix} file"):
+  with pytest.raises(ValueError, match="is not an? .*file"):
     convert.convert("resnet50", str(path), str(tmp_path / "x.safetensors"))
 
 
