@@ -32,8 +32,6 @@ from storage import shards as shards_lib
 
 log = logging.getLogger(__name__)
 
-_NOTE_REMEDY = "delete it, and the shard that it describes is made again"
-
 
 def prepare(
   listing: folders.Listing,
@@ -116,18 +114,28 @@ def _claim(folder: str, plan: media_shards.Plan) -> list[media_shards.Shard]:
   """Claims the folder; returns the shards that are finished there."""
   whole = parts.Folder(folder, plan.layout.names)
   shards = media_shards.FORMAT.claim(whole, media_shards.to_json(plan))
-  for number, name in enumerate(whole.names):
-    note = _note(folder, name)
-    if os.path.exists(note) and os.path.exists(whole.part(number)):
-      shards.append(schema.load(note, media_shards.Shard, _NOTE_REMEDY))
   for shard in shards:
     media_shards.FORMAT.check(folder, shard, contents=False)
+  for number, name in enumerate(whole.names):
+    note = _note(folder, name)
+    if not os.path.exists(note) or not os.path.exists(whole.part(number)):
+      continue
+    # A power loss can leave a file that is cut, empty or full of zeros.
+    try:
+      shard = schema.load(note, media_shards.Shard)
+      if shard.name != name:
+        raise ValueError(f"{note} describes {shard.name!r}")
+      media_shards.FORMAT.check(folder, shard, contents=True)
+    except ValueError as error:
+      log.warning("%s is made again: %s", name, error)
+    else:
+      shards.append(shard)
   return shards
 
 
 def _note(folder: str, name: str) -> str:
   """Path of a file that describes a finished shard until all are finished."""
-  return os.path.join(folder, f".{name}.json")
+  return files.inside(folder, f".{name}.json")
 
 
 def _check_broken(
@@ -163,8 +171,8 @@ def _write_shard(name: str) -> media_shards.Shard:
       entry = listing.entries[place]
       try:
         encoded, length = _load(entry, encoding)
-      except ValueError as error:
-        broken.append((entry.name, str(error)))
+      except (OSError, ValueError) as error:
+        broken.append((entry.name, " ".join(str(error).split())))
       else:
         lengths.append(length)
         yield media_shards.pack(encoded)

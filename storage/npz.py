@@ -129,6 +129,19 @@ def load(path: str, name: str) -> np.ndarray:
   return elements.T if array.fortran else elements
 
 
+def is_whole(path: str, num: int | None = None) -> bool:
+  """Whether a file is an .npz whose arrays can be read, of `num` rows each.
+
+  None admits any number of rows.
+  """
+  try:
+    held = names(path)
+    rows = [len(load(path, name)) for name in held]
+  except (TypeError, ValueError):  # an array without rows has no length
+    return False
+  return bool(rows) and (num is None or set(rows) == {num})
+
+
 def write(
   path: str,
   num: int,

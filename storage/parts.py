@@ -10,15 +10,23 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
+from concurrent.futures import process as process_pool
 import dataclasses
 import json
+import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import pathlib
+import threading
 from typing import Any
 
 from storage import files
 from storage import processes
 from storage import progress as progress_lib
+from storage import schema
+
+log = logging.getLogger(__name__)
 
 _PARTS = "parts"  # folder of parts that are joined at the end, and then removed
 _POLL_SECONDS = 10.0
@@ -93,7 +101,8 @@ class Folder:
     fields, stored = json.loads(text), None
     names = [name for name in (finished, record) if name in held]
     if names:
-      stored = files.read_json(os.path.join(self.path, names[0]))
+      path = os.path.join(self.path, names[0])
+      stored = schema.load(path, dict[str, Any], _REMEDY)
       fixed = {k: value for k, value in fields.items() if k not in free}
       check_same(self.path, stored, fixed, kind)
     elif set(held) - {_PARTS}:
@@ -107,14 +116,31 @@ class Folder:
     files.inside(self.path, _PARTS)  # before hours of work, not after
     self._wait("folder is claimed")
 
-  def mine(self, collective: bool = False) -> list[int]:
+  def mine(
+    self,
+    collective: bool = False,
+    is_whole: Callable[[int, str], bool] = lambda number, path: True,
+  ) -> list[int]:
     """Numbers of the missing parts that this process makes.
 
-    With `collective` all processes make each part together: all get all parts.
+    A power loss can leave a file of the right name that is cut or empty. It is
+    removed, and counts as missing.
+
+    Args:
+      collective: whether all processes make each part together; then all get
+        all parts.
+      is_whole: whether a part, by its number and its path, can be read.
     """
     start, step = (0, 1) if collective else (self.index, self.count)
     share = range(start, len(self.names), step)
-    missing = [i for i in share if not os.path.exists(self.part(i))]
+    missing = []
+    for number in share:
+      path = self.part(number)
+      if os.path.exists(path) and not is_whole(number, path):
+        log.warning("%s is damaged: it is made again", path)
+        pathlib.Path(path).unlink(missing_ok=True)
+      if not os.path.exists(path):
+        missing.append(number)
     # No process writes its first part before all have listed the missing ones;
     # so all list the same.
     self._wait("missing parts are listed")
@@ -189,14 +215,18 @@ def in_workers(
   """Yields `make(name)` of parts as spawned processes finish them.
 
   Each process first calls `start(*job, done)`. All share the counter `done`,
-  which `make` raises and `progress` follows.
+  which `make` raises and `progress` follows. The processes end when this one
+  does, even if it is killed.
+
+  Raises:
+    ValueError: a process was killed.
   """
   if not names:
     return
   context = multiprocessing.get_context("spawn")
   done = context.Value("q", 0)
   pool = futures.ProcessPoolExecutor(
-    min(workers, len(names)), context, start, (*job, done)
+    min(workers, len(names)), context, _begin, (start, *job, done)
   )
   try:
     left = {pool.submit(make, name) for name in names}
@@ -205,5 +235,24 @@ def in_workers(
       progress.update(done.value)
       for future in ready:
         yield future.result()
+  except process_pool.BrokenProcessPool as error:
+    raise ValueError(
+      "a worker process was killed, perhaps for lack of memory: run the same"
+      " command again, which goes on, with fewer workers"
+    ) from error
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def _begin(start: Callable[..., None], *arguments: Any) -> None:
+  """Starts a worker process that ends with its parent."""
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+  start(*arguments)
+
+
+def _end_with_parent() -> None:
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    # The parent holds the other end of a pipe, which closes however it ends.
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

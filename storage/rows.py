@@ -113,7 +113,7 @@ def discard(rows: Rows) -> None:
 
 def _make_parts(folder, subject, layout, make, collective) -> None:
   whole = parts.Folder(folder, layout.names, *processes.place())
-  missing = whole.mine(collective)
+  missing = whole.mine(collective, lambda number, path: npz.is_whole(path))
   failures, total = [], sum(len(layout.places(number)) for number in missing)
   progress = progress_lib.Progress(subject["name"], total, "clips", seconds=5)
   for number in missing:

@@ -51,6 +51,7 @@ from storage import files
 from storage import listing
 from storage import parts
 from storage import progress as progress_lib
+from storage import schema
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def _make_missing(name, contestants, results, read, distance, progress) -> None:
   """Measures the points of one video whose result files are missing."""
   video_THWC = None
   for contestant, path in zip(contestants, results, strict=True):
-    if os.path.exists(path):
+    if _is_measured(path):
       continue
     if video_THWC is None:
       video_THWC, rate = read()
@@ -159,6 +160,18 @@ def _make_missing(name, contestants, results, read, distance, progress) -> None:
     row = _measure(contestant, video_THWC, rate, folder, distance)
     files.write_json(path, {"video": name, **row})
     progress.add(1, f"{name}: {_text(row)}")
+
+
+def _is_measured(path: str) -> bool:
+  """Whether a result is there; one that a power loss cut is not."""
+  if not os.path.exists(path):
+    return False
+  try:
+    schema.load(path, dict[str, Any], "it is measured again")
+  except ValueError as error:
+    log.warning("%s", error)
+    return False
+  return True
 
 
 def _check(study, input_path, output_path):

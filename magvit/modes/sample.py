@@ -192,7 +192,9 @@ def _uint8_rule(folder: str, config: ml_collections.ConfigDict) -> str:
 
 def _make_missing(whole, layout, request, run, labels, clips, rule) -> None:
   """Writes the parts of this process that are not there yet."""
-  missing = whole.mine()
+  missing = whole.mine(
+    is_whole=lambda part, path: npz.is_whole(path, len(layout.places(part)))
+  )
   total = sum(len(layout.places(part)) for part in missing)
   progress = progress_lib.Progress(request.task, total, "samples")
   for part in missing:

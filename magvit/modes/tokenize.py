@@ -135,7 +135,8 @@ def tokenize(
   checked = _claim(whole, contents)
   encode = _encoder(contents, tokens, mesh)
   batch_size = _batch_size(made_by, whole.count, mesh)
-  _write_missing(whole, contents, clips, encode, batch_size)
+  known = {shard.name for shard in checked}
+  _write_missing(whole, contents, clips, encode, batch_size, known)
   whole.finish(lambda _: _finish(folder, contents, checked))
 
 
@@ -223,9 +224,18 @@ def _write_missing(
   clips,
   encode,
   batch_size: int,
+  known: set[str],
 ) -> None:
-  """Writes the shards of this process that are not there yet."""
-  places = {number: contents.layout.places(number) for number in whole.mine()}
+  """Writes the shards of this process that are not there yet.
+
+  Shards in `known` have been compared with their checksums.
+  """
+
+  def is_whole(number: int, path: str) -> bool:
+    count = len(contents.layout.places(number))
+    return whole.names[number] in known or shards_lib.is_whole(path, count)
+
+  places = {i: contents.layout.places(i) for i in whole.mine(is_whole=is_whole)}
   total = sum(map(len, places.values()))
   progress = progress_lib.Progress("tokens", total, "clips")
 

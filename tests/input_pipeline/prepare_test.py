@@ -1,5 +1,6 @@
 """Tests of prepare, media_shards and reencode: raw media to shards and back."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from input_pipeline.decoding import reencode
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
 from storage import parts
+from storage import shards
 from tests import raw_data
 
 
@@ -231,6 +233,49 @@ def test_images_and_folders_of_frames_become_jpeg(tmp_path):
   )
   assert length == 1
   assert list(media.pillow_frames(copy.parts[0]))[0].shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("damaged", ["shard", "note", "zeros"])
+def test_what_a_power_loss_cut_is_made_again(
+  raw, tmp_path, in_this_process, monkeypatch, caplog, damaged
+):
+  _prepare(raw, tmp_path / "whole")
+  expected = _store(tmp_path / "whole")[1]
+  finish = prepare._finish
+  monkeypatch.setattr(prepare, "_finish", lambda *_: None)
+  _prepare(raw, tmp_path / "cut")
+  monkeypatch.setattr(prepare, "_finish", finish)
+  name = "media-00001-of-00002.arrayrecord"
+  path = (
+    tmp_path
+    / "cut"
+    / "train"
+    / (f".{name}.json" if damaged == "note" else name)
+  )
+  data = path.read_bytes()
+  path.write_bytes(bytes(len(data)) if damaged == "zeros" else data[:10])
+  _prepare(raw, tmp_path / "cut")
+  assert f"{name} is made again" in caplog.text
+  assert _store(tmp_path / "cut")[1] == expected
+
+
+def test_forged_examples_are_named(raw, tmp_path, in_this_process):
+  _prepare(raw, tmp_path)
+  folder, path = tmp_path / "train", tmp_path / "train" / "media.json"
+  name = "media-00001-of-00002.arrayrecord"
+  (example,) = _store(tmp_path)[1][3:]
+  for changes, message in (
+    (dict(label=-7), "label is -7, expected one in 0..1"),
+    (dict(label=2), "label is 2, expected one in 0..1"),
+    (dict(parts=(b"",)), "0 bytes cannot be files of .0. bytes"),
+  ):
+    forged = dataclasses.replace(example, **changes)
+    shards.write(str(folder / name), [media_shards.pack(forged)])
+    manifest = json.loads(path.read_text())
+    manifest["shards"][1] |= vars(shards.describe(str(folder), name))
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=f"{name}: record 0 .*{message}"):
+      _store(tmp_path)
 
 
 def test_settings_that_cannot_work_are_refused():

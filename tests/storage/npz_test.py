@@ -181,3 +181,19 @@ def test_parts_that_are_not_all_the_rows_write_nothing(tmp_path):
   with pytest.raises(ValueError, match="10 rows, .* 9"):
     npz.write(str(tmp_path / "x.npz"), 10, {"arr_0": [_ROWS[:9]]})
   assert not list(tmp_path.iterdir())
+
+
+def test_only_files_whose_arrays_can_be_read_are_whole(tmp_path):
+  path = str(tmp_path / "a.npz")
+  np.savez(path, a=np.arange(1000), b=np.zeros((1000, 2)))
+  assert npz.is_whole(path) and npz.is_whole(path, 1000)
+  assert not npz.is_whole(path, 999)
+  whole = (tmp_path / "a.npz").read_bytes()
+  flipped = bytearray(whole)
+  flipped[2000] ^= 1
+  for data in (b"", whole[:-1], whole[:3000], b"\0" * len(whole), flipped):
+    (tmp_path / "a.npz").write_bytes(data)
+    assert not npz.is_whole(path)
+  np.savez(path)
+  assert not npz.is_whole(path)
+  assert not npz.is_whole(str(tmp_path / "missing.npz"))

@@ -3,6 +3,11 @@
 import json
 import logging
 import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -193,3 +198,55 @@ def test_workers_are_other_processes_and_their_failures_are_ours(caplog):
   assert "x 3/3 (100%)" in caplog.text
   with pytest.raises(ValueError, match="torn"):
     run(["a", "broken"])
+
+
+def test_damaged_parts_are_made_again_and_the_log_says_so(tmp_path, caplog):
+  folder = _folder(tmp_path)
+  files.write_atomically(folder.part(0), "")  # as a power loss leaves it
+  files.write_atomically(folder.part(1), "whole")
+  is_whole = lambda number, path: bool(os.path.getsize(path))
+  assert folder.mine(is_whole=is_whole) == [0, 2]
+  assert f"{folder.part(0)} is damaged: it is made again" in caplog.text
+  assert not os.path.exists(folder.part(0))
+  assert pathlib.Path(folder.part(1)).read_text() == "whole"
+
+
+def _alive(pid):
+  """Whether a process runs; one that ended and was not waited for does not."""
+  try:
+    status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+  except OSError:
+    return False
+  return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_the_process_that_started_them(tmp_path, kill):
+  program = pathlib.Path(__file__).parent / "workers_process.py"
+  parent = subprocess.Popen([sys.executable, program, tmp_path])
+  try:
+    while len(list(tmp_path.iterdir())) < 2:
+      assert parent.poll() is None
+      time.sleep(0.05)
+  finally:
+    parent.send_signal(kill)
+    parent.wait()
+  workers = {int(path.name.split(".")[0]) for path in tmp_path.iterdir()}
+  assert len(workers) == 2
+  for _ in range(200):
+    if not any(map(_alive, workers)):
+      break
+    time.sleep(0.05)
+  assert not any(map(_alive, workers))
+
+
+def _die(name):
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_line():
+  progress = progress_lib.Progress("x", 1, "parts")
+  with pytest.raises(ValueError, match="a worker process was killed.* fewer"):
+    list(parts.in_workers(_die, ["a"], 1, _start, (10,), progress))

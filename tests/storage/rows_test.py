@@ -48,6 +48,26 @@ def test_an_interrupted_run_goes_on(tmp_path):
   assert len(made.index) == 12
 
 
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_a_part_that_a_power_loss_cut_is_made_again(tmp_path, size, caplog):
+  calls, folder, of = [], str(tmp_path / "f"), {"name": "squares"}
+  good = _maker(calls)
+
+  def dies(index):
+    if index[0] == 8:
+      raise KeyboardInterrupt
+    return good(index)
+
+  with pytest.raises(KeyboardInterrupt):
+    rows_lib.compute(folder, of, 12, 4, dies)
+  part = tmp_path / "f" / "parts" / "000001.npz"
+  part.write_bytes(part.read_bytes()[:size])
+  made = rows_lib.compute(folder, of, 12, 4, good)
+  np.testing.assert_array_equal(made.rows["square"][:, 0], np.arange(12) ** 2)
+  assert [call[0] for call in calls] == [0, 4, 4, 8]
+  assert "000001.npz is damaged: it is made again" in caplog.text
+
+
 def test_few_broken_clips_are_reported_and_many_are_an_error(tmp_path):
   folder, of = str(tmp_path / "f"), {"name": "squares"}
   made = rows_lib.compute(folder, of, 200, 50, _maker([], {7, 60}))

@@ -89,9 +89,12 @@ def test_an_interrupted_request_makes_the_missing_parts_only(
     with pytest.raises(OSError):
       run("killed")
   os.remove(tmp_path / "killed" / "parts" / "000001.npz")
+  # A power loss can leave a file of the right name that is cut.
+  cut = tmp_path / "killed" / "parts" / "000002.npz"
+  cut.write_bytes(cut.read_bytes()[:-30])
   calls.clear()
   run("killed")
-  assert len(calls) == 1
+  assert len(calls) == 2
   for name, array in _read(tmp_path / "whole").items():
     np.testing.assert_array_equal(_read(tmp_path / "killed")[name], array)
   calls.clear()

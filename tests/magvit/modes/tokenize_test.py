@@ -170,8 +170,10 @@ def test_the_same_command_makes_only_what_is_missing(
   whole = _bytes(fast_folder)
   kept = copied / _NAMES[0]
   inode = kept.stat().st_ino
-  # A kill in the second shard leaves the folder so.
-  for name in (*_NAMES[1:], "tokens.json"):
+  # A kill in the third shard leaves the folder so, and a power loss cut the
+  # second.
+  (copied / _NAMES[1]).write_bytes(whole[_NAMES[1]][:70000])
+  for name in (_NAMES[2], "tokens.json"):
     (copied / name).unlink()
   contents, _ = token_shards.FORMAT.read(str(fast_folder))
   (copied / "unfinished.json").write_text(shards.to_json(contents))
@@ -180,6 +182,7 @@ def test_the_same_command_makes_only_what_is_missing(
   assert _bytes(copied) == whole
   assert kept.stat().st_ino == inode
   assert "tokens 24/24 (100%)" in caplog.text
+  assert f"{_NAMES[1]} is damaged: it is made again" in caplog.text
   # A folder that was finished is mended likewise.
   (copied / _NAMES[2]).unlink()
   with caplog.at_level(logging.INFO, "storage"):
