@@ -20,7 +20,6 @@ import os
 from typing import Any
 
 from input_pipeline.decoding import frame_reader
-from input_pipeline.decoding import media
 from input_pipeline.decoding import reencode as reencode_lib
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
@@ -199,11 +198,7 @@ def _load(
   encoded = frame_reader.Encoded(entry.name, entry.label, entry.files)
   if encoding:
     return reencode_lib.reencode(encoded, encoding)
-  first, *others = entry.files
-  if others:
-    length = len(frame_reader.read(encoded, range))
-  else:
-    length = sum(1 for _ in media.probe(first).frames())
+  length = sum(1 for _ in frame_reader.every_frame(encoded))
   contents = []
   for path in entry.files:
     with open(path, "rb") as f:

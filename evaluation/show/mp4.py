@@ -6,6 +6,7 @@ import os
 
 import av
 import av.container
+import av.error
 import numpy as np
 
 from storage import files
@@ -24,7 +25,10 @@ class Writer:
   An exception inside leaves no file. Missing folders are made. Every player
   shows yuv420p, which halves the resolution of colour and therefore needs even
   sizes; frames of an odd size are written as yuv444p, which some browsers do
-  not play.
+  not play. Pixels are square.
+
+  Failures of the encoder, like frames that are too wide for it, are ValueErrors
+  that name the file.
   """
 
   def __init__(
@@ -43,7 +47,7 @@ class Writer:
     """Appends a frame, uint8 (H, W, 3) RGB; all have the size of the first.
 
     Raises:
-      ValueError: another type or shape.
+      ValueError: another type or shape, or a frame that cannot be encoded.
     """
     if frame_HWC.dtype != np.uint8 or frame_HWC.shape[2:] != (3,):
       raise ValueError(
@@ -51,7 +55,8 @@ class Writer:
         " uint8 (height, width, 3)"
       )
     if self._stream is None:
-      self._stream = self._start(*frame_HWC.shape[:2])
+      with self._writable():
+        self._stream = self._start(*frame_HWC.shape[:2])
     size = (self._stream.height, self._stream.width)
     if frame_HWC.shape[:2] != size:
       raise ValueError(
@@ -68,7 +73,25 @@ class Writer:
   def _write(self, frame: av.VideoFrame | None) -> None:
     """Encodes a frame; None: what the encoder still holds."""
     if self._container is not None and self._stream is not None:
-      self._container.mux(self._stream.encode(frame))
+      with self._writable():
+        self._container.mux(self._stream.encode(frame))
+
+  @contextlib.contextmanager
+  def _writable(self):
+    """Turns a failure of the encoder inside into a ValueError with the file."""
+    try:
+      yield
+    except (av.error.FFmpegError, OverflowError) as error:
+      size = ""
+      if self._stream is not None:
+        size = f" of {self._stream.height} x {self._stream.width} pixels"
+      reason = getattr(error, "strerror", None) or error
+      raise ValueError(
+        f"cannot write {self._path}: {reason}, for frames{size} at"
+        f" {self._rate} frames per second; H.264 takes up to 16384 pixels a"
+        " side: make the frames smaller if they are larger, and see that the"
+        " disk is not full"
+      ) from error
 
   def _start(self, height: int, width: int) -> av.VideoStream:
     temporary = self._file.enter_context(files.published(self._path))
@@ -87,6 +110,7 @@ class Writer:
     stream.pix_fmt = "yuv420p" if even else "yuv444p"
     # The file says which colours it has; otherwise players guess.
     context = stream.codec_context
+    context.sample_aspect_ratio = fractions.Fraction(1)
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED_RANGE
     return stream
@@ -96,8 +120,11 @@ class Writer:
     try:
       if error_type is None:
         self._write(None)
+        with self._writable():
+          self._container.close()
     finally:
-      if self._container is not None:
+      # After a failure, which counts more than what closing says of it.
+      with contextlib.suppress(Exception):
         self._container.close()
 
   def __exit__(self, *error) -> None:

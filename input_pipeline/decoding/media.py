@@ -4,29 +4,41 @@ Frames come out in turn, uint8 RGB, as a viewer shows them:
 
 - Transparency is laid on white; 16 bits a channel become 8. A video's
   transparency is dropped.
-- EXIF orientation and a video's quarter turns are applied.
+- EXIF orientation and a video's quarter turns and mirrors are applied, and
+  pixels of a video that are not square become so.
 - Files of Pillow's formats that hold several pictures (GIF, animated PNG and
   WebP, TIFF) are videos, at 10 frames per second where they name no rate.
 - A variable frame rate counts as its average: every frame is kept.
+- The cover of a piece of music is no video.
 
 A file that breaks off is an error where its format tells (MP4, MOV, FLV, PNG,
-JPEG); others, like Matroska and most AVI, end sooner without a word.
+JPEG); others, like Matroska and most AVI, end sooner without a word. Files that
+declare or hold more than `limits` allows are errors, and so is what is no
+regular file, like a pipe.
 """
 
+from collections.abc import Container
 from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fractions
 import io
 import os
+import warnings
 
 import av
 import av.container
 import av.error
+import av.stream
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
-from PIL import ImageSequence
+
+from input_pipeline.decoding import display
+from input_pipeline.decoding import limits
+
+# Above half of its own limit Pillow only warns, and then takes the memory.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 from storage import listing
 
@@ -45,8 +57,16 @@ VIDEO_SUFFIXES = (
 _IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Formats whose further pictures are frames; elsewhere they are previews.
 _SEQUENCES = ("GIF", "PNG", "TIFF", "WEBP")
+_ORIENTATION = 0x0112  # number of EXIF's field
+_BAND_PIXELS = 2**20  # pixels of a picture that are converted at a time
 _VIDEO_FORMATS = "asf,avi,flv,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
 _DEFAULT_RATE = fractions.Fraction(10)  # frames per second
+# Frames per second that a file may name; others come of damaged headers.
+_SLOWEST, _FASTEST = fractions.Fraction(1, 2**16), fractions.Fraction(100_000)
+# Streams that FFmpeg calls video and that are covers or chapters' pictures.
+_STILLS = (
+  av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,42 +157,135 @@ def is_ffmpegs(file: str | bytes) -> bool:
 
 
 def _open_image(file: str | bytes) -> Image.Image:
+  limits.check_regular(file)
   opened = io.BytesIO(file) if isinstance(file, bytes) else file
-  return Image.open(opened, formats=_IMAGE_FORMATS)
+  with _pillows_limit():
+    return Image.open(opened, formats=_IMAGE_FORMATS)
+
+
+@contextlib.contextmanager
+def _pillows_limit():
+  """Gives Pillow's refusal of a picture, which is above ours, our words."""
+  try:
+    yield
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+    raise ValueError(
+      "a picture has more than MAX_PICTURE_PIXELS="
+      f"{limits.MAX_PICTURE_PIXELS:,} pixels: make it smaller"
+    ) from e
 
 
 def _probe_pillow(path: str) -> Media:
   with _open_image(path) as image:
     coding = f"{image.format} {image.mode}"
-    if not _is_sequence(image):
+    if count_pages(image) == 1:
+      limits.check_picture(image.height, image.width)
       return Media(path, "image", coding, None)
     milliseconds = []
-    for page in ImageSequence.Iterator(image):
+    for page in _pages(image):
       page.load()  # only then WebP says how long a page is shown
       milliseconds.append(page.info.get("duration", 0))
-    rate = _DEFAULT_RATE
-    if sum(milliseconds) > 0:
-      mean = fractions.Fraction(sum(milliseconds)) / len(milliseconds)
-      rate = (1000 / mean).limit_denominator(1001)
-    return Media(path, "video", coding, rate)
+    total = fractions.Fraction(sum(milliseconds))
+    if total <= 0:
+      return Media(path, "video", coding, _DEFAULT_RATE)
+    rate = 1000 * len(milliseconds) / total
+    return Media(path, "video", coding, _sane_rate(_simple(rate)))
 
 
-def pillow_frames(file: str | bytes) -> Iterator[np.ndarray]:
-  """Yields the pictures in a file that Pillow reads, or in the file's bytes."""
+def _simple(rate: fractions.Fraction) -> fractions.Fraction:
+  """A rate near by with small numbers, below and above one a second alike."""
+  if rate < 1:
+    return 1 / (1 / rate).limit_denominator(1001)
+  return rate.limit_denominator(1001)
+
+
+def _sane_rate(*rates: fractions.Fraction | None) -> fractions.Fraction:
+  """The first rate that a film can have; else that of files without one."""
+  for rate in rates:
+    if rate is not None and _SLOWEST <= rate <= _FASTEST:
+      return rate
+  return _DEFAULT_RATE
+
+
+def pillow_frames(
+  file: str | bytes, chosen: Container[int] | None = None
+) -> Iterator[np.ndarray]:
+  """Yields the pictures in a file that Pillow reads, or in the file's bytes.
+
+  Args:
+    file: path or contents.
+    chosen: numbers of the pictures to yield; None: all. The others are neither
+      converted nor kept.
+
+  Raises:
+    ValueError: more or larger pictures than `limits` allows, or fewer pictures
+      than the file says it holds.
+  """
   with _open_image(file) as image:
-    pages = ImageSequence.Iterator(image) if _is_sequence(image) else [image]
-    for page in pages:
-      yield _rgb(ImageOps.exif_transpose(page))
+    for number, page in enumerate(_pages(image)):
+      if chosen is None or number in chosen:
+        yield _rgb(_oriented(page))
 
 
-def _is_sequence(image: Image.Image) -> bool:
-  return image.format in _SEQUENCES and getattr(image, "n_frames", 1) > 1
+def count_pages(image: str | bytes | Image.Image) -> int:
+  """Number of pictures in a file that Pillow reads; none is decoded.
+
+  Raises:
+    ValueError: more pictures than `limits` allows.
+  """
+  if not isinstance(image, Image.Image):
+    with _open_image(image) as opened:
+      return count_pages(opened)
+  if image.format not in _SEQUENCES:
+    return 1
+  if image.format != "TIFF":
+    count = getattr(image, "n_frames", 1)
+    limits.check_pages(count, image.height, image.width)
+    return count
+  # TIFF's n_frames compares each page with all before, without an end.
+  count = 0
+  with contextlib.suppress(EOFError):
+    while count <= limits.MAX_PAGES:
+      image.seek(count)
+      count += 1
+  image.seek(0)
+  limits.check_pages(count, image.height, image.width)
+  return count
+
+
+def _pages(image: Image.Image) -> Iterator[Image.Image]:
+  """The pictures in turn, each one measured before it is decoded."""
+  count = count_pages(image)
+  if count == 1:
+    limits.check_picture(image.height, image.width)
+    yield image
+    return
+  pixels = 0
+  for number in range(count):
+    try:
+      with _pillows_limit():  # a picture of a GIF may enlarge the others
+        image.seek(number)
+    except EOFError as error:
+      raise ValueError(
+        f"it says that it holds {count} pictures and ends after {number}"
+      ) from error
+    limits.check_frame(image.height, image.width)
+    pixels += image.height * image.width  # pages of a TIFF differ in size
+    limits.check_pages(1, pixels, 1)
+    yield image
+
+
+def _oriented(image: Image.Image) -> Image.Image:
+  """Applies EXIF's orientation; without one it spares Pillow's copy."""
+  turned = image.getexif().get(_ORIENTATION, 1) != 1
+  return ImageOps.exif_transpose(image) if turned else image
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
   """Converts any image to uint8 (H, W, 3)."""
   if image.mode.startswith("I;16"):  # Pillow's conversion would cut at 255
-    grey_HW = np.rint(np.asarray(image) / 257).astype(np.uint8)
+    # No quotient lies half way between two numbers, for 257 is odd.
+    grey_HW = ((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(grey_HW[..., None], 3, axis=2)
   if image.mode in ("I", "F"):
     raise ValueError(
@@ -180,54 +293,85 @@ def _rgb(image: Image.Image) -> np.ndarray:
       " with 8 or 16 bits"
     )
   if image.has_transparency_data:
-    image = image.convert("RGBA")
-    paper = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(paper, image)
-  return np.asarray(image.convert("RGB"))
+    return _on_white(image)
+  return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> np.ndarray:
+  """Lays a picture on white, in bands: whole, it would take five copies."""
+  picture_HWC = np.empty((image.height, image.width, 3), np.uint8)
+  rows = max(1, _BAND_PIXELS // image.width)
+  for top in range(0, image.height, rows):
+    bottom = min(top + rows, image.height)
+    band = image.crop((0, top, image.width, bottom)).convert("RGBA")
+    paper = Image.new("RGBA", band.size, "white")
+    laid = Image.alpha_composite(paper, band).convert("RGB")
+    picture_HWC[top:bottom] = np.asarray(laid)
+  return picture_HWC
 
 
 def open_video(file: str | bytes) -> av.container.InputContainer:
-  """Opens a file, or the file's bytes, with FFmpeg; see `video_frame`."""
+  """Opens a file, or the file's bytes, with FFmpeg; see `video_stream`.
+
+  Raises:
+    ValueError: what FFmpeg does not read; a file without a video stream (a
+      cover is none), or whose frames are larger than `limits` allows.
+  """
+  limits.check_regular(file)
+  largest = {"max_pixels": str(limits.MAX_PIXELS)}
   options = {"format_whitelist": _VIDEO_FORMATS, "protocol_whitelist": "file"}
   # The path is absolute, for FFmpeg takes "name:" at the start for a protocol.
   opened = (
     io.BytesIO(file) if isinstance(file, bytes) else os.path.abspath(file)
   )
   try:
-    container = av.open(opened, mode="r", options=options)
+    container = av.open(opened, mode="r", options={**options, **largest})
   except av.error.FFmpegError as error:
     raise ValueError(
       "it is neither an image that Pillow reads nor a video that FFmpeg"
       f" reads ({error.strerror}); give a whole file of a common format"
     ) from error
-  if not container.streams.video:
+  try:
+    context = video_stream(container).codec_context
+    limits.check_frame(context.height, context.width)
+    if not context.height * context.width:
+      raise ValueError(
+        "its frames have no known size, or more than MAX_PIXELS="
+        f"{limits.MAX_PIXELS:,} pixels: give a whole file, or make it smaller"
+      )
+  except ValueError:
     container.close()
-    raise ValueError("it holds no video stream")
+    raise
+  context.options = largest
   # A thread for each frame would be faster, but hides where a file breaks off.
-  container.streams.video[0].thread_type = "SLICE"
+  context.thread_type = "SLICE"
   return container
 
 
-def video_frame(frame: av.VideoFrame) -> np.ndarray:
-  """Pixels of a frame, uint8 (H, W, 3), upright."""
-  frame_HWC = frame.to_ndarray(format="rgb24")
-  # Both the rotation and the quarter turns of rot90 are counter-clockwise.
-  return np.rot90(frame_HWC, round(frame.rotation / 90))
+def video_stream(container: av.container.InputContainer) -> av.VideoStream:
+  """The first stream that is a video; ValueError without one."""
+  for stream in container.streams.video:
+    if not stream.disposition & _STILLS and stream.codec_context is not None:
+      return stream
+  raise ValueError(
+    "it holds no video stream that FFmpeg decodes (a cover is none): give a"
+    " video or an image"
+  )
 
 
 def _probe_video(path: str) -> Media:
   with open_video(path) as container:
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     codec = stream.codec_context
-    rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
-    coding = f"{codec.name} {codec.pix_fmt}"
-    return Media(path, "video", coding, fractions.Fraction(rate))
+    rate = _sane_rate(stream.average_rate, stream.guessed_rate)
+    return Media(path, "video", f"{codec.name} {codec.pix_fmt}", rate)
 
 
 def _video_frames(path: str) -> Iterator[np.ndarray]:
   with open_video(path) as container:
-    for frame in container.decode(container.streams.video[0]):
-      yield video_frame(frame)
+    stream = video_stream(container)
+    for frame in container.decode(stream):
+      yield display.shown(frame, stream.sample_aspect_ratio)
 
 
 def _size(shape: tuple[int, ...]) -> str:

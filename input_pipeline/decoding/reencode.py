@@ -1,5 +1,6 @@
 """Smaller copies of images and videos, which training decodes faster."""
 
+import contextlib
 import dataclasses
 import fractions
 import io
@@ -7,10 +8,13 @@ import math
 import typing
 
 import av
+import av.container
+import av.error
 import numpy as np
 from PIL import Image
 
 from input_pipeline.decoding import frame_reader
+from input_pipeline.decoding import limits
 from input_pipeline.decoding import media
 
 
@@ -47,27 +51,44 @@ def reencode(
   """(the example, encoded again; its number of frames).
 
   Raises:
-    ValueError: a damaged file; names the file.
+    ValueError: a damaged file, or frames that the encoder does not take; names
+      the file.
   """
   # What is encoded anew lies in files, so a part is a path.
   path = typing.cast(str, encoded.parts[0])
   if len(encoded.parts) > 1:
-    frames = frame_reader.read(encoded, range)
-    parts = tuple(_jpeg(frame_HWC, encoding) for frame_HWC in frames)
+    frames = frame_reader.every_frame(encoded)
+    parts = tuple(_jpeg(path, frame_HWC, encoding) for frame_HWC in frames)
     return dataclasses.replace(encoded, parts=parts), len(parts)
   opened = media.probe(path)
   if opened.kind == "image":
     (frame_HWC,) = opened.frames()
-    parts = (_jpeg(frame_HWC, encoding),)
+    parts = (_jpeg(path, frame_HWC, encoding),)
     return dataclasses.replace(encoded, parts=parts), 1
   data, length = _mp4(opened, encoding)
   return dataclasses.replace(encoded, parts=(data,)), length
 
 
-def _jpeg(frame_HWC: np.ndarray, encoding: Encoding) -> bytes:
+@contextlib.contextmanager
+def _encodable(path: str):
+  """Turns a failure of an encoder inside into a ValueError with the file."""
+  try:
+    yield
+  # Pillow raises OSError for pictures that JPEG cannot hold.
+  except (av.error.FFmpegError, OSError, OverflowError) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise ValueError(
+      f"cannot encode {path} again: {reason}; H.264 and JPEG have their largest"
+      " sizes (about 16,384 and 65,500 pixels a side): use a smaller"
+      " --short_side, or leave the file out"
+    ) from error
+
+
+def _jpeg(path: str, frame_HWC: np.ndarray, encoding: Encoding) -> bytes:
   file = io.BytesIO()
   image = Image.fromarray(_shrink(frame_HWC, encoding.short_side, even=False))
-  image.save(file, "JPEG", quality=encoding.quality, subsampling=0)
+  with _encodable(path):
+    image.save(file, "JPEG", quality=encoding.quality, subsampling=0)
   return file.getvalue()
 
 
@@ -77,21 +98,21 @@ def _mp4(opened: media.Media, encoding: Encoding) -> tuple[bytes, int]:
   if encoding.fps:
     rate = fractions.Fraction(encoding.fps).limit_denominator(1001)
   file, stream, count = io.BytesIO(), None, 0
-  with av.open(file, "w", format="mp4") as container:
+  with _encodable(opened.path), av.open(file, "w", format="mp4") as container:
     for number, frame_HWC in enumerate(opened.frames()):
       # Frame k of the copy is the one shown at its time, k / rate.
       due = math.ceil((number + 1) * rate / original_rate)
       if due == count:
         continue
+      if due - count > limits.MAX_REPEATS:
+        raise ValueError(
+          f"{opened.path} has {float(original_rate):g} frames per second, and"
+          f" --fps={encoding.fps:g} would repeat each more than MAX_REPEATS="
+          f"{limits.MAX_REPEATS} times: use --fps=0"
+        )
       frame_HWC = _shrink(frame_HWC, encoding.short_side, even=True)
       if stream is None:
-        stream = container.add_stream(
-          "libx264", rate=rate, options={"crf": str(encoding.crf)}
-        )
-        stream.height, stream.width = frame_HWC.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.gop_size = encoding.keyframes
-        stream.codec_context.thread_count = 1  # examples are made in parallel
+        stream = _start(container, rate, encoding, *frame_HWC.shape[:2])
       for _ in range(due - count):
         frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
         container.mux(stream.encode(frame))
@@ -100,6 +121,25 @@ def _mp4(opened: media.Media, encoding: Encoding) -> tuple[bytes, int]:
       raise ValueError(f"{opened.path} holds no frames")
     container.mux(stream.encode())
   return file.getvalue(), count
+
+
+def _start(
+  container: av.container.OutputContainer,
+  rate: fractions.Fraction,
+  encoding: Encoding,
+  height: int,
+  width: int,
+) -> av.VideoStream:
+  stream = container.add_stream(
+    "libx264", rate=rate, options={"crf": str(encoding.crf)}
+  )
+  stream.height, stream.width = height, width
+  stream.pix_fmt = "yuv420p"
+  stream.gop_size = encoding.keyframes
+  context = stream.codec_context
+  context.sample_aspect_ratio = fractions.Fraction(1)  # pixels are square
+  context.thread_count = 1  # examples are made in parallel
+  return stream
 
 
 def _shrink(frame_HWC: np.ndarray, short_side: int, even: bool) -> np.ndarray:

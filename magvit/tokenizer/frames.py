@@ -9,8 +9,8 @@ A tokenizer of images codes each frame as an image, in groups, and a causal CNN
 a video in chunks that remember their past, so that any number of frames takes
 the same memory. Any other tokenizer of videos codes the whole clip at once,
 because windows of it would leave seams. Memory grows with the clip then, and
-more than MAX_FRAMES frames are refused. Frames, ids and frames again go through
-as iterators; what needs them together collects them.
+more than MAX_FRAMES frames or MAX_PIXELS pixels are refused. Frames, ids and
+frames again go through as iterators; what needs them together collects them.
 """
 
 import collections
@@ -28,6 +28,7 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import loaded
 
 MAX_FRAMES = 1024  # length of the longest clip that is coded at once
+MAX_PIXELS = 2**28  # pixels of all frames of such a clip: 0.75 GiB as RGB
 _PIXELS_AT_ONCE = 2**20  # size of a group of frames that are coded as images
 
 
@@ -59,10 +60,10 @@ def encode_frames(
   """Encodes frames, uint8 (H, W, 3), to ids, int32 (n, h, w), as they come.
 
   Raises:
-    ValueError: more than MAX_FRAMES frames for a tokenizer that needs whole
-      clips, or too much for the memory of the device.
+    ValueError: no frames; more than MAX_FRAMES frames or MAX_PIXELS pixels for
+      a tokenizer that needs whole clips; too much for the memory of the device.
   """
-  config, frames = tokenizer.config, iter(frames)
+  config, frames = tokenizer.config, _some(frames)
   with _within_memory():
     if describe.codes_images(config):
       for first_HWC in frames:
@@ -73,9 +74,12 @@ def encode_frames(
       for ids_1thw in tokenizer.encode_stream(_padded_frames(config, frames)):
         yield ids_1thw[0]
     else:
-      clip = list(itertools.islice(frames, MAX_FRAMES + 1))
-      if len(clip) > MAX_FRAMES:
-        raise ValueError(_too_long())
+      clip = []
+      for frame_HWC in frames:
+        clip.append(frame_HWC)
+        pixels = len(clip) * frame_HWC.shape[0] * frame_HWC.shape[1]
+        if len(clip) > MAX_FRAMES or pixels > MAX_PIXELS:
+          raise ValueError(_too_long(pixels))
       yield _encode(tokenizer, np.stack(clip)[None])[0]
 
 
@@ -165,9 +169,22 @@ def _group_size(shape: tuple[int, int]) -> int:
   return max(1, _PIXELS_AT_ONCE // (shape[0] * shape[1]))
 
 
-def _too_long() -> str:
+def _some(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+  """The frames; ValueError if there are none."""
+  frames = iter(frames)
+  first_HWC = next(frames, None)
+  if first_HWC is None:
+    raise ValueError("there are no frames to encode: give one or more")
+  yield first_HWC
+  yield from frames
+
+
+def _too_long(pixels: int) -> str:
+  limit = f"{MAX_FRAMES} frames"
+  if pixels > MAX_PIXELS:
+    limit = f"{MAX_PIXELS:,} pixels"
   return (
-    f"the video has more than the {MAX_FRAMES} frames that this tokenizer codes"
+    f"the video has more than the {limit} that this tokenizer codes"
     " at once: cut it into shorter videos, best at changes of scene, or use a"
     " tokenizer of images or a causal CNN"
   )

@@ -65,3 +65,18 @@ def test_a_failure_leaves_no_file(tmp_path):
   with pytest.raises(ValueError, match=r"\(16, 16, 3\) .*float32.* uint8"):
     _write(path, np.zeros((2, 16, 16, 3), np.float32))
   assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_of_the_encoder_names_the_file(tmp_path):
+  for size, rate in (((8, 16400), 25), ((8, 8), 10**12)):
+    with pytest.raises(ValueError, match="a.mp4: .*up to 16384 pixels a side"):
+      _write(tmp_path / "a.mp4", np.zeros((2, *size, 3), np.uint8), rate)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_may_last_an_hour(tmp_path):
+  _write(tmp_path / "a.mp4", _waves(3, 16, 16), fractions.Fraction(1, 3600))
+  with av.open(str(tmp_path / "a.mp4")) as container:
+    stream = container.streams.video[0]
+    assert stream.average_rate == fractions.Fraction(1, 3600)
+    assert stream.sample_aspect_ratio == 1

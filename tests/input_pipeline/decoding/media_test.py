@@ -127,6 +127,24 @@ def test_animated_images_are_videos(tmp_path, suffix):
   )
 
 
+@pytest.mark.parametrize(
+  "milliseconds, rate",
+  [
+    ([3600_000] * 2, fractions.Fraction(1, 3600)),
+    ([40, 0], fractions.Fraction(50)),
+    ([0, 0], fractions.Fraction(10)),
+    ([33, 34], fractions.Fraction(2000, 67)),
+  ],
+)
+def test_rates_of_animations_are_finite(tmp_path, milliseconds, rate):
+  path = tmp_path / "a.webp"
+  pages = [Image.new("RGB", (4, 4), c) for c in ("red", "lime")]
+  pages[0].save(
+    path, save_all=True, append_images=pages[1:], duration=milliseconds
+  )
+  assert media.probe(str(path)).frame_rate == rate
+
+
 def _truncated(path):
   Image.fromarray(_colours(30, 30)).save(path, "PNG")
   path.write_bytes(path.read_bytes()[:-40])

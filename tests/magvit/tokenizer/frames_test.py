@@ -137,3 +137,16 @@ def test_ids_alone_give_the_frames_that_reconstruction_gives(temporal, pieces):
   decoded = list(frames_lib.decode_frames(tokenizer, cut, clip.shape[:3]))
   pairs = frames_lib.reconstruct_frames(tokenizer, iter(clip))
   np.testing.assert_array_equal(decoded, [output for _, output in pairs])
+
+
+def test_clips_of_too_many_pixels_and_of_no_frames_are_refused(monkeypatch):
+  tokenizer = Exact(tiny.tokenizer())
+  tokenizer.config.tokenizer.norm_statistics = "clip"
+  monkeypatch.setattr(frames_lib, "MAX_PIXELS", 3 * 16)
+  list(frames_lib.encode_frames(tokenizer, _clip(3, 4, 4)))
+  with pytest.raises(ValueError, match="more than the 48 pixels .*cut it"):
+    list(frames_lib.encode_frames(tokenizer, _clip(4, 4, 4)))
+  for temporal in (True, False):
+    tokenizer = Exact(tiny.tokenizer(temporal))
+    with pytest.raises(ValueError, match="no frames"):
+      list(frames_lib.encode_frames(tokenizer, iter(())))
