@@ -36,11 +36,10 @@ from PIL import ImageOps
 
 from input_pipeline.decoding import display
 from input_pipeline.decoding import limits
+from storage import listing
 
 # Above half of its own limit Pillow only warns, and then takes the memory.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-
-from storage import listing
 
 IMAGE_SUFFIXES = (
   *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif"),
