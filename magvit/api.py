@@ -151,7 +151,7 @@ class LoadedGenerator:
       mesh = mesh_lib.data_mesh(jax.devices()[:1])
       config = trained_lib.resolve(config, self._workdir, training=False)
       algorithm = trained_lib.build(config, mesh)
-      params = trained_lib.restore(self._workdir, algorithm, mesh)
+      _, params = trained_lib.restore(self._workdir, algorithm, mesh)
       params |= algorithm.frozen
       sample = jax.jit(algorithm.predict["sample"])
       self._programs[name] = lambda batch, key: sample(params, batch, key)[

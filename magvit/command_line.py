@@ -238,6 +238,8 @@ def start_logging() -> None:
   """
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax logs much
+    for name in ("absl", "asyncio"):  # and each error that it raises, in full
+      logging.getLogger(name).setLevel(logging.CRITICAL)
   if isinstance(sys.stdout, io.TextIOWrapper):
     # Names of files may hold bytes that the terminal's encoding has not.
     sys.stdout.reconfigure(errors="backslashreplace")

@@ -62,16 +62,17 @@ def open_trained(
   """
   config = workdir_lib.read_config(workdir) if config is None else config
   mesh = mesh_lib.local_mesh() if mesh is None else mesh
-  step = weights_lib.latest_step(workdir)
+  weights_lib.latest_step(workdir)  # raises before anything is built
   algorithm = build(resolve(config, workdir, training=False), mesh)
-  params = restore(workdir, algorithm, mesh) | algorithm.frozen
+  step, params = restore(workdir, algorithm, mesh)
+  params |= algorithm.frozen
   return Trained(workdir, config, mesh, algorithm, params, step)
 
 
 def restore(
   workdir: str, algorithm: algorithm_lib.Algorithm, mesh: Mesh
-) -> dict[str, Any]:
-  """Reads the trained weights for predict functions, by network.
+) -> tuple[int, dict[str, Any]]:
+  """Reads (step, trained weights by network for predict functions).
 
   They are the moving average of the weights if the algorithm keeps one.
   """
@@ -79,10 +80,10 @@ def restore(
   abstract = jax.eval_shape(algorithm.init, jax.random.key(0))
   kind = "ema" if name in abstract.ema else "params"
   part = {kind: {name: getattr(abstract, kind)[name]}}
-  restored = weights_lib.restore_part(
+  step, restored = weights_lib.restore_newest(
     workdir, part, mesh, algorithm.sharding_rules
   )
-  return restored[kind]
+  return step, restored[kind]
 
 
 def resolve(

@@ -4,20 +4,24 @@ orbax commits a checkpoint by renaming its directory, so a process that dies at
 any moment leaves the complete ones in place.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
+import glob
 import logging
 import os
 import shutil
 from typing import Any
 
 import grain
+import jax
 import ml_collections
 import orbax.checkpoint as ocp
 
 from magvit import algorithm as algorithm_lib
-from magvit.training import checkpoint_reader
+from magvit.training import preemption
 from magvit.workdir import folder as workdir_lib
+from magvit.workdir import steps
 from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import processes
@@ -30,14 +34,27 @@ class Checkpoints:
 
   def __init__(self, workdir: str, config: ml_collections.ConfigDict):
     self._directory = os.path.abspath(files.own_folder(workdir, "checkpoints"))
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=config.checkpoints_to_keep,
-        cleanup_tmp_directories=True,  # those that a killed run left
-      ),
-      item_names=("state", "data"),
-    )
+    self._to_keep = config.checkpoints_to_keep
+    self._manager: ocp.CheckpointManager | None = None
+    self._saving = 0  # newest step whose save has begun
+    self._unchecked = False  # whether it may have failed
+    self._failed = False
+
+  def _opened(self) -> ocp.CheckpointManager:
+    """The manager, which cannot be made while a checkpoint is damaged."""
+    if self._manager is None:
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=self._to_keep,
+          cleanup_tmp_directories=True,  # those that a killed run left
+          async_options=ocp.options.AsyncOptions(
+            post_finalization_callback=self._before_commit
+          ),
+        ),
+        item_names=("state", "data"),
+      )
+    return self._manager
 
   def save(
     self,
@@ -55,8 +72,10 @@ class Checkpoints:
         f"cannot save step {step}: the workdir of {self._directory} is gone."
         " Put it back, and run the same command again"
       )
+    self.wait()
     with self._named_failure():
-      self._manager.save(
+      self._saving, self._unchecked = step, True
+      self._opened().save(
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(_saved(state)),
@@ -64,10 +83,16 @@ class Checkpoints:
         ),
       )
 
+  def _before_commit(self) -> None:
+    """Adds the digests to a checkpoint that is written and not yet renamed."""
+    if processes.is_first():
+      (folder,) = glob.glob(f"{glob.escape(self._path(self._saving))}.*tmp*")
+      steps.write_digests(folder)
+
   def check(self) -> None:
     """Raises OSError if a save in the background has failed."""
     with self._named_failure():
-      self._manager.check_for_errors()
+      self._opened().check_for_errors()
 
   def restore_newest(
     self, state: algorithm_lib.TrainState, data: grain.DatasetIterator
@@ -75,49 +100,40 @@ class Checkpoints:
     """(step, state) of the newest checkpoint that can be read, or (0, state).
 
     `state` gives shapes and shardings; `data` is moved to the checkpoint's
-    position. Newer checkpoints that cannot be read are moved to
-    WORKDIR/damaged, with a warning: nothing is deleted.
+    position. Newer checkpoints that cannot be read, and others that lack a
+    part, are moved to WORKDIR/damaged, with a warning: nothing is deleted.
 
     Raises:
       ValueError: there are checkpoints, and none can be read; all stay.
     """
-    damaged = {}
-    for step in sorted(self._manager.all_steps(), reverse=True):
-      problem = checkpoint_reader.problem(self._path(step))
-      if problem is None:
-        break
-      damaged[step] = problem
-    else:
-      if not damaged:
-        return 0, state
-      raise ValueError(
-        f"no checkpoint in {self._directory} can be read: "
-        + "; ".join(f"step {step}: {why}" for step, why in damaged.items())
-        + ". Put back a good copy, or start anew in another workdir"
-      )
-    self._put_aside(damaged)
+    workdir = os.path.dirname(self._directory)
+    if not os.path.isdir(self._directory) or not steps.names(workdir):
+      self._opened()
+      return 0, state
     wanted = _saved(state)
-    stored = weights_lib.stored_tree(os.path.join(self._path(step), "state"))
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(
-          weights_lib.rename_as_stored(wanted, stored)
-        ),
-        data=ocp.args.JsonRestore(),
-      ),
-    )
-    data.set_state(restored["data"])
-    fields = weights_lib.rename_as_now(restored["state"], wanted)
+
+    def read(path: str) -> tuple[Any, Any]:
+      stored = steps.stored_tree(os.path.join(path, "state"))
+      tree = weights_lib.rename_as_stored(wanted, stored)
+      shardings = jax.tree.map(lambda array: array.sharding, tree)
+      position = steps.read_position(os.path.join(path, "data"))
+      arrays = steps.read_arrays(os.path.join(path, "state"), tree, shardings)
+      return arrays, position
+
+    step, (arrays, position), damaged = steps.newest_readable(workdir, read)
+    self._put_aside([*damaged, *steps.incomplete(workdir)])
+    self._opened()
+    data.set_state(position)
+    fields = weights_lib.rename_as_now(arrays, wanted)
     return step, state.replace(**fields)
 
   def _path(self, step: int) -> str:
     return os.path.join(self._directory, str(step))
 
-  def _put_aside(self, damaged: dict[int, str]) -> None:
+  def _put_aside(self, damaged: Iterable[int]) -> None:
     workdir = os.path.dirname(self._directory)
     folder = files.inside(workdir, "damaged")
-    for step, problem in damaged.items():
+    for step in sorted(set(damaged), reverse=True):
       target, copies = os.path.join(folder, str(step)), 1
       while os.path.exists(target):
         copies += 1
@@ -126,25 +142,29 @@ class Checkpoints:
         files.own_folder(workdir, "damaged")
         shutil.move(self._path(step), target)
       log.warning(
-        "WARNING: the checkpoint of step %d cannot be read (%s). It is now %s,"
-        " and training goes on from the one before",
-        *(step, problem, target),
+        "WARNING: the damaged checkpoint of step %d is now %s", step, target
       )
-    if damaged:
-      processes.wait_for_all("damaged checkpoints put aside")
-      self._manager.reload()
+    processes.wait_for_all("damaged checkpoints put aside")
 
   def wait(self) -> None:
     """Waits for a save under way; OSError if it failed."""
+    if not self._unchecked:
+      return
     with self._named_failure():
-      self._manager.wait_until_finished()
-      self._manager.check_for_errors()
+      self._opened().wait_until_finished()
+      self._opened().check_for_errors()
+      if processes.is_first():
+        steps.check_written(self._path(self._saving))
+    self._unchecked = False
 
   def close(self) -> None:
     """Waits for saves under way; OSError if one failed."""
-    try:
-      self.wait()
-    finally:
+    if self._failed:
+      # Threads of the save that failed wait for each other, and closing would
+      # wait for them: for minutes, to say the same.
+      return
+    self.wait()
+    if self._manager is not None:
       self._manager.close()
 
   @contextlib.contextmanager
@@ -152,13 +172,16 @@ class Checkpoints:
     """Turns errors of a save into an OSError that names the last good step."""
     try:
       yield
-    except (OSError, ValueError, RuntimeError) as error:
-      steps = ocp.path.step.checkpoint_steps(self._directory)
-      kept = f"step {max(steps)}" if steps else "none"
-      raise OSError(
-        f"a checkpoint could not be written to {self._directory}: {error}."
-        f" The newest complete one: {kept}. Make room or repair the disk, then"
-        " run the same command again"
+    except Exception as error:  # orbax raises many kinds
+      self._failed = True
+      try:
+        kept = f"step {steps.latest(os.path.dirname(self._directory))}"
+      except (OSError, ValueError):
+        kept = "none"
+      raise preemption.NotSaved(
+        f"a checkpoint could not be written to {self._directory}:"
+        f" {steps.cause(error)}. The newest complete one: {kept}. Make room or"
+        " repair the disk, then run the same command again"
       ) from error
 
 

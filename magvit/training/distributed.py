@@ -80,18 +80,20 @@ def _number(variable: str, given: int | None) -> int | None:
 
 @contextlib.contextmanager
 def errors_end_the_job() -> Iterator[None]:
-  """Ends one of several processes at once after an error.
+  """Ends a process at once after an error that would hold it up.
 
-  An ordinary exit would wait for the others, and they for this one's part of
-  the computation. After an exit at once they miss this one's heartbeats, and
-  end with a message.
+  An ordinary exit would wait for the other processes of a job, and they for
+  this one's part of the computation. After an exit at once they miss this one's
+  heartbeats, and end with a message. After a save that failed it would also
+  wait for its threads, and they for each other: for five minutes.
   """
   try:
     yield
   except BaseException as error:
     code = error.code if isinstance(error, SystemExit) else 1
     saved = code == preemption.EXIT_CODE  # all the others have saved, too
-    if saved or not jax.distributed.is_initialized():
+    alone = not jax.distributed.is_initialized()
+    if saved or (alone and not _stems_from(error, preemption.NotSaved)):
       raise
     if not isinstance(error, SystemExit):
       traceback.print_exc()
@@ -100,3 +102,10 @@ def errors_end_the_job() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1)
+
+
+def _stems_from(error: BaseException | None, kind: type) -> bool:
+  """Whether an error, or one that it replaced, is of a kind."""
+  while error is not None and not isinstance(error, kind):
+    error = error.__context__
+  return error is not None

@@ -31,6 +31,10 @@ class Stopped(Exception):
     )
 
 
+class NotSaved(OSError):
+  """A checkpoint could not be written; the run ends without waiting for it."""
+
+
 class Listener:
   """Notes signals inside a `with` block instead of dying from them.
 

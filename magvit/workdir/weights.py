@@ -10,7 +10,9 @@ import orbax.checkpoint as ocp
 
 from magvit import mesh as mesh_lib
 from magvit.workdir import exports
+from magvit.workdir import steps
 from storage import files
+from storage import processes
 
 # Networks that checkpoints of earlier versions have under another name.
 _OLD_NAMES = {"tokenizer": "generator"}
@@ -18,104 +20,96 @@ _OLD_NAMES = {"tokenizer": "generator"}
 
 def save_average(workdir: str, step: int, params: Any) -> None:
   """Saves a tokenizer's averaged weights alone, without a training state."""
-  folder = files.own_folder(workdir, "checkpoints")
-  path = os.path.join(folder, str(step), "state")
+  folder = files.own_folder(os.path.abspath(workdir), "checkpoints")
+  path = os.path.join(folder, str(step))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(
-      os.path.abspath(path),
+      os.path.join(path, "state"),
       {"ema": {"tokenizer": params}},
       force=True,  # replaces a copy that was cut short
     )
+  if processes.is_first():
+    steps.write_digests(path)
 
 
 def latest_step(workdir: str) -> int:
-  """Step of the newest checkpoint or export; ValueError if there is none."""
+  """Step of the newest whole checkpoint or export; ValueError without any."""
   if exports.is_export(workdir):
     return exports.step(workdir)
-  steps = ocp.path.step.checkpoint_steps(_checkpoint_directory(workdir))
-  if not steps:
-    raise ValueError(
-      f"workdir={workdir} holds no checkpoint yet: train longer than"
-      " checkpoint_every steps, or name another workdir"
-    )
-  return max(steps)
+  return steps.latest(workdir)
 
 
 def is_resumed(workdir: str) -> bool:
-  """Whether a workdir holds weights to go on from."""
+  """Whether a workdir holds checkpoints to go on from, damaged ones included.
+
+  Those are an error where they are read.
+  """
   try:
-    latest_step(workdir)
+    return exports.is_export(workdir) or bool(steps.names(workdir))
   except ValueError:
     return False
-  return True
-
-
-def _checkpoint_directory(workdir: str) -> str:
-  directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
-  if not os.path.isdir(directory):
-    raise ValueError(
-      f"workdir={workdir} holds no checkpoints/: train into it first"
-      " (--mode=train), or name another"
-    )
-  return directory
 
 
 def restore_part(
   workdir: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
 ) -> Any:
-  """Restores networks of the newest checkpoint: {"ema": {"tokenizer": ...}}.
+  """As `restore_newest`, without the step."""
+  return restore_newest(workdir, part, mesh, rules)[1]
 
-  `part` gives their shapes, in nested dicts of `jax.ShapeDtypeStruct`.
+
+def restore_newest(
+  workdir: str, part: Any, mesh: Mesh, rules: mesh_lib.Rules = ()
+) -> tuple[int, Any]:
+  """Restores networks of the newest whole checkpoint: {"ema": {"tokenizer": }}.
+
+  A warning names newer checkpoints that cannot be read.
+
+  Args:
+    workdir: a workdir or an export.
+    part: shapes of the networks, in nested dicts of `jax.ShapeDtypeStruct`.
+    mesh: devices for the arrays.
+    rules: how the arrays are split over them.
+
+  Returns:
+    (step, the networks).
 
   Raises:
-    ValueError: no checkpoint, or an array that it lacks, that has another shape
-      there or that a network does not have; it is named.
+    ValueError: no checkpoint, none that can be read, or an array that it lacks,
+      that has another shape there or that a network does not have; it is named.
   """
   if exports.is_export(workdir):
-    return exports.restore(workdir, part, mesh, rules)
-  step = latest_step(workdir)
-  path = os.path.join(_checkpoint_directory(workdir), str(step), "state")
-  tree = stored_tree(path)
-  stored_part = rename_as_stored(part, tree)
-  _check_arrays(path, stored_part, tree)
-  restore_args = jax.tree.map(
-    lambda leaf, sharding: ocp.ArrayRestoreArgs(
-      sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
-    ),
-    stored_part,
-    mesh_lib.state_shardings(stored_part, mesh, rules),
-  )
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    restored = checkpointer.restore(
-      path,
-      ocp.args.PyTreeRestore(
-        stored_part, restore_args=restore_args, partial_restore=True
-      ),
-    )
-  return rename_as_now(restored, part)
+    restored = exports.restore(workdir, part, mesh, rules)
+    return exports.step(workdir), restored
 
+  def read(checkpoint: str) -> Any:
+    path = os.path.join(checkpoint, "state")
+    tree = steps.stored_tree(path)
+    stored_part = rename_as_stored(part, tree)
+    _check_arrays(path, stored_part, tree)
+    shardings = mesh_lib.state_shardings(stored_part, mesh, rules)
+    return steps.read_arrays(path, stored_part, shardings, partial_restore=True)
 
-def stored_tree(path: str) -> dict[str, Any]:
-  """The arrays of a checkpoint's state as metadata: shapes and dtypes."""
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    return checkpointer.metadata(path).item_metadata.tree
+  step, restored, _ = steps.newest_readable(workdir, read)
+  return step, rename_as_now(restored, part)
 
 
 def _check_arrays(path: str, part: Any, tree: Any) -> None:
-  """Raises ValueError unless a checkpoint has just the arrays of a part."""
+  """Raises OtherNetwork unless a checkpoint has just the arrays of a part."""
   stored, wanted = _named(tree), _named(part)
   for name, leaf in wanted.items():
     if name not in stored:
-      raise ValueError(f"the checkpoint {path} lacks the array {name}")
+      raise steps.OtherNetwork(f"the checkpoint {path} lacks the array {name}")
     if tuple(stored[name].shape) != leaf.shape:
-      raise ValueError(
+      raise steps.OtherNetwork(
         f"the checkpoint {path} holds {name} of shape"
         f" {tuple(stored[name].shape)}, expected {leaf.shape}"
       )
   networks = tuple(f"{kind}/{name}/" for kind in part for name in part[kind])
   for name in stored:
     if name.startswith(networks) and name not in wanted:
-      raise ValueError(f"the checkpoint {path} has an unknown array {name}")
+      raise steps.OtherNetwork(
+        f"the checkpoint {path} has an unknown array {name}"
+      )
 
 
 def rename_as_stored(tree: Any, stored: Mapping[str, Any]) -> Any:
