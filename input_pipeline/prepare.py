@@ -24,6 +24,7 @@ from input_pipeline.decoding import reencode as reencode_lib
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
 from storage import files
+from storage import lock
 from storage import parts
 from storage import progress as progress_lib
 from storage import schema
@@ -56,8 +57,8 @@ def prepare(
     workers: number of processes.
 
   Raises:
-    ValueError: too many broken files, a folder of something else, or arguments
-      that cannot work.
+    ValueError: too many broken files, a folder of something else or of another
+      process, or arguments that cannot work.
   """
   if examples_per_shard < 1 or workers < 1 or not 0 <= max_broken <= 1:
     raise ValueError(
@@ -73,7 +74,21 @@ def prepare(
     examples_per_shard=examples_per_shard,
     encoding=dataclasses.asdict(encoding) if encoding else {},
   )
-  folder, names = files.inside(output, split), plan.layout.names
+  folder = files.inside(output, split)
+  with lock.held(folder, "input_pipeline.prepare"):
+    return _write(folder, plan, listing, encoding, max_broken, workers)
+
+
+def _write(
+  folder: str,
+  plan: media_shards.Plan,
+  listing: folders.Listing,
+  encoding: reencode_lib.Encoding | None,
+  max_broken: float,
+  workers: int,
+) -> dict[str, Any]:
+  """Writes the shards that are missing in a folder of this process."""
+  names = plan.layout.names
   shards = {shard.name: shard for shard in _claim(folder, plan)}
   missing = [i for i, name in enumerate(names) if name not in shards]
   total = sum(len(plan.layout.places(number)) for number in missing)
@@ -83,7 +98,7 @@ def prepare(
     workers,
     _start_worker,
     (folder, plan, listing, encoding),
-    progress_lib.Progress(split, total, "examples"),
+    progress_lib.Progress(plan.split, total, "examples"),
   )
   for shard in made:
     shards[shard.name] = shard

@@ -12,6 +12,7 @@ from typing import ClassVar
 import ml_collections
 
 from magvit import command_line
+from storage import lock
 
 _QPS = (22, 26, 30, 34, 38, 42)
 
@@ -84,4 +85,5 @@ def run(
     at_bpp=options.at_bpp,
     lpips=options.lpips,
   )
-  study.compress(compared, options.input, options.output)
+  with lock.held(options.output, "--mode=compress"):
+    study.compress(compared, options.input, options.output)

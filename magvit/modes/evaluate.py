@@ -9,6 +9,7 @@
 
 import dataclasses
 import functools
+import os
 from typing import ClassVar
 
 import ml_collections
@@ -21,6 +22,7 @@ from magvit.scoring import held_out
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
 from magvit.workdir import folder as workdir_lib
+from storage import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +62,19 @@ def run(
 ) -> None:
   if options.protocol is None:
     config = workdir_lib.stored_config(workdir, config)
-    held_out.evaluate_all(offline.open_model(workdir, config))
+    with _one_writer(workdir, "evaluate", "--mode=evaluate"):
+      held_out.evaluate_all(offline.open_model(workdir, config))
   else:
     request = protocol_run.Request(**dataclasses.asdict(options))
-    score_protocol(config, workdir, request)
+    name = protocol_table.get(request.protocol).name
+    with _one_writer(workdir, name, f"--mode=evaluate --protocol={name}"):
+      score_protocol(config, workdir, request)
+
+
+def _one_writer(workdir: str, name: str, mode: str):
+  """Lets no other job write the same results; others may be written."""
+  results = os.path.join(workdir, "results", name)
+  return processes.one_writer(results, mode, beside=True)
 
 
 def score_protocol(

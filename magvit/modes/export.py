@@ -60,10 +60,17 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
   With `stablehlo` also the computations: `magvit/workdir/stablehlo.py`.
 
   Raises:
-    ValueError: nothing was trained there, or a folder in use.
+    ValueError: nothing was trained there, a folder that is not empty, or one
+      that another process writes.
   """
   workdir_lib.read_config(workdir)  # raises where nothing was trained
   output = os.path.abspath(output)
+  label = f"--output={output}"
+  with processes.one_writer(output, "--mode=export", beside=True, label=label):
+    _export(workdir, output, stablehlo)
+
+
+def _export(workdir: str, output: str, stablehlo: bool) -> None:
   if os.path.exists(output) and (
     not os.path.isdir(output) or os.listdir(output)
   ):

@@ -27,6 +27,8 @@ from models.weights import praxis
 from models.weights import readers
 from models.weights import safetensors_file
 from storage import files
+from storage import lock
+from storage import processes
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,14 @@ def import_weights(
   if path is None:
     kind = "FOLDER" if source == "export" else "FILE"
     raise ValueError(f"--mode=import needs --input={kind}")
-  if os.path.isdir(workdir) and os.listdir(workdir):
+  label = f"workdir={workdir}"
+  with processes.one_writer(workdir, "--mode=import", label=label):
+    _import(source, path, get_config, workdir)
+
+
+def _import(source: str, path: str, get_config, workdir: str) -> None:
+  """Imports into a folder of this process."""
+  if any(not lock.is_lock(name) for name in os.listdir(workdir)):
     raise ValueError(
       f"workdir={workdir} is not empty: import into a new directory"
     )

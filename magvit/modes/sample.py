@@ -138,7 +138,8 @@ def sample(
 
   Raises:
     ValueError: a request that the model cannot serve, an input that cannot be
-      read, or a folder of something else; nothing is sampled then.
+      read, or a folder of something else or of another process; nothing is
+      sampled then.
   """
   facts = trained_lib.find_algorithm(config).facts
   if facts.kind != algorithm_lib.GENERATOR:
@@ -147,13 +148,27 @@ def sample(
       f" {workdir} holds {config.name!r}"
     )
   config = _with_settings(config, request)
+  folder = output or files.inside(
+    workdir, "samples", f"{request.task}_seed{request.seed}"
+  )
+  process = processes.place(process_index, process_count)
+  with processes.one_writer(folder, "--mode=sample", index=process_index):
+    _sample(config, workdir, request, folder, process)
+
+
+def _sample(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  request: Request,
+  folder: str,
+  process: tuple[int, int],
+) -> None:
+  """Samples into a folder of this job; `process` is (index, count)."""
+  facts = trained_lib.find_algorithm(config).facts
   labels = _Labels(config, config[facts.section].num_classes, request)
   clips = _Clips(config, request)
   mesh = mesh_lib.local_mesh()
   trained = trained_lib.open_trained(workdir, config, mesh)
-  folder = output or files.inside(
-    workdir, "samples", f"{request.task}_seed{request.seed}"
-  )
   rule = _uint8_rule(folder, config)
   protocol = {
     **dataclasses.asdict(request),
@@ -163,7 +178,6 @@ def sample(
     clips_lib.UINT8_RULE: rule,
   }
   layout = parts.Layout(request.num, config.batch_size)
-  process = processes.place(process_index, process_count)
   whole = parts.Folder(folder, layout.names, *process)
   text = json.dumps(protocol, indent=2) + "\n"
   free = (clips_lib.UINT8_RULE,)

@@ -108,8 +108,22 @@ def tokenize(
 
   Raises:
     ValueError: no tokenizer, arguments that cannot work, a folder of something
-      else, or a damaged shard in it.
+      else or of another process, or a damaged shard in it.
   """
+  place = processes.place(process_index, process_count)
+  label = f"--output={folder}"
+  with processes.one_writer(
+    folder, "--mode=tokenize", label=label, index=process_index
+  ):
+    _tokenize(
+      *(workdir, folder, config, split, num, tasks, examples_per_shard, place)
+    )
+
+
+def _tokenize(
+  workdir, folder, config, split, num, tasks, examples_per_shard, place
+) -> None:
+  """Writes the tokens into a folder of this job; `place` is (index, count)."""
   workdir = workdir_lib.own_tokenizer(workdir) or workdir
   made_by = workdir_lib.read_config(workdir)
   settings = _settings(workdir, config or made_by)
@@ -130,7 +144,6 @@ def tokenize(
     tasks=_check_tasks(tasks, config, tokens.sizes.causal),
     condition_frames=settings.condition_frames,
   )
-  place = processes.place(process_index, process_count)
   whole = parts.Folder(folder, contents.layout.names, *place)
   checked = _claim(whole, contents)
   encode = _encoder(contents, tokens, mesh)

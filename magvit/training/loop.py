@@ -1,5 +1,6 @@
 """The training loop, one for all algorithms."""
 
+from collections.abc import Callable
 import logging
 
 from clu import parameter_overview
@@ -34,11 +35,24 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   evaluation and the report.
 
   Raises:
-    ValueError: a config or workdir that cannot work; nothing was overwritten.
+    ValueError: a config or workdir that cannot work, or another process that
+      writes there; nothing was overwritten.
     NonFiniteError: a metric became NaN or infinite.
     Stopped: the process was asked to stop; the last step is saved.
     OSError: the disk failed; the checkpoints before are good.
   """
+  label = f"workdir={workdir}"
+  with processes.one_writer(
+    workdir, "--mode=train", label=label
+  ) as check_alone:
+    _train(config, workdir, check_alone)
+
+
+def _train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  check_alone: Callable[[], None],
+) -> None:
   mesh = mesh_lib.make_mesh(config.mesh)
   check.check_config(config, mesh)
   workdir_lib.check_workdir(workdir, config)
@@ -66,7 +80,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     state = starting_point.first_state(config, algorithm, mesh, state)
   if processes.is_first():
     log_sizes(state)
-  run = _Run(config, workdir, mesh, algorithm, checkpoints, start)
+  run = _Run(config, workdir, mesh, algorithm, checkpoints, start, check_alone)
   state = run.run_steps(state, step_key, data)
   held_out.evaluate_all(run.trained(state, config.num_steps))
 
@@ -82,7 +96,9 @@ class _Run:
     algorithm: algorithm_lib.Algorithm,
     checkpoints: checkpoints_lib.Checkpoints,
     start: int,
+    check_alone: Callable[[], None],
   ):
+    self._check_alone = check_alone
     self._config, self._workdir, self._mesh = config, workdir, mesh
     self._algorithm, self._checkpoints = algorithm, checkpoints
     self._start = start
@@ -136,6 +152,7 @@ class _Run:
         pending = None
       self._checkpoints.check()
       if saves:
+        self._check_alone()
         self._checkpoints.save(step, state, data)
       if stops:
         raise preemption.Stopped(step)

@@ -7,8 +7,10 @@ tokenizer that made its tokens.
 """
 
 import json
+import logging
 import os
 import runpy
+import shutil
 from typing import Any
 
 import ml_collections
@@ -16,7 +18,10 @@ import ml_collections
 from magvit.workdir import exports
 from magvit.workdir import weights as weights_lib
 from storage import files
+from storage import lock
 from storage import processes
+
+log = logging.getLogger(__name__)
 
 IMPORTED = "imported.json"  # file on where an imported model's weights are from
 
@@ -40,9 +45,12 @@ _FREE_FIELDS = (
 def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
   """Makes sure that `config` may train in `workdir`.
 
+  A run that ended before its first checkpoint may be of another config: a
+  warning names the fields, and what was kept for it is removed.
+
   Raises:
     ValueError: the directory cannot be written, holds files of something else,
-      or holds a run of another config.
+      or holds checkpoints of another config.
   """
   try:
     files.check_writable(workdir)
@@ -62,12 +70,42 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
       f" another directory, from its weights with --config.init_from={workdir}"
     )
   if os.path.exists(os.path.join(workdir, "config.json")):
-    check_same_experiment(read_config(workdir), config, workdir)
-  elif any(not files.is_temporary(name) for name in os.listdir(workdir)):
+    stored = read_config(workdir)
+    if weights_lib.is_resumed(workdir):
+      check_same_experiment(stored, config, workdir)
+    else:
+      _take_new_config(stored, config, workdir)
+  elif any(
+    not files.is_temporary(name) and not lock.is_lock(name)
+    for name in os.listdir(workdir)
+  ):
     raise ValueError(
       f"workdir={workdir} holds files but no config.json, so it is not a"
       " workdir of this program: choose a new or an empty directory"
     )
+
+
+def _take_new_config(
+  stored: ml_collections.ConfigDict,
+  given: ml_collections.ConfigDict,
+  workdir: str,
+) -> None:
+  """Readies a workdir without checkpoints for another config."""
+  differ = _differing(stored, given)
+  if not differ:
+    return
+  log.warning(
+    "WARNING: workdir=%s holds no checkpoint, so that it takes the new config"
+    " (%s)",
+    *(workdir, ", ".join(differ)),
+  )
+  if "tokenizer_workdir" not in differ or own_tokenizer(workdir) is None:
+    return
+  if "tokenizer_workdir" in given:
+    read_config(given.tokenizer_workdir)  # raises before the copy is removed
+  if processes.is_first():
+    shutil.rmtree(files.inside(workdir, "tokenizer"))
+  processes.wait_for_all("old tokenizer removed")
 
 
 def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
@@ -110,14 +148,9 @@ def check_same_experiment(
   workdir: str,
 ) -> None:
   """Raises ValueError naming the fields in which two configs differ."""
-  there, here = _fields(stored), _fields(given)
-  differ = [
-    field
-    for field in sorted(there.keys() | here.keys())
-    if there.get(field) != here.get(field)
-    and not any(f"{field}.".startswith(f"{free}.") for free in _FREE_FIELDS)
-  ]
+  differ = _differing(stored, given)
   if differ:
+    there, here = _fields(stored), _fields(given)
     first = differ[0]
     others = f" (and {', '.join(differ[1:])})" if differ[1:] else ""
     raise ValueError(
@@ -125,6 +158,19 @@ def check_same_experiment(
       f" {there.get(first)!r} there and {here.get(first)!r} in --config"
       f"{others}; choose another workdir, or the config of this one"
     )
+
+
+def _differing(
+  stored: ml_collections.ConfigDict, given: ml_collections.ConfigDict
+) -> list[str]:
+  """Names of the fields that make two configs two experiments."""
+  there, here = _fields(stored), _fields(given)
+  return [
+    field
+    for field in sorted(there.keys() | here.keys())
+    if there.get(field) != here.get(field)
+    and not any(f"{field}.".startswith(f"{free}.") for free in _FREE_FIELDS)
+  ]
 
 
 def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Tests of magvit/workdir/folder.py: whose workdir it is, and what is in it."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,11 +33,35 @@ def test_how_a_run_is_run_may_change_but_not_what_is_trained(tmp_path):
   workdir_lib.write_config(str(tmp_path), config)
   config.log_every, config.mesh.fsdp = 7, 2
   config.dataset.eval_examples = 99
+  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
   workdir_lib.check_workdir(str(tmp_path), config)
   config.loss.r1 = 1.0
   config.seed = 3
   with pytest.raises(ValueError, match=r"loss.r1 .*10\.0 .* 1\.0 .*\bseed\)"):
     workdir_lib.check_workdir(str(tmp_path), config)
+
+
+def test_a_workdir_without_a_checkpoint_takes_a_new_config(tmp_path, caplog):
+  """So it is after a kill before the first save, or a NaN at step 1."""
+  old, new, run = tmp_path / "old", tmp_path / "new", tmp_path / "run"
+  for path in (old, new):
+    workdir_lib.write_config(str(path), tiny.tokenizer())
+  config = tiny.masked(str(old))
+  workdir_lib.write_config(str(run), config)
+  shutil.copytree(old, run / "tokenizer")
+  (run / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir(parents=True)
+  workdir_lib.check_workdir(str(run), config)
+  config.seed = 3
+  workdir_lib.check_workdir(str(run), config)
+  assert (run / "tokenizer").exists()
+  assert "no checkpoint, so that it takes the new config (seed)" in caplog.text
+  config.tokenizer_workdir = str(tmp_path / "none")
+  with pytest.raises(ValueError, match="none is not a directory"):
+    workdir_lib.check_workdir(str(run), config)
+  assert (run / "tokenizer").exists()
+  config.tokenizer_workdir = str(new)
+  workdir_lib.check_workdir(str(run), config)
+  assert not (run / "tokenizer").exists()  # it is copied anew
 
 
 def test_a_foreign_directory_is_left_alone(tmp_path):
