@@ -119,7 +119,7 @@ def scores(
   Raises:
     ValueError: videos that cannot be compared, or a score that is not finite.
   """
-  _check_pair(video_BTHWC, output_BTHWC)
+  _check_shapes(video_BTHWC, output_BTHWC)  # each metric checks the values
   computed = {}
   for name, metric in at(place).items():
     score = metric.score or (networks or {}).get(name)
@@ -369,11 +369,16 @@ def _per_frame(
   return np.concatenate(scored).reshape(video_BTHWC.shape[:2])
 
 
-def _check_pair(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> None:
-  if np.shape(video_BTHWC) != np.shape(output_BTHWC):
+def _check_shapes(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> None:
+  shapes = np.shape(video_BTHWC), np.shape(output_BTHWC)
+  if shapes[0] != shapes[1] or len(shapes[0]) != 5:
     raise ValueError(
       "two videos (B, T, H, W, 3) of the same shape are needed, got"
-      f" {np.shape(video_BTHWC)} and {np.shape(output_BTHWC)}"
+      f" {shapes[0]} and {shapes[1]}"
     )
+
+
+def _check_pair(video_BTHWC: np.ndarray, output_BTHWC: np.ndarray) -> None:
+  _check_shapes(video_BTHWC, output_BTHWC)
   values.check_video("video", video_BTHWC)
   values.check_video("output", output_BTHWC)

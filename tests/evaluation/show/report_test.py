@@ -425,3 +425,16 @@ def test_files_of_another_kind_are_named(finished, file, text, message):
   (finished / file).write_text(text)
   with pytest.raises(ValueError, match=f"{file}.*{re.escape(message)}"):
     _page(finished)
+
+
+@pytest.mark.parametrize("name", ["codebook", "held_out_codebook"])
+def test_held_out_scores_are_shown_by_both_of_their_names(fresh, name):
+  """Their files were named like those of protocols once."""
+  _write_result(fresh, "b", name, 40, {"usage": 0.25, "tokens": 64})
+  _write_result(
+    fresh, "a", name.replace("codebook", "reconstruction"), 40, {"psnr": 20.5}
+  )
+  path = report.write_report([fresh], fresh / "report.html")
+  text = path.read_text()
+  assert "<span>Codebook use</span><strong>25.0%</strong>" in text
+  assert "<span>PSNR</span><strong>20.50 dB</strong>" in text
