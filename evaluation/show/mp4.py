@@ -117,6 +117,8 @@ class Writer:
 
   def _end(self, error_type, *unused) -> None:
     """Writes what the encoder still holds, unless there was an error."""
+    if self._container is None:
+      return
     try:
       if error_type is None:
         self._write(None)

@@ -77,9 +77,7 @@ def encode_frames(
       clip = []
       for frame_HWC in frames:
         clip.append(frame_HWC)
-        pixels = len(clip) * frame_HWC.shape[0] * frame_HWC.shape[1]
-        if len(clip) > MAX_FRAMES or pixels > MAX_PIXELS:
-          raise ValueError(_too_long(pixels))
+        _check_whole(len(clip), *frame_HWC.shape[:2])
       yield _encode(tokenizer, np.stack(clip)[None])[0]
 
 
@@ -97,14 +95,14 @@ def decode_frames(
     shape: (T, H, W) of the video that was encoded.
 
   Raises:
-    ValueError: more than MAX_FRAMES frames for a tokenizer that needs whole
-      clips, or too much for the memory of the device.
+    ValueError: more than MAX_FRAMES frames or MAX_PIXELS pixels for a tokenizer
+      that needs whole clips, or too much for the memory of the device.
   """
   config = tokenizer.config
   frames, height, width = shape
   chunks = describe.codes_images(config) or describe.streams(config)
-  if not chunks and frames > MAX_FRAMES:
-    raise ValueError(_too_long())
+  if not chunks:
+    _check_whole(frames, height, width)
   decoded = _decode(tokenizer, ids)
   for frame_HWC in itertools.islice(decoded, frames):
     yield frame_HWC[:height, :width]
@@ -179,14 +177,18 @@ def _some(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
   yield from frames
 
 
-def _too_long(pixels: int) -> str:
-  limit = f"{MAX_FRAMES} frames"
-  if pixels > MAX_PIXELS:
+def _check_whole(frames: int, height: int, width: int) -> None:
+  """Raises ValueError for a clip that is too large to be coded at once."""
+  if frames > MAX_FRAMES:
+    limit = f"{MAX_FRAMES} frames"
+  elif frames * height * width > MAX_PIXELS:
     limit = f"{MAX_PIXELS:,} pixels"
-  return (
-    f"the video has more than the {limit} that this tokenizer codes"
-    " at once: cut it into shorter videos, best at changes of scene, or use a"
-    " tokenizer of images or a causal CNN"
+  else:
+    return
+  raise ValueError(
+    f"the video has more than the {limit} that this tokenizer codes at once:"
+    " cut it into shorter videos, best at changes of scene, or use a tokenizer"
+    " of images or a causal CNN"
   )
 
 

@@ -146,6 +146,8 @@ def test_clips_of_too_many_pixels_and_of_no_frames_are_refused(monkeypatch):
   list(frames_lib.encode_frames(tokenizer, _clip(3, 4, 4)))
   with pytest.raises(ValueError, match="more than the 48 pixels .*cut it"):
     list(frames_lib.encode_frames(tokenizer, _clip(4, 4, 4)))
+  with pytest.raises(ValueError, match="more than the 48 pixels .*cut it"):
+    list(frames_lib.decode_frames(tokenizer, iter(()), (4, 4, 4)))
   for temporal in (True, False):
     tokenizer = Exact(tiny.tokenizer(temporal))
     with pytest.raises(ValueError, match="no frames"):
