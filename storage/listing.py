@@ -57,7 +57,8 @@ def scan(folder: str) -> Iterator[str]:
   Raises:
     OSError: the folder, or one below, cannot be listed.
   """
-  left = [("", (os.path.realpath(folder),))]
+  # Folders to list, each with the real paths of those that it lies in.
+  left: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
   while left:
     path, above = left.pop()
     with os.scandir(os.path.join(folder, path)) as entries:
