@@ -4,6 +4,7 @@ import os
 import pathlib
 import typing
 from typing import Any
+import zipfile
 
 from flax import serialization
 from flax import traverse_util
@@ -13,6 +14,9 @@ import safetensors.numpy
 from models.weights import tensorflow as tensorflow_files
 from models.weights import torch_file
 from storage import files
+
+_MOST_PACKED = 100  # bytes of arrays in a byte of a larger file
+_ANY_SIZE = 2**26  # bytes that arrays may have however small the file is
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -89,6 +93,11 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
   try:
+    with zipfile.ZipFile(path) as archive:
+      unpacked = sum(info.file_size for info in archive.infolist())
+    size = os.path.getsize(path)
+    if unpacked > max(_ANY_SIZE, _MOST_PACKED * size):
+      raise ValueError(f"its arrays have {unpacked} bytes, and the file {size}")
     with open(path, "rb") as f, np.load(f, allow_pickle=False) as tensors:
       return dict(tensors)
   except Exception as error:

@@ -1,11 +1,14 @@
 """Tests of models/weights/safetensors_file.py."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
 
+from models.weights import readers
 from models.weights import safetensors_file
 
 _ABSTRACT = {
@@ -83,3 +86,51 @@ def test_wrong_tensors_are_named(changed, message, tmp_path):
   safetensors_file.save(path, "net", tensors, _SOURCE)
   with pytest.raises(ValueError, match=message):
     safetensors_file.load(path, "net", _ABSTRACT)
+
+
+def _forged(**entries):
+  """A file of 8 bytes of numbers, with a header as given."""
+  tensors = {
+    name: {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+    for name, (dtype, shape, offsets) in entries.items()
+  }
+  header = json.dumps(tensors).encode()
+  return len(header).to_bytes(8, "little") + header + bytes(8)
+
+
+@pytest.mark.parametrize(
+  "data",
+  [
+    b"",
+    (2**60).to_bytes(8, "little") + b"{}",
+    (2**26).to_bytes(8, "little") + b"{}",
+    _forged(a=("F32", [2], [0, 16])),  # beyond the end
+    _forged(a=("F32", [3], [0, 8])),  # another size than its shape says
+    _forged(a=("F32", [1], [0, 4]), b=("F32", [2], [0, 8])),  # overlapping
+    _forged(a=("F32", [1], [0, 4])),  # numbers that belong to nobody
+    _forged(a=("F32", [1], [8, 4])),
+    _forged(a=("F32", [2**40, 2**40], [0, 8])),
+    _forged(a=("F99", [2], [0, 8])),
+    _forged(a=("F32", [-2], [0, 8])),
+    b"\x02" + bytes(7) + b"[]",
+    (5 * 10**5).to_bytes(8, "little") + b"[" * 5 * 10**5,
+  ],
+)
+def test_forged_headers_are_refused(data, tmp_path):
+  """The library checks headers; should it cease to, this test says so."""
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(data)
+  for read in (
+    lambda: readers.read(str(path)),
+    lambda: safetensors_file.load(str(path), "net", _ABSTRACT),
+  ):
+    with pytest.raises(ValueError, match="is not a .safetensors") as error:
+      read()
+    assert "\n" not in str(error.value)
+
+
+def test_an_archive_of_arrays_unpacks_to_no_more_than_it_may(tmp_path):
+  path = tmp_path / "a.npz"
+  np.savez_compressed(path, a=np.zeros(2**26 + 1, np.uint8))
+  with pytest.raises(ValueError, match="a.npz .* arrays have 67108993"):
+    readers.read(str(path))
