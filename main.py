@@ -16,6 +16,11 @@ and compile do without --config. README.md leads to a page on each mode.
 
 import sys
 
+from storage import interrupts
+
+if __name__ == "__main__":
+  interrupts.end_at_once()  # the other imports take seconds
+
 from absl import app
 from absl import flags
 from ml_collections import config_flags
@@ -25,13 +30,14 @@ from magvit.modes import table
 from magvit.training import distributed
 from magvit.training import metrics
 from magvit.training import preemption
+from magvit.workdir import fields
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
   "Config of the experiment, FILE:ARG; --config.FIELD=VALUE changes a field.",
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the experiment.")
+_WORKDIR = command_line.define_path("workdir", "Folder of the experiment.")
 _MODE = flags.DEFINE_enum(
   "mode", "train", list(table.MODES), command_line.describe(table.MODES)
 )
@@ -58,7 +64,8 @@ def run(argv: list[str]) -> None:
     distributed.join(*job)
   elif job != (None, None, None):
     raise ValueError("--coordinator and --process(es) need --distributed")
-  mode, config = table.MODES[_MODE.value], _CONFIG.value
+  mode = table.MODES[_MODE.value]
+  config = _CONFIG.value and fields.resolved(_CONFIG.value)
   options = command_line.read_options(
     _MODE.value, table.MODES, config_given=config is not None
   )
@@ -71,16 +78,11 @@ def run(argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
   """Errors a user can mend become one line; --verbosity=1 adds a traceback."""
   try:
-    run(argv)
+    with command_line.mistakes_in_one_line(metrics.NonFiniteError):
+      run(argv)
   except preemption.Stopped as stopped:
     print(stopped, flush=True)
     sys.exit(preemption.EXIT_CODE)
-  except (ValueError, OSError, metrics.NonFiniteError) as error:
-    if flags.FLAGS.verbosity >= 1:
-      raise
-    sys.exit(command_line.one_line(error))
-  except KeyboardInterrupt:
-    command_line.exit_interrupted()
 
 
 if __name__ == "__main__":

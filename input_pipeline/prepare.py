@@ -11,6 +11,11 @@ are. `--check` reads the finished shards of a folder again and compares their
 sha256.
 """
 
+from storage import interrupts
+
+if __name__ == "__main__":
+  interrupts.end_at_once()  # the other imports take seconds
+
 import argparse
 import dataclasses
 import hashlib
@@ -26,6 +31,7 @@ from input_pipeline.sources import media_shards
 from storage import files
 from storage import lock
 from storage import parts
+from storage import paths
 from storage import progress as progress_lib
 from storage import schema
 from storage import shards as shards_lib
@@ -244,9 +250,12 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   layouts = ["classes", "ucf101", "kinetics600", "ssv2", "bair"]
   add("--format", choices=layouts, help="layout of --input")
-  add("--input", help="folder of the raw media")
-  add("--lists", default="", help="folder of the lists; default: --input")
-  add("--output", help="folder of the shards; each split is a folder in it")
+  folder = paths.argument
+  add("--input", type=folder, help="folder of the raw media")
+  lists = "folder of the lists; default: --input"
+  add("--lists", type=folder, default="", help=lists)
+  output = "folder of the shards; each split is a folder in it"
+  add("--output", type=folder, help=output)
   splits = ["train", "held_out"]
   add("--split", choices=splits, default="train", help="split to make")
   which = "folder of the split held_out; default: the only one there is"
@@ -258,7 +267,8 @@ def _parser() -> argparse.ArgumentParser:
   add("--examples_per_shard", type=int, default=256, help=per_shard)
   broken = "share of the examples that may be broken; they are left out"
   add("--max_broken", type=float, default=0.01, help=broken)
-  add("--check", help="folder of shards to read again; nothing is made")
+  again = "folder of shards to read again; nothing is made"
+  add("--check", type=folder, help=again)
   copies = "store smaller copies, by the flags that follow"
   add("--reencode", action="store_true", help=copies)
   pixels = "pixels of the copies' short side at most; 0: no limit"
@@ -277,30 +287,35 @@ def main() -> None:
   logging.basicConfig(
     level=logging.INFO, format="%(asctime)s %(message)s", force=True
   )
-  try:
-    if args.check:
-      return check(args.check)
-    for name in ("format", "input", "output"):
-      if not getattr(args, name):
-        raise ValueError(f"--{name} is needed, or --check=FOLDER")
-    encoding = reencode_lib.Encoding(
-      args.short_side, args.fps, args.crf, args.keyframes, args.quality
-    )
-    manifest = prepare(
-      folders.listing(
-        *(args.format, args.input, args.lists, args.split, args.fold),
-        args.held_out,
-      ),
-      args.format,
-      args.split,
-      args.output,
-      encoding if args.reencode else None,
-      args.examples_per_shard,
-      args.max_broken,
-      args.workers,
-    )
-  except ValueError as error:
-    parser.exit(1, f"error: {error}\n")
+  with interrupts.in_one_line():
+    try:
+      _run(args)
+    except ValueError as error:
+      parser.exit(1, f"error: {error}\n")
+
+
+def _run(args: argparse.Namespace) -> None:
+  if args.check:
+    return check(args.check)
+  for name in ("format", "input", "output"):
+    if not getattr(args, name):
+      raise ValueError(f"--{name} is needed, or --check=FOLDER")
+  encoding = reencode_lib.Encoding(
+    args.short_side, args.fps, args.crf, args.keyframes, args.quality
+  )
+  manifest = prepare(
+    folders.listing(
+      *(args.format, args.input, args.lists, args.split, args.fold),
+      args.held_out,
+    ),
+    args.format,
+    args.split,
+    args.output,
+    encoding if args.reencode else None,
+    args.examples_per_shard,
+    args.max_broken,
+    args.workers,
+  )
   log.info(
     "%d examples in %d shards, %d left out",
     *(manifest["examples"], len(manifest["shards"]), manifest["broken"]),

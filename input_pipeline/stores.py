@@ -7,6 +7,7 @@ shards  shards of `prepare`: input_pipeline/sources/media_shards.py
 """
 
 from collections.abc import Sequence
+import math
 import os
 
 import ml_collections
@@ -15,6 +16,7 @@ from input_pipeline import clips as clips_lib
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
 from input_pipeline.sources import tfds_files
+from storage import paths
 
 FORMATS = ("auto", "folder", "tfds", "shards")
 
@@ -60,7 +62,7 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   """Names of the training split's classes; () if the data are not at hand."""
   if dataset.mixture:
     return clips_lib.all_names(_mixed_stores(dataset)[1])
-  if not os.path.isdir(os.path.expanduser(dataset.path)):
+  if not os.path.isdir(paths.expand(dataset.path)):
     return ()
   return _store(dataset, "train").class_names
 
@@ -80,7 +82,7 @@ def _mixed_stores(dataset: ml_collections.ConfigDict):
       weights.append(float(weight))
     except ValueError:
       weights.append(0.0)
-    if weights[-1] <= 0 or not folder:
+    if not 0 < weights[-1] < math.inf or not folder:
       raise ValueError(
         f"dataset.mixture={tuple(dataset.mixture)}: {part!r} must be"
         " 'WEIGHT:FOLDER', a positive number and a folder made by"
@@ -98,7 +100,7 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
     )
   if split not in clips_lib.SPLITS:
     raise ValueError(f"split={split!r} must be one of {clips_lib.SPLITS}")
-  path = os.path.expanduser(dataset.path)
+  path = paths.expand(dataset.path)
   if not os.path.isdir(path):
     raise ValueError(
       f"dataset.path={path!r} is no folder: name the folder of the data, or of"
@@ -116,7 +118,7 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
         " input_pipeline.prepare"
       )
     return media_shards.MediaShards(path, split)
-  lists = os.path.expanduser(dataset.lists)
+  lists = paths.expand(dataset.lists)
   return folders.Folder(
     folders.listing(dataset.name, path, lists, split, dataset.fold, held_out)
   )

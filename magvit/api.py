@@ -1,21 +1,26 @@
 """Trained generators for Python; magvit/tokenizer/loaded.py has tokenizers."""
 
 from collections.abc import Iterator
+import numbers
+import os
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from configs import fields
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.generators import long_video
 from magvit.generators import sampling
 from magvit.generators import tasks
 from magvit.tokenizer import describe
+from magvit.tokenizer import given
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 from models.tokenizer.tokenizer import to_float
+from storage import paths
 
 
 class LoadedGenerator:
@@ -61,18 +66,22 @@ class LoadedGenerator:
         to keep; None for the config's.
 
     Raises:
-      ValueError: an unknown task or label, a condition that does not fit, or a
-        setting that the model does not have.
+      ValueError: an unknown task or label, a condition that does not fit or is
+        no pixels, a number out of its range, or a setting that the model does
+        not have.
     """
+    given.check_key(key)
+    fields.COUNT.check("num", num)
     self._check(task, label)
     shape = (num, *describe.clip_shape(self.config), 3)
     if condition is None:
       if tasks.needs_clip(task):
         raise ValueError(f"task={task!r} needs condition, clips {shape}")
       condition = np.zeros(shape, np.uint8)
-    if condition.shape != shape:
+    clips_BTHWC = given.check_video("condition", condition)
+    if clips_BTHWC.shape != shape:
       raise ValueError(
-        f"condition of shape {condition.shape} must be {shape}, num clips of"
+        f"condition of shape {clips_BTHWC.shape} must be {shape}, num clips of"
         " the model's size"
       )
     program = self._program(
@@ -81,7 +90,7 @@ class LoadedGenerator:
       temperature=temperature,
       choice_temperature=choice_temperature,
     )
-    return program(self._batch(task, label, condition), key)
+    return program(self._batch(task, label, clips_BTHWC), key)
 
   def sample_long(
     self,
@@ -106,8 +115,10 @@ class LoadedGenerator:
       **settings: steps, guidance, temperature, choice_temperature of `sample`.
 
     Raises:
-      ValueError: another task, or a condition that does not fit.
+      ValueError: another task, or what `sample` refuses.
     """
+    given.check_key(key)
+    fields.COUNT.check("frames", frames)
     self._check(task, label)
     if "frame_prediction" not in task:
       raise ValueError(
@@ -116,6 +127,7 @@ class LoadedGenerator:
       )
     length, height, width = describe.clip_shape(self.config)
     shape = (self.config.condition_frames, height, width, 3)
+    condition = given.check_video("condition", condition)
     if condition.shape[1:] != shape:
       raise ValueError(
         f"condition of shape {condition.shape} must be (num, {shape[0]},"
@@ -130,8 +142,9 @@ class LoadedGenerator:
     if task not in names:
       raise ValueError(f"task={task!r} must be one of {names}")
     classes = self._num_classes
-    if label is not None and not 0 <= label < classes:
-      raise ValueError(f"label={label} must be in 0..{classes - 1}, or None")
+    is_whole = isinstance(label, numbers.Integral)
+    if label is not None and not (is_whole and 0 <= int(label) < classes):
+      raise ValueError(f"label={label!r} must be in 0..{classes - 1}, or None")
 
   def _batch(self, task, label, video):
     if label is None:
@@ -160,13 +173,16 @@ class LoadedGenerator:
     return self._programs[name]
 
 
-def load_generator(path: str) -> LoadedGenerator:
+def load_generator(path: str | os.PathLike) -> LoadedGenerator:
   """Loads the generator of a workdir or of an export.
+
+  `path` may begin with ~ and have $VARIABLES.
 
   Raises:
     ValueError: nothing was trained there, another kind of model, or an export
       that was changed.
   """
+  path = paths.expand(path)
   config = workdir_lib.read_config(path)
   if describe.is_tokenizer(config):
     raise ValueError(

@@ -6,7 +6,9 @@ modes, `read_options` the options of one; a flag that is not given keeps its
 default.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import io
 import logging
@@ -19,9 +21,11 @@ from absl import app
 from absl import flags
 from absl import logging as absl_logging
 
+from configs import fields as config_fields
+from storage import interrupts
+from storage import paths
 from storage import processes
 
-INTERRUPTED = 130  # exit code, 128 + SIGINT: at once, without saving
 _PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
 
 # Flags belong to the program that has them defined here: --help lists those.
@@ -33,6 +37,8 @@ def option(
   default: Any = None,
   needed: str = "",
   choices: tuple[str, ...] | None = None,
+  allowed: config_fields.Range | None = None,
+  is_path: bool = False,
 ) -> Any:
   """Declares a field of a mode's Options, and with it a flag of that name.
 
@@ -41,9 +47,30 @@ def option(
     default: value where the flag is not given.
     needed: value to ask for, like "FOLDER", if the mode cannot do without.
     choices: values that are accepted; None: all of the field's type.
+    allowed: numbers that are accepted; every number needs one.
+    is_path: whether ~ and $VARIABLES are replaced, as `storage/paths.py` says.
   """
-  metadata = {"help": help, "needed": needed, "choices": choices}
+  metadata = {
+    "help": help,
+    "needed": needed,
+    "choices": choices,
+    "allowed": allowed,
+    "is_path": is_path,
+  }
   return dataclasses.field(default=default, metadata=metadata)
+
+
+class _Path(flags.ArgumentParser):
+  """Parses the path of a file or folder."""
+
+  def parse(self, argument: str) -> str:
+    return paths.expand(argument)
+
+
+def define_path(name: str, help: str) -> flags.FlagHolder:
+  """Defines a flag for a path, None where it is not given."""
+  serializer = flags.ArgumentSerializer()
+  return flags.DEFINE(_Path(), name, None, help, serializer=serializer)
 
 
 def describe(modes: Mapping[str, Any]) -> str:
@@ -91,6 +118,8 @@ def _define(name: str, kind: Any, field: dataclasses.Field, help: str) -> None:
   elif typing.get_origin(kind) is tuple:
     default = None if default is None else [str(part) for part in default]
     flags.DEFINE_list(name, default, help)
+  elif field.metadata["is_path"]:
+    define_path(name, help)
   else:
     _DEFINITIONS[kind](name, default, help)
 
@@ -129,16 +158,28 @@ def read_options(
 
 
 def _value(name: str, options: type) -> Any:
-  """Converts the value of a given flag to the field's type."""
+  """Converts the value of a given flag to the field's type, and checks it."""
   value = flags.FLAGS[name].value
-  if not isinstance(value, list):
-    return value
-  part_type = typing.get_args(_kind(options, name))[0]
+  (field,) = (f for f in dataclasses.fields(options) if f.name == name)
+  if isinstance(value, list):
+    value = _parts(f"--{name}", value, _kind(options, name), field)
+  if field.metadata["allowed"] is not None:
+    for part in value if isinstance(value, tuple) else (value,):
+      field.metadata["allowed"].check(f"--{name}", part)
+  return value
+
+
+def _parts(
+  name: str, given: list[str], kind: Any, field: dataclasses.Field
+) -> tuple[Any, ...]:
+  """Converts the parts of a flag's list."""
+  if field.metadata["is_path"]:
+    return tuple(map(paths.expand, given))
   try:
-    return tuple(part_type(part) for part in value)
+    return tuple(map(typing.get_args(kind)[0], given))
   except ValueError as error:
     raise ValueError(
-      f"--{name}={','.join(value)} must be whole numbers separated by commas"
+      f"{name}={','.join(given)} must be whole numbers separated by commas"
     ) from error
 
 
@@ -168,11 +209,11 @@ def run_alone(mode: str, module: Any) -> None:
   """Runs one mode as a program of its own; mistakes are one line each."""
   app.define_help_flags()
   if getattr(module.Options, "NEEDS_WORKDIR", True):
-    flags.DEFINE_string("workdir", None, "Folder of the trained model.")
+    define_path("workdir", "Folder of the trained model.")
   define_flags({mode: module})
   workdir = None
-  try:
-    rest = parse_flags(sys.argv)[1:]
+  rest = parse_flags(sys.argv)[1:]
+  with mistakes_in_one_line():
     if rest:
       raise ValueError(f"unknown arguments {rest}: flags start with --")
     options = read_options(mode, {mode: module}, config_given=False)
@@ -181,18 +222,24 @@ def run_alone(mode: str, module: Any) -> None:
     check_given(mode, module.Options, None, workdir)
     start_logging()
     module.run(options, None, workdir)
-  except (ValueError, OSError) as error:
-    if flags.FLAGS.verbosity >= 1:
-      raise
-    sys.exit(one_line(error))
-  except KeyboardInterrupt:
-    exit_interrupted()
 
 
-def exit_interrupted() -> None:
-  """Ends the program after Ctrl-C."""
-  print("interrupted: run the same command again to continue")
-  sys.exit(INTERRUPTED)
+@contextlib.contextmanager
+def mistakes_in_one_line(*others: type[Exception]) -> Iterator[None]:
+  """Ends the program by one line for errors that a user can mend, and Ctrl-C.
+
+  --verbosity=1 adds a traceback.
+
+  Args:
+    *others: classes of such errors beside ValueError and OSError.
+  """
+  with interrupts.in_one_line():
+    try:
+      yield
+    except (ValueError, OSError, *others) as error:
+      if flags.FLAGS.verbosity >= 1:
+        raise
+      sys.exit(one_line(error))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -201,8 +248,8 @@ def parse_flags(argv: list[str]) -> list[str]:
   Returns the arguments that are no flags.
   """
   try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, OSError) as error:
+    return flags.FLAGS(_with_config_expanded(argv))
+  except (flags.Error, AttributeError, OSError, ValueError) as error:
     if isinstance(error, flags.UnrecognizedFlagError):
       field = error.flagname.removeprefix("config.")
       if field != error.flagname and not _is_given("config", argv):
@@ -213,6 +260,21 @@ def parse_flags(argv: list[str]) -> list[str]:
     while "Traceback" in str(error) and error.__context__ is not None:
       error = error.__context__
     sys.exit(one_line(error))
+
+
+def _with_config_expanded(argv: list[str]) -> list[str]:
+  """Replaces ~ and $VARIABLES in --config, whose file is read in parsing."""
+  expanded, is_value = [], False
+  for argument in argv:
+    flag, equals, path = argument.partition("=")
+    is_config = flag.lstrip("-") == "config" and flag.startswith("-")
+    if is_config and equals:
+      argument = f"{flag}={paths.expand(path)}"
+    elif is_value:
+      argument = paths.expand(argument)
+    is_value = is_config and not equals
+    expanded.append(argument)
+  return expanded
 
 
 def _is_given(name: str, argv: list[str]) -> bool:

@@ -1,14 +1,18 @@
 """Tests of the command line: one clear line for each mistake of a user."""
 
+import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
+import typing
 from unittest import mock
 
 from absl import flags
 import pytest
 
 from magvit import command_line
+from magvit.modes import table
 import main
 from tests import tiny
 
@@ -228,3 +232,168 @@ def test_tiny_configs_are_the_variants_they_are_called():
 )
 def test_what_a_mode_does_not_read_is_refused(arguments, expected):
   assert expected in _error(*arguments)
+
+
+def test_every_number_of_a_mode_has_a_range_and_every_other_text_is_a_path():
+  words = {
+    *("label", "protocol", "size", "source", "split", "task", "tasks"),
+    *("topology", "vvenc_preset", "x265_preset"),
+  }
+  for mode, module in table.MODES.items():
+    kinds = typing.get_type_hints(module.Options)
+    for field in dataclasses.fields(module.Options):
+      name, kind = field.name, str(kinds[field.name])
+      is_number = "int" in kind or "float" in kind
+      has_range = field.metadata["allowed"] is not None
+      assert is_number == has_range, (mode, name)
+      is_text = "str" in kind and name not in words
+      assert is_text == field.metadata["is_path"], (mode, name)
+
+
+@pytest.mark.parametrize(
+  "arguments, expected",
+  [
+    (
+      "--mode=sample --task=x --guidance=nan",
+      "--guidance=nan must be at least",
+    ),
+    (
+      "--mode=sample --task=x --guidance=-2",
+      "--guidance=-2.0 must be at least",
+    ),
+    ("--mode=sample --task=x --seed=-1", "--seed=-1 must be at least 0"),
+    (f"--mode=sample --task=x --seed={2**32}", f"at most {2**32 - 1}"),
+    ("--mode=sample --task=x --num=0", "--num=0 must be at least 1"),
+    ("--mode=sample --task=x --steps=0", "--steps=0 must be at least 1"),
+    ("--mode=evaluate --protocol=x --seed=-1", "--seed=-1 must be at least 0"),
+    ("--mode=evaluate --protocol=x --folds=0", "--folds=0 must be at least 1"),
+    ("--mode=tokenize --output=x --num=-3", "--num=-3 must be at least 1"),
+    (
+      "--mode=compress --input=x --output=y --x265_qps=22,99",
+      "--x265_qps=99 must be at least 0 and at most 51",
+    ),
+    (
+      "--mode=compress --input=x --output=y --at_bpp=inf",
+      "--at_bpp=inf must be above 0 and finite",
+    ),
+    (
+      "--mode=compress --input=x --output=y --size=0x-5",
+      "--size=0x-5 must be WIDTHxHEIGHT",
+    ),
+  ],
+)
+def test_ranges_of_flags_are_checked_before_anything_is_read(
+  arguments, expected
+):
+  workdir = [] if "compress" in arguments else ["--workdir=there/is/none"]
+  assert expected in _error(*workdir, *arguments.split())
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [
+    ("seed", "-1"),
+    ("num_steps", "0"),
+    ("optimizer.peak_learning_rate", "nan"),
+    ("loss.entropy", "inf"),
+    ("ema_decay", "1.0"),
+    ("dataset.frames", "-5"),
+  ],
+)
+def test_ranges_of_fields_are_checked_before_anything_is_read(
+  field, value, tmp_path
+):
+  # The folder is none of ours, which every mode would say first.
+  (tmp_path / "notes.txt").touch()
+  message = _error(_TINY, f"--workdir={tmp_path}", f"--config.{field}={value}")
+  assert message.startswith(f"error: {field}={value} must be ")
+
+
+def test_labels_are_plain_numbers(tiny_generator_workdir, tmp_path):
+  message = _error(
+    f"--workdir={tiny_generator_workdir}",
+    "--mode=sample",
+    "--task=class_conditional",
+    "--label=²",
+    f"--output={tmp_path / 'samples'}",
+  )
+  assert "--label=² must be in 0..9" in message
+
+
+def test_every_path_has_a_home_and_variables(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.setenv("RUN", "run")
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "tiny.py").write_text((_ROOT / "tests/tiny.py").read_text())
+  message = _error("--workdir=~/$RUN", "--mode=evaluate")
+  assert f"workdir={tmp_path}/run is not a directory" in message
+  message = _error("--workdir=$NONE/x", "--mode=evaluate")
+  assert "workdir=$NONE/x" in message and "NONE is not set" in message
+  for config in (
+    ["--config=~/tiny.py:masked"],
+    ["--config", "~/tiny.py:masked"],
+  ):
+    message = _error(
+      *config, "--workdir=~/run", "--config.tokenizer_workdir=~/$RUN/t"
+    )
+    assert f"workdir={tmp_path}/run/t is not a directory" in message
+  message = _error(
+    *("--config=~/tiny.py:tokenizer", "--workdir=~/run"),
+    "--config.dataset.mixture=('1:~/a', '1:$NONE/b')",
+  )
+  assert "dataset.mixture=$NONE/b: the variable NONE is not set" in message
+  assert sorted(os.listdir(tmp_path)) in (["run", "tiny.py"], ["tiny.py"])
+
+
+# Runs a program, and sends it Ctrl-C the moment it imports a module.
+_INTERRUPTED_PROGRAM = """
+import os, runpy, signal, sys
+
+class Finder:
+  def find_spec(self, name, path=None, target=None):
+    if name == module:
+      os.kill(os.getpid(), signal.SIGINT)
+
+module, name, *arguments = sys.argv[1:]
+sys.argv = [name, *arguments]
+sys.meta_path.insert(0, Finder())
+sys.path.insert(0, os.getcwd())
+if name.endswith(".py"):
+  runpy.run_path(name, run_name="__main__")
+else:
+  runpy.run_module(name, run_name="__main__", alter_sys=True)
+"""
+
+
+def _interrupt(module, *program):
+  result = subprocess.run(
+    [sys.executable, "-c", _INTERRUPTED_PROGRAM, module, *program],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (result.stdout, result.stderr) == ("", "interrupted\n")
+  assert result.returncode == 130
+
+
+@pytest.mark.parametrize(
+  "program",
+  [
+    "main.py",
+    "magvit.compress",
+    "magvit.decompress",
+    "models.weights.convert",
+    "evaluation.show.report",
+    "input_pipeline.prepare",
+  ],
+)
+def test_ctrl_c_while_importing_is_one_line(program):
+  _interrupt("numpy", program)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_reading_the_config_is_one_line(tmp_path):
+  config = tmp_path / "config.py"
+  config.write_text("import marker\n")
+  _interrupt("marker", "main.py", f"--config={config}", "--workdir=none")

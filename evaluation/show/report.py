@@ -6,6 +6,11 @@ Everything is embedded (pictures as data URIs, plots as inline SVG, no script),
 so that the file can be mailed, archived and opened without a network.
 """
 
+from storage import interrupts
+
+if __name__ == "__main__":
+  interrupts.end_at_once()  # the other imports take seconds
+
 import argparse
 import base64
 import dataclasses
@@ -28,6 +33,7 @@ from evaluation.show import curves
 from evaluation.show import markup
 from storage import files
 from storage import listing
+from storage import paths
 from storage import schema
 
 
@@ -345,18 +351,23 @@ def main() -> None:
   parser.add_argument(
     "workdirs",
     nargs="+",
+    type=paths.argument,
     metavar="WORKDIR",
     help="folder of an experiment, as training writes it",
   )
   parser.add_argument(
-    "--output", default="report.html", help="HTML page to write"
+    "--output",
+    default="report.html",
+    type=paths.argument,
+    help="HTML page to write",
   )
   parser.add_argument("--title", help="title of the page")
   arguments = parser.parse_args()
-  try:
-    page = write_report(arguments.workdirs, arguments.output, arguments.title)
-  except (ValueError, OSError) as error:
-    sys.exit(f"error: {error}")
+  with interrupts.in_one_line():
+    try:
+      page = write_report(arguments.workdirs, arguments.output, arguments.title)
+    except (ValueError, OSError) as error:
+      sys.exit(f"error: {error}")
   print(page)
 
 

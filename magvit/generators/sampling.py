@@ -16,6 +16,8 @@ from jax import lax
 import jax.numpy as jnp
 import ml_collections
 
+from configs import fields
+
 # Function (parts_BNF, decided_BN, step from 0) -> logits (B, N, V) of each of
 # the F sub-tokens; parts not yet decided hold the condition where it is given.
 Predictor = Callable[[jax.Array, jax.Array, jax.Array], Sequence[jax.Array]]
@@ -153,7 +155,8 @@ def with_settings(
   Any field but `steps` asks for random samples, so completions are drawn, too.
 
   Raises:
-    ValueError: a setting that this kind of model does not have.
+    ValueError: a setting that this kind of model does not have, or a value out
+      of its range.
   """
   config = ml_collections.ConfigDict(config.to_dict())
   for field, value in settings.items():
@@ -162,6 +165,7 @@ def with_settings(
         f"{field}={value} is no setting of this {config.algorithm} model:"
         f" leave it out; it has {sorted(config.sampling)}"
       )
+    fields.RANGES["sampling"][field].check(field, value)
     config.sampling[field] = value
   if set(settings) - {"steps"} and "completion" in config.sampling:
     config.sampling.completion = "sample"

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import ml_collections
 
+from configs import fields
 from magvit import command_line
 from storage import lock
 
@@ -23,37 +24,47 @@ class Options:
   NEEDS_WORKDIR: ClassVar = False
 
   input: str = command_line.option(
-    "Folder of the videos to code", needed="FOLDER"
+    "Folder of the videos to code", needed="FOLDER", is_path=True
   )
   output: str = command_line.option(
-    "Folder of the results, new or of the same study", needed="FOLDER"
+    "Folder of the results, new or of the same study",
+    needed="FOLDER",
+    is_path=True,
   )
   workdirs: tuple[str, ...] = command_line.option(
     "Workdirs of tokenizers or generators, separated by commas; each is a point"
     " of a curve",
     (),
+    is_path=True,
   )
   size: str = command_line.option(
     "Size that videos are cut and resized to, WIDTHxHEIGHT in pixels", "640x360"
   )
   frames: int | None = command_line.option(
-    "Number of frames of each video, from the first; all if it is left out"
+    "Number of frames of each video, from the first; all if it is left out",
+    allowed=fields.COUNT,
   )
   x265_preset: str = command_line.option("Preset of the encoder x265", "slow")
   x265_qps: tuple[int, ...] = command_line.option(
-    "Quantization parameters of x265, separated by commas", _QPS
+    "Quantization parameters of x265, separated by commas",
+    _QPS,
+    allowed=fields.whole(0, 51),
   )
   vvenc_preset: str = command_line.option("Preset of the encoder vvenc", "fast")
   vvenc_qps: tuple[int, ...] = command_line.option(
-    "Quantization parameters of vvenc, separated by commas", _QPS
+    "Quantization parameters of vvenc, separated by commas",
+    _QPS,
+    allowed=fields.whole(0, 63),
   )
   at_bpp: float = command_line.option(
     "Bits per pixel at which the curves are compared; the paper's is 0.0384",
     0.0384,
+    allowed=fields.Range(0, low_open=True),
   )
   lpips: str | None = command_line.option(
     "File of LPIPS's weights, written by models.weights.convert; no LPIPS if it"
-    " is left out"
+    " is left out",
+    is_path=True,
   )
 
 
@@ -69,6 +80,8 @@ def run(
   del config, workdir
   try:
     width, height = (int(side) for side in options.size.split("x"))
+    fields.COUNT.check("width", width)
+    fields.COUNT.check("height", height)
   except ValueError as error:
     raise ValueError(
       f"--size={options.size} must be WIDTHxHEIGHT, like 640x360"

@@ -19,8 +19,12 @@ from magvit import command_line
 class Options:
   READS_CONFIG: ClassVar = False
 
-  input: str = command_line.option("File of coded tokens", needed="FILE.mvt")
-  output: str = command_line.option("Video to write", needed="FILE.mp4")
+  input: str = command_line.option(
+    "File of coded tokens", needed="FILE.mvt", is_path=True
+  )
+  output: str = command_line.option(
+    "Video to write", needed="FILE.mp4", is_path=True
+  )
 
 
 def run(

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import ml_collections
 
+from configs import fields
 from evaluation.protocols import run as protocol_run
 from evaluation.protocols import table as protocol_table
 from magvit import command_line
@@ -35,25 +36,30 @@ class Options:
   )
   input: str | None = command_line.option(
     "Samples for the protocol to measure, an .npz or a folder; the model makes"
-    " them if it is left out"
+    " them if it is left out",
+    is_path=True,
   )
   reference: str | None = command_line.option(
     "Real clips, or their statistics, to compare with, an .npz or a folder; the"
-    " config's data set if it is left out"
+    " config's data set if it is left out",
+    is_path=True,
   )
   weights: str | None = command_line.option(
     "File of the weights of the protocol's feature network, written by"
-    " models.weights.convert"
+    " models.weights.convert",
+    is_path=True,
   )
   num: int | None = command_line.option(
-    "Number of clips in each fold; the protocol's number if it is left out"
+    "Number of clips in each fold; the protocol's number if it is left out",
+    allowed=fields.COUNT,
   )
   folds: int | None = command_line.option(
     "Number of independent measurements, whose mean is reported; the protocol's"
-    " number if it is left out"
+    " number if it is left out",
+    allowed=fields.COUNT,
   )
   seed: int = command_line.option(
-    "Seed of the samples and of the order of clips", 0
+    "Seed of the samples and of the order of clips", 0, allowed=fields.SEED
   )
 
 

@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 @dataclasses.dataclass(frozen=True)
 class Options:
   output: str = command_line.option(
-    "Folder to write, which must be new or empty", needed="FOLDER"
+    "Folder to write, which must be new or empty",
+    needed="FOLDER",
+    is_path=True,
   )
   stablehlo: bool = command_line.option(
     "Whether to write the model's computations, too, as StableHLO", False
@@ -154,7 +156,8 @@ def _describe_video(
   config: ml_collections.ConfigDict, more: str = ""
 ) -> stablehlo_lib.Argument:
   clip = ("batch", *describe.clip_shape(config), 3)
-  return stablehlo_lib.Argument(clip, "float32", f"pixels in [0, 1]{more}")
+  meaning = f"pixels in [0, 1]{more}"
+  return stablehlo_lib.Argument(clip, "float32", meaning, low=0, high=1)
 
 
 def _define_coding(
@@ -169,7 +172,9 @@ def _define_coding(
   }
   latent = describe.sizes(config).latent(describe.clip_shape(config))
   below = describe.vocabulary(config) - 1
-  ids = stablehlo_lib.Argument(("batch", *latent), "int32", f"in 0..{below}")
+  ids = stablehlo_lib.Argument(
+    ("batch", *latent), "int32", f"in 0..{below}", low=0, high=below
+  )
   shapes, video = _shapes(trained), _describe_video(config)
   return {
     "encode": stablehlo_lib.Definition(encode, shapes, {"video": video}),
@@ -192,9 +197,15 @@ def _define_sampling(trained: trained_lib.Trained) -> stablehlo_lib.Definition:
     "key": stablehlo_lib.Argument(
       (2,), "uint32", "jax.random.key_data(jax.random.key(SEED))"
     ),
-    "task": stablehlo_lib.Argument((), "int32", numbered),
+    "task": stablehlo_lib.Argument(
+      (), "int32", numbered, low=0, high=len(tasks) - 1
+    ),
     "label": stablehlo_lib.Argument(
-      ("batch",), "int32", f"class in 0..{classes - 1}; {classes}: none"
+      ("batch",),
+      "int32",
+      f"class in 0..{classes - 1}; {classes}: none",
+      low=0,
+      high=classes,
     ),
     "video": _describe_video(
       trained.config, "; read where the task is given some"

@@ -53,7 +53,8 @@ class Options:
   )
   input: str | None = command_line.option(
     "File of weights, .ckpt, .pth, .safetensors or .npz; of an export its"
-    " folder"
+    " folder",
+    is_path=True,
   )
 
 

@@ -70,7 +70,8 @@ _PROTOCOL = {
 class Options:
   input: str | None = command_line.option(
     "Image, video or folder of them; held-out clips of the data set if it is"
-    " left out"
+    " left out",
+    is_path=True,
   )
 
 

@@ -24,6 +24,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 from typing import Any
 from typing import ClassVar
@@ -33,6 +34,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
+from configs import fields
 from evaluation.protocols import clips as clips_lib
 from evaluation.protocols import table as protocol_table
 from evaluation.show import mp4
@@ -70,24 +72,30 @@ class Options:
     "Task to sample, by its name in docs/tasks_and_sampling.md; pictures of all"
     " tasks in WORKDIR/samples if it is left out"
   )
-  num: int = command_line.option("Number of samples; 64 if it is left out", 64)
+  num: int = command_line.option(
+    "Number of samples; 64 if it is left out", 64, allowed=fields.COUNT
+  )
   label: str | None = command_line.option(
     "Class of all samples, by number or name; every class in turn if it is left"
     " out"
   )
   input: str | None = command_line.option(
     "Image, video or folder of them to complete; held-out clips of the data set"
-    " if it is left out"
+    " if it is left out",
+    is_path=True,
   )
   output: str | None = command_line.option(
-    "Folder to write; WORKDIR/samples/TASK_seedSEED if it is left out"
+    "Folder to write; WORKDIR/samples/TASK_seedSEED if it is left out",
+    is_path=True,
   )
-  seed: int = command_line.option("Seed of the samples", 0)
+  seed: int = command_line.option("Seed of the samples", 0, allowed=fields.SEED)
   steps: int | None = command_line.option(
-    "Number of sampling steps; the config's if it is left out"
+    "Number of sampling steps; the config's if it is left out",
+    allowed=fields.COUNT,
   )
   guidance: float | None = command_line.option(
-    "Strength of guidance, 0 for none; the config's if it is left out"
+    "Strength of guidance, 0 for none; the config's if it is left out",
+    allowed=fields.GUIDANCE,
   )
 
 
@@ -98,9 +106,9 @@ def run(
   if options.task is None:
     scoring_pictures.sample(offline.open_model(workdir, config))
     return
-  fields = dataclasses.asdict(options)
-  output = fields.pop("output")
-  sample(config, workdir, Request(**fields), output)
+  settings = dataclasses.asdict(options)
+  output = settings.pop("output")
+  sample(config, workdir, Request(**settings), output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,8 +240,8 @@ def _with_settings(config, request: Request):
   names = tasks.task_names(config)
   if request.task not in names:
     raise ValueError(f"--task={request.task} must be one of {names}")
-  if request.num < 1:
-    raise ValueError(f"--num={request.num} must be at least 1")
+  fields.COUNT.check("--num", request.num)
+  fields.SEED.check("--seed", request.seed)
   settings = {"steps": request.steps, "guidance": request.guidance}
   given = {k: v for k, v in settings.items() if v is not None}
   return sampling.with_settings(config, given)
@@ -255,7 +263,9 @@ class _Labels:
     names = pipeline.class_names(config.dataset)
     if request.label in names:
       self._only = names.index(request.label)
-    elif request.label.isdigit() and int(request.label) < self._classes:
+    elif re.fullmatch("[0-9]+", request.label) and (
+      int(request.label) < self._classes
+    ):
       self._only = int(request.label)
     else:
       known = f", or of {list(names)}" if names else ""

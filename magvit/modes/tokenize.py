@@ -26,6 +26,7 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
+from configs import fields
 from input_pipeline import pipeline
 from input_pipeline import stores
 from input_pipeline.sources import token_shards
@@ -51,10 +52,13 @@ _CONDITION_FRAMES = 5  # those of K600 (spec), where no config says otherwise
 @dataclasses.dataclass(frozen=True)
 class Options:
   output: str = command_line.option(
-    "Folder to write, new or with the same tokens in part", needed="FOLDER"
+    "Folder to write, new or with the same tokens in part",
+    needed="FOLDER",
+    is_path=True,
   )
   num: int | None = command_line.option(
-    "Number of clips, from the first; all if it is left out"
+    "Number of clips, from the first; all if it is left out",
+    allowed=fields.COUNT,
   )
   split: str = command_line.option(
     "Split of the data set", "train", choices=("train", "held_out")

@@ -6,15 +6,16 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from magvit import mesh as mesh_lib
 from magvit.tokenizer import describe
+from magvit.tokenizer import given
 from magvit.tokenizer import streaming
 from magvit.workdir import folder as workdir_lib
 from models import network
+from storage import paths
 
 
 class LoadedTokenizer:
@@ -41,12 +42,14 @@ class LoadedTokenizer:
     Pixels are float in [0, 1] or uint8; an image is a clip of one frame.
 
     Raises:
-      ValueError: another rank, range or number of channels, or a size that
-        the strides do not divide.
+      ValueError: no array, another rank, type, range or number of channels, a
+        pixel that is not finite, or a size that is 0 or that the strides do not
+        divide.
     """
-    video = np.asarray(video) if isinstance(video, list) else video
+    if isinstance(video, list):
+      video = _stacked(video)
     return self._encode(
-      self._params, {"video": self._checked_video(video)}, None
+      self._params, {"video": given.check_video("video", video)}, None
     )
 
   def encode_stream(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -61,7 +64,7 @@ class LoadedTokenizer:
       ValueError: as in `encode`; at the end, a number of frames that is not 1 +
         a multiple of the stride; a tokenizer that needs whole clips.
     """
-    return self._streaming.encode(map(self._checked_video, chunks))
+    return self._streaming.encode(map(self._checked_chunk, chunks))
 
   def decode_stream(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Decodes consecutive ids (B, m, h, w), any m, to frames (B, n, H, W, 3).
@@ -72,50 +75,47 @@ class LoadedTokenizer:
     Raises:
       ValueError: as in `decode`; a tokenizer that needs whole clips.
     """
-    return self._streaming.decode(map(self._checked_ids, chunks))
+    return self._streaming.decode(
+      self._checked_ids(chunk, is_chunk=True) for chunk in chunks
+    )
 
-  def _checked_video(self, video):
-    if video.ndim != 5 or video.shape[-1] != 3:
-      raise ValueError(
-        f"video of shape {video.shape} must be (batch, frames, height, width,"
-        " 3)"
-      )
-    is_float = video.dtype != jnp.uint8
-    if is_float and video.size and (video.min() < 0 or video.max() > 1):
-      raise ValueError(
-        f"video has values in [{video.min()}, {video.max()}]: give floats in"
-        " [0, 1], or uint8"
-      )
-    return video
+  def _checked_chunk(self, video):
+    return given.check_video("video", video, is_chunk=True)
 
   def decode(self, ids: np.ndarray | jax.Array) -> jax.Array:
     """Decodes ids (B, t, h, w) to video, float32 (B, T, H, W, 3) in [0, 1].
 
     Raises:
-      ValueError: another rank, or ids outside the vocabulary.
+      ValueError: no array, another rank or type, a size of 0, a grid that the
+        tokenizer does not have, or ids outside the vocabulary.
     """
     return self._decode(self._params, {"ids": self._checked_ids(ids)}, None)
 
-  def _checked_ids(self, ids):
+  def _checked_ids(self, ids, is_chunk=False):
     vocabulary = describe.vocabulary(self.config)
-    if ids.ndim != 4 or not jnp.issubdtype(ids.dtype, jnp.integer):
-      raise ValueError(
-        f"ids of shape {ids.shape} and type {ids.dtype} must be integers"
-        " (batch, time, height, width)"
-      )
-    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
-      raise ValueError(
-        f"ids in [{ids.min()}, {ids.max()}] must be in 0..{vocabulary - 1}"
-      )
-    return ids
+    return given.check_ids("ids", ids, vocabulary, is_chunk)
 
 
-def load_tokenizer(path: str) -> LoadedTokenizer:
+def _stacked(clips: list) -> np.ndarray:
+  """Makes one array of nested lists."""
+  try:
+    return np.asarray(clips)
+  except ValueError as error:
+    raise ValueError(
+      "video is a list of clips of several sizes: they must agree in frames,"
+      " height and width"
+    ) from error
+
+
+def load_tokenizer(path: str | os.PathLike) -> LoadedTokenizer:
   """The tokenizer of a workdir or of an export, a generator's included.
+
+  `path` may begin with ~ and have $VARIABLES.
 
   Raises:
     ValueError: nothing was trained there, or an export that was changed.
   """
+  path = paths.expand(path)
   config = workdir_lib.read_config(path)
   if not describe.is_tokenizer(config):
     path = os.path.join(path, "tokenizer")

@@ -60,8 +60,8 @@ def _regroup(
   """Cuts the chunks anew along axis 1: one, then `size` each, then the rest.
 
   Raises:
-    ValueError: chunks of several shapes, or an end that `stride` does not
-      divide.
+    ValueError: no chunks, chunks of several shapes, or an end that `stride`
+      does not divide.
   """
   waiting, shape, wanted, done = [], None, 1, 0
   for chunk in chunks:
@@ -80,6 +80,8 @@ def _regroup(
       done += wanted
       waiting, wanted = [joined[:, wanted:]], size
   left = sum(c.shape[1] for c in waiting)
+  if not done + left:
+    raise ValueError("the clip has no frames: give one or more chunks of it")
   if left % stride:
     total = done + left
     below = total - left % stride

@@ -3,6 +3,7 @@
 from jax.sharding import Mesh
 import ml_collections
 
+from configs import fields
 from input_pipeline import pipeline
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
@@ -10,14 +11,10 @@ from magvit.training import trace as trace_lib
 
 
 def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
-  """Raises ValueError for fields of the loop that cannot work."""
+  """Raises ValueError for numbers, or fields of the loop, that cannot work."""
+  fields.check(config)
   section = trained_lib.find_algorithm(config).facts.section
-  for field in ("num_steps", "log_every", "checkpoint_every"):
-    if config[field] < 1:
-      raise ValueError(f"{field}={config[field]} must be at least 1")
   trace_lib.check_steps(config.profile_steps)
-  if config.microbatches < 1:
-    raise ValueError(f"microbatches={config.microbatches} must be at least 1")
   mesh_lib.check_batch_size(
     config.batch_size, mesh, microbatches=config.microbatches
   )

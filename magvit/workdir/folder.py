@@ -16,9 +16,11 @@ from typing import Any
 import ml_collections
 
 from magvit.workdir import exports
+from magvit.workdir import fields as fields_lib
 from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import lock
+from storage import paths
 from storage import processes
 
 log = logging.getLogger(__name__)
@@ -226,12 +228,16 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
     ) from error
   if exports.is_export(workdir):
     exports.check_config(workdir, fields)
-  return ml_collections.ConfigDict(fields)
+  try:
+    return fields_lib.resolved(ml_collections.ConfigDict(fields))
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
 
 
 def read_config_file(name: str) -> ml_collections.ConfigDict:
   """The config FILE:ARG; ValueError if there is no such file."""
-  file, _, arg = name.partition(":")
+  file, _, arg = paths.expand(name).partition(":")
   if not os.path.isfile(file):
     raise ValueError(f"{name}: there is no file {file}")
-  return runpy.run_path(file)["get_config"](*([arg] if arg else []))
+  config = runpy.run_path(file)["get_config"](*([arg] if arg else []))
+  return fields_lib.resolved(config)

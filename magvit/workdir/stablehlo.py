@@ -22,6 +22,7 @@ import numpy as np
 from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from storage import files
+from storage import paths
 
 MANIFEST = "programs.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -36,6 +37,8 @@ class Argument:
   shape: tuple[int | str, ...]
   dtype: str
   meaning: str
+  low: int | None = None  # smallest value, where that is no matter of the type
+  high: int | None = None  # largest value, likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +110,8 @@ class Program:
     """Runs the program; compiles once for each batch size.
 
     Raises:
-      ValueError: an input that is missing, unknown, or of another shape or
-        type.
+      ValueError: an input that is missing, unknown, of another shape or type,
+        or with values that it cannot have.
     """
     if inputs.keys() != self.inputs.keys():
       raise ValueError(
@@ -117,6 +120,11 @@ class Program:
     sizes = set()
     for key, x in inputs.items():
       wanted = self.inputs[key]
+      if not isinstance(x, (np.ndarray, np.generic, jax.Array)):
+        raise ValueError(
+          f"{key} is a {type(x).__name__}: give an array {wanted['dtype']}"
+          f" {tuple(wanted['shape'])}: {wanted['meaning']}"
+        )
       shape, dtype = tuple(np.shape(x)), wanted["dtype"]
       pairs = list(zip(wanted["shape"], shape, strict=False))
       sizes |= {size for name, size in pairs if name == _BATCH}
@@ -128,6 +136,7 @@ class Program:
           f"{key} of shape {shape} and type {jnp.result_type(x)} must be"
           f" {dtype} {tuple(wanted['shape'])}: {wanted['meaning']}"
         )
+      _check_values(key, x, wanted)
     if len(sizes) > 1 or 0 in sizes:
       raise ValueError(
         f"inputs of {sorted(sizes)} clips: all must have the same number, at"
@@ -136,14 +145,29 @@ class Program:
     return self._run(inputs)
 
 
-def load_program(folder: str, name: str) -> Program:
+def _check_values(key: str, x: Any, wanted: Mapping[str, Any]) -> None:
+  """Raises ValueError for values that an input cannot have."""
+  if jnp.issubdtype(x.dtype, jnp.floating) and not np.isfinite(x).all():
+    raise ValueError(f"{key} has values that are not finite")
+  low, high = wanted.get("low"), wanted.get("high")  # older exports have none
+  if np.size(x) and low is not None and high is not None:
+    if x.min() < low or x.max() > high:
+      raise ValueError(
+        f"{key} has values in [{x.min()}, {x.max()}], and must be"
+        f" {wanted['meaning']}"
+      )
+
+
+def load_program(folder: str | os.PathLike, name: str) -> Program:
   """Loads a program of an export folder, e.g. "encode", and its weights.
 
-  Encode and decode of a generator's tokenizer lie in its folder `tokenizer`.
+  `folder` may begin with ~ and have $VARIABLES. Encode and decode of a
+  generator's tokenizer lie in its folder `tokenizer`.
 
   Raises:
     ValueError: no such program, or a file that is not as it was exported.
   """
+  folder = paths.expand(folder)
   path = os.path.join(folder, MANIFEST)
   if not os.path.isfile(path):
     raise ValueError(

@@ -16,6 +16,11 @@ take more kinds of files, among them TensorFlow's; `models/features/` lists them
 per network.
 """
 
+from storage import interrupts
+
+if __name__ == "__main__":
+  interrupts.end_at_once()  # the other imports take seconds
+
 import argparse
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -31,6 +36,7 @@ from models.features import perceptual
 from models.weights import feature_networks as feature_weights
 from models.weights import readers
 from models.weights import safetensors_file
+from storage import paths
 
 _IGNORED = {
   "resnet50": (
@@ -185,20 +191,29 @@ def main() -> None:
     choices=sorted({*_IGNORED, *feature_networks.NETWORKS}),
   )
   parser.add_argument(
-    "--input", required=True, help="published file to convert"
+    "--input",
+    required=True,
+    type=paths.argument,
+    help="published file to convert",
   )
   parser.add_argument(
-    "--lin", help="file with the heads of lpips_vgg, unless --input has them"
+    "--lin",
+    type=paths.argument,
+    help="file with the heads of lpips_vgg, unless --input has them",
   )
   parser.add_argument(
-    "--output", required=True, help="file to write, .safetensors"
+    "--output",
+    required=True,
+    type=paths.argument,
+    help="file to write, .safetensors",
   )
-  arguments = parser.parse_args()
-  try:
-    convert(arguments.network, arguments.input, arguments.output, arguments.lin)
-  except (ValueError, OSError) as error:
-    sys.exit(f"error: {error}")
-  print(arguments.output)
+  args = parser.parse_args()
+  with interrupts.in_one_line():
+    try:
+      convert(args.network, args.input, args.output, args.lin)
+    except (ValueError, OSError) as error:
+      sys.exit(f"error: {error}")
+  print(args.output)
 
 
 if __name__ == "__main__":

@@ -49,11 +49,79 @@ def test_a_generators_workdir_holds_the_same_tokenizer(
     (np.full((1, 5, 16, 16, 3), 128.0), r"give floats in .0, 1., or uint8"),
     (np.full((1, 5, 16, 16, 3), -1.0), r"give floats in .0, 1., or uint8"),
     (np.zeros((1, 4, 16, 16, 3)), "clip length 4"),
+    (
+      np.full((1, 5, 16, 16, 3), np.nan),
+      r"in .nan, nan.: give floats in",
+    ),
+    (
+      np.full((1, 5, 16, 16, 3), np.inf),
+      r"in .inf, inf.: give floats in",
+    ),
+    (np.zeros((1, 5, 16, 16, 3), int), "type int64 must be floats in .0, 1."),
+    (np.zeros((1, 5, 16, 16, 3), bool), "type bool must be floats in .0, 1."),
+    (np.zeros((1, 5, 16, 16, 3), complex), "type complex128 must be floats"),
+    (np.full((1, 5, 16, 16, 3), "a"), "type <U1 must be floats"),
+    (np.zeros((0, 5, 16, 16, 3)), r"shape \(0, 5, .* none of them 0"),
+    (np.zeros((1, 0, 16, 16, 3)), r"shape \(1, 0, .* none of them 0"),
+    (np.zeros((1, 5, 0, 16, 3)), r"shape \(1, 5, 0, .* none of them 0"),
+    ([[0.0, 1.0], [0.0]], "video is a list of clips of several sizes"),
+    ([], "must be .batch, frames, height, width"),
+    (None, "video is a NoneType: give an array .batch, frames, height, width"),
+    ("clip.mp4", "video is a str: give an array .batch, frames, height, width"),
   ],
 )
 def test_what_is_no_clip_is_refused(tiny_tokenizer_workdir, video, message):
   with pytest.raises(ValueError, match=message):
     magvit.load_tokenizer(tiny_tokenizer_workdir).encode(video)
+
+
+@pytest.mark.parametrize(
+  "ids, message",
+  [
+    ([[[[0]]]], "ids is a list: give an array .batch, time, height, width."),
+    (None, "ids is a NoneType: give an array"),
+    (np.zeros((3, 8, 8), int), "must be integers .batch, time, height, width."),
+    (np.zeros((1, 3, 8, 8), bool), "type bool must be integers"),
+    (np.zeros((0, 3, 8, 8), int), r"shape \(0, 3, 8, 8\) .* none of them 0"),
+    (np.zeros((1, 0, 8, 8), int), r"shape \(1, 0, 8, 8\) .* none of them 0"),
+    (np.zeros((1, 3, 0, 8), int), r"shape \(1, 3, 0, 8\) .* none of them 0"),
+    (np.full((1, 3, 8, 8), 2**40), r"must be in 0\.\.63"),
+    (np.full((1, 3, 8, 8), -1), r"must be in 0\.\.63"),
+  ],
+)
+def test_what_is_no_grid_of_ids_is_refused(
+  tiny_tokenizer_workdir, ids, message
+):
+  tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
+  with pytest.raises(ValueError, match=message):
+    tokenizer.decode(ids)
+  if np.shape(ids) != (1, 0, 8, 8):
+    with pytest.raises(ValueError, match=message):
+      list(tokenizer.decode_stream([ids]))
+
+
+def test_streams_without_a_frame_or_with_a_bad_one_are_refused(
+  tiny_tokenizer_workdir,
+):
+  tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
+  for code in (tokenizer.encode_stream, tokenizer.decode_stream):
+    with pytest.raises(ValueError, match="the clip has no frames"):
+      list(code([]))
+  bad = np.full((1, 1, 16, 16, 3), np.nan)
+  with pytest.raises(ValueError, match="give floats in"):
+    list(tokenizer.encode_stream([bad]))
+
+
+def test_paths_have_homes_and_variables(tiny_tokenizer_workdir, monkeypatch):
+  home, _, name = tiny_tokenizer_workdir.rpartition("/")
+  monkeypatch.setenv("HOME", home)
+  monkeypatch.setenv("RUN", name)
+  tokenizer = magvit.load_tokenizer("~/$RUN")
+  assert tokenizer.config.name == "tiny tokenizer"
+  with pytest.raises(ValueError, match="the variable NO_RUN is not set"):
+    magvit.load_tokenizer("~/$NO_RUN")
+  with pytest.raises(ValueError, match=f"^{home}/{name} .*does not generate"):
+    magvit.load_generator(f"~/{name}")
 
 
 def test_ids_outside_the_vocabulary_are_refused(tiny_tokenizer_workdir):
@@ -101,12 +169,19 @@ def test_a_long_video_goes_on_from_its_condition(generator):
     (dict(task="prediction"), "task='prediction' must be one of"),
     (dict(condition=np.zeros((2, 5, 16, 16, 3))), "condition_frames=3"),
     (dict(label=10), "label=10"),
+    (dict(frames=0), "frames=0 must be at least 1"),
+    (dict(frames=2.5), "frames=2.5 must be .* a whole number"),
+    (dict(condition=[0.0]), "condition is a list: give an array"),
+    (dict(condition=np.zeros((0, 3, 16, 16, 3))), "none of them 0"),
+    (dict(condition=np.full((2, 3, 16, 16, 3), np.nan)), "give floats in"),
+    (dict(guidance=np.nan), "guidance=nan must be at least -1 and finite"),
   ],
 )
 def test_what_cannot_be_rolled_is_refused(generator, arguments, message):
-  arguments = {"condition": np.zeros((2, 3, 16, 16, 3)), **arguments}
+  condition = np.zeros((2, 3, 16, 16, 3))
+  arguments = {"condition": condition, "frames": 5, **arguments}
   with pytest.raises(ValueError, match=message):
-    generator.sample_long(jax.random.key(0), frames=5, **arguments)
+    generator.sample_long(jax.random.key(0), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +194,30 @@ def test_what_cannot_be_rolled_is_refused(generator, arguments, message):
       dict(task="frame_prediction", condition=np.zeros((2, 4, 16, 16, 3))),
       r"condition of shape \(2, 4, .* must be \(2, 5, 16, 16, 3\)",
     ),
+    (
+      dict(
+        task="frame_prediction", condition=np.full((2, 5, 16, 16, 3), np.nan)
+      ),
+      "condition has values in .nan, nan.: give floats",
+    ),
+    (
+      dict(task="frame_prediction", condition=np.zeros((2, 5, 16, 16, 3), int)),
+      "condition of type int64 must be floats",
+    ),
+    (dict(num=0), "num=0 must be at least 1"),
+    (dict(num=1.5), "num=1.5 must be .* a whole number"),
+    (dict(label=1.5), r"label=1.5 must be in 0\.\.9"),
+    (dict(label="3"), r"label='3' must be in 0\.\.9"),
+    (dict(steps=0), "steps=0 must be at least 1"),
+    (dict(guidance=np.nan), "guidance=nan must be at least -1 and finite"),
+    (dict(temperature=-1.0), "temperature=-1.0 must be at least 0 and finite"),
+    (dict(choice_temperature=np.inf), "choice_temperature=inf must be"),
+    (dict(key=0), "key=0 must be a key, like jax.random.key"),
   ],
 )
 def test_what_cannot_be_sampled_is_refused(generator, arguments, message):
   with pytest.raises(ValueError, match=message):
-    generator.sample(jax.random.key(0), 2, **arguments)
+    generator.sample(**{"key": jax.random.key(0), "num": 2, **arguments})
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ def test_the_manifest_says_what_goes_in_and_out(folder):
     ({}, r"program encode takes \['video'\], not \[\]"),
     (dict(video=_video(1)[0]), "must be float32 .'batch', 5, 16, 16, 3."),
     (dict(video=_video(1).astype(np.float16)), "type float16 must be float32"),
+    (dict(video=[[0.0]]), "video is a list: give an array float32"),
+    (dict(video=_video(1) * np.nan), "video has values that are not finite"),
+    (dict(video=_video(1) + 1), r"video has values in .*pixels in \[0, 1\]"),
     (dict(video=_video(0)), r"inputs of \[0\] clips: .* at least 1"),
   ],
 )
@@ -76,6 +79,12 @@ def test_other_inputs_are_refused(folder, inputs, message):
   program = magvit.load_program(f"{folder}/tokenizer", "encode")
   with pytest.raises(ValueError, match=message):
     program(**inputs)
+
+
+def test_ids_out_of_the_vocabulary_are_refused_by_programs(folder):
+  program = magvit.load_program(f"{folder}/tokenizer", "decode")
+  with pytest.raises(ValueError, match=r"ids has values in .* in 0\.\.63"):
+    program(ids=np.full((1, 3, 8, 8), 64, np.int32))
 
 
 def test_a_changed_program_is_refused(folder, tmp_path):

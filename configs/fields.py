@@ -1,0 +1,228 @@
+"""What the values of fields can be: ranges of numbers, and which are paths.
+
+A value that is no number, or out of its range, is refused here before anything
+is loaded, in a line that names the field. What depends on other fields or on
+the machine is checked where it is used.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import dataclasses
+import math
+import numbers
+import typing
+from typing import Any
+
+import ml_collections
+
+# Largest whole number of a range without an end: steps are counted in int32.
+_LARGEST = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """Finite numbers from `low` to `high`; each end belongs to it unless open."""
+
+  low: float
+  high: float = math.inf
+  whole: bool = False  # whether only whole numbers belong to it
+  low_open: bool = False
+  high_open: bool = False
+
+  def check(self, name: str, value: Any) -> None:
+    """Raises ValueError "NAME=VALUE must be ..." for what is not in it."""
+    kind = numbers.Integral if self.whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+      raise ValueError(f"{name}={value!r} must be {self}")
+    value = typing.cast(float, value)
+    low = self.low < value if self.low_open else self.low <= value
+    high = value < self.high if self.high_open else value <= self.high
+    endless = _LARGEST if self.whole else math.nextafter(math.inf, 0)
+    # Comparisons with NaN are false.
+    if not (low and high and (value <= endless or self.high < math.inf)):
+      raise ValueError(f"{name}={value} must be {self}")
+
+  def __str__(self) -> str:
+    low = f"{'above' if self.low_open else 'at least'} {self.low}"
+    high = f"{'below' if self.high_open else 'at most'} {self.high}"
+    if self.high == math.inf:
+      high = f"at most {_LARGEST}" if self.whole else "finite"
+    end = ", a whole number" if self.whole else ""
+    return f"{low} and {high}{end}"
+
+
+def whole(low: int, high: float = math.inf) -> Range:
+  return Range(low, high, whole=True)
+
+
+COUNT = whole(1)
+SEED = whole(0, 2**32 - 1)  # what numpy and JAX take alike
+GUIDANCE = Range(-1)  # -1: the unconditional model alone
+_AMOUNT = Range(0)
+_POSITIVE = Range(0, low_open=True)
+_SHARE = Range(0, 1)
+_NONE_OR_MORE = whole(0)
+_DECAY = Range(0, 1, high_open=True)  # at 1 an average would never change
+
+_TRANSFORMER = {
+  "num_layers": COUNT,
+  "width": COUNT,
+  "mlp_width": COUNT,
+  "num_heads": COUNT,
+  "factor_bits": COUNT,
+  "dropout": _DECAY,
+  "num_classes": _NONE_OR_MORE,
+}
+# The range of every number of configs/base.py, by section; of a tuple, that of
+# each of its numbers.
+RANGES: dict[str, dict[str, Range]] = {
+  "": {
+    "seed": SEED,
+    "num_steps": COUNT,
+    "batch_size": COUNT,
+    "microbatches": COUNT,
+    "log_every": COUNT,
+    "checkpoint_every": COUNT,
+    "checkpoints_to_keep": COUNT,
+    "eval_every": _NONE_OR_MORE,
+    "profile_steps": _NONE_OR_MORE,
+    "health_every": COUNT,
+    "ema_decay": _DECAY,
+    "condition_frames": COUNT,
+    "label_drop": _SHARE,
+    "label_smoothing": _DECAY,
+    "masks_per_clip": COUNT,
+    "loss_chunks": COUNT,
+  },
+  "dataset": {
+    "frames": COUNT,
+    "size": COUNT,
+    "seed": SEED,
+    "eval_examples": COUNT,
+    "joint_images": _NONE_OR_MORE,
+    "fold": whole(1, 3),
+    "stride": COUNT,
+    "short_side": _NONE_OR_MORE,
+    "scale": Range(0, 1, low_open=True),
+    "workers": _NONE_OR_MORE,
+  },
+  "mesh": {"data": whole(-1), "fsdp": COUNT, "tensor": COUNT},
+  "evaluation": {"num": COUNT},
+  "optimizer": {
+    "peak_learning_rate": _AMOUNT,
+    "warmup_steps": _NONE_OR_MORE,
+    "b1": _DECAY,
+    "b2": _DECAY,
+    "weight_decay": _AMOUNT,
+    "clip_norm": _AMOUNT,
+  },
+  "tokenizer": {
+    "base_channels": COUNT,
+    "channel_multipliers": COUNT,
+    "num_res_blocks": _NONE_OR_MORE,
+    "norm_groups": COUNT,
+  },
+  "tokenizer.transformer": {
+    "width": COUNT,
+    "mlp_width": COUNT,
+    "num_heads": COUNT,
+    "spatial_layers": _NONE_OR_MORE,
+    "temporal_layers": _NONE_OR_MORE,
+    "latent_size": COUNT,
+    "max_latent_frames": COUNT,
+  },
+  "quantizer": {
+    "bits": COUNT,
+    "entropy_temperature": _POSITIVE,
+    "entropy_groups": _NONE_OR_MORE,
+    "codebook_size": COUNT,
+    "embedding_dim": COUNT,
+    "levels": whole(2),
+  },
+  "discriminator": {"base_channels": COUNT, "channel_multipliers": COUNT},
+  "loss": {
+    "reconstruction": _AMOUNT,
+    "perceptual": _AMOUNT,
+    "adversarial": _AMOUNT,
+    "r1": _AMOUNT,
+    "r1_interval": COUNT,
+    "lecam": _AMOUNT,
+    "lecam_decay": _DECAY,
+    "commitment": _AMOUNT,
+    "codebook": _AMOUNT,
+    "joint_images": _AMOUNT,
+    "entropy": _AMOUNT,
+    "entropy_start_factor": _AMOUNT,
+    "entropy_annealing_steps": _NONE_OR_MORE,
+  },
+  "transformer": _TRANSFORMER,
+  "tasks": dict.fromkeys(
+    (
+      "class_conditional",
+      "frame_prediction",
+      "class_conditional_frame_prediction",
+      "interpolation",
+      "central_outpainting",
+      "vertical_outpainting",
+      "horizontal_outpainting",
+      "dynamic_outpainting",
+      "central_inpainting",
+      "dynamic_inpainting",
+    ),
+    _AMOUNT,
+  ),
+  "sampling": {
+    "steps": COUNT,
+    "choice_temperature": _AMOUNT,
+    "guidance": GUIDANCE,
+    "guidance_power": _POSITIVE,
+    "temperature": _AMOUNT,
+    "top_k": _NONE_OR_MORE,
+    "top_p": Range(0, 1, low_open=True),
+    "samples_per_class": COUNT,
+  },
+}
+
+# Fields that hold the path of a file or folder, or "" or "none" for no path.
+PATHS = (
+  "init_from",
+  "inflate_from",
+  "tokenizer_workdir",
+  "dataset.tokens",
+  "dataset.joint_path",
+  "dataset.path",
+  "dataset.lists",
+  "loss.perceptual_weights",
+  "evaluation.inception_weights",
+  "evaluation.i3d_weights",
+  "evaluation.c3d_weights",
+  "evaluation.lpips_weights",
+)
+# Fields that hold several, each "WEIGHT:FOLDER".
+WEIGHTED_PATHS = ("dataset.mixture",)
+
+
+def check(config: Mapping[str, Any] | ml_collections.ConfigDict) -> None:
+  """Checks every number of a config, whichever of the fields it has.
+
+  Raises:
+    ValueError: a value that is not in the range of its field, or a number that
+      is not finite in a field that has none.
+  """
+  for name, value in _leaves(config, ""):
+    section, _, field = name.rpartition(".")
+    allowed = RANGES.get(section, {}).get(field)
+    for part in value if isinstance(value, (tuple, list)) else (value,):
+      if allowed is not None:
+        allowed.check(name, part)
+      elif isinstance(part, float) and not math.isfinite(part):
+        raise ValueError(f"{name}={part} must be a finite number")
+
+
+def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+  """(name with dots, value) of all fields; sections are no fields."""
+  for key, value in node.items():
+    if hasattr(value, "items"):
+      yield from _leaves(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value

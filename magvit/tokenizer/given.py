@@ -1,0 +1,95 @@
+"""Checks of arrays that callers of the Python interface give."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ARRAYS = (np.ndarray, jax.Array)
+
+
+def check_video(name: str, video: Any, is_chunk: bool = False) -> Any:
+  """Returns clips (batch, frames, height, width, 3) of pixels, if they are.
+
+  A chunk of a longer clip may have no frames.
+
+  Raises:
+    ValueError: no array, another rank or type, nothing in it, or pixels that
+      are not uint8 or floats in [0, 1].
+  """
+  layout = "(batch, frames, height, width, 3)"
+  video = _check_array(name, video, layout, "floats in [0, 1], or uint8")
+  if video.ndim != 5 or video.shape[-1] != 3:
+    raise ValueError(f"{name} of shape {video.shape} must be {layout}")
+  if _is_empty(video.shape, is_chunk):
+    raise ValueError(
+      f"{name} of shape {video.shape} must be {layout}, none of them 0"
+    )
+  if video.dtype == jnp.uint8:
+    return video
+  if not jnp.issubdtype(video.dtype, jnp.floating):
+    raise ValueError(
+      f"{name} of type {video.dtype} must be floats in [0, 1], or uint8"
+    )
+  if not video.size:
+    return video
+  low, high = video.min(), video.max()
+  if not (0 <= low and high <= 1):  # comparisons with NaN are false
+    raise ValueError(
+      f"{name} has values in [{low}, {high}]: give floats in [0, 1], or uint8"
+    )
+  return video
+
+
+def check_ids(
+  name: str, ids: Any, vocabulary: int, is_chunk: bool = False
+) -> Any:
+  """Returns ids (batch, time, height, width) of a vocabulary, if they are.
+
+  A chunk of a longer clip may have no latent.
+
+  Raises:
+    ValueError: no array, another rank or type, nothing in it, or ids outside
+      the vocabulary.
+  """
+  layout = "(batch, time, height, width)"
+  ids = _check_array(name, ids, layout, f"integers in 0..{vocabulary - 1}")
+  if ids.ndim != 4 or not jnp.issubdtype(ids.dtype, jnp.integer):
+    raise ValueError(
+      f"{name} of shape {ids.shape} and type {ids.dtype} must be integers"
+      f" {layout}"
+    )
+  if _is_empty(ids.shape, is_chunk):
+    raise ValueError(
+      f"{name} of shape {ids.shape} must be {layout}, none of them 0"
+    )
+  if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
+    raise ValueError(
+      f"{name} in [{ids.min()}, {ids.max()}] must be in 0..{vocabulary - 1}"
+    )
+  return ids
+
+
+def check_key(key: Any) -> None:
+  """Raises ValueError for what is no key of jax.random."""
+  if isinstance(key, _ARRAYS):
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+      if key.shape == ():
+        return
+    elif key.shape == (2,) and key.dtype == jnp.uint32:
+      return
+  raise ValueError(f"key={key!r} must be a key, like jax.random.key(0)")
+
+
+def _is_empty(shape: tuple[int, ...], is_chunk: bool) -> bool:
+  batch, time, *space = shape
+  return 0 in (batch, *space) or (time == 0 and not is_chunk)
+
+
+def _check_array(name: str, array: Any, layout: str, values: str) -> Any:
+  if isinstance(array, _ARRAYS):
+    return array
+  raise ValueError(
+    f"{name} is a {type(array).__name__}: give an array {layout} of {values}"
+  )

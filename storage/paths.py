@@ -1,0 +1,48 @@
+"""Paths as people write them."""
+
+import argparse
+import os
+import re
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
+
+
+def expand(path: str | os.PathLike) -> str:
+  """Replaces a leading ~ or ~USER and variables $NAME, ${NAME} by their values.
+
+  Shells do so with the start of a word alone, and so not in --flag=~/folder.
+  Addresses like gs://bucket/folder stay as they are.
+
+  Raises:
+    ValueError: an unknown user or a variable that is not set, which would make
+      a folder of that very name.
+  """
+  text = os.fspath(path)
+  if not isinstance(text, str):
+    raise ValueError(f"{path!r} must be a path in text, not in bytes")
+  if _URL.match(text):
+    return text
+  home = os.path.expanduser(text)
+  if home.startswith("~") and not os.path.lexists(home):
+    user = home.partition(os.sep)[0]
+    raise ValueError(
+      f"{text}: {user} is the home of no user: write the folder out, or"
+      f" ./{text} for one of that name"
+    )
+  for match in _VARIABLE.finditer(home):
+    variable = match[1].strip("{}")
+    if variable not in os.environ and not os.path.lexists(home):
+      raise ValueError(
+        f"{text}: the variable {variable} is not set: set it, or write the path"
+        " out"
+      )
+  return os.path.expandvars(home)
+
+
+def argument(text: str) -> str:
+  """Expands the argument of a program; a `type` of argparse."""
+  try:
+    return expand(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
