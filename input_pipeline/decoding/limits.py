@@ -12,8 +12,9 @@ import stat
 
 import numpy as np
 
-# Pixels of a frame of a video or an animation: 8K. A decoder keeps up to 17.
-MAX_PIXELS = 8192 * 4320
+# Pixels of a frame of a video or an animation: 4096 x 4096, or 5760 x 2880. A
+# decoder of H.264 may keep 17 frames, so that 8192 x 4320 took 1.5 GiB.
+MAX_PIXELS = 2**24
 MAX_PICTURE_PIXELS = 2**26  # pixels of a single picture: 8192 x 8192
 MAX_PAGES = 10_000  # pictures in a file that Pillow reads
 # Pixels of all pictures in such a file: 1,035 of 1920 x 1080.
