@@ -21,6 +21,7 @@ import safetensors.numpy
 
 from magvit import mesh as mesh_lib
 from models.weights import safetensors_file
+from storage import schema
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"  # folder in a generator's export, as in a workdir
@@ -140,11 +141,18 @@ def _read_notes(folder: str) -> Notes:
       f"{path} is not a whole .safetensors file: {error}"
     ) from error
   try:
-    config = json.loads(metadata["config"])
+    config = schema.convert(
+      schema.parse(metadata["config"], "config"), dict[str, Any], "config"
+    )
     old = _OLD_DEFINING_GENERATOR
     if "quantizer" in config:
       old = _OLD_DEFINING_TOKENIZER
-    defining = tuple(json.loads(metadata.get("defining", json.dumps(old))))
+    defining = schema.convert(
+      schema.parse(metadata.get("defining", json.dumps(old)), "defining"),
+      tuple[str, ...],
+      "defining",
+    )
+    schema.convert(config.get("algorithm"), str, "config", "", "algorithm")
     missing = set(defining) - config.keys()
     if missing:
       raise KeyError(*missing)

@@ -17,6 +17,7 @@ import ml_collections
 
 from magvit.workdir import exports
 from magvit.workdir import fields as fields_lib
+from magvit.workdir import stored_config as stored_config_lib
 from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import lock
@@ -217,15 +218,7 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
       f"workdir={workdir} holds no config.json, so nothing was trained there:"
       " train into it first (--mode=train), or name another"
     )
-  try:
-    with open(path) as f:
-      fields = json.load(f)
-    fields["algorithm"]
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f"{path} is no config of this program ({error!r}): name the directory of"
-      " a run or of an export"
-    ) from error
+  fields = stored_config_lib.read(path)
   if exports.is_export(workdir):
     exports.check_config(workdir, fields)
   try:

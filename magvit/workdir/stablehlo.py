@@ -10,8 +10,8 @@ program needs jax, and none of the networks' code.
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import json
 import os
+from typing import Annotated
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from storage import files
 from storage import paths
+from storage import schema
 
 MANIFEST = "programs.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -39,6 +40,36 @@ class Argument:
   meaning: str
   low: int | None = None  # smallest value, where that is no matter of the type
   high: int | None = None  # largest value, likewise
+
+
+@dataclasses.dataclass(frozen=True)
+class _Output:
+  """An output of a program, as the manifest describes it."""
+
+  shape: tuple[int | str, ...]
+  dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Described:
+  """A program, as the manifest describes it."""
+
+  file: Annotated[str, schema.FILE_NAME]
+  sha256: Annotated[str, schema.SHA256]
+  platforms: tuple[str, ...]
+  calling_convention: int
+  weights: dict[str, str]
+  inputs: dict[str, Argument]
+  outputs: dict[str, _Output]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Manifest:
+  """Contents of programs.json."""
+
+  format: str
+  jax: str
+  programs: dict[str, _Described]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +204,12 @@ def load_program(folder: str | os.PathLike, name: str) -> Program:
     raise ValueError(
       f"{folder} holds no {MANIFEST}: export with --mode=export --stablehlo"
     )
-  try:
-    with open(path) as f:
-      described = json.load(f)["programs"]
-    known = sorted(described)
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f"{path} lists no programs ({error!r}): export with --stablehlo again"
-    ) from error
+  # The fields stay as JSON: what a program says of itself is public.
+  remedy = "export with --stablehlo again"
+  manifest = schema.read(path, remedy)
+  schema.convert(manifest, _Manifest, f"{path} lists no programs", remedy)
+  described = manifest["programs"]
+  known = sorted(described)
   if name not in known:
     raise ValueError(f"{path} has no program {name!r}: it has {known}")
   workdir_lib.read_config(folder)  # raises if files of models are mixed

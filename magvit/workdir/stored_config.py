@@ -1,0 +1,95 @@
+"""Reading of config.json, which somebody else may have written.
+
+The functions of `configs/base.py` are the rule: each field is of the type that
+it has there. The sections that define a network have all of their fields and no
+others; in the rest, configs of earlier versions may differ.
+"""
+
+import math
+from typing import Any
+
+import ml_collections
+
+from configs import base
+from storage import schema
+
+_KNOWN = {
+  "tokenizer": base.tokenizer,
+  "masked": base.masked,
+  "autoregressive": base.autoregressive,
+}
+_WHOLE = ("tokenizer", "quantizer", "transformer")  # sections with all fields
+_NEEDED = ("name", "batch_size", "dataset", "dataset.frames", "dataset.size")
+_REMEDY = "name the directory of a run or of an export"
+_LONGEST = 1000  # entries of a list
+_WORDS = {
+  bool: "true or false",
+  int: "a whole number",
+  float: "a finite number",
+  str: "a text",
+}
+
+
+def read(path: str) -> dict[str, Any]:
+  """The fields of a config.json.
+
+  Raises:
+    ValueError: a file that is damaged or no config; a field that is missing,
+      unknown, or of another type.
+  """
+  name = f"{path} is no config of this program"
+  fields = schema.load(path, dict[str, Any], _REMEDY)
+  algorithm = fields.get("algorithm")
+  if not isinstance(algorithm, str):
+    raise ValueError(f"{name} (algorithm is {algorithm!r}): {_REMEDY}")
+  if algorithm in _KNOWN:
+    fault = _fault(fields, _KNOWN[algorithm](), "")
+    if fault:
+      raise ValueError(f"{name} ({fault}): {_REMEDY}")
+  return fields
+
+
+def _fault(given: Any, reference: ml_collections.ConfigDict, at: str) -> str:
+  """Words on the first field that is not as in the reference; "" for none."""
+  for key in sorted(reference.keys() | given.keys()):
+    field = f"{at}{key}"
+    whole = field.partition(".")[0] in _WHOLE
+    if key not in given and (whole or field in _NEEDED):
+      return f"the field {field} is missing"
+    if key not in reference and whole:
+      return f"the field {ascii(field)} is unknown"
+    if key not in given or key not in reference:
+      continue
+    value, wanted = given[key], reference[key]
+    if isinstance(wanted, ml_collections.ConfigDict):
+      if not isinstance(value, dict):
+        return f"{field} is no object of fields"
+      fault = _fault(value, wanted, f"{field}.")
+    else:
+      fault = _value_fault(value, wanted, field)
+    if fault:
+      return fault
+  return ""
+
+
+def _value_fault(value: Any, wanted: Any, field: str) -> str:
+  """Words on a value of another type than the reference's."""
+  if isinstance(wanted, tuple):
+    if not isinstance(value, list) or len(value) > _LONGEST:
+      return f"{field} is no list of at most {_LONGEST}"
+    # An empty list, or one of lists, tells nothing about the entries.
+    if not wanted or not isinstance(wanted[0], bool | int | float | str):
+      return ""
+    faults = (
+      _value_fault(inner, wanted[0], f"{field}[{i}]")
+      for i, inner in enumerate(value)
+    )
+    return next(filter(None, faults), "")
+  kind = type(wanted)
+  fits = type(value) is kind or (kind is float and type(value) is int)
+  if kind in (int, float):
+    # Numbers that no machine word holds are no settings of anything.
+    fits = fits and math.isfinite(value) and abs(value) < 2**63
+  if kind in _WORDS and not fits:
+    return f"{field} is {ascii(value)[:60]}, expected {_WORDS[kind]}"
+  return ""
