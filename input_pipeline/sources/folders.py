@@ -27,12 +27,14 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import csv
 import dataclasses
-import json
 import os
+from typing import Annotated
+from typing import Any
 
 from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import media
 from storage import listing as listing_lib
+from storage import schema
 
 HELD_OUT = ("held_out", "val", "validation", "test")
 
@@ -171,15 +173,18 @@ def _kinetics(lists: str, split: str):
 def _ssv2(lists: str, split: str):
   """(path of the list, [(file without suffix, class)], classes) of a split."""
   labels_path = _list_file(lists, "labels.json")
-  with open(labels_path) as f:
-    numbers = {name: int(number) for name, number in json.load(f).items()}
+  number = Annotated[str, schema.matches("[0-9]{1,9}", "of digits")] | int
+  labels = schema.load(labels_path, dict[str, number])
+  numbers = {name: int(text) for name, text in labels.items()}
   classes = sorted(numbers, key=numbers.__getitem__)
   if sorted(numbers.values()) != list(range(len(numbers))):
     raise ValueError(f"{labels_path}: expected the numbers 0 and up, each once")
   part = {"train": "train", "held_out": "validation"}[split]
   path = _list_file(lists, f"{part}.json")
-  with open(path) as f:
-    rows = json.load(f)
+  rows = schema.load(path, tuple[dict[str, Any], ...])
+  for i, row in enumerate(rows):
+    for field in ("id", "template"):
+      schema.convert(row.get(field), str, path, "", f"[{i}].{field}")
   # Templates put placeholders in brackets; the list of classes does not.
   plain = str.maketrans("", "", "[]")
   pairs = [(row["id"], row["template"].translate(plain)) for row in rows]

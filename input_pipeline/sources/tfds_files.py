@@ -19,6 +19,7 @@ from google.protobuf import json_format
 import numpy as np
 
 from input_pipeline.decoding import frame_reader
+from storage import schema
 from storage import shards as shards_lib
 
 INFO = "dataset_info.json"
@@ -107,12 +108,21 @@ def _builder(folder: str) -> Any:
         f"dataset.path={folder} holds no {name}: name the folder of a version"
         " of a prepared data set, like imagenet2012/5.1.0"
       )
+    # The package reads what is nested however deep.
+    schema.load(os.path.join(folder, name), dict[str, Any], "prepare it again")
   with open(os.path.join(folder, _FEATURES)) as f:
     features = f.read()
-  if "video_feature.Video" in features:
-    builder = _video_builder(folder, features)
-  else:
-    builder = tfds.builder_from_directory(folder)
+  try:
+    if "video_feature.Video" in features:
+      builder = _video_builder(folder, features)
+    else:
+      builder = tfds.builder_from_directory(folder)
+  except Exception as error:  # errors of many classes, for damaged files
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    raise ValueError(
+      f"dataset.path={folder}: {INFO} or {_FEATURES} is damaged ({reason}):"
+      " prepare it again"
+    ) from error
   file_format = builder.info.as_proto.file_format
   if file_format != "array_record":
     raise ValueError(
@@ -145,6 +155,12 @@ def _video_builder(folder: str, features: str) -> Any:
 
 def _check_files(folder: str, split: Any) -> None:
   """Raises ValueError unless a tfds.core.SplitInfo's files are complete."""
+  for path in map(os.fspath, split.filepaths):
+    if os.path.dirname(os.path.abspath(path)) != os.path.abspath(folder):
+      raise ValueError(
+        f"dataset.path={folder}: its dataset_info.json names {path!r}, which is"
+        " outside of the folder: prepare it again"
+      )
   for name in split.filenames:
     if not os.path.isfile(os.path.join(folder, name)):
       raise ValueError(

@@ -176,3 +176,22 @@ def test_lists_of_another_format_are_named(tmp_path):
   (tmp_path / "labels.json").write_text(json.dumps({"a": "0", "b": "2"}))
   with pytest.raises(ValueError, match="labels.json: .* 0 "):
     _listing("ssv2", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+  "file, text, message",
+  [
+    ("labels.json", "[]", "it is a list of 0, expected an object"),
+    ("labels.json", '{"a": "x"}', "a is 'x', expected a text of digits or a"),
+    ("labels.json", '{"a": null}', "a is null, expected a text of digits"),
+    ("train.json", "{}", "it is an object of 0, expected a list"),
+    ("train.json", '[{"id": "7"}]', ".0..template is null, expected a text"),
+    ("train.json", "[" * 10**5, "nests lists and objects more than 32 deep"),
+  ],
+)
+def test_lists_of_another_kind_are_named(tmp_path, file, text, message):
+  (tmp_path / "labels.json").write_text('{"Holding something": "0"}')
+  (tmp_path / "train.json").write_text("[]")
+  (tmp_path / file).write_text(text)
+  with pytest.raises(ValueError, match=f"{file}.*{message}"):
+    folders.listing("ssv2", str(tmp_path), str(tmp_path), "train", 1)

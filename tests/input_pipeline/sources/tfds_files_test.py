@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -159,3 +160,24 @@ def test_other_folders_are_refused(unpacked, tmp_path):
   refused("dataset.path=.* imagenet2012-train.*-00000-of-00002", splits=[train])
   (tmp_path / "features.json").unlink()
   refused("dataset.path=.* no features.json")
+
+
+def test_damaged_descriptions_are_one_line(unpacked, tmp_path):
+  source = unpacked["prepared"] / _UCF101
+  folder = shutil.copytree(source, tmp_path / "copied")
+  for name in ("dataset_info.json", "features.json"):
+    whole = (folder / name).read_text()
+    for text in ("", "[]", "[" * 10**5, '{"splits": 3}', '{"x": {}}', "{}"):
+      (folder / name).write_text(text)
+      with pytest.raises(ValueError, match="copied") as error:
+        tfds_files.TfdsFiles(str(folder), "train")
+      assert "\n" not in str(error.value)
+    (folder / name).write_text(whole)
+  info = json.loads((folder / "dataset_info.json").read_text())
+  for split in info["splits"]:
+    split["filepathTemplate"] = (
+      "../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    )
+  (folder / "dataset_info.json").write_text(json.dumps(info))
+  with pytest.raises(ValueError, match="copied.*outside of the folder"):
+    tfds_files.TfdsFiles(str(folder), "train")
