@@ -110,6 +110,8 @@ def test_every_clip_of_every_kind_of_file(tmp_path, codec):
   for b_frames, open_gop in itertools.product((0, 1, 2), (0, 1)):
     if codec not in _WITH_B_FRAMES and (b_frames or open_gop):
       continue
+    if codec == "xvid" and open_gop:
+      continue  # it has no such option
     options = _options(codec, b_frames, open_gop)
     for container in _CONTAINERS:
       path = tmp_path / f"{codec}_{b_frames}_{open_gop}.{container}"
