@@ -75,7 +75,7 @@ def scan(folder: str) -> Iterator[str]:
 
 
 def folders(folder: str) -> list[str]:
-  """Names of the folders in a folder, and of links to such, naturally sorted.
+  """Sorted names of the folders in a folder, and of links to such.
 
   Hidden and system folders are left out.
   """
@@ -85,7 +85,7 @@ def folders(folder: str) -> list[str]:
       for entry in entries
       if os.path.isdir(entry.path) and not is_system(entry.name)
     ]
-  return sorted(names, key=natural)
+  return sorted(names)
 
 
 def unreadable(path: str | os.PathLike) -> str:

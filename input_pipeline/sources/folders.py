@@ -17,9 +17,11 @@
 
 Lists lie in `dataset.lists`, or beside the media. Listed files that are missing
 are reported, and so are classes that the list of classes lacks. Without a list
-files and classes are in natural order; links are followed, and folders of
-systems are none of the data (storage/listing.py). A class without examples is
-an error, for the numbers of the classes after it would mean others.
+files are in natural order. Classes are numbered in the order of their names as
+text, where "10" comes before "2", as ImageNet's synsets and torchvision's
+folders are: trained models know them by number. Links are followed, and folders
+of systems are none of the data (storage/listing.py). A class without examples
+is an error, for the numbers of the classes after it would mean others.
 """
 
 from collections.abc import Callable

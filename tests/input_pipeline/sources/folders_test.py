@@ -101,14 +101,14 @@ def test_the_held_out_folder_is_chosen_where_there_are_several(tmp_path):
     folders.listing("ssv2", str(tmp_path), "", "held_out", 1, "val")
 
 
-def test_files_and_classes_are_in_natural_order(tmp_path):
+def test_classes_are_ordered_as_text_and_files_as_people_count(tmp_path):
   for name in ("2/10", "2/9", "10/1", "1/1"):
     raw_data.image(tmp_path / f"train/{name}.png", 0)
   train = _listing("mine", tmp_path, "train")
-  assert train.class_names == ("1", "2", "10")
+  assert train.class_names == ("1", "10", "2")
   assert [(e.name, e.label) for e in train.entries] == [
-    *[("train/1/1.png", 0), ("train/2/9.png", 1), ("train/2/10.png", 1)],
-    ("train/10/1.png", 2),
+    *[("train/1/1.png", 0), ("train/2/9.png", 2), ("train/2/10.png", 2)],
+    ("train/10/1.png", 1),
   ]
 
 
