@@ -221,6 +221,7 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
   fields = stored_config_lib.read(path)
   if exports.is_export(workdir):
     exports.check_config(workdir, fields)
+  stored_config_lib.check(path, fields)
   try:
     return fields_lib.resolved(ml_collections.ConfigDict(fields))
   except ValueError as error:

@@ -31,22 +31,28 @@ _WORDS = {
 
 
 def read(path: str) -> dict[str, Any]:
-  """The fields of a config.json.
-
-  Raises:
-    ValueError: a file that is damaged or no config; a field that is missing,
-      unknown, or of another type.
-  """
-  name = f"{path} is no config of this program"
+  """The fields of a config.json; ValueError if it is damaged or no config."""
   fields = schema.load(path, dict[str, Any], _REMEDY)
   algorithm = fields.get("algorithm")
   if not isinstance(algorithm, str):
-    raise ValueError(f"{name} (algorithm is {algorithm!r}): {_REMEDY}")
-  if algorithm in _KNOWN:
-    fault = _fault(fields, _KNOWN[algorithm](), "")
-    if fault:
-      raise ValueError(f"{name} ({fault}): {_REMEDY}")
+    raise ValueError(
+      f"{path} is no config of this program (algorithm is {algorithm!r}):"
+      f" {_REMEDY}"
+    )
   return fields
+
+
+def check(path: str, fields: dict[str, Any]) -> None:
+  """Raises ValueError for a field that is missing or of another type.
+
+  Of the sections that define a network, unknown fields are refused, too.
+  """
+  if fields["algorithm"] in _KNOWN:
+    fault = _fault(fields, _KNOWN[fields["algorithm"]](), "")
+    if fault:
+      raise ValueError(
+        f"{path} is no config of this program ({fault}): {_REMEDY}"
+      )
 
 
 def _fault(given: Any, reference: ml_collections.ConfigDict, at: str) -> str:

@@ -18,7 +18,13 @@ def _fields(kind):
 
 def _read(tmp_path, fields):
   (tmp_path / "config.json").write_text(json.dumps(fields))
-  return stored_config.read(str(tmp_path / "config.json"))
+  return _checked(str(tmp_path / "config.json"))
+
+
+def _checked(path):
+  fields = stored_config.read(path)
+  stored_config.check(path, fields)
+  return fields
 
 
 @pytest.mark.parametrize("kind", _KINDS)
@@ -88,7 +94,7 @@ def test_mutated_configs_are_one_line_or_read(tmp_path, kind):
       section[key] = values[rng.integers(len(values))]
     path.write_text(json.dumps(fields))
     try:
-      assert stored_config.read(str(path))["algorithm"]
+      assert _checked(str(path))["algorithm"]
     except ValueError as error:
       assert str(error).startswith(str(path)) and "\n" not in str(error)
       refused += 1
