@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import process as process_pool
+import contextlib
 import dataclasses
 import json
 import logging
@@ -110,11 +111,20 @@ class Folder:
         f"{self.path} is not empty and holds no {kind} (no"
         f" {finished or record}): {_REMEDY}"
       )
+    if self.index == 0:
+      self._remove_old_leftovers(record)
     changed = stored is None or any(stored.get(k) != fields[k] for k in free)
     if changed and self.index == 0:
       files.write_atomically(os.path.join(self.path, record), text)
     files.inside(self.path, _PARTS)  # before hours of work, not after
     self._wait("folder is claimed")
+
+  def _remove_old_leftovers(self, record: str) -> None:
+    """Removes what killed processes of earlier versions left, by its names."""
+    for path in (*self.names, record):
+      folder, name = os.path.split(os.path.join(self.path, path))
+      with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(folder, f".{name}.tmp"))
 
   def mine(
     self,
