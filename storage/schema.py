@@ -24,6 +24,7 @@ from typing import Any
 
 MOST_BYTES = 2**25
 MOST_DEPTH = 32  # lists and objects in each other
+_SHORT = 60  # characters of a name or value that an error shows
 _MOST_DIGITS = 100  # digits of a whole number
 
 
@@ -255,7 +256,8 @@ def _dataclass(value: Any, kind: type, field: str) -> Any:
 
 def _below(field: str, name: str) -> str:
   # A name may be long, or hold a line feed.
-  plain = name if name.isidentifier() else _short(name)
+  is_plain = name.isidentifier() and len(name) <= _SHORT
+  plain = name if is_plain else _short(name)
   return f"{field}.{plain}" if field else plain
 
 
@@ -270,8 +272,13 @@ def _short(value: Any) -> str:
     return f"a list of {len(value)}"
   if value is None or isinstance(value, bool):
     return json.dumps(value)
-  text = ascii(value)
-  return text if len(text) <= 60 else f"{text[:57]}..."
+  return brief(ascii(value))
+
+
+def brief(text: object, most: int = _SHORT) -> str:
+  """The start of a text of others, like an error of a library, in one line."""
+  words = " ".join(str(text).split())
+  return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
 _WORDS = {

@@ -55,15 +55,19 @@ def check_config(folder: str, fields: Mapping[str, Any]) -> None:
   wanted = traverse_util.flatten_dict(notes.config, sep=".")
   for field in sorted(given.keys() | wanted.keys()):
     if field not in wanted:
+      value = schema.brief(repr(given[field]))
       raise ValueError(
-        f"{path} has an unknown field {field}={given[field]!r}, without which"
-        " the weights beside it were exported: export the model again"
+        f"{path} has an unknown field {schema.brief(field)}={value}, without"
+        " which the weights beside it were exported: export the model again"
       )
     if field not in given or given[field] != wanted[field]:
-      value = repr(given[field]) if field in given else "missing"
+      value = "missing"
+      if field in given:
+        value = schema.brief(repr(given[field]))
       raise ValueError(
-        f"{path}: {field} is {value}, and the weights beside it were exported"
-        f" with {wanted[field]!r}: export the model again"
+        f"{path}: {schema.brief(field)} is {value}, and the weights beside it"
+        f" were exported with {schema.brief(repr(wanted[field]))}: export the"
+        " model again"
       )
   if notes.tokenizer == notes.fingerprint:  # the export is a tokenizer
     return
@@ -138,7 +142,7 @@ def _read_notes(folder: str) -> Notes:
       metadata = f.metadata() or {}
   except Exception as error:
     raise ValueError(
-      f"{path} is not a whole .safetensors file: {error}"
+      f"{path} is not a whole .safetensors file: {schema.brief(error, 200)}"
     ) from error
   try:
     config = schema.convert(

@@ -63,7 +63,7 @@ def _fault(given: Any, reference: ml_collections.ConfigDict, at: str) -> str:
     if key not in given and (whole or field in _NEEDED):
       return f"the field {field} is missing"
     if key not in reference and whole:
-      return f"the field {ascii(field)} is unknown"
+      return f"the field {ascii(schema.brief(field))} is unknown"
     if key not in given or key not in reference:
       continue
     value, wanted = given[key], reference[key]

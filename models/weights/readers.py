@@ -1,5 +1,7 @@
 """Files of named tensors that others publish, as numpy arrays."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
 import typing
@@ -14,6 +16,8 @@ import safetensors.numpy
 from models.weights import tensorflow as tensorflow_files
 from models.weights import torch_file
 from storage import files
+from storage import npz
+from storage import schema
 
 _MOST_PACKED = 100  # bytes of arrays in a byte of a larger file
 _ANY_SIZE = 2**26  # bytes that arrays may have however small the file is
@@ -48,60 +52,54 @@ def sha256(path: str) -> str:
 
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:
-  try:
+  with _named(path, "a file of torch tensors"):
     return torch_file.read(path)
-  except Exception as error:
-    raise ValueError(
-      f"{path} is not a file of torch tensors: {error}"
-    ) from error
 
 
 def _read_flax(path: str) -> dict[str, np.ndarray]:
-  try:
+  with _named(path, "a .flax file"):
     data = pathlib.Path(path).read_bytes()
     tree = typing.cast(dict[str, Any], serialization.msgpack_restore(data))
     tensors = traverse_util.flatten_dict(tree.get("params", tree), sep="/")
-  except Exception as error:
-    raise ValueError(f"{path} is not a .flax file: {error}") from error
   if not all(isinstance(x, np.ndarray) for x in tensors.values()):
     raise ValueError(f"{path} must hold arrays only")
   return typing.cast(dict[str, np.ndarray], tensors)
 
 
 def _read_graph(path: str) -> dict[str, np.ndarray]:
-  try:
+  with _named(path, "a frozen graph"):
     return tensorflow_files.read_graph(path)
-  except Exception as error:
-    raise ValueError(f"{path} is not a frozen graph: {error}") from error
 
 
 def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
-  try:
+  with _named(path, "a checkpoint of TensorFlow"):
     return tensorflow_files.read_checkpoint(path)
-  except Exception as error:
-    raise ValueError(
-      f"{path} is not a checkpoint of TensorFlow: {error}"
-    ) from error
 
 
 def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-  try:
+  with _named(path, "a .safetensors file"):
     return safetensors.numpy.load_file(path)
-  except Exception as error:
-    raise ValueError(f"{path} is not a .safetensors file: {error}") from error
 
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
-  try:
+  with _named(path, "an .npz file"):
     with zipfile.ZipFile(path) as archive:
       unpacked = sum(info.file_size for info in archive.infolist())
     size = os.path.getsize(path)
     if unpacked > max(_ANY_SIZE, _MOST_PACKED * size):
       raise ValueError(f"its arrays have {unpacked} bytes, and the file {size}")
-    with open(path, "rb") as f, np.load(f, allow_pickle=False) as tensors:
-      return dict(tensors)
-  except Exception as error:
-    raise ValueError(f"{path} is not an .npz file: {error}") from error
+    return {name: npz.load(path, name) for name in npz.names(path)}
+
+
+@contextlib.contextmanager
+def _named(path: str, kind: str) -> Iterator[None]:
+  """Turns every failure inside into a ValueError that names the file."""
+  try:
+    yield
+  except Exception as error:  # libraries raise nearly anything
+    # Some repeat what is in the file, however long it is.
+    reason = schema.brief(error, 300)
+    raise ValueError(f"{path} is not {kind}: {reason}") from error
 
 
 _READERS = {

@@ -18,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from storage import files
+from storage import schema
 
 _FORMAT_VERSION = "1"
 
@@ -36,7 +37,8 @@ def load(path: str, name: str, abstract: Any) -> Any:
       metadata = f.metadata() or {}
       tensors = {key: f.get_tensor(key) for key in f.keys()}
   except Exception as error:
-    raise ValueError(f"{path} is not a .safetensors file: {error}") from error
+    reason = schema.brief(error, 300)
+    raise ValueError(f"{path} is not a .safetensors file: {reason}") from error
   if metadata.get("format_version") != _FORMAT_VERSION:
     raise ValueError(
       f"{path} has format_version={metadata.get('format_version')!r}, expected"
