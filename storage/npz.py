@@ -24,6 +24,7 @@ import numpy as np
 
 from storage import files
 from storage import listing
+from storage import schema
 
 _CHUNK = 2**24  # bytes that are unpacked at once
 _RATIO = 1032  # most bytes that deflate, the method of numpy, makes of one
@@ -188,7 +189,8 @@ def _readable(path: str) -> Iterator[None]:
   try:
     yield
   except Exception as error:  # damaged archives raise errors of many classes
-    reason = str(error) or type(error).__name__
+    # zipfile repeats names from the file, however long they are.
+    reason = schema.brief(str(error) or type(error).__name__, 300)
     raise ValueError(
       f"cannot read {listing.text(path)} as .npz: {reason}"
     ) from error
