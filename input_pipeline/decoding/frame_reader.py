@@ -31,6 +31,7 @@ import numpy as np
 from input_pipeline.decoding import display
 from input_pipeline.decoding import limits
 from input_pipeline.decoding import media
+from input_pipeline.decoding import streams
 
 # Function from the number of frames to the numbers of those to read, in rising
 # order; numbers may repeat.
@@ -255,7 +256,7 @@ def _until(packets: Iterator[av.Packet], last: int) -> Iterator[av.VideoFrame]:
   start = None
   for packet in packets:
     start = packet.pts if start is None else start
-    for frame in packet.decode():
+    for frame in () if streams.is_empty(packet) else packet.decode():
       if frame.pts is None or frame.pts > last:
         return
       if frame.pts < start:  # it needs frames before the keyframe
@@ -274,7 +275,8 @@ def _from_the_start(
   wanted = set(chosen)
   with media.open_video(part) as container:
     stream = media.video_stream(container)
-    decoded = itertools.islice(container.decode(stream), max(wanted) + 1)
+    frames = streams.decoded(container, stream)
+    decoded = itertools.islice(frames, max(wanted) + 1)
     for number, frame in enumerate(decoded):
       if number in wanted:
         yield number, display.shown(frame, stream.sample_aspect_ratio)
@@ -282,4 +284,5 @@ def _from_the_start(
 
 def _count_by_decoding(part: str | bytes) -> int:
   with media.open_video(part) as container:
-    return sum(1 for _ in container.decode(media.video_stream(container)))
+    stream = media.video_stream(container)
+    return sum(1 for _ in streams.decoded(container, stream))

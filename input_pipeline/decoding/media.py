@@ -36,6 +36,7 @@ from PIL import ImageOps
 
 from input_pipeline.decoding import display
 from input_pipeline.decoding import limits
+from input_pipeline.decoding import streams
 from storage import listing
 
 # Above half of its own limit Pillow only warns, and then takes the memory.
@@ -60,8 +61,9 @@ _ORIENTATION = 0x0112  # number of EXIF's field
 _BAND_PIXELS = 2**20  # pixels of a picture that are converted at a time
 _VIDEO_FORMATS = "asf,avi,flv,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
 _DEFAULT_RATE = fractions.Fraction(10)  # frames per second
-# Frames per second that a file may name; others come of damaged headers.
-_SLOWEST, _FASTEST = fractions.Fraction(1, 2**16), fractions.Fraction(100_000)
+# Frames per second that a file may name; others come of damaged headers. MP4
+# cannot hold the times of frames that are shown for twice as long.
+_SLOWEST, _FASTEST = fractions.Fraction(1, 2**14), fractions.Fraction(100_000)
 # Streams that FFmpeg calls video and that are covers or chapters' pictures.
 _STILLS = (
   av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
@@ -324,7 +326,10 @@ def open_video(file: str | bytes) -> av.container.InputContainer:
     io.BytesIO(file) if isinstance(file, bytes) else os.path.abspath(file)
   )
   try:
-    container = av.open(opened, mode="r", options={**options, **largest})
+    # Titles and names are in any coding, and frames do not depend on them.
+    container = av.open(
+      opened, "r", options={**options, **largest}, metadata_errors="replace"
+    )
   except av.error.FFmpegError as error:
     raise ValueError(
       "it is neither an image that Pillow reads nor a video that FFmpeg"
@@ -369,7 +374,7 @@ def _probe_video(path: str) -> Media:
 def _video_frames(path: str) -> Iterator[np.ndarray]:
   with open_video(path) as container:
     stream = video_stream(container)
-    for frame in container.decode(stream):
+    for frame in streams.decoded(container, stream):
       yield display.shown(frame, stream.sample_aspect_ratio)
 
 

@@ -8,7 +8,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from evaluation.show import mp4
+from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import media
+from tests import ffmpeg
 
 
 def _colours(height, width):
@@ -131,6 +134,8 @@ def test_animated_images_are_videos(tmp_path, suffix):
   "milliseconds, rate",
   [
     ([3600_000] * 2, fractions.Fraction(1, 3600)),
+    ([16_000_000] * 2, fractions.Fraction(1, 16_000)),
+    ([16_400_000] * 2, fractions.Fraction(10)),
     ([40, 0], fractions.Fraction(50)),
     ([0, 0], fractions.Fraction(10)),
     ([33, 34], fractions.Fraction(2000, 67)),
@@ -143,6 +148,44 @@ def test_rates_of_animations_are_finite(tmp_path, milliseconds, rate):
     path, save_all=True, append_images=pages[1:], duration=milliseconds
   )
   assert media.probe(str(path)).frame_rate == rate
+
+
+def test_the_slowest_rate_can_be_written(tmp_path):
+  """MP4 holds differences of times in 32 bits, which B-frames multiply."""
+  path = tmp_path / "a.mp4"
+  noise = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+  with mp4.Writer(path, media._SLOWEST) as writer:
+    for frame_HWC in noise // 4:
+      writer.add(frame_HWC)
+  assert media.probe(str(path)).frame_rate == media._SLOWEST
+  assert len(_frames(path)) == 30
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mp4", "mkv", "mov", "flv"])
+def test_a_title_may_be_in_any_coding(tmp_path, suffix):
+  path = tmp_path / f"a.{suffix}"
+  codec = ("-c:v", "flv" if suffix == "flv" else "mpeg4")
+  title = ("-metadata", "title=uebung", "-metadata:s:v:0", "title=uebung")
+  video = np.stack([_colours(16, 32)] * 3)
+  assert ffmpeg.encode(path, video, *codec, *title)
+  data = path.read_bytes()
+  assert b"uebung" in data
+  path.write_bytes(data.replace(b"uebung", b"\xfcbung "))  # Latin-1, as AVI has
+  assert len(_frames(path)) == 3
+
+
+def test_a_packet_without_bytes_repeats_a_frame_of_theora(tmp_path):
+  path = tmp_path / "a.ogv"
+  video = np.repeat([_colours(16, 32), _colours(16, 32)[::-1]], 4, 0)
+  options = ("-c:v", "libtheora", "-pix_fmt", "yuv420p")
+  assert ffmpeg.encode(path, video, *options)
+  frames = _frames(path)
+  assert len(frames) == 8
+  np.testing.assert_array_equal(frames[0], frames[3])
+  assert np.abs(np.int16(frames[3]) - frames[4]).mean() > 20
+  encoded = frame_reader.Encoded("a", 0, (str(path),))
+  clip = frame_reader.read(encoded, lambda n: range(n - 5, n))
+  np.testing.assert_array_equal(clip, frames[3:])
 
 
 def _truncated(path):
