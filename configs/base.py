@@ -280,9 +280,9 @@ def masked() -> ml_collections.ConfigDict:
   c.transformer.factor_bits = (9, 9)
   c.transformer.dropout = 0.1  # share of units and attention dropped (spec)
   c.transformer.num_classes = 101  # classes of the data; "no class" is one more
-  # Activations that the backward pass recomputes: "off", "all" or "dots"
-  # (models/remat.py).
-  c.transformer.remat = "off"
+  c.transformer.remat = "auto"  # recomputation: or "off", "all", "dots"
+  c.transformer.attention = "auto"  # or "plain", "blocks", "kernel"
+  c.transformer.dropout_bits = "hash"  # or "threefry", of earlier versions
   # Type of activations, "float32" or "bfloat16"; parameters, statistics,
   # softmax and losses stay in float32.
   c.transformer.dtype = "float32"
@@ -363,9 +363,9 @@ def autoregressive() -> ml_collections.ConfigDict:
   c.transformer.prefix_attention = "causal"
   c.transformer.dropout = 0.1  # share of units and attention dropped (v1)
   c.transformer.num_classes = 101  # classes of the data; "no class" is one more
-  # Activations that the backward pass recomputes: "off", "all" or "dots"
-  # (models/remat.py).
-  c.transformer.remat = "off"
+  c.transformer.remat = "auto"  # recomputation: or "off", "all", "dots"
+  c.transformer.attention = "auto"  # or "plain", "blocks", "kernel"
+  c.transformer.dropout_bits = "hash"  # or "threefry", of earlier versions
   # Type of activations, "float32" or "bfloat16"; parameters, statistics,
   # softmax and losses stay in float32.
   c.transformer.dtype = "float32"

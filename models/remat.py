@@ -1,18 +1,36 @@
 """Choice of what a layer keeps for its backward pass; the rest is recomputed.
 
 off   keeps all that the gradient needs: nothing is recomputed
-dots  keeps products of activations and weights, which a CNN does not have
+dots  keeps products of activations and weights, which a CNN does not have, and
+      what a kernel of attention gave
 all   keeps only the layer's input
+auto  of a generator: off on CPUs, dots elsewhere
 """
 
 from collections.abc import Callable
 
 import jax
 
+KEPT = "kept with dots"  # name (checkpoint_name) of what "dots" keeps as well
+
 _POLICIES = {
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "dots": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(KEPT),
+  ),
   "all": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+def choose(remat: str, platform: str) -> str:
+  """What "auto" stands for on a platform, like "cpu" or "tpu".
+
+  On an accelerator it is cheaper to recompute what lies between products than
+  to write it to memory and read it.
+  """
+  if remat != "auto":
+    return remat
+  return "off" if platform == "cpu" else "dots"
 
 
 def apply(layer: Callable, remat: str, *, in_scan: bool = False) -> Callable:

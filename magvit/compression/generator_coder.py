@@ -221,6 +221,10 @@ def _in_steps(
   config: ml_collections.ConfigDict, params, num_tokens: int
 ) -> Walk:
   """Walk of a masked model: several tokens at once, as in its sampler."""
+  # A file is read by the very numbers it was coded with, to the last bit, and
+  # forms of attention round differently.
+  config = ml_collections.ConfigDict(config.to_dict())
+  config.transformer.attention = "plain"
   transformer = masked.define_transformer(config, num_tokens)
   factors = len(config.transformer.factor_bits)
   names = tasks.task_names(config)

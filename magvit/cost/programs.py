@@ -32,9 +32,12 @@ def describe(
 def without_remat(
   config: ml_collections.ConfigDict,
 ) -> ml_collections.ConfigDict:
-  """The config with a network that rematerialises nothing."""
+  """The config with a network that computes nothing twice."""
   section = trained_lib.find_algorithm(config).facts.section
-  return trained_lib.with_fields(config, {f"{section}.remat": "off"})
+  fields = {f"{section}.remat": "off"}
+  if "attention" in config[section]:
+    fields[f"{section}.attention"] = "plain"
+  return trained_lib.with_fields(config, fields)
 
 
 def parameters(algorithm: algorithm_lib.Algorithm) -> dict[str, int]:

@@ -76,7 +76,7 @@ class AutoregressiveGenerator(generator.TokenGenerator):
     return cls(
       config=c,
       tokens=tokens,
-      transformer=define_transformer(c, tokens.num),
+      transformer=define_transformer(c, tokens.num, mesh),
       tasks=table,
       given_S=np.array(given, np.int32),
       adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
@@ -279,10 +279,13 @@ def _draw(
 
 
 def define_transformer(
-  config: ml_collections.ConfigDict, tokens: int
+  config: ml_collections.ConfigDict, tokens: int, mesh: Mesh | None = None
 ) -> network.Network:
-  """The transformer of a config, for clips of this many tokens."""
-  settings, dtype = tokens_lib.transformer_settings(config)
+  """The transformer of a config, for clips of this many tokens.
+
+  It runs on the devices of a mesh; without one, on one device.
+  """
+  settings, dtype = tokens_lib.transformer_settings(config, tokens, mesh)
   return network.define(
     lambda rngs: ar_transformer.ArTransformer(
       num_tokens=tokens, **settings, rngs=rngs

@@ -88,7 +88,7 @@ class MaskedGenerator(generator.TokenGenerator):
     return cls(
       config=c,
       tokens=tokens,
-      transformer=define_transformer(c, tokens.num),
+      transformer=define_transformer(c, tokens.num, mesh),
       tasks=table,
       given_SN=region(tasks_lib.given_latents),
       fixed_SN=region(tasks_lib.kept_latents),
@@ -324,11 +324,14 @@ class MaskedGenerator(generator.TokenGenerator):
 
 
 def define_transformer(
-  config: ml_collections.ConfigDict, tokens: int
+  config: ml_collections.ConfigDict, tokens: int, mesh: Mesh | None = None
 ) -> network.Network:
-  """The transformer of a config, for clips of this many tokens."""
+  """The transformer of a config, for clips of this many tokens.
+
+  It runs on the devices of a mesh; without one, on one device.
+  """
   several_tasks = len(tasks_lib.task_names(config)) > 1
-  settings, dtype = tokens_lib.transformer_settings(config)
+  settings, dtype = tokens_lib.transformer_settings(config, tokens, mesh)
   return network.define(
     lambda rngs: masked_transformer.MaskedTransformer(
       num_tokens=tokens,

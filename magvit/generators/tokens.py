@@ -17,10 +17,13 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import folder as workdir_lib
 from models import network as network_lib
+from models import remat as remat_lib
 from models import settings as settings_lib
 from models.tokenizer import geometry
 from models.tokenizer import tokenizer as tokenizer_network
+from models.transformers import attend
 from models.transformers import attention
+from models.transformers import dropout as dropout_lib
 
 # Fields of config.dataset that decide which clips it gives.
 _CLIP_FIELDS = (
@@ -30,6 +33,7 @@ _CLIP_FIELDS = (
 )
 # Fields that decide, beside the weights, what a generator computes.
 DEFINING = ("algorithm", "transformer", "tasks", "condition_frames")
+_OLD_SETTINGS = {"attention": "auto", "dropout_bits": "threefry"}
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: no conversion
 
 
@@ -156,15 +160,34 @@ def needs_condition_tokens(task: str, causal: bool) -> bool:
 
 
 def transformer_settings(
-  config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict, positions: int, mesh: Mesh | None
 ) -> tuple[dict[str, Any], Any]:
-  """(arguments of a generator's network, the dtype that it computes in)."""
-  settings = config.transformer.to_dict()
+  """(arguments of a generator's network, the dtype that it computes in).
+
+  Args:
+    config: the generator's.
+    positions: length of the sequence.
+    mesh: devices that it runs on; None for one of the default kind.
+
+  Raises:
+    ValueError: a field that has not one of its values.
+  """
+  # Configs of before lack these fields.
+  settings = {**_OLD_SETTINGS, **config.transformer.to_dict()}
   name = settings.pop("dtype")
   if name not in _DTYPES:
     raise ValueError(
       f"transformer.dtype={name!r} must be one of {sorted(_DTYPES)}"
     )
+  dropout_lib.check(settings["dropout_bits"])
+  platform = jax.default_backend()
+  if mesh is not None:
+    platform = mesh.devices.flat[0].platform
+  settings["remat"] = remat_lib.choose(settings["remat"], platform)
+  settings["attention"] = attend.choose(
+    settings["attention"], platform, positions, mesh
+  )
+  settings["unroll"] = platform == "gpu"
   size, rest = settings_lib.split(attention.TransformerSize, settings)
   return {**rest, "size": size}, _DTYPES[name]
 

@@ -56,6 +56,7 @@ def _train(
   mesh = mesh_lib.make_mesh(config.mesh)
   check.check_config(config, mesh)
   workdir_lib.check_workdir(workdir, config)
+  config = workdir_lib.as_begun(workdir, config)
   starting_point.check(config, workdir)
   resolved = trained_lib.resolve(config, workdir, training=True)
   algorithm = trained_lib.build(resolved, mesh)

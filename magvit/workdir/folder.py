@@ -42,6 +42,9 @@ _FREE_FIELDS = (
   "sampling",
   "dataset.eval_examples",
   "dataset.held_out",
+  "transformer.attention",
+  "transformer.remat",
+  "transformer.dropout_bits",
 )
 
 
@@ -109,6 +112,26 @@ def _take_new_config(
   if processes.is_first():
     shutil.rmtree(files.inside(workdir, "tokenizer"))
   processes.wait_for_all("old tokenizer removed")
+
+
+def as_begun(
+  workdir: str, config: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+  """The config with the random bits that a resumed run began with.
+
+  A run whose config lacks the field began before there was a choice.
+  """
+  if "transformer" not in config or not weights_lib.is_resumed(workdir):
+    return config
+  began = read_config(workdir).transformer.get("dropout_bits", "threefry")
+  if began == config.transformer.dropout_bits:
+    return config
+  log.info(
+    "the run goes on with transformer.dropout_bits=%s, as it began", began
+  )
+  config = ml_collections.ConfigDict(config.to_dict())
+  config.transformer.dropout_bits = began
+  return config
 
 
 def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:

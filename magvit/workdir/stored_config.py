@@ -19,6 +19,8 @@ _KNOWN = {
   "autoregressive": base.autoregressive,
 }
 _WHOLE = ("tokenizer", "quantizer", "transformer")  # sections with all fields
+# Fields of those sections that configs of earlier versions lack.
+_LATER = ("transformer.attention", "transformer.dropout_bits")
 _NEEDED = ("name", "batch_size", "dataset", "dataset.frames", "dataset.size")
 _REMEDY = "name the directory of a run or of an export"
 _LONGEST = 1000  # entries of a list
@@ -60,6 +62,8 @@ def _fault(given: Any, reference: ml_collections.ConfigDict, at: str) -> str:
   for key in sorted(reference.keys() | given.keys()):
     field = f"{at}{key}"
     whole = field.partition(".")[0] in _WHOLE
+    if field in _LATER and key not in given:
+      continue
     if key not in given and (whole or field in _NEEDED):
       return f"the field {field} is missing"
     if key not in reference and whole:

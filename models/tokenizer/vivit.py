@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from models.tokenizer import cnn
 from models.tokenizer import geometry
 from models.tokenizer import layers
+from models.transformers import attend
 from models.transformers import attention
 
 
@@ -272,7 +273,7 @@ class TemporalTransformer(nnx.Module):
       x = x_BthwD.transpose(0, 2, 3, 1, 4)
       x = x.reshape(batch * height * width, frames, channels)
       x = x + self.positions[None, :frames]
-      x = self.stack(x, attention.causal_mask(frames))
+      x = self.stack(x, attend.Layout())
       x = x.reshape(batch, height, width, frames, channels)
     return x.transpose(0, 3, 1, 2, 4)
 

@@ -4,7 +4,6 @@ The transformer of ViT (arXiv 2010.11929, section 3.1), without positions: the
 network that owns a token grid owns its positions as well.
 """
 
-from collections.abc import Callable
 import dataclasses
 import typing
 
@@ -14,8 +13,12 @@ from jax import lax
 import jax.numpy as jnp
 
 from models import remat as remat_lib
+from models.transformers import attend
+from models.transformers import dropout as dropout_lib
 
 _LAYER_NORM_EPSILON = 1e-6
+# Most rows of a table whose gradient is a product on GPUs.
+_FEW_ROWS = 1024
 
 # Keys and values of all layers (L) and positions (S): (L, B, S, A, d) each.
 Cache = tuple[jax.Array, jax.Array]
@@ -29,6 +32,10 @@ class TransformerSize:
   mlp_width: hidden units of each block's MLP.
   dropout: rate of dropout of hidden units and of attention.
   remat: what a backward pass keeps of each block (models/remat.py).
+  dropout_bits: kind of dropout's random bits (models/transformers/dropout.py).
+  attention: form of attention (models/transformers/attend.py).
+  unroll: whether the blocks are compiled one by one. A loop compiles once, but
+    on GPUs it copies what the backward pass keeps of each block.
   """
 
   num_layers: int
@@ -37,6 +44,9 @@ class TransformerSize:
   num_heads: int
   dropout: float = 0.0
   remat: str = "off"
+  dropout_bits: str = "hash"
+  attention: attend.Form = attend.Form()
+  unroll: bool = False
 
 
 class Stack(nnx.Module):
@@ -46,24 +56,18 @@ class Stack(nnx.Module):
   """
 
   def __init__(self, size: TransformerSize, *, rngs: nnx.Rngs):
-    self.layers = jax.vmap(
-      lambda key: Block(
-        size.width,
-        size.mlp_width,
-        size.num_heads,
-        size.dropout,
-        rngs=nnx.Rngs(key),
-      )
-    )(jax.random.split(rngs.params(), size.num_layers))
+    self.layers = jax.vmap(lambda key: Block(size, rngs=nnx.Rngs(key)))(
+      jax.random.split(rngs.params(), size.num_layers)
+    )
     self.norm = layer_norm(size.width, rngs)
-    self.remat = size.remat
+    self.size = size
     self.num_layers = size.num_layers
     self.num_heads = size.num_heads
 
   def __call__(
     self,
     x_BND: jax.Array,
-    mask_NN: jax.Array | None = None,
+    layout: attend.Layout | None = None,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
     """Runs all blocks; shape and dtype stay, arguments are those of `Block`."""
@@ -73,10 +77,10 @@ class Stack(nnx.Module):
 
     def body(x_BND, layer):
       block, key = layer
-      return block(x_BND, mask_NN, key), None
+      return block(x_BND, layout, key), None
 
-    body = remat_lib.apply(body, self.remat, in_scan=True)
-    return self.norm(lax.scan(body, x_BND, (self.layers, keys_L))[0])
+    body = remat_lib.apply(body, self.size.remat, in_scan=not self.size.unroll)
+    return self.norm(scan_layers(body, x_BND, (self.layers, keys_L), self.size))
 
   def empty_cache(self, batch: int, length: int) -> Cache:
     """Cache of zeros for sequences of `length` (S) tokens."""
@@ -90,13 +94,12 @@ class Stack(nnx.Module):
     self,
     x_BND: jax.Array,
     cache: Cache,
-    start: int | jax.Array,
-    mask_NS: jax.Array,
+    layout: attend.Layout,
   ) -> tuple[jax.Array, Cache]:
-    """Output of `__call__` for N tokens at `start`, and the cache with them.
+    """Output of `__call__` for N tokens, and the cache with them.
 
-    `mask_NS[i, j]` is True where token `start + i` may attend to token j,
-    which has to be in the cache or among the N.
+    The first of them is at `layout.start`. Tokens that they see have to be in
+    the cache or among the N.
     """
 
     def body(carry, layer):
@@ -105,12 +108,12 @@ class Stack(nnx.Module):
       x_BND, keys_LBSAd, values_LBSAd = carry
       block, index = layer
       q_BNAd, k_BNAd, v_BNAd = block.project(x_BND)
-      at = (index, 0, start, 0, 0)
+      at = (index, 0, layout.start, 0, 0)
       write = lax.dynamic_update_slice
       keys_LBSAd = write(keys_LBSAd, k_BNAd[None], at)
       values_LBSAd = write(values_LBSAd, v_BNAd[None], at)
-      y_BNAd = attend_to(
-        q_BNAd, keys_LBSAd[index], values_LBSAd[index], mask_NS
+      y_BNAd = attend.attend(
+        q_BNAd, keys_LBSAd[index], values_LBSAd[index], layout
       )
       return (block.finish(x_BND, y_BNAd), keys_LBSAd, values_LBSAd), None
 
@@ -123,16 +126,9 @@ class Stack(nnx.Module):
 class Block(nnx.Module):
   """Attention and a gelu MLP, each normalised before and added (pre-LN)."""
 
-  def __init__(
-    self,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    dropout: float = 0.0,
-    *,
-    rngs: nnx.Rngs,
-  ):
+  def __init__(self, size: TransformerSize, *, rngs: nnx.Rngs):
     """Raises ValueError unless the heads divide the width."""
+    width, num_heads = size.width, size.num_heads
     if width % num_heads:
       raise ValueError(
         f"width={width} of a transformer must be a multiple of"
@@ -146,27 +142,26 @@ class Block(nnx.Module):
       (num_heads, depth), width, axis=(-2, -1), rngs=rngs
     )
     self.mlp_norm = layer_norm(width, rngs)
-    self.mlp_in = nnx.Linear(width, mlp_width, rngs=rngs)
-    self.mlp_out = nnx.Linear(mlp_width, width, rngs=rngs)
-    self.dropout = dropout
+    self.mlp_in = nnx.Linear(width, size.mlp_width, rngs=rngs)
+    self.mlp_out = nnx.Linear(size.mlp_width, width, rngs=rngs)
+    self.size = size
 
   def __call__(
     self,
     x_BND: jax.Array,
-    mask_NN: jax.Array | None = None,
+    layout: attend.Layout | None = None,
     dropout_key: jax.Array | None = None,
   ) -> jax.Array:
-    """`mask_NN[i, j]` is True where token i may attend to token j.
+    """Without a layout all tokens attend to all.
 
-    Every row needs a True; without a mask all tokens attend to all. The key
-    draws the dropout of training, on attention and on all that is added to the
-    tokens; without a key nothing is dropped.
+    The key draws the dropout of training, on attention and on all that is added
+    to the tokens; without a key nothing is dropped.
     """
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
-    drop = lambda p_BANN: dropout(p_BANN, self.dropout, keys[0])
-    y_BNAd = attend_to(*self.project(x_BND), mask_NN, drop)
+    qkv = self.project(x_BND)
+    y_BNAd = attend_in_training(self.size, *qkv, layout, keys[0])
     return self.finish(x_BND, y_BNAd, keys[1])
 
   def project(self, x_BND: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -183,9 +178,9 @@ class Block(nnx.Module):
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
-    x_BND = x_BND + dropout(self.out(y_BNAd), self.dropout, keys[0])
+    x_BND = x_BND + drop(self.size, self.out(y_BNAd), keys[0])
     h_BND = self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_BND))))
-    return x_BND + dropout(h_BND, self.dropout, keys[1])
+    return x_BND + drop(self.size, h_BND, keys[1])
 
 
 def split_qkv(
@@ -195,46 +190,83 @@ def split_qkv(
   return qkv_BN3Ad[:, :, 0], qkv_BN3Ad[:, :, 1], qkv_BN3Ad[:, :, 2]
 
 
-def attend_to(
+def attend_in_training(
+  size: TransformerSize,
   q_BNAd: jax.Array,
-  k_BSAd: jax.Array,
-  v_BSAd: jax.Array,
-  mask_NS: jax.Array | None = None,
-  drop: Callable[[jax.Array], jax.Array] = lambda p_BANS: p_BANS,
+  k_BNAd: jax.Array,
+  v_BNAd: jax.Array,
+  layout: attend.Layout | None,
+  dropout_key: jax.Array | None,
 ) -> jax.Array:
-  """Attention of N queries to S keys: (B, N, A, d), in float32 inside.
+  """Attention (B, N, A, d) of a network; without a key nothing is dropped."""
+  dropped = None
+  if dropout_key is not None:
+    dropped = attend.Drop(size.dropout, dropout_key, size.dropout_bits)
+  return attend.attend(q_BNAd, k_BNAd, v_BNAd, layout, dropped, size.attention)
 
-  `mask_NS` is as in `Block`; `drop` is the dropout of the weights (B, A, N, S).
-  """
-  scores_BANS = jnp.einsum(
-    "bqad,bkad->baqk", q_BNAd, k_BSAd, preferred_element_type=jnp.float32
-  )
-  scores_BANS /= q_BNAd.shape[-1] ** 0.5
-  if mask_NS is not None:
-    # Minus infinity, so that a hidden token weighs exactly 0.
-    scores_BANS = jnp.where(mask_NS, scores_BANS, -jnp.inf)
-  p_BANS = drop(jax.nn.softmax(scores_BANS)).astype(q_BNAd.dtype)
-  return jnp.einsum("baqk,bkad->bqad", p_BANS, v_BSAd)
+
+def drop(
+  size: TransformerSize, x: jax.Array, key: jax.Array | None
+) -> jax.Array:
+  """Dropout of a network's hidden units; without a key none."""
+  return dropout_lib.dropout(x, size.dropout, key, size.dropout_bits)
+
+
+def scan_layers(body, x_BND: jax.Array, layers, size: TransformerSize):
+  """Folds `body(x, layer) -> (x, None)` over stacked layers."""
+  unroll = size.num_layers if size.unroll else 1
+  return lax.scan(body, x_BND, layers, unroll=unroll)[0]
 
 
 def look_up(table: nnx.Embed, ids: jax.Array) -> jax.Array:
   """Rows (..., D) in the table's dtype, which `nnx.Embed` itself widens."""
-  return jnp.take(table.embedding[...], ids, axis=0)
+  return look_up_rows(table.embedding[...], ids)
 
 
-def causal_mask(tokens: int) -> jax.Array:
-  """bool (N, N): each token attends to itself and to the earlier ones."""
-  return jnp.tril(jnp.ones((tokens, tokens), bool))
+@jax.custom_vjp
+def look_up_rows(table_VD: jax.Array, ids: jax.Array) -> jax.Array:
+  """Rows (..., D) of a table."""
+  return jnp.take(table_VD, ids, axis=0)
+
+
+def _look_up_backward(kept, g):
+  table_VD, ids = kept
+
+  def as_sums(table_VD, g, ids):
+    take = lambda table_VD: jnp.take(table_VD, ids, axis=0)
+    return jax.vjp(take, table_VD)[1](g)[0]
+
+  if len(table_VD) > _FEW_ROWS:
+    return as_sums(table_VD, g, ids), None
+  gradient_VD = lax.platform_dependent(
+    *(table_VD, g, ids), cuda=table_gradient_as_product, default=as_sums
+  )
+  return gradient_VD, None
+
+
+look_up_rows.defvjp(
+  lambda table_VD, ids: (look_up_rows(table_VD, ids), (table_VD, ids)),
+  _look_up_backward,
+)
+
+
+def table_gradient_as_product(
+  table_VD: jax.Array, g: jax.Array, ids: jax.Array
+) -> jax.Array:
+  """Gradient (V, D) of a table that `ids` look up; g is (..., D).
+
+  Where many rows are added to few, a GPU adds them in turn.
+  """
+  hot_NV = jax.nn.one_hot(ids.reshape(-1), len(table_VD), dtype=g.dtype)
+  gradient_VD = jnp.einsum(
+    "nv,nd->vd",
+    hot_NV,
+    g.reshape(-1, g.shape[-1]),
+    preferred_element_type=jnp.float32,
+  )
+  return gradient_VD.astype(table_VD.dtype)
 
 
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
   """Norm over the channels of each token; statistics are in float32."""
   return nnx.LayerNorm(width, epsilon=_LAYER_NORM_EPSILON, rngs=rngs)
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  """Drops elements at a rate, scaling the rest; without a key, none."""
-  if key is None or rate == 0.0:
-    return x
-  # Stateless: a Dropout that holds rngs would draw one mask for every step.
-  return nnx.Dropout(rate, deterministic=False)(x, rngs=key)

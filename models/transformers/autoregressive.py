@@ -25,6 +25,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from models.transformers import attend
 from models.transformers import attention
 
 _PREFIX_ATTENTION = ("causal", "bidirectional")
@@ -71,7 +72,7 @@ class ArTransformer(nnx.Module):
     self.positions = embed(self.length)
     self.stack = attention.Stack(size, rngs=rngs)
     self.prefix_attention = prefix_attention
-    self.dropout = size.dropout
+    self.size = size
 
   def __call__(
     self,
@@ -108,8 +109,8 @@ class ArTransformer(nnx.Module):
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
     x_BSD = self._embed_sequence(parts_BNF[:, :-1], class_B)
-    x_BSD = attention.dropout(x_BSD, self.dropout, keys[0])
-    x_BSD = self.stack(x_BSD, self._mask(given), keys[1])
+    x_BSD = attention.drop(self.size, x_BSD, keys[0])
+    x_BSD = self.stack(x_BSD, self._layout(given), keys[1])
     return x_BSD[:, _PREFIX - 1 :]
 
   def logits(self, x_BND: jax.Array, earlier_BNf: jax.Array) -> jax.Array:
@@ -134,8 +135,7 @@ class ArTransformer(nnx.Module):
     """
     x_BPD = self._embed_sequence(parts_BMF, class_B)
     cache = self.stack.empty_cache(class_B.shape[0], self.length)
-    mask_PS = self._mask(given)[: x_BPD.shape[1]]
-    return self.stack.extend(x_BPD, cache, 0, mask_PS)[1]
+    return self.stack.extend(x_BPD, cache, self._layout(given))[1]
 
   def step(
     self,
@@ -157,8 +157,7 @@ class ArTransformer(nnx.Module):
     position = n + _PREFIX - 1
     x_B1D = (x_BD + self.positions.embedding[position][None])[:, None]
     # Nothing follows yet, so this also fits the last position of the prefix.
-    mask_1S = (jnp.arange(self.length) <= position)[None]
-    return self.stack.extend(x_B1D, cache, position, mask_1S)
+    return self.stack.extend(x_B1D, cache, attend.Layout(start=position))
 
   def _embed_sequence(self, parts_BMF, class_B):
     bos_D = self.bos.embedding[0]
@@ -178,9 +177,7 @@ class ArTransformer(nnx.Module):
       x += attention.look_up(self.factors[f], parts[..., f])
     return x
 
-  def _mask(self, given):
-    """Mask, bool (S, S), as `attention.Block` takes it."""
-    mask_SS = attention.causal_mask(self.length)
+  def _layout(self, given) -> attend.Layout:
     if self.prefix_attention == "bidirectional":
-      mask_SS |= (jnp.arange(self.length) < _PREFIX + given)[None]
-    return mask_SS
+      return attend.Layout(prefix=_PREFIX + given)
+    return attend.Layout()

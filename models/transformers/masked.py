@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from flax import nnx
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from models import remat as remat_lib
@@ -54,21 +53,13 @@ class MaskedTransformer(nnx.Module):
     self.positions = embed(self.prefix + num_tokens)
     self.norm = _layer_norm(size.width, rngs)
     # Layers are one stacked block, which is scanned and so compiles once.
-    self.layers = jax.vmap(
-      lambda key: Block(
-        size.width,
-        size.mlp_width,
-        size.num_heads,
-        size.dropout,
-        rngs=nnx.Rngs(key),
-      )
-    )(jax.random.split(rngs.params(), size.num_layers))
+    self.layers = jax.vmap(lambda key: Block(size, rngs=nnx.Rngs(key)))(
+      jax.random.split(rngs.params(), size.num_layers)
+    )
     self.heads = nnx.List(
       [Head(size.width, 2**b, rngs=rngs) for b in factor_bits]
     )
-    self.num_layers = size.num_layers
-    self.dropout = size.dropout
-    self.remat = size.remat
+    self.size = size
 
   def __call__(
     self,
@@ -101,7 +92,7 @@ class MaskedTransformer(nnx.Module):
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
-    x_BND = attention.dropout(x_BND, self.dropout, keys[0])
+    x_BND = attention.drop(self.size, x_BND, keys[0])
     x_BND = self._run_layers(x_BND, keys[1])[:, self.prefix :]
     return [
       head(x_BND, table.embedding[...])
@@ -111,36 +102,30 @@ class MaskedTransformer(nnx.Module):
   def _run_layers(self, x_BND, dropout_key):
     layer_keys = None
     if dropout_key is not None:
-      layer_keys = jax.random.split(dropout_key, self.num_layers)
+      layer_keys = jax.random.split(dropout_key, self.size.num_layers)
 
     def body(x, layer):
       block, key = layer
       return block(x, key), None
 
-    body = remat_lib.apply(body, self.remat, in_scan=True)
-    return lax.scan(body, x_BND, (self.layers, layer_keys))[0]
+    body = remat_lib.apply(body, self.size.remat, in_scan=not self.size.unroll)
+    layers = (self.layers, layer_keys)
+    return attention.scan_layers(body, x_BND, layers, self.size)
 
 
 class Block(nnx.Module):
   """Self-attention and MLP, each added and then normalised (post-LN)."""
 
-  def __init__(
-    self,
-    width: int,
-    mlp_width: int,
-    num_heads: int,
-    dropout: float,
-    *,
-    rngs: nnx.Rngs,
-  ):
-    heads = (num_heads, width // num_heads)
+  def __init__(self, size: attention.TransformerSize, *, rngs: nnx.Rngs):
+    width, mlp_width = size.width, size.mlp_width
+    heads = (size.num_heads, width // size.num_heads)
     self.qkv = _dense(width, (3, *heads), rngs)
     self.out = _dense(heads, width, rngs, axis=(-2, -1))
     self.attention_norm = _layer_norm(width, rngs)
     self.mlp_in = _dense(width, mlp_width, rngs)
     self.mlp_out = _dense(mlp_width, width, rngs)
     self.mlp_norm = _layer_norm(width, rngs)
-    self.dropout = dropout
+    self.size = size
 
   def __call__(
     self, x_BND: jax.Array, dropout_key: jax.Array | None
@@ -148,19 +133,12 @@ class Block(nnx.Module):
     keys = [None] * 3
     if dropout_key is not None:
       keys = jax.random.split(dropout_key, 3)
-    h_BND = attention.dropout(
-      self._attend(x_BND, keys[0]), self.dropout, keys[1]
-    )
+    qkv = attention.split_qkv(self.qkv(x_BND))
+    y_BNAd = attention.attend_in_training(self.size, *qkv, None, keys[0])
+    h_BND = attention.drop(self.size, self.out(y_BNAd), keys[1])
     x_BND = self.attention_norm(x_BND + h_BND)
     h_BND = self.mlp_out(jax.nn.gelu(self.mlp_in(x_BND)))
-    return self.mlp_norm(
-      x_BND + attention.dropout(h_BND, self.dropout, keys[2])
-    )
-
-  def _attend(self, x_BND, dropout_key):
-    drop = lambda p_BANN: attention.dropout(p_BANN, self.dropout, dropout_key)
-    qkv = attention.split_qkv(self.qkv(x_BND))
-    return self.out(attention.attend_to(*qkv, drop=drop))
+    return self.mlp_norm(x_BND + attention.drop(self.size, h_BND, keys[2]))
 
 
 class Head(nnx.Module):

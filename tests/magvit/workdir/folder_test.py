@@ -64,6 +64,29 @@ def test_a_workdir_without_a_checkpoint_takes_a_new_config(tmp_path, caplog):
   assert not (run / "tokenizer").exists()  # it is copied anew
 
 
+@pytest.mark.parametrize(
+  "began, goes_on", [(None, "threefry"), ("hash", "hash")]
+)
+def test_a_run_goes_on_with_the_random_bits_it_began_with(
+  tmp_path, began, goes_on
+):
+  """A config of before has no such field: it drew by threefry."""
+  stored = tiny.masked("tokenizer")
+  del stored.transformer.dropout_bits
+  if began:
+    stored.transformer.dropout_bits = began
+  workdir_lib.write_config(str(tmp_path), stored)
+  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+  for given in ("hash", "threefry"):
+    config = tiny.masked("tokenizer")
+    config.transformer.dropout_bits = given
+    workdir_lib.check_workdir(str(tmp_path), config)
+    resumed = workdir_lib.as_begun(str(tmp_path), config)
+    assert resumed.transformer.dropout_bits == goes_on
+    assert config.transformer.dropout_bits == given
+    workdir_lib.write_config(str(tmp_path), resumed)
+
+
 def test_a_foreign_directory_is_left_alone(tmp_path):
   (tmp_path / "thesis.tex").write_text("years of work")
   with pytest.raises(ValueError, match=f"^workdir={tmp_path} .*config.json"):

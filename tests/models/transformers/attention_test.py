@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models import network
+from models.transformers import attend
 from models.transformers import attention
 from tests import tiny
 
@@ -64,7 +65,7 @@ def _brute_force_block(x, params, heads):
 
 
 def test_a_stack_is_its_definition_layer_by_layer(params, tokens):
-  run = jax.jit(lambda p, x: _define()(p, x, attention.causal_mask(5)))
+  run = jax.jit(lambda p, x: _define()(p, x, attend.Layout()))
   in_float64 = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
   x = np.asarray(tokens, np.float64)
   for layer in range(3):
@@ -117,6 +118,39 @@ def test_dropout_follows_its_key_and_is_off_without_one(params, tokens):
   np.testing.assert_array_equal(run(params, tokens), without)
 
 
+def test_layers_one_by_one_are_the_loop(params, tokens):
+  """Up to rounding: they are compiled in another order."""
+  loss = lambda net: (
+    lambda p: (net(p, tokens, attend.Layout(), jax.random.key(0)) ** 2).mean()
+  )
+  settings = dict(dropout=0.5, remat="dots")
+  results = [
+    jax.jit(jax.value_and_grad(loss(_define(**settings, unroll=unroll))))(
+      params
+    )
+    for unroll in (False, True)
+  ]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    *results,
+  )
+
+
+def test_gradients_of_a_table_are_sums_in_both_forms():
+  """The product stands in for the sums on CUDA, where it is faster."""
+  table = jax.random.normal(jax.random.key(0), (7, 4))
+  ids = jnp.array([[0, 3, 3], [6, 0, 3]])
+  g = jax.random.normal(jax.random.key(1), (2, 3, 4))
+  expected = np.zeros((7, 4))
+  for b, n in np.ndindex(2, 3):
+    expected[ids[b, n]] += g[b, n]
+  for gradient in (
+    attention.table_gradient_as_product(table, g, ids),
+    jax.vjp(lambda t: attention.look_up_rows(t, ids), table)[1](g)[0],
+  ):
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
 def test_softmax_is_in_float32(params, tokens):
   low = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
   jaxpr = str(jax.make_jaxpr(_define())(low(params), low(tokens)))
@@ -127,4 +161,4 @@ def test_softmax_is_in_float32(params, tokens):
 
 def test_heads_that_do_not_divide_the_width_are_refused():
   with pytest.raises(ValueError, match="width=8 .* num_heads=3"):
-    attention.Block(8, 16, 3, rngs=nnx.Rngs(0))
+    attention.Block(attention.TransformerSize(1, 8, 16, 3), rngs=nnx.Rngs(0))

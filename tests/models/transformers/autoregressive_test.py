@@ -10,6 +10,7 @@ import pytest
 
 from models import network
 from models import settings as settings_lib
+from models.transformers import attend
 from models.transformers import attention
 from models.transformers import autoregressive as ar_transformer
 from tests import tiny
@@ -27,6 +28,9 @@ _SMALL = dict(
   num_heads=2,
   dropout=0.5,
   remat="off",
+  attention=attend.Form(),
+  dropout_bits="hash",
+  unroll=False,
 )
 _LARGE = dict(num_classes=101, num_layers=24, width=1024, mlp_width=4096)
 

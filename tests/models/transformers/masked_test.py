@@ -7,6 +7,7 @@ import pytest
 
 from models import network
 from models import settings as settings_lib
+from models.transformers import attend
 from models.transformers import attention
 from models.transformers import masked as masked_transformer
 
@@ -21,6 +22,9 @@ _LARGE = dict(
   num_heads=16,
   dropout=0.1,
   remat="off",
+  attention=attend.Form(),
+  dropout_bits="hash",
+  unroll=False,
 )
 _SMALL = dict(
   num_tokens=6,
@@ -33,6 +37,9 @@ _SMALL = dict(
   num_heads=2,
   dropout=0.5,
   remat="off",
+  attention=attend.Form(),
+  dropout_bits="hash",
+  unroll=False,
 )
 
 
@@ -156,7 +163,9 @@ def test_rematerialised_gradients_are_the_same(small, inputs):
     jax.tree.leaves(gradient("all")),
     strict=True,
   ):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    # Terms of these large weights cancel: an entry has the rounding of the sum.
+    atol = 1e-4 * np.abs(b).max() + 1e-5
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
 
 
 def _products(jaxpr):

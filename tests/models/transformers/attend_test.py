@@ -1,0 +1,178 @@
+"""Tests of models/transformers/attend.py and its kernels."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import Mesh
+import numpy as np
+import pytest
+
+from models.transformers import attend
+from models.transformers import cuda_attention
+from models.transformers import dropout as dropout_lib
+
+_BATCH, _HEADS = 2, 2
+
+
+def _arrays(tokens, depth, dtype=jnp.float32):
+  keys = jax.random.split(jax.random.key(0), 4)
+  shape = (_BATCH, tokens, _HEADS, depth)
+  return [jax.random.normal(key, shape).astype(dtype) for key in keys]
+
+
+def _with_gradients(run, arrays):
+  """[output, gradients of queries, keys and values]."""
+  *inputs, g = arrays
+  y, pull = jax.vjp(run, *inputs)
+  return [y, *pull(g)]
+
+
+def _run(form, prefix=None, rate=0.0, bits="hash"):
+  """Attention in a form; a prefix of None means that all see all."""
+  layout = None if prefix is None else attend.Layout(prefix=prefix)
+  drop = attend.Drop(rate, jax.random.key(9), bits) if rate else None
+  return lambda q, k, v: attend.attend(q, k, v, layout, drop, form)
+
+
+def _assert_close(results, expected, tolerance):
+  for a, b in zip(results, expected, strict=True):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+# Lengths below, at, and above a block, and prefixes in the first and in a later
+# block of keys.
+_CASES = [
+  (300, None, 0.1),
+  (256, 0, 0.0),
+  (300, 270, 0.1),
+  (40, 3, 0.3),
+]
+
+
+@pytest.mark.parametrize("name", ["blocks", "kernel"])
+@pytest.mark.parametrize("tokens, prefix, rate", _CASES)
+def test_forms_are_the_plain_one(name, tokens, prefix, rate):
+  """The kernels are for CUDA: here `kernel` runs what stands in for them."""
+  arrays = _arrays(tokens, 8)
+  results = [
+    _with_gradients(_run(attend.Form(form), prefix, rate), arrays)
+    for form in (name, "plain")
+  ]
+  _assert_close(*results, tolerance=1e-5)
+
+
+def _kernels(arrays, prefix, rate):
+  """What the CUDA kernels compute, step by step as they would."""
+  q, k, v, g = arrays
+  how = cuda_attention.How(q.shape[1], prefix is not None, rate, interpret=True)
+  seeds = dropout_lib.draw_seeds(jax.random.key(9), (_BATCH, _HEADS))
+  place = jnp.full((1,), prefix or 0, jnp.int32)
+  o, lse = cuda_attention.forward(q, k, v, seeds, place, how)
+  return [o, *cuda_attention.backward(q, k, v, seeds, place, o, lse, g, how)]
+
+
+@pytest.mark.parametrize(
+  "tokens, depth, prefix, rate, dtype, tolerance",
+  [
+    (150, 16, None, 0.1, jnp.float32, 1e-5),
+    (129, 24, 70, 0.3, jnp.float32, 1e-5),
+    (128, 16, 0, 0.1, jnp.bfloat16, 1e-2),
+  ],
+)
+def test_kernels_are_the_plain_form(
+  tokens, depth, prefix, rate, dtype, tolerance
+):
+  """Lengths and depths that fill no block, hidden keys, and dropout."""
+  arrays = _arrays(tokens, depth, dtype)
+  expected = _with_gradients(_run(attend.Form(), prefix, rate), arrays)
+  _assert_close(_kernels(arrays, prefix, rate), expected, tolerance)
+
+
+def test_only_the_plain_form_keeps_an_array_of_scores():
+  tokens = 600
+  q, k, v, _ = _arrays(tokens, 8)
+
+  def largest(name):
+    run = _run(attend.Form(name), None, 0.1)
+    _, pull = jax.eval_shape(lambda *qkv: jax.vjp(run, *qkv), q, k, v)
+    return max(x.size for x in jax.tree.leaves(pull))
+
+  assert largest("plain") == _BATCH * _HEADS * tokens**2
+  assert largest("blocks") < _BATCH * _HEADS * tokens**2 / 8
+  assert largest("kernel") < _BATCH * _HEADS * tokens**2 / 8
+
+
+def test_a_layout_says_who_sees_whom():
+  row, column = jnp.arange(4)[:, None], jnp.arange(6)[None]
+  np.testing.assert_array_equal(
+    attend.Layout(start=1, prefix=4).seen(row, column),
+    np.array(
+      [
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+      ],
+      bool,
+    ),
+  )
+
+
+def test_bits_of_before_are_drawn_in_the_plain_form():
+  arrays = _arrays(12, 8)
+  expected = _run(attend.Form(), None, 0.3, "threefry")(*arrays[:3])
+  for name in ("blocks", "kernel"):
+    y = _run(attend.Form(name), None, 0.3, "threefry")(*arrays[:3])
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_mesh_changes_nothing(heads):
+  mesh = Mesh(
+    np.asarray(jax.devices()[: 2 * heads]).reshape(1, 2, heads),
+    ("data", "fsdp", "tensor"),
+    axis_types=(AxisType.Auto,) * 3,
+  )
+  form = attend.Form("kernel", mesh)
+  arrays = _arrays(40, 8)
+  results = [
+    jax.jit(functools.partial(_with_gradients, _run(f, 3, 0.3)))(arrays)
+    for f in (form, attend.Form("kernel"))
+  ]
+  _assert_close(*results, tolerance=1e-6)
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_computed_in_blocks():
+  mesh = Mesh(
+    np.asarray(jax.devices()[:4]).reshape(4, 1, 1),
+    ("data", "fsdp", "tensor"),
+    axis_types=(AxisType.Auto,) * 3,
+  )
+  arrays = _arrays(12, 8)[:3]
+  np.testing.assert_array_equal(
+    _run(attend.Form("kernel", mesh))(*arrays),
+    _run(attend.Form("blocks"))(*arrays),
+  )
+
+
+@pytest.mark.parametrize(
+  "field, platform, tokens, name",
+  [
+    ("auto", "gpu", 20, "kernel"),
+    ("auto", "cpu", 512, "plain"),
+    ("auto", "cpu", 1281, "blocks"),
+    ("auto", "tpu", 1281, "plain"),
+    ("plain", "gpu", 1281, "plain"),
+    ("blocks", "cpu", 20, "blocks"),
+  ],
+)
+def test_auto_goes_by_platform_and_length(field, platform, tokens, name):
+  assert attend.choose(field, platform, tokens).name == name
+
+
+def test_an_unknown_form_is_refused():
+  with pytest.raises(ValueError, match="attention='flash' must be one of"):
+    attend.choose("flash", "cpu", 20)
