@@ -4,7 +4,9 @@ Every list of files comes from here, so that two folders of the same names are
 in the same order, and no file of an operating system or a file manager counts.
 """
 
+import collections
 from collections.abc import Iterator
+import errno
 import hashlib
 import os
 import re
@@ -16,13 +18,18 @@ import unicodedata
 _SYSTEM = frozenset(
   {
     *("__macosx", "@eadir", "@recently-snapshot", "@recycle", "#recycle"),
-    *("#snapshot", "$recycle.bin", "system volume information"),
-    *("lost+found", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+    *("#snapshot", "@__thumb", "@tmp", "network trash folder"),
+    *("temporary items", "$recycle.bin", "recycler", "found.000"),
+    *("system volume information", "lost+found", "__pycache__", "thumbs.db"),
+    *("ehthumbs.db", "desktop.ini", "icon\r"),
   }
 )
 # Bytes of a part of a path that we write. File systems allow 255, and names of
 # temporary files and suffixes are added to it.
 _LONGEST = 150
+# Names under which one folder may be listed. A few folders that hold links to
+# each other have more names than anybody can list.
+_MOST_NAMES = 100
 
 
 def natural(name: str) -> tuple[list, str]:
@@ -55,8 +62,10 @@ def scan(folder: str) -> Iterator[str]:
   without a target are not (see `unreadable`).
 
   Raises:
-    OSError: the folder, or one below, cannot be listed.
+    OSError: the folder, or one below, cannot be listed, or links lead to it in
+      very many ways.
   """
+  names = collections.Counter()
   # Folders to list, each with the real paths of those that it lies in.
   left: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
   while left:
@@ -70,21 +79,35 @@ def scan(folder: str) -> Iterator[str]:
           yield below
           continue
         real = os.path.realpath(entry.path)
-        if real not in above:
-          left.append((below, (*above, real)))
+        if real in above:
+          continue
+        names[real] += 1
+        if names[real] > _MOST_NAMES:
+          reason = f"links lead to it in more than {_MOST_NAMES} ways"
+          raise OSError(errno.ELOOP, f"{reason}: remove some", entry.path)
+        left.append((below, (*above, real)))
 
 
 def folders(folder: str) -> list[str]:
   """Sorted names of the folders in a folder, and of links to such.
 
   Hidden and system folders are left out.
+
+  Raises:
+    ValueError: a link without a target, which may have led to a folder.
   """
+  names = []
   with os.scandir(folder) as entries:
-    names = [
-      entry.name
-      for entry in entries
-      if os.path.isdir(entry.path) and not is_system(entry.name)
-    ]
+    for entry in entries:
+      if is_system(entry.name):
+        continue
+      if entry.is_symlink() and not os.path.exists(entry.path):
+        raise ValueError(
+          f"{text(entry.path)} is a link without a target, to"
+          f" {text(os.readlink(entry.path))}: mend or remove it"
+        )
+      if os.path.isdir(entry.path):
+        names.append(entry.name)
   return sorted(names)
 
 

@@ -187,7 +187,7 @@ def _pairs(
     )
     for side in (original, output)
   )
-  if original.video.shape != output.video.shape:
+  if len(both) and original.video.shape != output.video.shape:
     raise ValueError(
       f"originals {original.video.shape[1:4]} and reconstructions"
       f" {output.video.shape[1:4]} must have one (frames, height, width)"

@@ -178,6 +178,9 @@ MEASURES = {
   "codes": codes,
 }
 
+# Measures that are means over folds; the others read one set of made clips.
+OF_FOLDS = ("fvd", "reconstruction_fvd", "class_score")
+
 
 def measure(
   protocol: protocol_table.Protocol, made: Sequence[Features], real: Real

@@ -1,5 +1,7 @@
 """Which original belongs to which clip, where both are somebody's files."""
 
+import collections
+
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.table import Protocol
 from storage import listing
@@ -30,6 +32,13 @@ def check(protocol: Protocol, real: Clips, made: Clips) -> None:
       " folders, whose files are paired by name, or two .npz, whose rows are"
       " paired by number"
     )
+  for flag, side in (("reference", real), ("input", made)):
+    name, count = collections.Counter(side.names).most_common(1)[0]
+    if count > 1:
+      raise ValueError(
+        f"--{flag} has {count} files named {listing.text(name)}, which differ"
+        " in their suffixes alone: files are paired by name, so keep one"
+      )
   for original, output in zip(real.names, made.names, strict=False):
     if original != output:
       raise ValueError(

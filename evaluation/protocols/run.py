@@ -93,6 +93,11 @@ def score(
     value = getattr(request, field)
     if value is not None and value < 1:
       raise ValueError(f"--{field}={value} must be at least 1")
+  if (request.folds or 1) > 1 and protocol.measure not in measures.OF_FOLDS:
+    raise ValueError(
+      f"--folds={request.folds}: {protocol.name} is measured once, on all"
+      " clips together: leave --folds out"
+    )
   network = network or measurements.load_network(protocol, request.weights)
   run = _Run(
     workdir, protocol, request, config, open_model, network, collective

@@ -252,8 +252,11 @@ def _by_class(path: str, folder: str) -> Listing:
     os.path.join(each, name)
     for each in dict.fromkeys((first, folder))
     for name in listing_lib.folders(each)
-    if not (each == folder and name in held)
-    if not _holds_media(os.path.join(each, name))
+    if (
+      name not in held
+      if each == folder
+      else not _holds_media(os.path.join(each, name))
+    )
   ]
   if empty:
     raise ValueError(

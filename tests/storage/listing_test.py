@@ -36,10 +36,29 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
   assert listing.folders(str(root)) == ["a", "linked"]
 
 
+def test_folders_that_link_to_each_other_are_refused(tmp_path):
+  """Nine folders have a million names by way of each other."""
+  folders = [tmp_path / str(number) for number in range(9)]
+  for folder in folders:
+    _touch(folder, "a.png")
+    for other in folders:
+      (folder / f"to_{other.name}").symlink_to(other)
+  with pytest.raises(OSError, match=r"more than 100 ways: remove some.*/to_"):
+    listing.walk(str(tmp_path))
+
+
+def test_a_link_without_a_target_may_have_been_a_class(tmp_path):
+  _touch(tmp_path, "a/x.png")
+  (tmp_path / "b").symlink_to(tmp_path / "unmounted")
+  with pytest.raises(ValueError, match="/b is a link without .*/unmounted: me"):
+    listing.folders(str(tmp_path))
+
+
 def test_files_of_systems_are_none_of_the_users(tmp_path):
   _touch(tmp_path, "a.png", "._a.png", ".AppleDouble/a.png", "Thumbs.db")
   _touch(tmp_path, "__MACOSX/._a.png", "@eaDir/a.png/SYNO.jpg")
   _touch(tmp_path, "lost+found/a.png", "$RECYCLE.BIN/a.png", "desktop.ini")
+  _touch(tmp_path, "@tmp/a.png", "RECYCLER/a.png", "Icon\r")
   assert listing.walk(str(tmp_path)) == ["a.png"]
   assert listing.folders(str(tmp_path)) == []
 

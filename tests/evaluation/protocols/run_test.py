@@ -263,6 +263,42 @@ def test_no_clip_is_compared_with_an_original_that_nothing_names(tmp_path):
     score("made.npz", "real.npz")
 
 
+def test_files_that_share_a_name_are_not_paired(tmp_path):
+  """a.jpg, a.png against a.png, a.webp: in order, other pictures would meet."""
+  paths = _folders(tmp_path, 2)
+  (tmp_path / "real" / "0.png").rename(tmp_path / "real" / "1.jpg")
+  request = protocol_run.Request(
+    "reconstruction", input=paths["real"], reference=paths["made"]
+  )
+  with pytest.raises(ValueError, match="--input has 2 files named 1, which"):
+    protocol_run.score(str(tmp_path), request)
+  request = dataclasses.replace(
+    request, input=paths["made"], reference=paths["real"]
+  )
+  with pytest.raises(ValueError, match="--reference has 2 files named 1, whi"):
+    protocol_run.score(str(tmp_path), request)
+
+
+def test_a_part_without_a_readable_clip_is_no_difference_in_size(tmp_path):
+  paths = _folders(tmp_path, 3)
+  for number in range(3):
+    (tmp_path / "made" / f"{number}.png").write_bytes(b"no picture")
+  request = protocol_run.Request(
+    "reconstruction", input=paths["made"], reference=paths["real"]
+  )
+  with pytest.raises(ValueError, match="3 of 3 clips .*0.png: cannot read"):
+    protocol_run.score(str(tmp_path), request)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "adm_imagenet", "pfid"])
+def test_folds_are_for_protocols_that_average_over_them(tmp_path, name):
+  """The other measures would read the first fold, and drop the rest."""
+  path = _npz(tmp_path / "made.npz", 1, 6, 4, 4, 3)
+  request = protocol_run.Request(name, input=path, reference=path, folds=2)
+  with pytest.raises(ValueError, match=f"--folds=2: {name} is measured once"):
+    protocol_run.score(str(tmp_path), request)
+
+
 def test_a_folder_survives_whatever_one_of_its_files_is(tmp_path):
   paths = _folders(tmp_path, 4)
   for number, spoil in enumerate(

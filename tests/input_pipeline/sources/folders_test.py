@@ -142,6 +142,14 @@ def test_only_folders_with_examples_are_classes(tmp_path):
     _listing("mine", tmp_path, "held_out")
 
 
+def test_a_link_to_the_split_is_no_class(tmp_path):
+  """All that it leads to lies in the split already."""
+  raw_data.image(tmp_path / "train/b/x.png", 0)
+  (tmp_path / "train/a").symlink_to(tmp_path / "train")
+  with pytest.raises(ValueError, match=r"^1 folders .*remove .*train/a$"):
+    _listing("mine", tmp_path, "train")
+
+
 def test_wrong_lists_are_named(tmp_path):
   raw_data.ucf101(tmp_path, tmp_path)
   refused = lambda message, *args: pytest.raises(ValueError, match=message)
