@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from storage import files
+from storage import schema
 
 log = logging.getLogger(__name__)
 
@@ -184,9 +185,12 @@ def _missing(path: str) -> str | None:
       return f"{os.path.join(path, part)} is missing"
     if part in ("", "state") and not os.path.isdir(os.path.join(path, part)):
       return f"{os.path.join(path, part)} is no folder"
+  odd = _odd_file(path)
+  if odd is not None:
+    return odd
   try:
     digests = _digests(path)
-  except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+  except ValueError:
     return f"{os.path.join(path, _DIGESTS)} is damaged"
   for name, (size, _) in digests.items():
     try:
@@ -207,16 +211,38 @@ def _missing(path: str) -> str | None:
   return None
 
 
+def _odd_file(path: str) -> str | None:
+  """Names what is neither a file nor a folder; None if there is no such thing.
+
+  A pipe or a device would keep its reader waiting for ever. Links to files are
+  read, as caches of downloads have them. A link to a folder could lead to
+  pipes, and in circles.
+  """
+  for folder, folders, others in os.walk(path):
+    for name in others:
+      file = os.path.join(folder, name)
+      if os.path.exists(file) and not os.path.isfile(file):
+        return f"{file} is no regular file"
+    for name in folders:
+      if os.path.islink(os.path.join(folder, name)):
+        return f"{os.path.join(folder, name)} is a link to a folder"
+  return None
+
+
 def _digests(path: str) -> dict[str, tuple[int, str]]:
-  """(size, sha256) of a checkpoint's files by name; empty if none is stored."""
+  """(size, sha256) of a checkpoint's files by name; empty if none is stored.
+
+  Raises:
+    ValueError: it is damaged, or names no files below the checkpoint.
+  """
   stored = os.path.join(path, _DIGESTS)
   if not os.path.lexists(stored):
     return {}
-  digests = {}
-  for name, (size, digest) in files.read_json(stored).items():
-    if os.path.isabs(name) or ".." in name.split("/"):
-      raise ValueError(name)
-    digests[name] = (int(size), str(digest))
+  digests = schema.load(stored, dict[str, tuple[int, str]])
+  for name in digests:
+    is_outside = os.path.isabs(name) or ".." in name.split("/")
+    if is_outside or b"\0" in os.fsencode(name):
+      raise ValueError(f"{stored} names {name!r}")
   return digests
 
 

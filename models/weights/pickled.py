@@ -16,6 +16,7 @@ from typing import Any
 MOST_BYTES = 2**24
 _MOST_INSTRUCTIONS = 1_000_000
 _LONGEST_KEY = 100
+_LONGEST_NAME = 1000  # characters of a global's name, and of a dict's key
 _MODULES = ("__torch__.", "__torch__ ")  # what names of TorchScript begin with
 
 _STORAGES = {
@@ -81,6 +82,10 @@ class _Global:
   name: str  # "module name"
 
 
+class _Refused(ValueError):
+  """A pickle that is not read, in words for users."""
+
+
 def load(stream: IO[bytes], storages: dict[str, Storage]) -> Any:
   """Reads the next pickle of a stream.
 
@@ -106,7 +111,9 @@ def load(stream: IO[bytes], storages: dict[str, Storage]) -> Any:
       )
     try:
       instruction(machine, argument)
-    except (IndexError, KeyError, TypeError) as error:
+    except _Refused:
+      raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
       raise ValueError(
         f"its pickle is damaged at instruction {machine.work}, {opcode.name}"
       ) from error
@@ -166,13 +173,16 @@ class _Machine:
     known = name in _FUNCTIONS or name in _STORAGES or name in _DTYPES
     if not known and not name.startswith(_MODULES):
       shown = name[:_LONGEST_KEY].replace(" ", ".")
-      raise ValueError(f"it holds {shown!r}, and {_REMEDY}")
+      raise _Refused(f"it holds {shown!r}, and {_REMEDY}")
     self.push(_Global(name))
 
   def push_stack_global(self) -> None:
     name, module = self.pop(), self.pop()
     if not isinstance(name, str) or not isinstance(module, str):
       raise TypeError("names must be text")
+    # Two texts of the memo may be joined again and again.
+    if len(name) + len(module) > _LONGEST_NAME:
+      raise _Refused(f"it holds a name of {len(name) + len(module)} characters")
     self.push_global(f"{module} {name}")
 
   def reduce(self) -> None:
@@ -209,7 +219,7 @@ class _Machine:
       raise TypeError("no key of a storage")
     storage = Storage(key, _STORAGES[dtype.name], _size(numel))
     if self._storages.setdefault(key, storage) != storage:
-      raise ValueError(f"it describes its storage {key!r} in two ways")
+      raise _Refused(f"it describes its storage {key!r} in two ways")
     self.push(storage)
 
 
@@ -220,9 +230,11 @@ def _size(value: Any) -> int:
 
 
 def _dict(pairs) -> dict[Any, Any]:
-  """A dict; keys are such that hashing them is quick whatever they are."""
+  """A dict; keys are such that finding them is quick whatever they are."""
   made = {}
   for key, value in pairs:
+    if isinstance(key, str | bytes) and len(key) > _LONGEST_NAME:
+      raise _Refused(f"it has a key of {len(key)} characters")
     if not isinstance(key, str | bytes | int) or (
       isinstance(key, int) and abs(key) >= 2**32
     ):

@@ -1,5 +1,6 @@
 """Tests of magvit/workdir/steps.py: every mode takes the newest whole step."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -47,6 +48,35 @@ def _write(name, text):
   return lambda step: (step / name).write_text(text)
 
 
+def _note(name, size):
+  """Names a file in the list of checksums."""
+
+  def damage(step):
+    path = step / "digests.json"
+    noted = json.loads(path.read_text()) | {name: [size, "0" * 64]}
+    path.write_text(json.dumps(noted))
+
+  return damage
+
+
+def _pipe(step):
+  os.mkfifo(step / "state" / "pipe")
+  _note("state/pipe", 0)(step)
+
+
+def _device(step):
+  (step / "state" / "zeros").symlink_to("/dev/zero")
+  _note("state/zeros", 0)(step)
+
+
+def _link_folder(step):
+  """Leads to pipes that no list of the checkpoint's own files shows."""
+  (step.parent / "pipes").mkdir()
+  os.mkfifo(step.parent / "pipes" / "pipe")
+  (step / "state" / "linked").symlink_to(step.parent / "pipes")
+  _note("state/linked/pipe", 0)(step)
+
+
 _DAMAGE = {
   "truncated arrays": _truncate,
   "a flipped bit": _flip,
@@ -62,6 +92,18 @@ _DAMAGE = {
   "wrong fields": _write("_CHECKPOINT_METADATA", '{"item_handlers": 7}'),
   "empty": _empty,
   "a file": _replace_by_file,
+}
+
+
+# What a stranger may put there: files that end never, and numbers and names
+# that no file has.
+_ODD = {
+  "a pipe": _pipe,
+  "a device": _device,
+  "a linked folder": _link_folder,
+  "endless size": _note("state/_METADATA", float("inf")),
+  "no name": _note("state/\0", 0),
+  "no text": _note("state/\ud800", 0),
 }
 
 
@@ -93,6 +135,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
   tokenizer = magvit.load_tokenizer(str(workdir))
   shape = (1, *describe.clip_shape(tiny.tokenizer()), 3)
   assert tokenizer.encode(np.zeros(shape, np.uint8)).shape[0] == 1
+
+
+@pytest.mark.parametrize("odd", _ODD)
+def test_no_file_of_a_stranger_is_waited_for(workdir, odd):
+  _ODD[odd](workdir / "checkpoints" / "99999999")
+  assert weights_lib.latest_step(str(workdir)) == 1
+  assert steps.incomplete(str(workdir)) == [99999999]
 
 
 @pytest.mark.parametrize("damage", ["truncated arrays", "empty", "torn list"])

@@ -285,6 +285,33 @@ def test_damage_of_an_archive_is_told(tmp_path):
       _refused(tmp_path, _FILES[kind][:size])
 
 
+@pytest.mark.parametrize(
+  "value",
+  [
+    archive.Call("collections OrderedDict", ("abc",)),
+    archive.Call("collections OrderedDict", ([1],)),
+    archive.Call("_codecs encode", (5, 5)),
+    archive.Call("_codecs encode", ("\u20ac", "latin1")),
+    archive.Persistent(("storage", 5, "0", "cpu", 6)),
+    archive.Persistent(("storage",)),
+  ],
+)
+def test_wrong_arguments_are_told_as_damage(value, tmp_path):
+  data = archive.archive(archive.pickled(value), {})
+  assert "its pickle is damaged at instruction" in _refused(tmp_path, data)
+
+
+@pytest.mark.parametrize("length", [10_000, 2_000_000])
+def test_long_texts_are_not_joined_or_compared_over_and_over(length, tmp_path):
+  half = archive.pickled("__torch__." + "x" * (length // 2))[2:-1]
+  name = b"\x80\x04" + half + b"q\0" + half + b"q\1"
+  data = archive.archive(name + b"h\0h\1\x93" * 1000 + b".", {})
+  assert "holds a name of" in _refused(tmp_path, data)
+  again = name + b"}" + (b"h\0Nsh\1Ns" * 1000) + b"."
+  data = archive.archive(again, {})
+  assert "has a key of" in _refused(tmp_path, data)
+
+
 def test_modules_that_hold_themselves_end(tmp_path):
   # The module is memorized, and put into its own attributes twice.
   module = b"c__torch__\nNet\n)\x81q\x01}("
