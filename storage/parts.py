@@ -122,8 +122,9 @@ class Folder:
   def _remove_old_leftovers(self, record: str) -> None:
     """Removes what killed processes of earlier versions left, by its names."""
     for path in (*self.names, record):
-      folder, name = os.path.split(os.path.join(self.path, path))
-      with contextlib.suppress(FileNotFoundError):
+      below, name = os.path.split(path)
+      folder = files.inside(self.path, below)  # nothing goes behind a link
+      with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.remove(os.path.join(folder, f".{name}.tmp"))
 
   def mine(

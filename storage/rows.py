@@ -24,12 +24,14 @@ from storage import npz
 from storage import parts
 from storage import processes
 from storage import progress as progress_lib
+from storage import schema
 
 log = logging.getLogger(__name__)
 
 # Largest share of the clips that may fail; of few clips one may, so that no
 # single file ends the work on all others.
 MAX_FAILED = 0.01
+_REMEDY = "remove that folder, and they are made again"
 _PROBLEM = f"clips cannot be used, more than one and more than {MAX_FAILED:.0%}"
 
 
@@ -45,6 +47,14 @@ class Part:
   index: np.ndarray
   rows: dict[str, np.ndarray]
   failures: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+  """What of.json says about the rows beside it."""
+
+  of: dict[str, Any]
+  failures: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,22 +96,34 @@ def compute(
   if not os.path.exists(path):
     layout = parts.Layout(num, part_size)
     _make_parts(folder, subject, layout, make, collective)
-  stored = files.read_json(path)
-  parts.check_same(folder, stored["of"], subject, "rows")
-  failures = stored["failures"]
-  _check_failures(list(failures.items()), num)
+  stored = schema.load(path, _Record, _REMEDY)
+  parts.check_same(folder, stored.of, subject, "rows")
+  _check_failures(list(stored.failures.items()), num)
   names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
   try:
     arrays = {
       n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
     }
+    index = arrays.pop("index", np.zeros(0))
+    _check_index(index, arrays, num - len(stored.failures))
   except (ValueError, EOFError) as error:
     raise ValueError(
-      f"{folder} holds damaged rows ({error}): remove that folder, and they are"
-      " made again"
+      f"{folder} holds damaged rows ({error}): {_REMEDY}"
     ) from error
-  index = arrays.pop("index")
-  return Rows(folder, index, arrays, failures)
+  return Rows(folder, index, arrays, stored.failures)
+
+
+def _check_index(
+  index: np.ndarray, arrays: dict[str, np.ndarray], num: int
+) -> None:
+  """Raises ValueError unless there is a row for each of `num` clips."""
+  if index.shape != (num,) or index.dtype.kind != "i":
+    raise ValueError(
+      f"index is {index.dtype} of shape {index.shape}, for {num} clips"
+    )
+  for name, array in arrays.items():
+    if array.shape[:1] != (num,):
+      raise ValueError(f"{name} is of shape {array.shape}, for {num} clips")
 
 
 def discard(rows: Rows) -> None:

@@ -3,6 +3,7 @@
 import fractions
 import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from evaluation.show import report
 from input_pipeline import prepare
 from input_pipeline.sources import folders
 from magvit.compression import video_codecs
+from magvit.modes import evaluate
 from magvit.modes import export
 from magvit.scoring import pictures as scoring_pictures
 from magvit.training import checkpoints as checkpoints_lib
@@ -24,6 +26,7 @@ from magvit.training import trace as trace_lib
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
 from models.weights import safetensors_file
+from storage import lock
 from storage import npz
 from storage import parts
 from storage import rows
@@ -197,6 +200,27 @@ def test_no_writer_follows_a_link_out_of_its_folder(name, tmp_path):
         assert "\n" not in str(error)
       assert _contents(outside) == before, link
       assert _made(outside) == entries, link
+
+
+@pytest.mark.parametrize("link", ["results", "results/evaluate"])
+@pytest.mark.parametrize("protocol", [None, "adm_imagenet"])
+def test_evaluation_puts_no_lock_behind_a_link(
+  link, protocol, tiny_tokenizer_workdir, tmp_path, monkeypatch
+):
+  outside = tmp_path / "outside"
+  (outside / "below").mkdir(parents=True)
+  workdir = tmp_path / "run"
+  shutil.copytree(tiny_tokenizer_workdir, workdir)
+  name = "evaluate" if protocol is None else protocol
+  path = workdir / link.replace("evaluate", name)
+  path.parent.mkdir(exist_ok=True)
+  path.symlink_to(outside / "below")
+  created = []
+  monkeypatch.setattr(lock, "_create", lambda *args: created.append(args))
+  options = evaluate.Options(protocol=protocol)
+  with pytest.raises(ValueError, match="is a symbolic link"):
+    evaluate.run(options, None, str(workdir))
+  assert not created
 
 
 def test_prepare_takes_no_split_that_is_a_link(tmp_path):

@@ -27,6 +27,7 @@ import json
 import logging
 import os
 import time
+from typing import Annotated
 from typing import Any
 
 import jax
@@ -55,6 +56,8 @@ from storage import schema
 
 log = logging.getLogger(__name__)
 
+_SCORE = Annotated[float, schema.FINITE] | None
+_POSITIVE = schema.Rule("above 0", lambda value: value > 0)
 _FRAMES_AT_ONCE = 4  # frames that are scored together
 _PROTOCOL = {
   "frames": "cut centrally to the aspect, resized (Pillow, bicubic,"
@@ -152,7 +155,7 @@ def _make_missing(name, contestants, results, read, distance, progress) -> None:
   """Measures the points of one video whose result files are missing."""
   video_THWC = None
   for contestant, path in zip(contestants, results, strict=True):
-    if _is_measured(path):
+    if _is_measured(path, name, contestant):
       continue
     if video_THWC is None:
       video_THWC, rate = read()
@@ -162,12 +165,24 @@ def _make_missing(name, contestants, results, read, distance, progress) -> None:
     progress.add(1, f"{name}: {_text(row)}")
 
 
-def _is_measured(path: str) -> bool:
-  """Whether a result is there; one that a power loss cut is not."""
+def _is_measured(path: str, name: str, contestant: _Contestant) -> bool:
+  """Whether a result is there, and of this point of this video.
+
+  One that a power loss cut is not.
+  """
   if not os.path.exists(path):
     return False
+  kinds = dict.fromkeys(frame_metrics.at("study"), _SCORE) | {
+    "video": Annotated[str, schema.one_of(name)],
+    "curve": Annotated[str, schema.one_of(contestant.curve)],
+    "point": Annotated[str, schema.one_of(contestant.point)],
+    "bpp": Annotated[float, schema.FINITE, _POSITIVE],
+  }
+  again = "it is measured again"
   try:
-    schema.load(path, dict[str, Any], "it is measured again")
+    row = schema.load(path, dict[str, Any], again)
+    for field, kind in kinds.items():
+      schema.convert(row.get(field), kind, path, again, field)
   except ValueError as error:
     log.warning("%s", error)
     return False

@@ -9,7 +9,6 @@
 
 import dataclasses
 import functools
-import os
 from typing import ClassVar
 
 import ml_collections
@@ -23,6 +22,7 @@ from magvit.scoring import held_out
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
 from magvit.workdir import folder as workdir_lib
+from storage import files
 from storage import processes
 
 
@@ -79,7 +79,7 @@ def run(
 
 def _one_writer(workdir: str, name: str, mode: str):
   """Lets no other job write the same results; others may be written."""
-  results = os.path.join(workdir, "results", name)
+  results = files.inside(workdir, "results", name)
   return processes.one_writer(results, mode, beside=True)
 
 

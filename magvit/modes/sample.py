@@ -26,6 +26,7 @@ import logging
 import os
 import re
 import shutil
+from typing import Annotated
 from typing import Any
 from typing import ClassVar
 
@@ -57,10 +58,12 @@ from storage import npz
 from storage import parts
 from storage import processes
 from storage import progress as progress_lib
+from storage import schema
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 64  # most samples in the pictures
+_REMEDY = "name another folder with --output, or remove this one"
 _FRAME_RATE = 8  # frames per second of .gif and .mp4; clips carry no rate
 
 
@@ -208,7 +211,12 @@ def _uint8_rule(folder: str, config: ml_collections.ConfigDict) -> str:
   """
   path = files.inside(folder, "request.json")
   if os.path.exists(path):
-    return files.read_json(path).get(clips_lib.UINT8_RULE, "round")
+    stored = schema.load(path, dict[str, Any], _REMEDY)
+    rule = stored.get(clips_lib.UINT8_RULE, "round")
+    known = schema.one_of(*pictures.UINT8_RULES)
+    return schema.convert(
+      rule, Annotated[str, known], path, _REMEDY, clips_lib.UINT8_RULE
+    )
   return protocol_table.uint8_rule(describe.clip_shape(config)[0])
 
 

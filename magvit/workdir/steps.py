@@ -143,6 +143,8 @@ def _try(path: str, read: Callable[[str], _T]) -> tuple[str | None, Any]:
     try:
       with _patient_loops():
         value = read(path)
+    except RecursionError:  # of a list of arrays that is nested without end
+      problem = "its lists of arrays are damaged"
     except (OtherNetwork, RuntimeError, MemoryError):  # no fault of the files
       raise
     except Exception as error:  # orbax fails in many ways at wrong files

@@ -250,3 +250,15 @@ def test_a_worker_that_is_killed_is_one_line():
   progress = progress_lib.Progress("x", 1, "parts")
   with pytest.raises(ValueError, match="a worker process was killed.* fewer"):
     list(parts.in_workers(_die, ["a"], 1, _start, (10,), progress))
+
+
+def test_nothing_of_earlier_versions_is_removed_behind_a_link(tmp_path):
+  outside, root = tmp_path / "outside", tmp_path / "root"
+  outside.mkdir()
+  root.mkdir()
+  victim = outside / ".000000.npz.tmp"
+  victim.write_bytes(b"mine")
+  (root / "parts").symlink_to(outside)
+  with pytest.raises(ValueError, match="root/parts is a symbolic link"):
+    _folder(root).claim("record.json", _text(), "squares")
+  assert victim.read_bytes() == b"mine"

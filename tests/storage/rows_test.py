@@ -102,6 +102,29 @@ def test_damaged_rows_are_named(tmp_path):
     rows_lib.compute(str(folder), of, 4, 4, _maker([]))
 
 
+@pytest.mark.parametrize(
+  "text", ["[]", "{}", '{"of": 7, "failures": {}}', '{"of": {}, "failures": 7}']
+)
+def test_a_record_of_another_form_is_named(text, tmp_path):
+  folder = tmp_path / "f"
+  rows_lib.compute(str(folder), {"name": "squares"}, 4, 4, _maker([]))
+  (folder / "of.json").write_text(text)
+  with pytest.raises(ValueError, match="f/of.json: .*remove that folder"):
+    rows_lib.compute(str(folder), {"name": "squares"}, 4, 4, _maker([]))
+
+
+@pytest.mark.parametrize("name", ["index", "square"])
+@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((), np.int64)])
+def test_rows_of_other_clips_than_their_record_says_are_named(
+  name, array, tmp_path
+):
+  folder, of = tmp_path / "f", {"name": "squares"}
+  rows_lib.compute(str(folder), of, 4, 4, _maker([]))
+  np.save(folder / f"{name}.npy", array)
+  with pytest.raises(ValueError, match="/f holds damaged rows .*4 clips"):
+    rows_lib.compute(str(folder), of, 4, 4, _maker([]))
+
+
 def test_rows_of_something_else_are_refused(tmp_path):
   folder = str(tmp_path / "f")
   rows_lib.compute(folder, {"name": "squares"}, 4, 4, _maker([]))

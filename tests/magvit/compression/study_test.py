@@ -45,6 +45,26 @@ def videos(tmp_path_factory):
   return folder
 
 
+def test_only_results_of_the_same_point_count_as_measured(tmp_path):
+  path = tmp_path / "a.json"
+  contestant = study_lib._Contestant("x265", "24", ".hevc", lambda: None)
+  row = {"video": "a", "curve": "x265", "point": "24", "bpp": 0.5, "psnr": 30.0}
+  is_measured = lambda: study_lib._is_measured(str(path), "a", contestant)
+  assert not is_measured()
+  path.write_text(json.dumps(row))
+  assert is_measured()
+  for field, value in (
+    *(("video", "b"), ("curve", "vvenc"), ("point", "30"), ("point", None)),
+    *(("bpp", 0), ("bpp", "0.5"), ("bpp", None), ("psnr", float("nan"))),
+    *(("psnr", []), ("psnr", 10**400)),
+  ):
+    path.write_text(json.dumps(row | {field: value}))
+    assert not is_measured(), (field, value)
+  for text in ("{}", "[]", ""):
+    path.write_text(text)
+    assert not is_measured(), text
+
+
 def test_a_study_measures_the_bytes_on_disk_and_goes_on(
   videos, tmp_path, tiny_tokenizer_workdir, monkeypatch
 ):

@@ -272,6 +272,16 @@ def test_folders_of_before_the_rule_was_on_record_go_on_rounding(
   assert stored["uint8_rule"] == "round"
 
 
+@pytest.mark.parametrize("text", ["[]", "7", '{"uint8_rule": {"a": 1}}'])
+def test_a_request_of_another_form_is_named(
+  text, tiny_generator_workdir, config, tmp_path
+):
+  (tmp_path / "request.json").write_text(text)
+  request = sample_mode.Request("class_conditional", num=1)
+  with pytest.raises(ValueError, match="request.json: .* name another folder"):
+    sample_mode.sample(config, tiny_generator_workdir, request, str(tmp_path))
+
+
 def test_a_diverged_generator_writes_no_samples(
   tiny_generator_workdir, config, tmp_path, monkeypatch
 ):

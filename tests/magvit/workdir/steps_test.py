@@ -45,7 +45,13 @@ def _empty(step):
 
 
 def _write(name, text):
-  return lambda step: (step / name).write_text(text)
+  """Also as one of a checkpoint without checksums, as earlier ones are."""
+
+  def damage(step):
+    (step / name).write_text(text)
+    (step / "digests.json").unlink()
+
+  return damage
 
 
 def _note(name, size):
@@ -87,6 +93,7 @@ _DAMAGE = {
   "no metadata": lambda step: os.remove(step / "_CHECKPOINT_METADATA"),
   "torn list": _write("state/_METADATA", '{"tree_meta'),
   "nested list": _write("state/_METADATA", "[" * 10**5),
+  "nested notes": _write("state/array_metadatas/process_0", "[" * 10**5),
   "another list": _write("state/_METADATA", '{"tree_metadata": {"a": 7}}'),
   "wrong metadata": _write("_CHECKPOINT_METADATA", "[1]"),
   "wrong fields": _write("_CHECKPOINT_METADATA", '{"item_handlers": 7}'),
