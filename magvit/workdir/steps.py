@@ -143,7 +143,7 @@ def _try(path: str, read: Callable[[str], _T]) -> tuple[str | None, Any]:
     try:
       with _patient_loops():
         value = read(path)
-    except RecursionError:  # of a list of arrays that is nested without end
+    except RecursionError:  # a list of arrays may be nested without end
       problem = "its lists of arrays are damaged"
     except (OtherNetwork, RuntimeError, MemoryError):  # no fault of the files
       raise
