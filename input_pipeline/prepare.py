@@ -29,6 +29,7 @@ from input_pipeline.decoding import reencode as reencode_lib
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
 from storage import files
+from storage import listing as listing_lib
 from storage import lock
 from storage import parts
 from storage import paths
@@ -192,7 +193,9 @@ def _write_shard(name: str) -> media_shards.Shard:
       try:
         encoded, length = _load(entry, encoding)
       except (OSError, ValueError) as error:
-        broken.append((entry.name, " ".join(str(error).split())))
+        broken.append(
+          (listing_lib.text(entry.name), " ".join(str(error).split()))
+        )
       else:
         lengths.append(length)
         yield media_shards.pack(encoded)

@@ -216,6 +216,11 @@ def _find(archive: zipfile.ZipFile, name: str) -> _Array:
   if member_name not in archive.namelist():
     held = [listing.text(other) for other in _names(archive)]
     raise ValueError(f"it holds {', '.join(held) or 'nothing'}, and no {name}")
+  if archive.namelist().count(member_name) > 1:
+    raise ValueError(
+      f"it holds {name} more than once, and which is meant is not known: save"
+      " it again"
+    )
   info = archive.getinfo(member_name)
   if info.flag_bits & 1:
     raise ValueError(f"{name} is encrypted: save it again without a password")

@@ -145,7 +145,7 @@ def readable(path: str):
     yield
   except Exception as error:  # decoders raise nearly anything on damaged files
     reason = getattr(error, "strerror", None) or error
-    raise ValueError(f"cannot read {path}: {reason}") from error
+    raise ValueError(f"cannot read {listing.text(path)}: {reason}") from error
 
 
 def is_ffmpegs(file: str | bytes) -> bool:

@@ -63,7 +63,11 @@ class Folder:
 
   def __init__(self, listing: Listing):
     """Takes a listing; raises ValueError that names files that are missing."""
-    missing = [entry.name for entry in listing.entries if not entry.files]
+    missing = [
+      listing_lib.text(entry.name)
+      for entry in listing.entries
+      if not entry.files
+    ]
     if missing:
       raise ValueError(
         f"{len(missing)} of {len(listing.entries)} listed files are missing:"
@@ -249,7 +253,7 @@ def _by_class(path: str, folder: str) -> Listing:
     entries.append(Entry(os.path.relpath(full, path), label, (full,)))
     held.add(class_name)
   empty = [
-    os.path.join(each, name)
+    listing_lib.text(os.path.join(each, name))
     for each in dict.fromkeys((first, folder))
     for name in listing_lib.folders(each)
     if (
@@ -316,7 +320,8 @@ def _number(
   """Number of a class; ValueError, with the example, for an unknown one."""
   if name not in numbers:
     raise ValueError(
-      f"{where}: {example} is of the class {name!r}, which is none of the"
-      f" {len(numbers)} known ones ({', '.join(list(numbers)[:3])}, ...)"
+      f"{where}: {listing_lib.text(example)} is of the class {name!r}, which is"
+      f" none of the {len(numbers)} known ones"
+      f" ({', '.join(list(numbers)[:3])}, ...)"
     )
   return numbers[name]

@@ -138,14 +138,16 @@ def test_broken_files_are_left_out_and_listed(tmp_path, in_this_process):
 def test_names_that_are_no_utf8_are_kept(tmp_path, in_this_process):
   odd = os.fsdecode(b"v_\xff\n1.png")
   raw_data.image(tmp_path / "train" / "a" / odd, 0)
-  (tmp_path / "train/a/w.png").symlink_to(tmp_path / "nowhere")
+  cut = os.fsdecode(b"w\xff\n.png")
+  (tmp_path / "train/a" / cut).symlink_to(tmp_path / "nowhere")
   listing = folders.listing("mine", str(tmp_path), "", "train", 1)
   output = tmp_path / "out"
   manifest = prepare.prepare(
     listing, "mine", "train", str(output), max_broken=0.5
   )
   (broken,) = manifest["shards"][0]["broken"]
-  assert broken[0] == "train/a/w.png" and "No such file" in broken[1]
+  assert broken[0] == r"train/a/w\xff\n.png" and "No such file" in broken[1]
+  assert r"train/a/w\xff\n.png: " in broken[1] and broken[1].isprintable()
   _, (example,) = _store(output)
   assert example.name == f"train/a/{odd}"
 

@@ -1,6 +1,7 @@
 """Tests of input_pipeline/decoding/media.py, on files that they make."""
 
 import fractions
+import os
 import struct
 
 import av
@@ -234,6 +235,16 @@ def test_what_cannot_be_read_is_a_value_error(tmp_path, write, message):
   with pytest.raises(ValueError, match="^cannot read .*a.txt: .*") as e:
     list(media.probe(str(path)).frames())
   assert message in str(e.value)
+
+
+def test_odd_names_stay_one_line_of_text(tmp_path):
+  path = os.path.join(os.fsencode(tmp_path), b"x\xff\ny.png")
+  with open(path, "wb") as f:
+    f.write(b"no picture")
+  with pytest.raises(ValueError) as e:
+    media.probe(os.fsdecode(path))
+  assert "x\\xff\\ny.png: it is neither" in str(e.value)
+  assert str(e.value).isprintable()
 
 
 def test_folders_are_searched_below_and_by_suffix(tmp_path):
