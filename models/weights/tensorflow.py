@@ -25,6 +25,7 @@ _TABLE_MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _BLOCK_TRAILER_BYTES = 5  # compression and checksum
 _LONGEST_KEY = 1000  # bytes of a variable's name
+_MOST_CONSTANTS = 2**26, 100  # bytes of constants, or so many times the file's
 _MOST_KEYS = 64  # how much longer names may be together than the index
 
 
@@ -34,16 +35,24 @@ def read_graph(path: str) -> dict[str, np.ndarray]:
   Raises:
     ValueError: the file is no such graph.
   """
+  data = pathlib.Path(path).read_bytes()
   try:
-    graph = graph_pb2.GraphDef.FromString(pathlib.Path(path).read_bytes())
+    graph = graph_pb2.GraphDef.FromString(data)
   except protobuf.DecodeError as error:
     raise ValueError(str(error)) from error
-  tensors = {}
+  tensors, total = {}, 0
+  least, times = _MOST_CONSTANTS
   for node in graph.node:
     if node.op != "Const":
       continue
     tensor = _tensor(node.attr["value"].tensor)
     if tensor is not None and tensor.ndim > 0:
+      # One number may stand for all of a tensor, however large it is.
+      total += tensor.nbytes
+      if total > max(least, times * len(data)):
+        raise ValueError(
+          f"its constants have {total} bytes and more, and the file {len(data)}"
+        )
       tensors[node.name] = tensor
   if not tensors:
     raise ValueError("it has no constants")

@@ -5,6 +5,7 @@ import resource
 
 import numpy as np
 import pytest
+from tensorboardX.proto import graph_pb2
 from tensorboardX.proto import tensor_pb2
 
 from models.weights import crc32c
@@ -208,3 +209,20 @@ def test_entries_that_do_not_fit_the_data_are_refused(entry, message, tmp_path):
   (tmp_path / "a.data-00000-of-00001").write_bytes(bytes(8))
   with pytest.raises(ValueError, match=message):
     readers.read(str(tmp_path / "a.index"))
+
+
+@pytest.mark.parametrize("sizes", [[2**20], [2**62], [2**12] * 9])
+def test_constants_larger_than_their_file_can_mean_are_refused(sizes, tmp_path):
+  """Each tensor is of one number that stands for size x size others."""
+  graph = graph_pb2.GraphDef()
+  for number, size in enumerate(sizes):
+    node = graph.node.add(name=f"{number}", op="Const")
+    tensor = node.attr["value"].tensor
+    tensor.dtype = 1
+    tensor.float_val.append(1.0)
+    for _ in range(2):
+      tensor.tensor_shape.dim.add().size = size
+  path = tmp_path / "graph.pb"
+  path.write_bytes(graph.SerializeToString())
+  with pytest.raises(ValueError, match="graph.pb is not a frozen graph: "):
+    readers.read(str(path))
