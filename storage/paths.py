@@ -16,11 +16,11 @@ def expand(path: str | os.PathLike) -> str:
 
   Raises:
     ValueError: an unknown user or a variable that is not set, which would make
-      a folder of that very name.
+      a folder of that very name; or what is no path in text.
   """
-  text = os.fspath(path)
+  text = os.fspath(path) if isinstance(path, os.PathLike) else path
   if not isinstance(text, str):
-    raise ValueError(f"{path!r} must be a path in text, not in bytes")
+    raise ValueError(f"{path!r} must be a path in text, not {type(text)}")
   if _URL.match(text):
     return text
   home = os.path.expanduser(text)

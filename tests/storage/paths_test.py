@@ -36,3 +36,9 @@ def test_what_cannot_be_expanded_makes_no_folder_of_that_name(
     paths.expand("~nobody-here/x")
   (tmp_path / "price$NOTHING").touch()
   assert paths.expand("price$NOTHING") == "price$NOTHING"
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x", ["x"]])
+def test_what_is_no_path_in_text_is_refused(path):
+  with pytest.raises(ValueError, match="must be a path in text, not <class"):
+    paths.expand(path)
