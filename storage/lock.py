@@ -21,6 +21,7 @@ import socket
 import stat
 import time
 
+from storage import listing
 from storage import pulse
 
 log = logging.getLogger(__name__)
@@ -172,7 +173,8 @@ def _take(path: str, label: str, mine: Holder) -> str:
     if death is None and seen.holder is not None:
       raise ValueError(
         f"{label} is in use: {_describe(seen.holder)} writes there, says"
-        f" {path}. Wait for its end or stop it, or name another folder"
+        f" {path}. Wait for its end or stop it, or name another folder; remove"
+        " that file if it came with a copy of the folder"
       )
     time.sleep(_WAIT_SECONDS)
   raise ValueError(
@@ -184,10 +186,10 @@ def _take(path: str, label: str, mine: Holder) -> str:
 def _describe(holder: Holder | None) -> str:
   if holder is None:
     return "an unknown process"
-  return (
-    f"{holder.mode} (process {holder.pid} on {holder.host}, since"
-    f" {holder.since})"
-  )
+  words = f"process {holder.pid} on {holder.host}, since {holder.since}"
+  # A file of someone else may say anything, also to a terminal.
+  words = f"{holder.mode} ({words})".encode(errors="replace").decode()
+  return listing.text(words)
 
 
 def death_of(seen: _Seen, mine: Holder, now: float) -> str | None:
@@ -195,8 +197,10 @@ def death_of(seen: _Seen, mine: Holder, now: float) -> str | None:
   holder = seen.holder
   silent = now - seen.changed
   if holder is None or holder.machine != mine.machine:
-    if silent < SILENT_SECONDS:
+    if abs(silent) < SILENT_SECONDS:
       return None
+    if silent < 0:  # the clock was set back, or someone else set the time
+      return "gave its last sign of life at a time that is still to come"
     return f"has given no sign of life for {silent:.0f} s"
   alive = _start_of(holder.pid) in ("", holder.started)
   return None if alive else "is dead"

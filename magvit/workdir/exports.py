@@ -163,7 +163,7 @@ def _read_notes(folder: str) -> Notes:
     notes = Notes(
       config=config,
       fingerprint=metadata["fingerprint"],
-      step=int(metadata["step"]),
+      step=_whole_number(metadata["step"]),
       ids=metadata["ids"],
       tokenizer=metadata["tokenizer"],
       defining=defining,
@@ -174,6 +174,13 @@ def _read_notes(folder: str) -> Notes:
       f" and fingerprint it has ({error!r}): write it with --mode=export"
     ) from error
   return notes
+
+
+def _whole_number(text: str) -> int:
+  """The number of steps in metadata; ValueError unless it is 0 or more."""
+  if not (text.isascii() and text.isdigit()):
+    raise ValueError(f"step {text!r} must be a whole number from 0")
+  return int(text)
 
 
 def _check_fingerprint(path: str, notes: Notes, arrays) -> None:

@@ -56,7 +56,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
 
   Raises:
     ValueError: the directory cannot be written, holds files of something else,
-      or holds checkpoints of another config.
+      folders of ours that are links, or checkpoints of another config.
   """
   try:
     files.check_writable(workdir)
@@ -65,6 +65,8 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
       f"cannot write to workdir={workdir} ({error.strerror}): choose a"
       " directory you may write to"
     ) from error
+  for name in ("results", "samples"):  # what training writes at its end
+    files.inside(workdir, name)
   if os.path.exists(os.path.join(workdir, IMPORTED)):
     raise ValueError(
       f"workdir={workdir} holds imported weights without a training state:"

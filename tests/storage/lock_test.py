@@ -133,6 +133,17 @@ def test_a_holder_on_another_machine_is_dead_once_it_is_silent(
     assert "on node7" in caplog.text
 
 
+def test_a_sign_of_life_to_come_is_none(tmp_path, caplog):
+  _hold(tmp_path, host="node7", machine="other", mode="\x1b[2J\ud800")
+  _silence(tmp_path, 20 - lock.SILENT_SECONDS)
+  match = r"in use: \\x1b\[2J\?.*remove that file if it came with a copy"
+  with pytest.raises(ValueError, match=match), lock.held(str(tmp_path), "t"):
+    pass
+  _silence(tmp_path, -lock.SILENT_SECONDS - 20)
+  with lock.held(str(tmp_path), "train"):
+    assert "at a time that is still to come" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["", "[[[", '{"pid": 7}', '{"pid": []}', "7"])
 def test_a_lock_that_says_nothing_holds_until_it_is_old(
   tmp_path, text, monkeypatch

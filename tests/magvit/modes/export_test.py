@@ -250,3 +250,13 @@ def test_weights_that_are_no_export_are_refused(copy):
     ValueError, match="model.safetensors is no export .*--mode=export"
   ):
     magvit.load_tokenizer(str(copy / "tokenizer"))
+
+
+@pytest.mark.parametrize("step", ["-1", "1e3", "²", ""])
+def test_a_step_that_is_no_number_of_steps_is_refused(copy, step):
+  path = copy / "tokenizer" / exports.WEIGHTS
+  with safetensors.safe_open(path, framework="numpy") as f:
+    metadata = {**f.metadata(), "step": step}
+  safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata)
+  with pytest.raises(ValueError, match="must be a whole number from 0"):
+    magvit.load_tokenizer(str(copy / "tokenizer"))

@@ -41,6 +41,18 @@ def test_how_a_run_is_run_may_change_but_not_what_is_trained(tmp_path):
     workdir_lib.check_workdir(str(tmp_path), config)
 
 
+@pytest.mark.parametrize("name", ["results", "samples"])
+def test_links_for_what_comes_at_the_end_are_refused_at_the_start(
+  tmp_path, name
+):
+  workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+  for path in (workdir, elsewhere):
+    path.mkdir()
+  (workdir / name).symlink_to(elsewhere)
+  with pytest.raises(ValueError, match=f"{name} is a symbolic link"):
+    workdir_lib.check_workdir(str(workdir), tiny.tokenizer())
+
+
 def test_a_workdir_without_a_checkpoint_takes_a_new_config(tmp_path, caplog):
   """So it is after a kill before the first save, or a NaN at step 1."""
   old, new, run = tmp_path / "old", tmp_path / "new", tmp_path / "run"
