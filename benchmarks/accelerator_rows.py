@@ -42,7 +42,6 @@ def main():
 def products(row: Row) -> None:
   """Rates that floors and MFU refer to: products, and traffic of memory."""
   import jax
-  import jax.numpy as jnp
 
   device = jax.devices()[0]
   row.add(
@@ -51,10 +50,7 @@ def products(row: Row) -> None:
   size = 256 if row.tiny else _LARGE
   for dtype in ("bfloat16", "float32"):
     row.add(**{f"{dtype}_flops_per_second": _product_rate(dtype, size)})
-  x = jnp.ones((2**28,) if not row.tiny else (2**16,), jnp.float32)
-  copy = jax.jit(lambda x: x + 1)
-  seconds = _median(lambda: copy(x))
-  row.add(copy_bytes_per_second=2 * x.nbytes / seconds)
+  row.add(copy_bytes_per_second=2 * _copied(row))
 
 
 def masked_train(row: Row) -> None:
@@ -360,6 +356,8 @@ def _measure(
   """Compiles, runs and times a function; adds times and memory to the row."""
   import jax
 
+  from benchmarks import timing
+
   device = jax.devices()[0]
   row.add(device=device.device_kind, tflop=operations / 1e12)
   start = time.perf_counter()
@@ -375,19 +373,11 @@ def _measure(
     arguments_gib=memory.argument_size_in_bytes / 2**30,
     temporaries_gib=memory.temp_size_in_bytes / 2**30,
   )
-  values = draw(arguments)
-  seconds = []
-  for _ in range(repeats + 1):  # the first warms up
-    start = time.perf_counter()
-    outputs = jax.block_until_ready(compiled(*values))
-    seconds.append(time.perf_counter() - start)
-    if donated:
-      values = (outputs[0], *values[1:])
-  row.add(seconds=statistics.median(seconds[1:]), all_seconds=seconds)
+  seconds = timing.program(compiled, draw(arguments), repeats, bool(donated))
+  row.add(seconds=statistics.median(seconds), all_seconds=seconds)
   stats = device.memory_stats() or {}
   if "peak_bytes_in_use" in stats:
     row.add(peak_gib=stats["peak_bytes_in_use"] / 2**30)
-  del values, outputs
   rate = _product_rate(dtype, 256 if row.tiny else _LARGE)
   floor = operations / rate
   row.add(
@@ -432,15 +422,12 @@ def _product_rate(dtype: str, size: int) -> float:
   """FLOP/s of a large product of random numbers, the best of ten."""
   import jax
 
+  from benchmarks import timing
+
   # Products of equal numbers run faster than those of a model.
   a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
   product = jax.jit(lambda a: a @ a)
-  seconds = []
-  for _ in range(11):
-    start = time.perf_counter()
-    jax.block_until_ready(product(a))
-    seconds.append(time.perf_counter() - start)
-  return 2 * size**3 / min(seconds[1:])
+  return 2 * size**3 / min(timing.calls(lambda: product(a), 10))
 
 
 def _copied(row: Row) -> float:
@@ -448,21 +435,12 @@ def _copied(row: Row) -> float:
   import jax
   import jax.numpy as jnp
 
+  from benchmarks import timing
+
   x = jnp.ones((2**16 if row.tiny else 2**28,), jnp.float32)
   copy = jax.jit(lambda x: x + 1)
-  return x.nbytes / _median(lambda: copy(x))
-
-
-def _median(run: Callable) -> float:
-  import jax
-
-  jax.block_until_ready(run())
-  seconds = []
-  for _ in range(_REPEATS):
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    seconds.append(time.perf_counter() - start)
-  return statistics.median(seconds)
+  seconds = timing.calls(lambda: copy(x), _REPEATS)
+  return x.nbytes / statistics.median(seconds)
 
 
 ROWS: dict[str, Callable[[Row], None]] = {

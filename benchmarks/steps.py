@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.cost import flops
@@ -85,12 +86,7 @@ def _products_per_second(device: jax.Device, dtype: str) -> float:
   size = _GEMM.get(device.platform, _GEMM_ELSEWHERE)
   a = jax.device_put(jnp.ones((size, size), dtype), device)
   product = jax.jit(lambda a: a @ a)
-  seconds = []
-  for _ in range(11):
-    start = time.perf_counter()
-    jax.block_until_ready(product(a))
-    seconds.append(time.perf_counter() - start)
-  return 2 * size**3 / min(seconds[1:])
+  return 2 * size**3 / min(timing.calls(lambda: product(a), 10))
 
 
 def _measure(program, repeats: int, donates: bool):
@@ -108,16 +104,10 @@ def _measure(program, repeats: int, donates: bool):
   )
   compile_seconds = time.perf_counter() - start
   arguments = jax.tree.map(_draw, shapes)
-  seconds = []
-  for _ in range(repeats + 1):  # the first warms up
-    start = time.perf_counter()
-    outputs = jax.block_until_ready(compiled(*arguments))
-    seconds.append(time.perf_counter() - start)
-    if donates:
-      arguments = (outputs[0], *arguments[1:])
+  seconds = timing.program(compiled, arguments, repeats, donates)
   return {
     "flops": operations,
-    "seconds": statistics.median(seconds[1:]),
+    "seconds": statistics.median(seconds),
     "compile_seconds": compile_seconds,
   }
 

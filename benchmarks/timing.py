@@ -22,6 +22,33 @@ def gemm() -> Callable[[], jax.Array]:
   return lambda: product(a)
 
 
+def calls(run: Callable[[], Any], repeats: int) -> list[float]:
+  """Wall seconds of each call, after one that warms up."""
+  measured = []
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    measured.append(time.perf_counter() - start)
+  return measured[1:]
+
+
+def program(
+  compiled: Callable, arguments: tuple, repeats: int, donates: bool
+) -> list[float]:
+  """Wall seconds of each call of a compiled program, as `calls`.
+
+  A program that donates its first argument gets its first output in its place.
+  """
+
+  def run():
+    nonlocal arguments
+    outputs = jax.block_until_ready(compiled(*arguments))
+    if donates:
+      arguments = (outputs[0], *arguments[1:])
+
+  return calls(run, repeats)
+
+
 def seconds(
   runs: Mapping[str, Callable[[], Any]], repeats: int
 ) -> tuple[Seconds, Seconds]:

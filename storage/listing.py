@@ -24,6 +24,13 @@ _SYSTEM = frozenset(
     *("ehthumbs.db", "desktop.ini", "icon\r"),
   }
 )
+_KINDS = (
+  (stat.S_ISDIR, "folder"),
+  (stat.S_ISFIFO, "pipe"),
+  (stat.S_ISSOCK, "socket"),
+  (stat.S_ISCHR, "device"),
+  (stat.S_ISBLK, "device"),
+)
 # Bytes of a part of a path that we write. File systems allow 255, and names of
 # temporary files and suffixes are added to it.
 _LONGEST = 150
@@ -122,7 +129,22 @@ def unreadable(path: str | os.PathLike) -> str:
     if os.path.islink(path):
       return f"it is a link without a target, to {text(os.readlink(path))}"
     return error.strerror or str(error)
-  return "" if stat.S_ISREG(mode) else "it is no file, but a pipe or a device"
+  return irregular(mode)
+
+
+def irregular(mode: int) -> str:
+  """Why something of this st_mode is not read as a file; "" for a file."""
+  if stat.S_ISREG(mode):
+    return ""
+  kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
+  return f"it is a {kind}, not a file: name or copy a regular file"
+
+
+def check_file(path: str | os.PathLike) -> None:
+  """Raises ValueError for a path that cannot be read as a file."""
+  reason = unreadable(path)
+  if reason:
+    raise ValueError(f"cannot read {text(path)}: {reason}")
 
 
 def text(name: str | os.PathLike) -> str:

@@ -152,9 +152,7 @@ def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
   shape = []  # shape of the first readable clip, the same in every process
 
   def load(file):
-    reason = listing.unreadable(file)
-    if reason:
-      raise ValueError(f"cannot read {file}: {reason}")
+    listing.check_file(file)
     limit = protocol.frames + (protocol.frames == 1) or None
     video = np.stack(list(itertools.islice(media.probe(file).frames(), limit)))
     check_frames(len(video), protocol, file)

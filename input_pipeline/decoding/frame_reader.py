@@ -125,10 +125,11 @@ def count_frames(encoded: Encoded) -> int:
 
 def _keep(numbered: Iterable[tuple[int, np.ndarray]]) -> dict[int, np.ndarray]:
   """Collects (number, frame), and refuses what is too large to be kept."""
-  kept = {}
+  kept, pixels = {}, 0
   for number, frame_HWC in numbered:
     kept[number] = frame_HWC
-    limits.check_clip(kept.values())
+    pixels += frame_HWC.shape[0] * frame_HWC.shape[1]
+    limits.check_clip(pixels)
   return kept
 
 

@@ -6,11 +6,9 @@ decoded, and what it decodes to is checked again. Below these limits the largest
 file takes less than 1 GiB beside the frames that the reader keeps.
 """
 
-from collections.abc import Iterable
 import os
-import stat
 
-import numpy as np
+from storage import listing
 
 # Pixels of a frame of a video or an animation: 4096 x 4096, or 5760 x 2880. A
 # decoder of H.264 may keep 17 frames, so that 8192 x 4320 took 1.5 GiB.
@@ -24,14 +22,6 @@ MAX_CLIP_PIXELS = 2**28
 # Times that a frame is repeated in a copy of a higher frame rate.
 MAX_REPEATS = 1000
 
-_KINDS = (
-  (stat.S_ISDIR, "folder"),
-  (stat.S_ISFIFO, "pipe"),
-  (stat.S_ISSOCK, "socket"),
-  (stat.S_ISCHR, "device"),
-  (stat.S_ISBLK, "device"),
-)
-
 
 def check_regular(file: str | bytes) -> None:
   """Raises ValueError for a path of a pipe, device, socket or folder.
@@ -41,10 +31,9 @@ def check_regular(file: str | bytes) -> None:
   """
   if isinstance(file, bytes):
     return
-  mode = os.stat(file).st_mode
-  if not stat.S_ISREG(mode):
-    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
-    raise ValueError(f"it is a {kind}, not a file: name or copy a regular file")
+  reason = listing.irregular(os.stat(file).st_mode)
+  if reason:
+    raise ValueError(reason)
 
 
 def check_frame(height: int, width: int) -> None:
@@ -73,9 +62,8 @@ def check_pages(count: int, height: int, width: int) -> None:
     )
 
 
-def check_clip(frames: Iterable[np.ndarray]) -> None:
-  """Raises ValueError for frames that are too large to be kept together."""
-  pixels = sum(frame_HWC.shape[0] * frame_HWC.shape[1] for frame_HWC in frames)
+def check_clip(pixels: int) -> None:
+  """Raises ValueError for frames of more than MAX_CLIP_PIXELS together."""
   if pixels > MAX_CLIP_PIXELS:
     raise ValueError(
       f"the frames of a clip have more than MAX_CLIP_PIXELS="

@@ -245,7 +245,8 @@ def _reconstruct_file(
   target: str,
 ) -> tuple[dict[str, Any], np.ndarray]:
   """Returns a file's (entry of the results, first pair of frames (H, W, 3))."""
-  media = _probe(path)
+  listing.check_file(path)
+  media = media_lib.probe(path)
   suffix = ".mp4" if media.kind == "video" else ".png"
   alone, beside = (
     files.inside(workdir, "reconstructions", run, kind, target + suffix)
@@ -295,13 +296,6 @@ def _reconstruct_file(
     "side_by_side": os.path.relpath(beside, workdir),
   }
   return row, first_HWC
-
-
-def _probe(path: str) -> media_lib.Media:
-  reason = listing.unreadable(path)
-  if reason:
-    raise ValueError(f"cannot read {listing.text(path)}: {reason}")
-  return media_lib.probe(path)
 
 
 def _protocol(config) -> dict[str, Any]:
