@@ -14,6 +14,25 @@ import numpy as np
 TARGET = 28.0  # PSNR that the run should reach, dB
 
 
+def curve(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+  """Steps that metrics.jsonl has, and the PSNR of the clip in them, dB."""
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  name = "generator/reconstruction"
+  rows = [row for row in map(json.loads, lines) if name in row]
+  step = np.array([row["step"] for row in rows])
+  # Pixels are in [0, 1].
+  return step, -10 * np.log10([row[name] for row in rows])
+
+
+def summary(workdir: pathlib.Path) -> dict[str, float]:
+  """The last PSNR, dB, and the first step above TARGET if there is one."""
+  step, psnr = curve(workdir)
+  measured = {"last_psnr": float(psnr[-1])}
+  if (psnr > TARGET).any():
+    measured["first_step_above"] = float(step[psnr > TARGET][0])
+  return measured
+
+
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument(
@@ -23,14 +42,8 @@ def main():
     "--output", type=pathlib.Path, required=True, help="picture to write"
   )
   args = parser.parse_args()
-  lines = (args.workdir / "metrics.jsonl").read_text().splitlines()
-  name = "generator/reconstruction"
-  rows = [row for row in map(json.loads, lines) if name in row]
-  step = np.array([row["step"] for row in rows])
-  psnr = -10 * np.log10([row[name] for row in rows])  # pixels are in [0, 1]
-  above = step[psnr > TARGET]
-  reached = f"above {TARGET:g} dB from step {above[0]} on" if above.size else ""
-  print(f"{len(step)} points; last {psnr[-1]:.1f} dB; {reached}")
+  step, psnr = curve(args.workdir)
+  print(f"{len(step)} points;", summary(args.workdir))
   fig = figure.Figure(figsize=(6, 3), layout="constrained")
   axes = fig.add_subplot(
     xlabel="step", ylabel="PSNR, dB (raw weights)", title="One clip by heart"
