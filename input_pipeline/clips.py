@@ -86,6 +86,16 @@ class Clips:
       windows_in_all = int(self._places[-1])
     return windows_in_all * self._crop.count
 
+  def too_short(self) -> list[int]:
+    """Lengths of videos that a clip does not fit in; [] if they may be held.
+
+    Only stores that know the lengths of their videos tell them.
+    """
+    if self._window.short_videos == "hold":
+      return []
+    known = getattr(self._store, "lengths", None) or ()
+    return [length for length in known if length < self._window.span]
+
   def __getitem__(self, index: int) -> dict[str, np.ndarray | np.int32]:
     """{"video": uint8 (T, H, W, 3), "label": int32 ()}, as drawn in epoch 0."""
     return self.draw(index, 0)

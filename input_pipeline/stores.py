@@ -67,6 +67,12 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   return _store(dataset, "train").class_names
 
 
+def kind(dataset: ml_collections.ConfigDict) -> str:
+  """The format of `dataset.path` on disk, "folder" if nothing is there."""
+  path = paths.expand(dataset.path)
+  return _detect(path) if dataset.format == "auto" else dataset.format
+
+
 def held_out_folder(dataset: ml_collections.ConfigDict) -> str:
   """The folder or TFDS split that is held out; "": the only one there is."""
   # Configs that earlier versions stored lack the field, and stay as they are:
@@ -103,14 +109,15 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
   path = paths.expand(dataset.path)
   if not os.path.isdir(path):
     raise ValueError(
-      f"dataset.path={path!r} is no folder: name the folder of the data, or of"
-      " the shards that `python -m input_pipeline.prepare` made of them"
+      f"dataset.path={path!r} is no folder: name that of the data, or of the"
+      " shards that `python -m input_pipeline.prepare` made of them, with"
+      " --config.dataset.path=DIR"
     )
-  kind = _detect(path) if dataset.format == "auto" else dataset.format
+  form = kind(dataset)
   held_out = held_out_folder(dataset)
-  if kind == "tfds":
+  if form == "tfds":
     return tfds_files.TfdsFiles(path, split, held_out)
-  if kind == "shards":
+  if form == "shards":
     if held_out:
       raise ValueError(
         f"dataset.held_out={held_out!r} is for raw folders and TFDS, and"

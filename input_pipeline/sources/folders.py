@@ -39,6 +39,7 @@ from storage import listing as listing_lib
 from storage import schema
 
 HELD_OUT = ("held_out", "val", "validation", "test")
+WITH_LISTS = ("ucf101", "kinetics600", "ssv2")  # sets with lists of splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ def listing(
     raise ValueError(
       f"dataset.held_out={held_out!r} must be '' or one of {list(HELD_OUT)}"
     )
-  if held_out and name in ("ucf101", *_BY_STEM):
+  if held_out and name in WITH_LISTS:
     raise ValueError(
       f"dataset.held_out={held_out!r} is for sets in folders, and {name!r} has"
       " lists of its splits: leave it out"
@@ -120,9 +121,9 @@ def listing(
   elif name in _BY_STEM:
     result = _by_stem(path, *_BY_STEM[name](lists or path, split))
   elif name == "bair":
-    result = _bair(_split_folder(path, split, held_out), path)
+    result = _bair(split_folder(path, split, held_out), path)
   else:
-    result = _by_class(path, _split_folder(path, split, held_out))
+    result = _by_class(path, split_folder(path, split, held_out))
   if not result.entries:
     raise ValueError(f"dataset.path={path} has no {split!r} images or videos")
   return result
@@ -275,7 +276,8 @@ def _holds_media(folder: str) -> bool:
   return any(map(media.is_named_as_media, listing_lib.scan(folder)))
 
 
-def _split_folder(path: str, split: str, held_out: str) -> str:
+def split_folder(path: str, split: str, held_out: str) -> str:
+  """The folder of a split in a set without lists; see `listing`."""
   names = ("train",) if split == "train" else HELD_OUT
   present = [n for n in names if os.path.isdir(os.path.join(path, n))]
   if split == "held_out" and held_out:

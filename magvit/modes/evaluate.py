@@ -21,6 +21,7 @@ from magvit.modes import offline
 from magvit.scoring import held_out
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
+from magvit.training import check
 from magvit.workdir import folder as workdir_lib
 from storage import files
 from storage import processes
@@ -69,6 +70,7 @@ def run(
   if options.protocol is None:
     config = workdir_lib.stored_config(workdir, config)
     with _one_writer(workdir, "evaluate", "--mode=evaluate"):
+      check.check_data(config, workdir, training=False)
       held_out.evaluate_all(offline.open_model(workdir, config))
   else:
     request = protocol_run.Request(**dataclasses.asdict(options))

@@ -105,7 +105,7 @@ def _score_samples(trained: Trained) -> list[evaluators.Result]:
   results = []
   for name in tasks_lib.task_names(config):
     if not tasks_lib.needs_clip(name):
-      if config.dataset.name != "digits":
+      if (config.dataset.name, config.dataset.format) != ("digits", "embedded"):
         log.info(
           "%s is not scored, because no judge knows the classes of %s: name"
           " protocols in config.evaluation.protocols",

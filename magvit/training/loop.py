@@ -56,10 +56,12 @@ def _train(
   mesh = mesh_lib.make_mesh(config.mesh)
   check.check_config(config, mesh)
   workdir_lib.check_workdir(workdir, config)
+  check.check_data(config, workdir, training=True)
   config = workdir_lib.as_begun(workdir, config)
   starting_point.check(config, workdir)
   resolved = trained_lib.resolve(config, workdir, training=True)
   algorithm = trained_lib.build(resolved, mesh)
+  check.check_room(algorithm, workdir)
   tokens_lib.check_stored(resolved)
   data = pipeline.train_batches(
     config.dataset,
@@ -75,7 +77,9 @@ def _train(
   state = algorithm_lib.create(algorithm, mesh, init_key)
   checkpoints = checkpoints_lib.Checkpoints(workdir, config)
   start, state = checkpoints.restore_newest(state, data)
-  if start:
+  if start == config.num_steps:
+    log.info("all %d steps are done in %s: nothing to train", start, workdir)
+  elif start:
     log.info("resuming from step %d in %s", start, workdir)
   else:
     state = starting_point.first_state(config, algorithm, mesh, state)

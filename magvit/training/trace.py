@@ -8,12 +8,20 @@ import jax
 from storage import files
 
 
-def check_steps(steps: Sequence[int]) -> None:
-  """Raises ValueError unless `steps` is a first and a last step, or (0, 0)."""
+def check_steps(steps: Sequence[int], num_steps: int) -> None:
+  """Raises ValueError unless `steps` is a first and a last step, or (0, 0).
+
+  The steps of a run are 1 to `num_steps`.
+  """
   if len(steps) != 2 or not (0 < steps[0] <= steps[1] or not any(steps)):
     raise ValueError(
       f"profile_steps={tuple(steps)} must be the first and the last step to"
       " trace, or (0, 0)"
+    )
+  if steps[1] > num_steps:
+    raise ValueError(
+      f"profile_steps={tuple(steps)} must be among the steps 1 to"
+      f" num_steps={num_steps}"
     )
 
 

@@ -39,6 +39,29 @@ def load(path: str, name: str, abstract: Any) -> Any:
   except Exception as error:
     reason = schema.brief(error, 300)
     raise ValueError(f"{path} is not a .safetensors file: {reason}") from error
+  _check_metadata(path, name, metadata)
+  wanted = by_name(abstract)
+  check_tensors(path, tensors, {k: leaf.shape for k, leaf in wanted.items()})
+  return as_tree(tensors, abstract)
+
+
+def check_network(path: str, name: str) -> None:
+  """Checks whose weights a file holds, without reading them.
+
+  Raises:
+    ValueError: another network's file, or one that `models.weights.convert` did
+      not write.
+  """
+  try:
+    with safetensors.safe_open(path, framework="numpy") as f:
+      metadata = f.metadata() or {}
+  except Exception as error:
+    reason = schema.brief(error, 300)
+    raise ValueError(f"{path} is not a .safetensors file: {reason}") from error
+  _check_metadata(path, name, metadata)
+
+
+def _check_metadata(path: str, name: str, metadata: dict[str, str]) -> None:
   if metadata.get("format_version") != _FORMAT_VERSION:
     raise ValueError(
       f"{path} has format_version={metadata.get('format_version')!r}, expected"
@@ -50,9 +73,6 @@ def load(path: str, name: str, abstract: Any) -> Any:
       f"{path} holds the weights of {metadata.get('network')!r}, expected those"
       f" of {name!r}"
     )
-  wanted = by_name(abstract)
-  check_tensors(path, tensors, {k: leaf.shape for k, leaf in wanted.items()})
-  return as_tree(tensors, abstract)
 
 
 def save(

@@ -41,4 +41,4 @@ def test_a_trace_is_written(tmp_path):
 def test_ranges_that_are_none_are_refused(steps):
   match = re.escape(f"profile_steps={steps} ") + r".*\(0, 0\)"
   with pytest.raises(ValueError, match=match):
-    trace_lib.check_steps(steps)
+    trace_lib.check_steps(steps, num_steps=30)
