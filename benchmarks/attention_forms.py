@@ -19,6 +19,7 @@ import numpy as np
 from models.transformers import attend
 from models.transformers import cuda_attention
 from models.transformers import dropout as dropout_lib
+from models.transformers import kernels
 
 _RATE = 0.1  # share of the weights of attention that is dropped
 # Name -> (queries in a block, warps, stages) of each kernel.
@@ -163,13 +164,11 @@ def _tuned(shape) -> Iterator[tuple[str, Any]]:
   lse = jnp.full((shape[0], shape[2], shape[1]), 12.0, jnp.float32)
   for rate in (_RATE, 0.0):
     jobs = {}
-    for kernel, tiles in TILES.items():
-      for tile in tiles if rate else tiles[:1]:
-        how = cuda_attention.How(
-          *(shape[1], False, rate),
-          tiles=dataclasses.replace(cuda_attention.Tiles(), **{kernel: tile}),
-        )
-        jobs[kernel, tile] = _kernel(kernel, how)
+    for kernel, choices in TILES.items():
+      for tile in choices if rate else choices[:1]:
+        tiles = dataclasses.replace(cuda_attention.Tiles(), **{kernel: tile})
+        how = kernels.How(shape[1], causal=False, rate=rate)
+        jobs[kernel, tile] = _kernel(kernel, how, tiles)
     arguments = (q, k, v, seeds, prefix, g, lse)
 
     def compile_one(run, arguments=arguments):
@@ -188,12 +187,14 @@ def _tuned(shape) -> Iterator[tuple[str, Any]]:
         yield name, _time(program, arguments, 5)
 
 
-def _kernel(kernel: str, how: cuda_attention.How):
+def _kernel(kernel: str, how: kernels.How, tiles: cuda_attention.Tiles):
   def forward(q, k, v, seeds, prefix, g, lse):
-    return cuda_attention.forward(q, k, v, seeds, prefix, how)
+    return cuda_attention.forward(q, k, v, seeds, prefix, how, tiles)
 
   def backward(q, k, v, seeds, prefix, g, lse):
-    outputs = cuda_attention.backward(q, k, v, seeds, prefix, q, lse, g, how)
+    outputs = cuda_attention.backward(
+      *(q, k, v, seeds, prefix, q, lse, g, how, tiles)
+    )
     # What is not returned is not computed.
     return outputs[0] if kernel == "queries" else outputs[1:]
 

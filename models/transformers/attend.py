@@ -2,8 +2,8 @@
 
 plain   scores as one array, which a backward pass keeps; fastest where short
 blocks  blocks of queries in turn, which a backward pass recomputes
-kernel  kernels for CUDA, models/transformers/cuda_attention.py; blocks on other
-        devices, and for shapes that the kernels do not take
+kernel  kernels for CUDA and TPUs (cuda_attention.py, tpu_attention.py); blocks
+        on CPUs, and for shapes that the kernels do not take
 
 Results are the same to rounding, dropout included. No form but the plain one
 ever keeps an array of N x N, whatever `remat` says.
@@ -23,6 +23,8 @@ from jax.sharding import PartitionSpec
 from models import remat as remat_lib
 from models.transformers import cuda_attention
 from models.transformers import dropout as dropout_lib
+from models.transformers import tpu_attention
+from models.transformers.kernels import How
 
 FORMS = ("auto", "plain", "blocks", "kernel")
 # Mesh axes that split batch and heads (magvit/mesh.py).
@@ -111,12 +113,14 @@ def attend(
     rate, seeds = drop.rate, dropout_lib.draw_seeds(drop.key, _heads(q_BNAd))
   alike = layout is None or isinstance(layout.start, int) and not layout.start
   kernel = form.name == "kernel" and alike and _divides(form, q_BNAd)
-  if not kernel or not cuda_attention.fits(q_BNAd, k_BSAd):
+  if not kernel or not (
+    cuda_attention.fits(q_BNAd, k_BSAd) and tpu_attention.fits(q_BNAd, k_BSAd)
+  ):
     return _blocks(q_BNAd, k_BSAd, v_BSAd, layout, seeds, rate)
   prefix = jnp.zeros((), jnp.int32)
   if layout is not None:
     prefix = jnp.asarray(layout.prefix, jnp.int32)
-  how = cuda_attention.How(q_BNAd.shape[1], layout is not None, rate)
+  how = How(q_BNAd.shape[1], layout is not None, rate)
   run = functools.partial(_fused, how=how)
   if form.mesh is not None:
     run = _split(run, form)
@@ -185,7 +189,7 @@ def _blocks(q_BNAd, k_BSAd, v_BSAd, layout, seeds, rate: float):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _fused(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how: cuda_attention.How):
+def _fused(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how: How):
   return _fused_forward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how)[0]
 
 
@@ -195,14 +199,19 @@ def _fused_forward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how):
   def on_cuda(q, k, v, seeds, prefix):
     return tuple(cuda_attention.forward(q, k, v, seeds, prefix[None], how))
 
-  def elsewhere(q, k, v, seeds, prefix):
-    # The sum is read by the kernels of the backward pass alone.
-    batch, tokens, heads, _ = q.shape
-    y = _as_blocks(how, q, k, v, seeds, prefix)
+  def without_sum(y):
+    # The sum is read by the backward pass of CUDA's kernels alone.
+    batch, tokens, heads, _ = y.shape
     return y, jnp.zeros((batch, heads, tokens))
 
+  def on_tpu(q, k, v, seeds, prefix):
+    return without_sum(tpu_attention.forward(q, k, v, seeds, prefix[None], how))
+
+  def elsewhere(q, k, v, seeds, prefix):
+    return without_sum(_as_blocks(how, q, k, v, seeds, prefix))
+
   o_BNAd, lse_BAN = lax.platform_dependent(
-    *inputs, cuda=on_cuda, default=elsewhere
+    *inputs, cuda=on_cuda, tpu=on_tpu, default=elsewhere
   )
   o_BNAd = checkpoint_name(o_BNAd, remat_lib.KEPT)
   lse_BAN = checkpoint_name(lse_BAN, remat_lib.KEPT)
@@ -213,12 +222,15 @@ def _fused_backward(how, kept, g_BNAd):
   def on_cuda(q, k, v, seeds, prefix, o, lse, g):
     return cuda_attention.backward(q, k, v, seeds, prefix[None], o, lse, g, how)
 
+  def on_tpu(q, k, v, seeds, prefix, o, lse, g):
+    return tpu_attention.backward(q, k, v, seeds, prefix[None], g, how)
+
   def elsewhere(q, k, v, seeds, prefix, o, lse, g):
     run = lambda q, k, v: _as_blocks(how, q, k, v, seeds, prefix)
     return jax.vjp(run, q, k, v)[1](g)
 
   gradients = lax.platform_dependent(
-    *kept, g_BNAd, cuda=on_cuda, default=elsewhere
+    *kept, g_BNAd, cuda=on_cuda, tpu=on_tpu, default=elsewhere
   )
   return *gradients, None, None
 

@@ -20,9 +20,10 @@ from jax.experimental.pallas import triton as plgpu
 import jax.numpy as jnp
 
 from models.transformers import dropout as dropout_lib
+from models.transformers.kernels import HIDDEN
+from models.transformers.kernels import How
 
 _HALF = dropout_lib.HALF
-_HIDDEN = -1e30  # score of a hidden key; infinity would give nan in a first row
 _LARGEST_DEPTH = 128  # channels of a head
 
 
@@ -38,17 +39,6 @@ class Tiles:
   queries: tuple[int, int, int] = (64, 4, 3)
 
 
-@dataclasses.dataclass(frozen=True)
-class How:
-  """Facts that a kernel is compiled for."""
-
-  tokens: int
-  causal: bool
-  rate: float
-  interpret: bool = False
-  tiles: Tiles = Tiles()
-
-
 def fits(q_BNAd: jax.Array, k_BNAd: jax.Array) -> bool:
   """Whether the kernels take these arrays."""
   return (
@@ -58,9 +48,11 @@ def fits(q_BNAd: jax.Array, k_BNAd: jax.Array) -> bool:
   )
 
 
-def forward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how: How):
+def forward(
+  q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how: How, tiles: Tiles = Tiles()
+):
   """(output, log2 of the sum of exponentials (B, A, N) in float32)."""
-  block, warps, stages = how.tiles.forward
+  block, warps, stages = tiles.forward
   batch, tokens, heads, depth = q_BNAd.shape
   padded = pl.next_power_of_2(depth)
   whole, few, row = _specs(tokens, padded)
@@ -79,7 +71,18 @@ def forward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how: How):
   )(seeds, prefix, q_BNAd, k_BNAd, v_BNAd)
 
 
-def backward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, o_BNAd, lse_BAN, g, how):
+def backward(
+  q_BNAd,
+  k_BNAd,
+  v_BNAd,
+  seeds,
+  prefix,
+  o_BNAd,
+  lse_BAN,
+  g,
+  how: How,
+  tiles: Tiles = Tiles(),
+):
   """Gradients of queries, keys and values."""
   batch, tokens, heads, depth = q_BNAd.shape
   padded = pl.next_power_of_2(depth)
@@ -105,10 +108,8 @@ def backward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, o_BNAd, lse_BAN, g, how):
 
   by_queries = lambda block: pl.cdiv(tokens, block)
   by_keys = lambda block: pl.cdiv(tokens, _HALF)
-  (dq,) = call(
-    _queries, how.tiles.queries, by_queries, 1, "attention_of_queries"
-  )
-  dk, dv = call(_keys, how.tiles.keys, by_keys, 2, "attention_of_keys")
+  (dq,) = call(_queries, tiles.queries, by_queries, 1, "attention_of_queries")
+  dk, dv = call(_keys, tiles.keys, by_keys, 2, "attention_of_keys")
   return dq, dk, dv
 
 
@@ -154,17 +155,17 @@ def _dot(a, b, contracted):
 
 
 def _scores(a, b, rows, columns, prefix, how: How, depth: int, tail: bool):
-  """Scores of a x b^T in base 2; those of hidden keys are _HIDDEN.
+  """Scores of a x b^T in base 2; those of hidden keys are HIDDEN.
 
   `rows` and `columns` are numbers of queries and keys, which broadcast to the
   scores' shape. Keys past the end are in a `tail` alone.
   """
   scores = _dot(a, b, ((1,), (1,))) * (math.log2(math.e) / math.sqrt(depth))
   if tail:
-    scores = jnp.where(columns < how.tokens, scores, _HIDDEN)
+    scores = jnp.where(columns < how.tokens, scores, HIDDEN)
   if how.causal:
     seen = (columns <= rows) | (columns < prefix)
-    scores = jnp.where(seen, scores, _HIDDEN)
+    scores = jnp.where(seen, scores, HIDDEN)
   return scores
 
 
@@ -246,7 +247,7 @@ def _forward(
     return o, highest, total
 
   o = jnp.zeros((block, q.shape[-1]), jnp.float32)
-  highest = jnp.full((block,), _HIDDEN, jnp.float32)
+  highest = jnp.full((block,), HIDDEN, jnp.float32)
   zeros = jnp.zeros((block,), jnp.float32)
   o, highest, total = _over_pairs(
     pair, (o, highest, zeros), start + block - 1, prefix, how

@@ -12,6 +12,8 @@ import pytest
 from models.transformers import attend
 from models.transformers import cuda_attention
 from models.transformers import dropout as dropout_lib
+from models.transformers import kernels
+from models.transformers import tpu_attention
 
 _BATCH, _HEADS = 2, 2
 
@@ -64,16 +66,21 @@ def test_forms_are_the_plain_one(name, tokens, prefix, rate):
   _assert_close(*results, tolerance=1e-5)
 
 
-def _kernels(arrays, prefix, rate):
-  """What the CUDA kernels compute, step by step as they would."""
+def _kernels(platform, arrays, prefix, rate):
+  """What the kernels compute, step by step as they would."""
   q, k, v, g = arrays
-  how = cuda_attention.How(q.shape[1], prefix is not None, rate, interpret=True)
+  how = kernels.How(q.shape[1], prefix is not None, rate, interpret=True)
   seeds = dropout_lib.draw_seeds(jax.random.key(9), (_BATCH, _HEADS))
   place = jnp.full((1,), prefix or 0, jnp.int32)
-  o, lse = cuda_attention.forward(q, k, v, seeds, place, how)
-  return [o, *cuda_attention.backward(q, k, v, seeds, place, o, lse, g, how)]
+  inputs = (q, k, v, seeds, place)
+  if platform == "tpu":
+    o = tpu_attention.forward(*inputs, how)
+    return [o, *tpu_attention.backward(*inputs, g, how)]
+  o, lse = cuda_attention.forward(*inputs, how)
+  return [o, *cuda_attention.backward(*inputs, o, lse, g, how)]
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(
   "tokens, depth, prefix, rate, dtype, tolerance",
   [
@@ -83,12 +90,20 @@ def _kernels(arrays, prefix, rate):
   ],
 )
 def test_kernels_are_the_plain_form(
-  tokens, depth, prefix, rate, dtype, tolerance
+  platform, tokens, depth, prefix, rate, dtype, tolerance
 ):
   """Lengths and depths that fill no block, hidden keys, and dropout."""
   arrays = _arrays(tokens, depth, dtype)
   expected = _with_gradients(_run(attend.Form(), prefix, rate), arrays)
-  _assert_close(_kernels(arrays, prefix, rate), expected, tolerance)
+  _assert_close(_kernels(platform, arrays, prefix, rate), expected, tolerance)
+
+
+def test_blocks_of_queries_of_the_tpu_kernels(monkeypatch):
+  """Gradients of keys are sums over the blocks."""
+  monkeypatch.setattr(tpu_attention, "_LARGEST_BLOCK", 128 * 384)
+  arrays = _arrays(300, 8)
+  expected = _with_gradients(_run(attend.Form(), 140, 0.1), arrays)
+  _assert_close(_kernels("tpu", arrays, 140, 0.1), expected, 1e-5)
 
 
 def test_only_the_plain_form_keeps_an_array_of_scores():
