@@ -37,13 +37,14 @@ class Chip:
   memory_gib: int
   bandwidth: float  # bytes/s from and to the memory
   links: float  # bytes/s from and to other chips, over all links
+  clock: float  # cycles/s
 
 
 CHIPS = {
-  "TPU v4": Chip(275e12, 32, 1.2e12, 300e9),
-  "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9),
-  "TPU v5": Chip(459e12, 95, 2.765e12, 600e9),
-  "TPU v6 lite": Chip(918e12, 32, 1.64e12, 448e9),
+  "TPU v4": Chip(275e12, 32, 1.2e12, 300e9, 1.05e9),
+  "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9, 1.5e9),
+  "TPU v5": Chip(459e12, 95, 2.765e12, 600e9, 1.75e9),
+  "TPU v6 lite": Chip(918e12, 32, 1.64e12, 448e9, 1.75e9),
 }
 _GIB = 2**30
 _REMEDIES = (
@@ -130,6 +131,14 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
     f"    {kind}: {program['collective_count'][kind]} times, {size:.3e} bytes"
     for kind, size in sorted(program["collective_bytes"].items())
   ]
+  if program["cycles"]:
+    chip = CHIPS[report["chip"]]
+    own = program["kernels"]
+    without = f", without {own} runs of our own kernels" if own else ""
+    lines.append(
+      f"  compiler   {program['cycles']:.3e} cycles"
+      f" ({program['cycles'] / chip.clock:.4f} s){without}"
+    )
   return [
     *lines,
     f"  estimate   {seconds['least']:.4f} s, MFU {program['mfu']:.0%} at most,"
@@ -212,6 +221,8 @@ def _report(
     "collective_count": traffic.collective_count,
     "collective_bytes": traffic.collective_bytes,
     "seconds": times,
+    "cycles": traffic.cycles,
+    "kernels": traffic.kernels,
     "mfu": model_flops / mesh.size / chip.peak / times["least"],
     "bound": bound,
     "compile_seconds": seconds,

@@ -34,6 +34,8 @@ _CALLED = re.compile(
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=(%[\w.\-]+)")
 _NAME = re.compile(r"%[\w.\-]+")
+_CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
+_KERNEL = 'custom_call_target="tpu_custom_call"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,10 @@ class Traffic:
   bytes: int  # bytes read from and written to its memory
   collective_count: dict[str, int]  # number of runs, by kind of collective
   collective_bytes: dict[str, int]  # size of the results, by kind
+  # Cycles that the compiler expects of all instructions, in turn; a kernel of
+  # our own has none.
+  cycles: int
+  kernels: int  # number of runs of our own kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,7 @@ def traffic(text: str) -> Traffic:
   computations, entry = _parse(text)
   runs = _runs(computations, entry)
   moved, count, size = 0, Counter(), Counter()
+  cycles, kernels = 0, 0
   for name, times in runs.items():
     body = computations[name]
     fused = times.fused
@@ -69,9 +76,12 @@ def traffic(text: str) -> Traffic:
         count[kind] += times.times
         result = _result(instruction)
         size[kind] += times.times * _size(result, on_chip=True)
+      estimate = _CYCLES.search(instruction.text)
+      cycles += times.times * int(estimate[1]) if estimate else 0
+      kernels += times.times * (_KERNEL in instruction.text)
       if not fused:
         moved += times.times * _moved(instruction, shapes, computations)
-  return Traffic(moved, dict(count), dict(size))
+  return Traffic(moved, dict(count), dict(size), cycles, kernels)
 
 
 @dataclasses.dataclass

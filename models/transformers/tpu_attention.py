@@ -6,8 +6,8 @@ queries, keys and values. Arrays are (B, A, d, N), for tokens fill the lanes;
 scores are (keys, queries), so that softmax reduces over sublanes. Masks of
 dropout are those of models/transformers/dropout.py, which the other forms draw.
 
-Lengths need not be multiples of a block: what is missing is padded, and padded
-keys are hidden.
+Lengths need not be multiples of a block: what is read past the end is not
+defined, so that zeros take its place, and it is hidden.
 """
 
 import functools
@@ -25,16 +25,18 @@ from models.transformers.kernels import How
 
 _LANES = 128  # smallest width of an array's last dimension on a chip
 _HALF = dropout_lib.HALF
-# Scores of a block that fit on a chip beside all that is computed from them.
-_LARGEST_BLOCK = 2**20
-_MEMORY = 96 * 2**20  # bytes on the chip that a kernel may take
+# Queries of a block: of 128, 256 and 384, the compiler's schedules for v5e take
+# the fewest cycles a head with 384, and 256, 2 % behind, pads less.
+_BLOCK = 256
+_MOST_KEYS = 4096  # scores of a block with more do not fit on every chip
+_MEMORY = 64 * 2**20  # bytes on the chip that a kernel may take
 
 
 def fits(q_BNAd: jax.Array, k_BNAd: jax.Array) -> bool:
   """Whether the kernels take these arrays."""
   return (
     q_BNAd.shape == k_BNAd.shape
-    and _padded(q_BNAd.shape[1]) * _LANES <= _LARGEST_BLOCK
+    and q_BNAd.shape[1] <= _MOST_KEYS
     and q_BNAd.dtype in (jnp.bfloat16, jnp.float32)
   )
 
@@ -51,14 +53,14 @@ def forward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, how: How) -> jax.Array:
     interpret=how.interpret,
     name="attention",
   )(seeds.reshape(-1), prefix, *arrays)
-  return _restored(o, how.tokens)
+  return _restored(o)
 
 
 def backward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, g_BNAd, how: How):
   """Gradients of queries, keys and values, (B, N, A, d) each."""
   arrays = [_arranged(x) for x in (q_BNAd, k_BNAd, v_BNAd, g_BNAd)]
   like = arrays[0]
-  sums = pltpu.VMEM(like.shape[2:], jnp.float32)
+  sums = pltpu.VMEM((like.shape[2], _padded(how.tokens)), jnp.float32)
   gradients = pl.pallas_call(
     functools.partial(_backward, how=how),
     grid_spec=_grid(like, inputs="bwwb", outputs="bww", scratch=(sums, sums)),
@@ -67,29 +69,29 @@ def backward(q_BNAd, k_BNAd, v_BNAd, seeds, prefix, g_BNAd, how: How):
     interpret=how.interpret,
     name="attention_backward",
   )(seeds.reshape(-1), prefix, *arrays)
-  return tuple(_restored(x, how.tokens) for x in gradients)
+  return tuple(_restored(x) for x in gradients)
 
 
 def _padded(tokens: int) -> int:
   return -(-tokens // _LANES) * _LANES
 
 
-def _block(padded: int) -> int:
-  """Queries of a block: the most that divide the length and fit on a chip."""
-  parts = padded // _LANES
-  sizes = [n * _LANES for n in range(1, parts + 1) if parts % n == 0]
-  return max(size for size in sizes if size * padded <= _LARGEST_BLOCK)
+def _arranged(x: jax.Array) -> jax.Array:
+  """(B, A, d, N) of (B, N, A, d)."""
+  return x.transpose(0, 2, 3, 1)
 
 
-def _arranged(x_BNAd: jax.Array) -> jax.Array:
-  """(B, A, d, N), padded with zeros to a multiple of the lanes."""
-  x_BAdN = x_BNAd.transpose(0, 2, 3, 1)
-  missing = _padded(x_BNAd.shape[1]) - x_BNAd.shape[1]
-  return jnp.pad(x_BAdN, ((0, 0), (0, 0), (0, 0), (0, missing)))
+def _restored(x_BAdN: jax.Array) -> jax.Array:
+  return x_BAdN.transpose(0, 3, 1, 2)
 
 
-def _restored(x_BAdN: jax.Array, tokens: int) -> jax.Array:
-  return x_BAdN[..., :tokens].transpose(0, 3, 1, 2)
+def _load(ref, start, tokens: int) -> jax.Array:
+  """(d, M) of tokens from `start` on; those past the end are 0."""
+  x = ref[0, 0]
+  if tokens % _LANES == 0:
+    return x
+  place = lax.broadcasted_iota(jnp.int32, x.shape, 1) + start
+  return jnp.where(place < tokens, x, jnp.zeros_like(x))
 
 
 def _grid(like_BAdN, inputs: str, outputs: str, scratch=()):
@@ -98,8 +100,9 @@ def _grid(like_BAdN, inputs: str, outputs: str, scratch=()):
   Inputs and outputs are named by a letter each: "b" for the block of queries,
   "w" for the whole head.
   """
-  batch, heads, depth, padded = like_BAdN.shape
-  block = _block(padded)
+  batch, heads, depth, tokens = like_BAdN.shape
+  padded = _padded(tokens)
+  block = min(_BLOCK, padded)
   specs = {
     "b": pl.BlockSpec((1, 1, depth, block), lambda b, a, i, *_: (b, a, 0, i)),
     "w": pl.BlockSpec((1, 1, depth, padded), lambda b, a, i, *_: (b, a, 0, 0)),
@@ -107,7 +110,7 @@ def _grid(like_BAdN, inputs: str, outputs: str, scratch=()):
   outs = [specs[kind] for kind in outputs]
   return pltpu.PrefetchScalarGridSpec(
     num_scalar_prefetch=2,
-    grid=(batch, heads, padded // block),
+    grid=(batch, heads, pl.cdiv(tokens, block)),
     in_specs=[specs[kind] for kind in inputs],
     out_specs=outs if len(outs) > 1 else outs[0],
     scratch_shapes=scratch,
@@ -167,9 +170,14 @@ def _drop(x, kept):
 
 
 def _forward(seed_ref, prefix_ref, q_ref, k_ref, v_ref, o_ref, *, how: How):
-  weights, share = _exponentials(q_ref[0, 0], k_ref[0, 0], prefix_ref, how)
+  # Queries past the end give outputs that are not stored.
+  q, k, v = (
+    q_ref[0, 0],
+    _load(k_ref, 0, how.tokens),
+    _load(v_ref, 0, how.tokens),
+  )
+  weights, share = _exponentials(q, k, prefix_ref, how)
   weights = _drop(weights, _kept(seed_ref, weights.shape, how))
-  v = v_ref[0, 0]
   o = _dot(v, weights.astype(v.dtype), ((1,), (0,)))
   o *= share * dropout_lib.scale(how.rate)
   o_ref[0, 0] = o.astype(o_ref.dtype)
@@ -190,7 +198,9 @@ def _backward(
   *,
   how: How,
 ):
-  q, k, v, g = (ref[0, 0] for ref in (q_ref, k_ref, v_ref, g_ref))
+  start = pl.program_id(2) * q_ref.shape[3]
+  q, g = (_load(ref, start, how.tokens) for ref in (q_ref, g_ref))
+  k, v = (_load(ref, 0, how.tokens) for ref in (k_ref, v_ref))
   weights, share = _exponentials(q, k, prefix_ref, how)
   weights *= share
   kept = _kept(seed_ref, weights.shape, how)

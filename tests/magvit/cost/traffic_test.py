@@ -80,3 +80,16 @@ def test_collectives_of_a_compiled_program():
   least = w.size * 4 + 5 * 2 * x.size // 8 * 4
   assert least < traffic.bytes < 20 * least
   assert np.isfinite(traffic.bytes)
+
+
+def test_the_compilers_cycles_count_as_often_as_a_loop_runs():
+  marked = _LOOP.replace(
+    "calls=%fused", 'calls=%fused, backend_config={"estimated_cycles":"7"}'
+  ).replace(
+    "%z = bf16[3,130]{1,0:T(8,128)(2,1)} negate(%y)",
+    "%z = bf16[3,130]{1,0:T(8,128)(2,1)} custom-call(%y),"
+    ' custom_call_target="tpu_custom_call"',
+  )
+  traffic = traffic_lib.traffic(marked)
+  assert (traffic.cycles, traffic.kernels) == (12 * 7, 1)
+  assert traffic_lib.traffic(_LOOP).cycles == 0

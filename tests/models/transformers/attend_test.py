@@ -100,10 +100,24 @@ def test_kernels_are_the_plain_form(
 
 def test_blocks_of_queries_of_the_tpu_kernels(monkeypatch):
   """Gradients of keys are sums over the blocks."""
-  monkeypatch.setattr(tpu_attention, "_LARGEST_BLOCK", 128 * 384)
+  monkeypatch.setattr(tpu_attention, "_BLOCK", 128)
   arrays = _arrays(300, 8)
   expected = _with_gradients(_run(attend.Form(), 140, 0.1), arrays)
   _assert_close(_kernels("tpu", arrays, 140, 0.1), expected, 1e-5)
+
+
+def test_the_program_of_a_tpu_has_the_kernels():
+  """They lower for a TPU that is not at hand, inside a mesh, too."""
+  mesh = Mesh(
+    np.asarray(jax.devices()[:2]).reshape(2, 1, 1),
+    ("data", "fsdp", "tensor"),
+    axis_types=(AxisType.Auto,) * 3,
+  )
+  arrays = _arrays(300, 64, jnp.bfloat16)
+  for form in (attend.Form("kernel"), attend.Form("kernel", mesh)):
+    run = jax.jit(functools.partial(_with_gradients, _run(form, 3, 0.1)))
+    text = run.trace(arrays).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("stablehlo.custom_call @tpu_custom_call") == 2
 
 
 def test_only_the_plain_form_keeps_an_array_of_scores():
