@@ -127,6 +127,7 @@ def definitions(
   trained: trained_lib.Trained,
 ) -> dict[str, stablehlo_lib.Definition]:
   """Programs to export: encode and decode of a tokenizer, or sample."""
+  trained = _portable(trained)
   predict = trained.algorithm.predict
   made = {}
   if {"encode", "decode"} <= predict.keys():
@@ -134,6 +135,19 @@ def definitions(
   if "sample" in predict:
     made["sample"] = _define_sampling(trained)
   return made
+
+
+def _portable(trained: trained_lib.Trained) -> trained_lib.Trained:
+  """The model without kernels, which no program for several platforms holds."""
+  section = trained.algorithm.facts.section
+  if "attention" not in trained.config[section]:
+    return trained
+  config = trained_lib.with_fields(
+    trained.config, {f"{section}.attention": "plain"}
+  )
+  config = trained_lib.resolve(config, trained.workdir, training=False)
+  algorithm = trained_lib.build(config, trained.mesh)
+  return dataclasses.replace(trained, algorithm=algorithm)
 
 
 def _shapes(trained: trained_lib.Trained) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _LANES = 128  # smallest width of an array's last dimension on a chip
 _HALF = dropout_lib.HALF
 # Queries of a block: of 128, 256 and 384, the compiler's schedules for v5e take
 # the fewest cycles a head with 384, and 256, 2 % behind, pads less.
-_BLOCK = 256
+BLOCK = 256
 _MOST_KEYS = 4096  # scores of a block with more do not fit on every chip
 _MEMORY = 64 * 2**20  # bytes on the chip that a kernel may take
 
@@ -102,7 +102,7 @@ def _grid(like_BAdN, inputs: str, outputs: str, scratch=()):
   """
   batch, heads, depth, tokens = like_BAdN.shape
   padded = _padded(tokens)
-  block = min(_BLOCK, padded)
+  block = min(BLOCK, padded)
   specs = {
     "b": pl.BlockSpec((1, 1, depth, block), lambda b, a, i, *_: (b, a, 0, i)),
     "w": pl.BlockSpec((1, 1, depth, padded), lambda b, a, i, *_: (b, a, 0, 0)),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import magvit
+from magvit import trained as trained_lib
 from magvit.generators import tasks
 from magvit.modes import export as export_mode
 
@@ -97,3 +98,26 @@ def test_a_changed_program_is_refused(folder, tmp_path):
     magvit.load_program(str(copy), "encode")
   with pytest.raises(ValueError, match="has no program 'sample'"):
     magvit.load_program(str(copy), "sample")
+
+
+def test_a_model_with_kernels_is_exported_without_them(
+  tiny_generator_workdir, tmp_path
+):
+  """A program for several platforms cannot hold a kernel of one of them."""
+  workdir = tmp_path / "generator"
+  shutil.copytree(tiny_generator_workdir, workdir)
+  config = json.loads((workdir / "config.json").read_text())
+  config["transformer"]["attention"] = "kernel"
+  (workdir / "config.json").write_text(json.dumps(config))
+  definition = export_mode.definitions(trained_lib.open_trained(str(workdir)))
+  sample = definition["sample"].function
+  program = jax.make_jaxpr(sample)(
+    definition["sample"].weights,
+    {
+      name: jax.ShapeDtypeStruct(
+        tuple(2 if n == "batch" else n for n in argument.shape), argument.dtype
+      )
+      for name, argument in definition["sample"].inputs.items()
+    },
+  )
+  assert "pallas_call" not in str(program)

@@ -100,7 +100,7 @@ def test_kernels_are_the_plain_form(
 
 def test_blocks_of_queries_of_the_tpu_kernels(monkeypatch):
   """Gradients of keys are sums over the blocks."""
-  monkeypatch.setattr(tpu_attention, "_BLOCK", 128)
+  monkeypatch.setattr(tpu_attention, "BLOCK", 128)
   arrays = _arrays(300, 8)
   expected = _with_gradients(_run(attend.Form(), 140, 0.1), arrays)
   _assert_close(_kernels("tpu", arrays, 140, 0.1), expected, 1e-5)
