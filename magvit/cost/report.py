@@ -133,8 +133,8 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
   ]
   if program["cycles"]:
     chip = CHIPS[report["chip"]]
-    own = program["kernels"]
-    without = f", without {own} runs of our own kernels" if own else ""
+    runs = program["kernels"]
+    without = f", without {runs} runs of our own kernels" if runs else ""
     lines.append(
       f"  compiler   {program['cycles']:.3e} cycles"
       f" ({program['cycles'] / chip.clock:.4f} s){without}"
@@ -192,17 +192,7 @@ def _report(
     with open(path) as f:
       traffic = traffic_lib.traffic(f.read())
   seconds = time.monotonic() - start
-  memory = compiled.memory_analysis()
-  if memory is None:
-    raise ValueError("the compiler of this device tells nothing of memory")
-  gib = {
-    "arguments": memory.argument_size_in_bytes / _GIB,
-    "results": memory.output_size_in_bytes / _GIB,
-    "shared by both": -memory.alias_size_in_bytes / _GIB,
-    "temporaries": memory.temp_size_in_bytes / _GIB,
-    "code": memory.generated_code_size_in_bytes / _GIB,
-  }
-  gib["total"] = sum(gib.values())
+  gib = _memory_gib(compiled)
   run = flops.count(program.function, *program.arguments)
   times = {
     "compute": run / mesh.size / chip.peak,
@@ -227,6 +217,21 @@ def _report(
     "bound": bound,
     "compile_seconds": seconds,
   }
+
+
+def _memory_gib(compiled: jax.stages.Compiled) -> dict[str, float]:
+  """Memory of a device by what it is for, and in all."""
+  memory = compiled.memory_analysis()
+  if memory is None:
+    raise ValueError("the compiler of this device tells nothing of memory")
+  gib = {
+    "arguments": memory.argument_size_in_bytes / _GIB,
+    "results": memory.output_size_in_bytes / _GIB,
+    "shared by both": -memory.alias_size_in_bytes / _GIB,
+    "temporaries": memory.temp_size_in_bytes / _GIB,
+    "code": memory.generated_code_size_in_bytes / _GIB,
+  }
+  return {**gib, "total": sum(gib.values())}
 
 
 def _count(mesh: dict[str, int]) -> int:

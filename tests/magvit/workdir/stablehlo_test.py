@@ -115,7 +115,7 @@ def test_a_model_with_kernels_is_exported_without_them(
     definition["sample"].weights,
     {
       name: jax.ShapeDtypeStruct(
-        tuple(2 if n == "batch" else n for n in argument.shape), argument.dtype
+        tuple(8 if n == "batch" else n for n in argument.shape), argument.dtype
       )
       for name, argument in definition["sample"].inputs.items()
     },
