@@ -86,6 +86,11 @@ def evaluate_reconstruction(
   if not seen:
     raise ValueError("batches must hold at least one clip to reconstruct")
   ids = np.concatenate(ids)
+  missing = {
+    name: why
+    for name, why in frame_metrics.requirements("evaluation").items()
+    if name not in scored
+  }
   result = Result(
     "held_out_reconstruction",
     {k: float(np.concatenate(v).mean()) for k, v in scored.items()},
@@ -97,6 +102,7 @@ def evaluate_reconstruction(
       "psnr": f"{frame_metrics.PSNR_RULE}, per frame; mean over frames and"
       " clips",
       "ssim": "rgb, Gaussian 11, sigma 1.5, valid",
+      "left_out": missing,
     },
   )
   use = frame_metrics.codebook(ids, vocabulary)

@@ -101,6 +101,16 @@ def at(place: str) -> dict[str, FrameMetric]:
   }
 
 
+def requirements(place: str) -> dict[str, str]:
+  """What a place's metrics need, by name: "needs frames of ... pixels"."""
+  return {
+    name: f"needs frames of at least {metric.smallest} pixels a side"
+    if metric.score
+    else f"needs weights of {metric.label}, which were not given"
+    for name, metric in at(place).items()
+  }
+
+
 def scores(
   place: str,
   video_BTHWC: np.ndarray,

@@ -47,6 +47,7 @@ class Clips:
   origin: which clips these are, as JSON; equal for equal clips.
   read: takes the numbers of some clips, int (n,).
   names: names of the files that hold the clips, without suffixes.
+  endless: whether more than `num` would be other clips, not the same again.
   is_array: whether the clips are rows of one array, known by their numbers.
   """
 
@@ -55,6 +56,7 @@ class Clips:
   read: Callable[[np.ndarray], ClipsRead]
   names: list[str] | None = None
   is_array: bool = False
+  endless: bool = False
 
 
 def open_path(path: str, protocol: Protocol, flag: str) -> Clips:
@@ -209,12 +211,12 @@ def _state(file: str) -> tuple[int, ...]:
 
 
 def open_dataset(
-  config: ml_collections.ConfigDict, protocol: Protocol, num: int, seed: int
+  config: ml_collections.ConfigDict, protocol: Protocol, seed: int
 ) -> Clips:
-  """Real clips of the config's data set by the protocol's rules.
+  """Real clips of the config's data set by the protocol's rules, each once.
 
-  They come in a random order that follows from the seed; with num -1 each comes
-  once. Where `num` exceeds the set they come again, cut by new random draws.
+  They come in a random order that follows from the seed. Beyond their number
+  they come again; if the rules draw windows or crops, as new draws.
   """
   dataset = ml_collections.ConfigDict(config.dataset.to_dict())
   dataset.eval_window = protocol.window or dataset.eval_window
@@ -227,13 +229,10 @@ def open_dataset(
   endless = any(pipeline.is_endless(clips) for clips in sets)
   starts = np.cumsum([0, *(len(clips) for clips in sets)])
   total = int(starts[-1])
-  if num < 0:
-    if endless:
-      raise ValueError(
-        f"dataset.name={dataset.name!r} is endless, and {protocol.name} reads"
-        " every real clip: limit them by --num=N"
-      )
-    num = total
+  drawn = all(hasattr(clips, "draw") for clips in sets) and any(
+    rule.startswith("random")
+    for rule in (dataset.eval_window, dataset.eval_crop)
+  )
   order = None
   if not endless:
     order = np.random.default_rng(seed).permutation(total)
@@ -257,7 +256,7 @@ def open_dataset(
     return ClipsRead(_stacked(videos), np.asarray(kept, np.int64), failures)
 
   return Clips(
-    num,
+    total,
     {
       "dataset": dataset.to_dict(),
       "splits": list(protocol.splits),
@@ -266,6 +265,7 @@ def open_dataset(
       "uint8": "as decoded and resized",
     },
     read,
+    endless=endless or drawn,
   )
 
 
@@ -322,6 +322,11 @@ def generate_clips(
     "seed": seed,
     "uint8": protocol.uint8,
   }
+  if protocol.task != "class_conditional" and given is not None:
+    # Without this, features of what continued other clips would be taken.
+    origin["given"] = {"clips": given.origin, "num": given.num}
+    if num > given.num:
+      origin["given"]["in_turn"] = f"up to {-(-num // given.num)} samples each"
   return Clips(num, origin, read)
 
 

@@ -18,6 +18,9 @@ from evaluation.metrics import kernels
 from evaluation.metrics import manifold
 from evaluation.protocols import table as protocol_table
 
+_IS_SAMPLES = 10  # samples that an Inception score needs
+_KID_CLIPS = 1000  # clips of each side, a subset, that KID needs
+
 # Features by name, float32 (N, width); scores of clips are (N, 1).
 Features = Mapping[str, np.ndarray]
 
@@ -60,7 +63,7 @@ def image_suite(
         _gaussian(fake[layer], protocol.ddof), reference
       )
   for convention in inception_score.CONVENTIONS:
-    if len(fake["logits"]) >= 10:
+    if len(fake["logits"]) >= _IS_SAMPLES:
       score = inception_score.inception_score(fake["logits"], convention)
       scores[f"is_{convention}"] = score["is"]
   if real.folds is None:
@@ -71,9 +74,45 @@ def image_suite(
     scores |= manifold.precision_recall(*features)
   if smallest > manifold.PRDC_NEIGHBOURS:
     scores |= manifold.density_coverage(*features)
-  if smallest >= 1000:
+  if smallest >= _KID_CLIPS:
     scores |= kernels.kid(fake["pool3"], real.fold(0)["pool3"])
   return scores
+
+
+def left_out(
+  protocol: protocol_table.Protocol,
+  metrics: Mapping[str, float],
+  made: Features,
+  real: Real,
+) -> dict[str, str]:
+  """Scores of a protocol that are not among `metrics`, and why not.
+
+  The reasons go on from "no SCORE, which ...".
+  """
+  reasons = {}
+  if protocol.measure == "pixels":
+    reasons = frame_metrics.requirements("protocol")
+  elif protocol.measure == "image_suite":
+    reasons = _suite_requirements(made, real)
+  return {k: why for k, why in reasons.items() if k not in metrics}
+
+
+def _suite_requirements(made: Features, real: Real) -> dict[str, str]:
+  """What the scores of `image_suite` need, by name."""
+  enough = f"needs {_IS_SAMPLES} samples and has {len(made['logits'])}"
+  reasons = {"sfid": "needs mu_s and sigma_s in --reference, or clips"}
+  reasons |= {f"is_{name}": enough for name in inception_score.CONVENTIONS}
+  for names, smallest in (
+    (("precision", "recall"), manifold.ADM_NEIGHBOURS + 1),
+    (("density", "coverage"), manifold.PRDC_NEIGHBOURS + 1),
+    (("kid", "kid_std"), _KID_CLIPS),
+  ):
+    why = "needs real clips, not their statistics alone"
+    if real.folds is not None:
+      sizes = f"{len(made['pool3'])} made and {len(real.fold(0)['pool3'])} real"
+      why = f"needs {smallest} clips of each kind and has {sizes}"
+    reasons |= dict.fromkeys(names, why)
+  return reasons
 
 
 def fvd(

@@ -14,12 +14,14 @@ it only takes the results.
   DIR/features/               features, kept for the same clips and weights
 
 `evaluation/protocols/table.py` has the protocols. A run that departs from its
-protocol says so in the name of its result: PROTOCOL@DIFFERENCES.
+protocol, or has another number of clips or seed than without flags, says so in
+the name of its result: PROTOCOL@DIFFERENCES.
 """
 
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
+import functools
 from importlib import metadata
 import logging
 import os
@@ -33,9 +35,11 @@ import numpy as np
 from evaluation import evaluators
 from evaluation.metrics import frechet
 from evaluation.protocols import clips as clips_lib
+from evaluation.protocols import counts
 from evaluation.protocols import measurements
 from evaluation.protocols import measures
 from evaluation.protocols import pairs
+from evaluation.protocols import replaced
 from evaluation.protocols import table as protocol_table
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.scored_model import ScoredModel
@@ -127,8 +131,12 @@ class _Run:
     if request.input is not None:
       self._given = clips_lib.open_path(request.input, protocol, "input")
     self._folds = request.folds or protocol.folds
-    self._num = self._choose_num()
     self._gaussians, self._reference = self._read_reference()
+    sources = counts.Sources(
+      *(protocol, request, self._folds, self._given, self._reference),
+      *(self._config, lambda: self._dataset),
+    )
+    self._num, self._all = counts.choose(sources)
     self._part = _CLIPS_AT_ONCE
     if self._model is not None:
       self._part = self._model.batch_size
@@ -136,31 +144,14 @@ class _Run:
       network = feature_networks.NETWORKS[protocol.network]
       self._part = network.clips_at_once
 
-  def _choose_num(self) -> int:
-    """Number of made clips in each fold."""
-    requested = self._request.num
-    num = requested or self._protocol.num
-    if self._given is not None:
-      available = self._given.num // self._folds
-      if requested and requested > available:
-        raise ValueError(
-          f"--num={requested} clips in each of --folds={self._folds} are more"
-          f" than the {self._given.num} clips that"
-          f" --input={self._request.input} holds: lower --num or --folds"
-        )
-      num = min(num or available, available)
-      if num < 1:
-        raise ValueError(
-          f"--input={self._request.input} holds {self._given.num} clips, fewer"
-          f" than the {self._folds} folds: say --folds=1"
-        )
-    elif not num:
-      num = self._config.dataset.eval_examples
-      if num < 1:
-        raise ValueError(
-          f"dataset.eval_examples={num} must be at least 1, or give --num=N"
-        )
-    return num
+  @functools.cached_property
+  def _dataset(self) -> Clips:
+    """The real clips of the config's data set, each once."""
+    return clips_lib.open_dataset(
+      counts.needed_config(self._config, self._protocol),
+      self._protocol,
+      self._request.seed,
+    )
 
   def _read_reference(self):
     """(statistics by suffix or {}, clips or None) that --reference holds."""
@@ -202,18 +193,18 @@ class _Run:
       return self._reference, count
     if self._gaussians or protocol.measure == "class_score":
       return None, 0
-    if self._config is None:
-      raise ValueError(
-        f"--protocol={protocol.name} compares with real clips: give"
-        " --reference=FILE_OR_FOLDER, or --config=FILE:ARG of their data set"
-      )
-    count = total
+    clips = self._dataset
     if protocol.real_num < 0 and not smaller:
-      count = -1
-    clips = clips_lib.open_dataset(
-      self._config, protocol, count, self._request.seed
-    )
-    return clips, clips.num
+      if clips.origin["available"] == "endless":
+        raise ValueError(
+          f"dataset.name={self._config.dataset.name!r} is endless, and"
+          f" {protocol.name} reads every real clip: limit them by --num=N"
+        )
+      return clips, clips.num
+    count = total
+    if protocol.made == "samples" and not clips.endless:
+      count = min(count, clips.num)  # the same again would count twice
+    return dataclasses.replace(clips, num=count), count
 
   def _made_clips(self, real: Clips | None) -> Clips:
     if self._given is not None:
@@ -224,11 +215,12 @@ class _Run:
     if protocol.made == "reconstructions":
       originals = measurements.needed(real, protocol)
       return self._model.reconstructions(protocol, originals)
-    seed = self._request.seed
     given = real
     if protocol.task != "class_conditional" and given is None:
-      given = clips_lib.open_dataset(self._config, protocol, total, seed)
-    return self._model.samples(protocol, given, total, seed)
+      given = self._dataset
+      if given.endless:
+        given = dataclasses.replace(given, num=total)
+    return self._model.samples(protocol, given, total, self._request.seed)
 
   def result(self) -> evaluators.Result:
     protocol = self._protocol
@@ -271,12 +263,18 @@ class _Run:
         ]
     compared = measures.Real(real_folds, self._gaussians)
     metrics = measures.measure(protocol, folds, compared)
-    result = evaluators.Result(
-      self._name(made), metrics, self._record(made, real, real_folds, failures)
+    record = self._record(made, real, real_folds, failures)
+    record["real_clips_again"] = counts.repeated(real, real_count)
+    record["left_out"] = measures.left_out(
+      protocol, metrics, folds[0], compared
     )
+    result = evaluators.Result(self._name(made, real_count), metrics, record)
     if processes.is_first():
       step = 0 if self._model is None else self._model.step
+      replaced.say(self._workdir, result)
       path = result.write(self._workdir, step)
+      for name, reason in record["left_out"].items():
+        log.info("%s: no %s, which %s", result.evaluator, name, reason)
       log.info("%s", result.summary())
       log.info("wrote %s", path)
       if failures:
@@ -285,8 +283,9 @@ class _Run:
       rows_lib.discard(made_rows)
     return result
 
-  def _name(self, made: Clips) -> str:
-    actual = {"num": self._num, "folds": self._folds}
+  def _name(self, made: Clips, real_count: int) -> str:
+    actual = {"num": self._num, "folds": self._folds, "all": self._all}
+    actual["seed"] = self._request.seed
     if made.origin["uint8"] in pictures.UINT8_RULES:
       actual["uint8"] = made.origin["uint8"]
     protocol, config = self._protocol, self._config
@@ -296,6 +295,8 @@ class _Run:
       actual["dataset"] = protocol.dataset if known else name
       if config.dataset.format == "embedded":
         actual["window"] = "own"
+      if protocol.real_num == 0 and 0 < real_count < self._num * self._folds:
+        actual["real"] = real_count
     elif self._reference is not None and self._request.reference:
       if os.path.isdir(self._request.reference) and protocol.frames > 1:
         actual["window"] = "first"

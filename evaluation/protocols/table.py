@@ -39,6 +39,7 @@ class Protocol:
   condition_frames: int  # number of real frames that the task is given; 0: none
   uint8: str  # rule from [0, 1] to uint8: "truncate" x * 255, or "round" it
   ddof: int  # degrees of freedom off n: covariances are sums over n - ddof
+  in_turn: bool  # whether the clips of its data set come again up to `num`
   source: str  # publication or code that sets these rules
 
 
@@ -46,7 +47,7 @@ def make(name: str, measure: str, network: str, **fields) -> Protocol:
   values = {
     **dict(made="samples", folds=1, frames=1, real_num=0, window="centre"),
     **dict(crop="centre", resize=0, task="class_conditional", uint8="round"),
-    **dict(condition_frames=0, variant=""),
+    **dict(condition_frames=0, variant="", in_turn=False),
     **dict(ddof=1, splits=("held_out",)),
     **fields,
   }
@@ -104,7 +105,7 @@ _ALL = (
   make(
     *("ucf101_rfvd", "reconstruction_fvd", "i3d"),
     **dict(made="reconstructions", num=10_000, frames=16, dataset="ucf101"),
-    splits=("train",),
+    **dict(splits=("train",), in_turn=True),
     source=f"{_MAGVIT}, tables 7 and 14; MAGVIT-v2's 5c. Central clips, in"
     " turn until there are 10,000",
   ),
@@ -160,13 +161,17 @@ def reported_name(protocol: Protocol, actual: Mapping[str, Any]) -> str:
   Args:
     protocol: the protocol that was requested.
     actual: its fields as they were in the run. Where the protocol leaves a
-      field open (num 0, dataset ""), every value follows it.
+      field open (dataset ""), every value follows it. "all" is the number of
+      clips where it leaves that open (num 0), "real" the number of real clips
+      if it is below the protocol's, and a "seed" other than 0 is named.
   """
   differ = []
   num, folds = actual["num"], actual["folds"]
-  if protocol.num and (num, folds) != (protocol.num, protocol.folds):
+  usual = protocol.num or actual.get("all", num)
+  if (num, folds) != (usual, protocol.folds):
     differ.append(f"{num}x{folds}")
-  for field in sorted(set(actual) - {"num", "folds"}):
+  differ += [f"{k}={actual[k]}" for k in ("real", "seed") if actual.get(k)]
+  for field in sorted(set(actual) - {"num", "folds", "all", "real", "seed"}):
     wanted = getattr(protocol, field)
     if wanted and actual[field] != wanted:
       value = actual[field]

@@ -109,6 +109,10 @@ def test_published_statistics_go_before_the_clips_beside_them():
   alone = measures.Real(None, {"": gaussians[""]})
   scores = measures.measure(protocol, [made], alone)
   assert "sfid" not in scores and "precision" not in scores
+  reasons = measures.left_out(protocol, scores, made, alone)
+  assert set(reasons) >= {"sfid", "precision", "coverage", "kid", "kid_std"}
+  assert "mu_s" in reasons["sfid"] and "statistics alone" in reasons["kid"]
+  assert not set(reasons) & set(scores)
 
 
 def test_perturbed_codes_are_the_nearest_in_a_fixed_order():
