@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import pathlib
 import sys
 import types
 import typing
@@ -27,6 +28,9 @@ from storage import paths
 from storage import processes
 
 _PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
+
+# File whose get_config reads every config, with one line for each mistake.
+_CONFIG_READER = pathlib.Path(__file__).parent / "workdir/given_config.py"
 
 # Flags belong to the program that has them defined here: --help lists those.
 flags.disclaim_key_flags()
@@ -263,18 +267,23 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _with_config_expanded(argv: list[str]) -> list[str]:
-  """Replaces ~ and $VARIABLES in --config, whose file is read in parsing."""
+  """Lets our reader take --config, whose file absl would read in parsing."""
   expanded, is_value = [], False
   for argument in argv:
     flag, equals, path = argument.partition("=")
     is_config = flag.lstrip("-") == "config" and flag.startswith("-")
     if is_config and equals:
-      argument = f"{flag}={paths.expand(path)}"
+      argument = f"{flag}={_loaded(path)}"
     elif is_value:
-      argument = paths.expand(argument)
+      argument = _loaded(argument)
     is_value = is_config and not equals
     expanded.append(argument)
   return expanded
+
+
+def _loaded(name: str) -> str:
+  """The config as absl is to load it: through our reader of configs."""
+  return f"{_CONFIG_READER}:{paths.expand(name)}"
 
 
 def _is_given(name: str, argv: list[str]) -> bool:

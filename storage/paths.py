@@ -12,17 +12,20 @@ def expand(path: str | os.PathLike) -> str:
   """Replaces a leading ~ or ~USER and variables $NAME, ${NAME} by their values.
 
   Shells do so with the start of a word alone, and so not in --flag=~/folder.
-  Addresses like gs://bucket/folder stay as they are.
 
   Raises:
     ValueError: an unknown user or a variable that is not set, which would make
-      a folder of that very name; or what is no path in text.
+      a folder of that very name, as would an address like gs://bucket/folder;
+      or what is no path in text.
   """
   text = os.fspath(path) if isinstance(path, os.PathLike) else path
   if not isinstance(text, str):
     raise ValueError(f"{path!r} must be a path in text, not {type(text)}")
   if _URL.match(text):
-    return text
+    raise ValueError(
+      f"{text} is an address, and files are read and written by their path"
+      " alone: mount the bucket, or copy it to a disk, and name that folder"
+    )
   home = os.path.expanduser(text)
   if home.startswith("~") and not os.path.lexists(home):
     user = home.partition(os.sep)[0]

@@ -9,7 +9,6 @@ tokenizer that made its tokens.
 import json
 import logging
 import os
-import runpy
 import shutil
 from typing import Any
 
@@ -17,11 +16,11 @@ import ml_collections
 
 from magvit.workdir import exports
 from magvit.workdir import fields as fields_lib
+from magvit.workdir import given_config
 from magvit.workdir import stored_config as stored_config_lib
 from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import lock
-from storage import paths
 from storage import processes
 
 log = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
   if os.path.exists(os.path.join(workdir, "config.json")):
     stored = read_config(workdir)
     if weights_lib.is_resumed(workdir):
-      check_same_experiment(stored, config, workdir)
+      _check_goes_on(stored, config, workdir)
     else:
       _take_new_config(stored, config, workdir)
   elif any(
@@ -91,6 +90,31 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
       f"workdir={workdir} holds files but no config.json, so it is not a"
       " workdir of this program: choose a new or an empty directory"
     )
+
+
+def _check_goes_on(
+  stored: ml_collections.ConfigDict,
+  given: ml_collections.ConfigDict,
+  workdir: str,
+) -> None:
+  """Raises ValueError unless a run with checkpoints may go on with a config.
+
+  `num_steps` may change while the steps done have had the same learning rate:
+  up to the peak, before the cosine that ends at the last step.
+  """
+  if _differing(stored, given) != ["num_steps"]:
+    check_same_experiment(stored, given, workdir)
+    return
+  done = weights_lib.latest_step(workdir)
+  if "optimizer" in given and done <= given.optimizer.warmup_steps + 1:
+    return
+  raise ValueError(
+    f"workdir={workdir} has done {done} steps of num_steps={stored.num_steps},"
+    f" and --config has {given.num_steps}: their learning rates would have been"
+    " others, as one cosine spans the run. To train for longer, start anew"
+    f" from its weights: --workdir=NEW --config.init_from={workdir}; to go on,"
+    f" leave num_steps at {stored.num_steps}"
+  )
 
 
 def _take_new_config(
@@ -254,9 +278,5 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
 
 
 def read_config_file(name: str) -> ml_collections.ConfigDict:
-  """The config FILE:ARG; ValueError if there is no such file."""
-  file, _, arg = paths.expand(name).partition(":")
-  if not os.path.isfile(file):
-    raise ValueError(f"{name}: there is no file {file}")
-  config = runpy.run_path(file)["get_config"](*([arg] if arg else []))
-  return fields_lib.resolved(config)
+  """The config FILE:ARG; ValueError if there is none."""
+  return fields_lib.resolved(given_config.get_config(name))

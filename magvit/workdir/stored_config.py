@@ -5,6 +5,7 @@ it has there. The sections that define a network have all of their fields and no
 others; in the rest, configs of earlier versions may differ.
 """
 
+import difflib
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ import ml_collections
 from configs import base
 from storage import schema
 
-_KNOWN = {
+KNOWN = {
   "tokenizer": base.tokenizer,
   "masked": base.masked,
   "autoregressive": base.autoregressive,
@@ -49,12 +50,47 @@ def check(path: str, fields: dict[str, Any]) -> None:
 
   Of the sections that define a network, unknown fields are refused, too.
   """
-  if fields["algorithm"] in _KNOWN:
-    fault = _fault(fields, _KNOWN[fields["algorithm"]](), "")
-    if fault:
+  if fields["algorithm"] in KNOWN:
+    reason = _fault(fields, KNOWN[fields["algorithm"]](), "")
+    if reason:
       raise ValueError(
-        f"{path} is no config of this program ({fault}): {_REMEDY}"
+        f"{path} is no config of this program ({reason}): {_REMEDY}"
       )
+
+
+def fault(
+  given: Any, reference: ml_collections.ConfigDict, more: bool = False
+) -> str:
+  """Words on the first field that is not as in the reference; "" for none.
+
+  All fields have to be there, and with `more` others, too.
+  """
+  missing, unknown = _names_apart(given, reference, "")
+  if missing:
+    return f"the field {missing[0]} is missing"
+  if unknown and not more:
+    near = difflib.get_close_matches(unknown[0], _names(reference, ""), 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"the field {ascii(schema.brief(unknown[0]))} is unknown{hint}"
+  return _fault(given, reference, "")
+
+
+def _names(node: Any, at: str) -> list[str]:
+  """Names of all fields, with dots."""
+  names = []
+  for key, value in node.items():
+    inner = hasattr(value, "items")
+    names += _names(value, f"{at}{key}.") if inner else [f"{at}{key}"]
+  return names
+
+
+def _names_apart(
+  given: Any, reference: Any, at: str
+) -> tuple[list[str], list[str]]:
+  """(fields that are missing, fields that are unknown)."""
+  there, wanted = _names(given, at), _names(reference, at)
+  missing = [name for name in wanted if name not in there]
+  return missing, [name for name in there if name not in wanted]
 
 
 def _fault(given: Any, reference: ml_collections.ConfigDict, at: str) -> str:
@@ -74,11 +110,11 @@ def _fault(given: Any, reference: ml_collections.ConfigDict, at: str) -> str:
     if isinstance(wanted, ml_collections.ConfigDict):
       if not isinstance(value, dict):
         return f"{field} is no object of fields"
-      fault = _fault(value, wanted, f"{field}.")
+      reason = _fault(value, wanted, f"{field}.")
     else:
-      fault = _value_fault(value, wanted, field)
-    if fault:
-      return fault
+      reason = _value_fault(value, wanted, field)
+    if reason:
+      return reason
   return ""
 
 

@@ -1,0 +1,140 @@
+"""The config that --config names: a file of Python, or one that was stored.
+
+FILE.py or FILE.py:ARG   calls get_config() or get_config(ARG) of the file
+WORKDIR/config.json      the experiment of a workdir or of an export, once more
+
+Every mistake is one ValueError. `command_line` gives this file to absl's
+config flags in place of the one that the user names.
+"""
+
+import inspect
+import json
+import os
+import runpy
+import traceback
+from typing import Any
+
+import ml_collections
+
+from configs import base
+from magvit.workdir import stored_config
+from storage import paths
+
+_HOW = (
+  "it must define get_config(), or get_config(arg), that returns an"
+  " ml_collections.ConfigDict, best from a function of configs/base.py"
+)
+
+
+def get_config(name: str) -> ml_collections.ConfigDict:
+  """Loads the config "FILE", "FILE:ARG" or "WORKDIR/config.json".
+
+  Raises:
+    ValueError: no such file; one that fails; a config with a field too few or
+      too many. ValueErrors of the file itself are kept.
+  """
+  name = paths.expand(name)
+  file, colon, arg = name.partition(":")
+  if os.path.isdir(file):
+    stored = os.path.join(file, "config.json")
+    remedy = "name a file FILE.py:ARG"
+    if os.path.exists(stored):
+      remedy = f"for the config in it say --config={stored}"
+    raise ValueError(f"--config={name} is a folder: {remedy}")
+  if not os.path.isfile(file):
+    raise ValueError(
+      f"--config={name}: there is no file {file}: name one of configs/, like"
+      " configs/tokenizer_video.py:digits, your own, or WORKDIR/config.json"
+    )
+  if file.endswith(".json"):
+    return _from_json(file)
+  config = _call(file, (arg,) if colon else ())
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise ValueError(
+      f"{file}: get_config returned {type(config).__name__}: {_HOW}"
+    )
+  _check(file, json.loads(config.to_json_best_effort()))
+  return config
+
+
+def _call(file: str, arguments: tuple[str, ...]) -> Any:
+  """Runs a file and its get_config; errors become one line that says where."""
+  try:
+    function = runpy.run_path(file).get("get_config")
+    if not callable(function):
+      raise ValueError(f"{file} has no get_config: {_HOW}")
+    _check_arguments(file, function, arguments)
+    return function(*arguments)
+  except ValueError:
+    raise
+  except SyntaxError as error:
+    raise ValueError(
+      f"{error.filename}, line {error.lineno}: {error.msg}: mend the file"
+    ) from error
+  except Exception as error:  # a file of the user's may raise anything
+    places = traceback.extract_tb(error.__traceback__)
+    lines = [place.lineno for place in places if place.filename == file]
+    where = f", line {lines[-1]}" if lines else ""
+    text = f"{type(error).__name__}: {error}"
+    raise ValueError(f"{file}{where}: {text}: mend the file") from error
+
+
+def _check_arguments(file: str, function: Any, given: tuple[str, ...]) -> None:
+  try:
+    inspect.signature(function).bind(*given)
+  except TypeError as error:
+    remedy = "say --config=FILE:ARG" if not given else "leave :ARG out"
+    raise ValueError(
+      f"{file}: get_config{inspect.signature(function)} cannot be called with"
+      f" {given or 'no argument'}: {remedy}"
+    ) from error
+
+
+def _check(file: str, fields: dict[str, Any]) -> None:
+  """Raises ValueError unless these are the fields of configs/base.py."""
+  if not isinstance(fields.get("algorithm"), str):
+    raise ValueError(f"{file}: the config lacks the field algorithm: {_HOW}")
+  known = stored_config.KNOWN.get(fields["algorithm"])
+  fault = stored_config.fault(fields, (known or base.common)(), known is None)
+  if fault:
+    raise ValueError(
+      f"{file}: {fault}. Start from a function of configs/base.py, which has"
+      " every field, and override"
+    )
+
+
+def _from_json(path: str) -> ml_collections.ConfigDict:
+  """The config of a file of ours; fields of later versions get their usual."""
+  fields = stored_config.read(path)
+  stored_config.check(path, fields)
+  known = stored_config.KNOWN.get(fields["algorithm"])
+  if known is None:
+    return ml_collections.ConfigDict(_with_tuples(fields))
+  config = known()
+  unknown = sorted(
+    name for name in _flat(fields) if name not in _flat(config.to_dict())
+  )
+  if unknown:
+    raise ValueError(
+      f"{path}: the field {unknown[0]} is none of this version: copy the file"
+      " and remove it"
+    )
+  config.update(_with_tuples(fields))
+  return config
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> set[str]:
+  names = set()
+  for key, value in fields.items():
+    inner = isinstance(value, dict)
+    names |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key}
+  return names
+
+
+def _with_tuples(value: Any) -> Any:
+  """The value with tuples, as configs have them, in place of JSON's lists."""
+  if isinstance(value, dict):
+    return {key: _with_tuples(inner) for key, inner in value.items()}
+  if isinstance(value, list):
+    return tuple(map(_with_tuples, value))
+  return value
