@@ -150,6 +150,8 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
 def _devices(topology: str) -> list[Any]:
   # libtpu reads this: there is no machine to ask about its TPUs.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  # Compiling takes no TPU from others, so that any number may do it at once.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   jax.config.update("jax_platforms", "cpu")
   # A cached program would hide the time that the report gives.
   jax.config.update("jax_enable_compilation_cache", False)
@@ -158,6 +160,12 @@ def _devices(topology: str) -> list[Any]:
       platform="tpu", topology_name=topology
     ).devices
   except Exception as error:  # errors of plugins share no class
+    if "lockfile" in str(error):
+      raise ValueError(
+        f"another process uses libtpu ({error}): set"
+        " ALLOW_MULTIPLE_LIBTPU_LOAD=1, which lets several compile at once, or"
+        " wait for that process to end"
+      ) from error
     raise ValueError(
       f"--topology={topology} cannot be compiled for ({error}): it needs libtpu"
       " (pip install libtpu==0.0.52) and a name that libtpu knows, like"
