@@ -86,6 +86,18 @@ def test_without_libtpu_the_error_says_where_to_get_it(tmp_path):
 
 
 @pytest.mark.slow
+def test_another_user_of_libtpu_is_not_the_fault_of_the_topology(
+  tmp_path, monkeypatch
+):
+  def refuse(**unused):
+    raise RuntimeError("ABORTED: error when accessing libtpu lockfile")
+
+  monkeypatch.setattr(cost_report.topologies, "get_topology_desc", refuse)
+  match = "^another process uses libtpu .*ALLOW_MULTIPLE_LIBTPU_LOAD=1"
+  with pytest.raises(ValueError, match=match):
+    cost_report.write(tiny.tokenizer(), str(tmp_path), "v5e:2x4")
+
+
 @pytest.mark.skipif(not _HAS_LIBTPU, reason="needs libtpu")
 def test_a_tiny_tokenizer_is_compiled_for_eight_chips(tmp_path, monkeypatch):
   monkeypatch.delenv("XLA_FLAGS")  # libtpu exits at a flag it does not know
