@@ -18,6 +18,7 @@ from evaluation.metrics import frames as frame_metrics
 from evaluation.metrics import frechet
 from evaluation.metrics import lpips as lpips_lib
 from storage import files
+from storage import progress as progress_lib
 
 # Reconstructs: clips uint8 -> {"video": float, "ids": int, ...}.
 Reconstruct = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -270,9 +271,11 @@ def sample_all(
     ValueError: samples that are not in [0, 1].
   """
   outputs = []
+  progress = progress_lib.Progress(f"sampling {task}", len(label), "clips")
   for start in range(0, len(label), batch_size):
     index = np.arange(start, start + batch_size).clip(max=len(label) - 1)
     out = sample(task, label[index], video[index], seed + start)["video"]
     values.check_video("samples", out, start)
     outputs.append(out[: len(label) - start])
+    progress.update(min(start + batch_size, len(label)))
   return np.concatenate(outputs)

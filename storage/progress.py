@@ -1,15 +1,80 @@
-"""Progress of long work, for people: share, rate and time left."""
+"""Progress of long work, for people: share, rate, time left, signs of life."""
 
+from collections.abc import Iterator
+import contextlib
 import datetime
 import logging
+import threading
 import time
 
 log = logging.getLogger(__name__)
 
+_SHORT = 1.0  # seconds of work about which nothing is said
+_QUIET = 10.0  # longest time, in seconds, in which a phase says nothing
+
+_phases: list[object] = []  # those under way; the last is inside the others
+_said = float("-inf")  # when the newest line was logged, by time.monotonic
+
+
+def say(line: str) -> None:
+  """Logs a line; the next sign of life is due some seconds after it."""
+  global _said
+  _said = time.monotonic()
+  log.info("%s", line)
+
+
+@contextlib.contextmanager
+def phase(doing: str, hint: str = "", at_once: bool = False) -> Iterator[None]:
+  """Logs what work is under way once it lasts, and then signs of life.
+
+  They are lines of another thread, so they come also while the work is in a
+  compiler. They come when nothing else was said for ten seconds; of phases
+  inside each other, the inmost speaks.
+
+  Args:
+    doing: the work, like "compiling the training step".
+    hint: what the first line adds on it.
+    at_once: whether the first line comes also if the work turns out short.
+  """
+  first = f"{doing} ({hint})" if hint else doing
+  if at_once:
+    say(first)
+  mine, begun, ended = object(), time.monotonic(), threading.Event()
+  _phases.append(mine)
+
+  def tell() -> None:
+    announced = at_once
+    while not ended.wait(_SHORT):
+      if _phases[-1:] != [mine]:
+        continue
+      now = time.monotonic()
+      if not announced:
+        announced = True
+        if _said < begun:  # else the work is known by its parts
+          say(first)
+      elif now - _said >= _QUIET:
+        say(f"still {doing}, {_clock(now - begun)} so far")
+
+  thread = threading.Thread(target=tell, name="phase", daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
+    _phases.remove(mine)
+  lasted = time.monotonic() - begun
+  if lasted >= _QUIET:
+    say(f"finished {doing} in {_clock(lasted)}")
+
+
+def _clock(seconds: float) -> datetime.timedelta:
+  return datetime.timedelta(seconds=round(seconds))
+
 
 def progress(name: str, done: int, total: int, rate: float, unit: str) -> str:
   """Line like "NAME 120/600 (20%), 1.9 steps/s, 4:12 left"; rate per second."""
-  left = datetime.timedelta(seconds=round((total - done) / max(rate, 1e-9)))
+  left = _clock((total - done) / max(rate, 1e-9))
   share = 100 * done // total
   return f"{name} {done}/{total} ({share}%), {rate:.3g} {unit}/s, {left} left"
 
@@ -43,4 +108,4 @@ class Progress:
     start, before = self._first if done > self._first[1] else (self._start, 0)
     rate = (done - before) / max(now - start, 1e-9)
     line = progress(self._name, done, self._total, rate, self._unit)
-    log.info("%s", f"{line} | {note}" if note else line)
+    say(f"{line} | {note}" if note else line)

@@ -1,6 +1,7 @@
 """Evaluation on held-out clips: scores, pictures and a workdir's report."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import dataclasses
 import functools
 import json
@@ -21,6 +22,7 @@ from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
 from magvit.trained import Trained
 from storage import processes
+from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,11 @@ _JUDGE_FIRST_CLIP = 2**32  # place of the first, far from those models train on
 
 def evaluate_all(trained: Trained) -> list[evaluators.Result]:
   """Runs the algorithm's evaluators and the protocols of config.evaluation."""
+  with progress_lib.phase(f"evaluating step {trained.step}", at_once=True):
+    return _evaluate_all(trained)
+
+
+def _evaluate_all(trained: Trained) -> list[evaluators.Result]:
   results = evaluate(trained)
   if trained.config.evaluation.protocols:
     model = scored_model.Model(trained)
@@ -53,8 +60,9 @@ def evaluate(trained: Trained) -> list[evaluators.Result]:
     for result in results:
       result.write(trained.workdir, trained.step)
       log.info("%s", result.summary())
-  for evaluator in chosen:
-    evaluator.draw(trained)
+  with progress_lib.phase("drawing pictures and the report"):
+    for evaluator in chosen:
+      evaluator.draw(trained)
   return results
 
 
@@ -70,19 +78,23 @@ def flat(results: list[evaluators.Result]) -> dict[str, float]:
 def _score_reconstruction(trained: Trained) -> list[evaluators.Result]:
   config = trained.config
   predict = scored_model.predictor(trained, "reconstruct")
-  batches = (
-    (batch["video"], real)
-    for batch, real in scored_model.batches(
-      config, config.dataset.eval_examples
-    )
-  )
   return evaluators.evaluate_reconstruction(
     lambda video: predict({"video": video}),
-    batches,
+    _clips_with_progress(config, config.dataset.eval_examples),
     describe.vocabulary(config),
     _protocol(config),
     _lpips(config.evaluation.lpips_weights),
   )
+
+
+def _clips_with_progress(
+  config, count: int
+) -> Iterator[tuple[np.ndarray, int]]:
+  """(clips, number of clips that count) of batches, with lines of progress."""
+  progress = progress_lib.Progress("reconstructing", count, "clips")
+  for batch, real in scored_model.batches(config, count):
+    yield batch["video"], real
+    progress.add(real)
 
 
 @functools.cache
@@ -131,11 +143,12 @@ def _score_samples(trained: Trained) -> list[evaluators.Result]:
 def _digit_judge(dataset_json: str) -> digit_judge.DigitJudge:
   dataset = ml_collections.ConfigDict(json.loads(dataset_json))
   clips = pipeline.source(dataset, "train")
-  examples = [clips[_JUDGE_FIRST_CLIP + i] for i in range(_JUDGE_CLIPS)]
-  return digit_judge.DigitJudge(
-    np.stack([e["video"] for e in examples]),
-    np.stack([e["label"] for e in examples]),
-  )
+  with progress_lib.phase(f"fitting a judge of {_JUDGE_CLIPS} real clips"):
+    examples = [clips[_JUDGE_FIRST_CLIP + i] for i in range(_JUDGE_CLIPS)]
+    return digit_judge.DigitJudge(
+      np.stack([e["video"] for e in examples]),
+      np.stack([e["label"] for e in examples]),
+    )
 
 
 def _protocol(config) -> dict[str, Any]:

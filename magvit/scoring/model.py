@@ -22,6 +22,7 @@ from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from models.quantizers import build as quantizer_build
 from models.tokenizer import tokenizer as tokenizer_network
+from storage import progress as progress_lib
 
 
 class Model:
@@ -167,15 +168,25 @@ def held_out(config, count) -> dict[str, np.ndarray]:
 
 
 def predictor(trained: Trained, name: str) -> Callable[..., Any]:
-  """Compiles a predict function: numpy in and out, whole on every process."""
+  """Makes a compiled predict function, whole on every process.
+
+  It takes and returns arrays of numpy, and compiles when it is first called.
+  """
   mesh = trained.mesh
   function = jax.jit(
     trained.algorithm.predict[name], out_shardings=mesh_lib.replicated(mesh)
   )
 
+  compiled = set()  # shapes of batches
+
   def run(batch, seed: int = 0):
     placed = mesh_lib.place_global(batch, mesh)
     key = jax.random.key(seed)
+    shapes = tuple((k, np.shape(x)) for k, x in sorted(batch.items()))
+    if shapes not in compiled:
+      with progress_lib.phase(f"compiling the model's function {name!r}"):
+        function.lower(trained.params, placed, key).compile()
+      compiled.add(shapes)
     return jax.device_get(function(trained.params, placed, key))
 
   return run

@@ -23,6 +23,7 @@ from magvit.training import starting_point
 from magvit.training import trace as trace_lib
 from magvit.workdir import folder as workdir_lib
 from storage import processes
+from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
@@ -60,29 +61,34 @@ def _train(
   config = workdir_lib.as_begun(workdir, config)
   starting_point.check(config, workdir)
   resolved = trained_lib.resolve(config, workdir, training=True)
-  algorithm = trained_lib.build(resolved, mesh)
+  with progress_lib.phase("reading the networks that training uses"):
+    algorithm = trained_lib.build(resolved, mesh)
   check.check_room(algorithm, workdir)
   tokens_lib.check_stored(resolved)
-  data = pipeline.train_batches(
-    config.dataset,
-    config.batch_size,
-    mesh_lib.local_parts(mesh),
-    mesh_lib.batch_parts(mesh),
-  )
+  with progress_lib.phase("opening the data set"):
+    data = pipeline.train_batches(
+      config.dataset,
+      config.batch_size,
+      mesh_lib.local_parts(mesh),
+      mesh_lib.batch_parts(mesh),
+    )
   workdir_lib.write_config(workdir, config)
   workdir_lib.keep_tokenizer(config, workdir, algorithm.frozen)
 
   key = jax.random.key(config.seed)
   init_key, step_key = jax.random.split(key)
-  state = algorithm_lib.create(algorithm, mesh, init_key)
+  with progress_lib.phase("compiling and drawing the first weights"):
+    state = algorithm_lib.create(algorithm, mesh, init_key)
   checkpoints = checkpoints_lib.Checkpoints(workdir, config)
-  start, state = checkpoints.restore_newest(state, data)
+  with progress_lib.phase("looking for a checkpoint, and reading it"):
+    start, state = checkpoints.restore_newest(state, data)
   if start == config.num_steps:
     log.info("all %d steps are done in %s: nothing to train", start, workdir)
   elif start:
     log.info("resuming from step %d in %s", start, workdir)
   else:
-    state = starting_point.first_state(config, algorithm, mesh, state)
+    with progress_lib.phase("reading the weights to start from"):
+      state = starting_point.first_state(config, algorithm, mesh, state)
   if processes.is_first():
     log_sizes(state)
   run = _Run(config, workdir, mesh, algorithm, checkpoints, start, check_alone)
@@ -124,16 +130,27 @@ class _Run:
         self._workdir, self._start
       ):
         self._evaluate(state, self._start)  # a stop has cut this one short
+      if self._start >= self._config.num_steps:
+        return state
+      # Before the listener: a signal ends the process, as nothing is unsaved.
+      with progress_lib.phase("reading the first batch"):
+        batch = mesh_lib.place_batch(next(data), self._mesh)
+      step_fn = self._compiled(state, batch, key)
+      self._progress.restart_clock(self._start)
       with (
+        progress_lib.phase("training"),
         preemption.Listener() as listener,
         trace_lib.Trace(self._workdir, self._config.profile_steps) as trace,
       ):
-        return self._run_steps(state, key, data, listener, trace)
+        return self._run_steps(
+          step_fn, state, key, batch, data, listener, trace
+        )
     finally:
       self._checkpoints.close()
       self._writer.close()
 
-  def _run_steps(self, state, key, data, listener, trace):
+  def _compiled(self, state, batch, key) -> Callable:
+    """The training step, compiled: calls find its program in JAX's cache."""
     step_fn = jax.jit(
       self._algorithm.step,
       donate_argnums=0,
@@ -142,9 +159,19 @@ class _Run:
         mesh_lib.replicated(self._mesh),
       ),
     )
+    with progress_lib.phase(
+      "compiling the training step",
+      "for minutes, if the model is large; JAX_COMPILATION_CACHE_DIR=DIR keeps"
+      " the program for the next run",
+    ):
+      step_fn.lower(state, batch, jax.random.fold_in(key, 0)).compile()
+    return step_fn
+
+  def _run_steps(self, step_fn, state, key, batch, data, listener, trace):
     pending = None  # step to wait for, once the next one is under way
     for step in range(self._start + 1, self._config.num_steps + 1):
-      batch = mesh_lib.place_batch(next(data), self._mesh)
+      if step > self._start + 1:
+        batch = mesh_lib.place_batch(next(data), self._mesh)
       trace.before(step, state)
       state, metrics = step_fn(state, batch, jax.random.fold_in(key, step))
       if pending is not None:
@@ -158,13 +185,16 @@ class _Run:
       self._checkpoints.check()
       if saves:
         self._check_alone()
-        self._checkpoints.save(step, state, data)
+        with self._progress.paused(), progress_lib.phase(f"saving step {step}"):
+          self._checkpoints.save(step, state, data)
       if stops:
         raise preemption.Stopped(step)
       if self._evaluates_after(step):
-        self._checkpoints.wait()
-        with listener.suspended():
-          self._evaluate(state, step)
+        with self._progress.paused():
+          with progress_lib.phase(f"saving step {step}"):
+            self._checkpoints.wait()
+          with listener.suspended():
+            self._evaluate(state, step)
     return state
 
   def _finish(self, step: int, metrics: algorithm_lib.Metrics) -> None:
@@ -172,14 +202,15 @@ class _Run:
     values = {k: v.tolist() for k, v in jax.device_get(metrics).items()}
     metrics_lib.check_finite(step, values)
     config = self._config
-    if step % config.log_every == 0 or step == config.num_steps:
+    is_written = step % config.log_every == 0 or step == config.num_steps
+    if is_written:
       self._writer.write(step, values)
-      log.info("%s", self._progress.line(step, values))
+    if is_written or self._progress.is_due():
+      progress_lib.say(self._progress.line(step, values))
 
   def _evaluate(self, state: algorithm_lib.TrainState, step: int) -> None:
     results = held_out.evaluate_all(self.trained(state, step))
     self._writer.write(step, held_out.flat(results))
-    self._progress.restart_clock(step)
 
   def _evaluates_after(self, step: int) -> bool:
     every = self._config.eval_every

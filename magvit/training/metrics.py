@@ -1,7 +1,9 @@
 """Metrics of a run: JSON lines, TensorBoard, progress, and the NaN guard."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +18,8 @@ from storage import processes
 from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 10.0  # seconds between two lines of slow steps
 
 
 class Writer:
@@ -133,6 +137,18 @@ class Progress:
     )
     return f"{done} | {shown}"
 
+  def is_due(self) -> bool:
+    """Whether steps are so slow that one has to say that they go on."""
+    return time.monotonic() - self._last[1] >= _LONGEST_WAIT
+
   def restart_clock(self, step: int) -> None:
-    """Leaves out of the rate the work, not training, that has just ended."""
+    """Leaves out of the rate all before, like compiling."""
     self._last = (step, time.monotonic())
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the work inside the block, which is no training, out of it."""
+    begun = time.monotonic()
+    yield
+    step, last = self._last
+    self._last = (step, last + time.monotonic() - begun)

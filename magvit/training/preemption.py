@@ -8,6 +8,7 @@ whichever of them got the signal.
 
 from collections.abc import Iterator
 import contextlib
+import logging
 import os
 import signal
 
@@ -15,6 +16,9 @@ import jax
 import numpy as np
 
 from magvit import mesh as mesh_lib
+from storage import interrupts
+
+log = logging.getLogger(__name__)
 
 EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports a process that it ended
 
@@ -38,9 +42,8 @@ class NotSaved(OSError):
 class Listener:
   """Notes signals inside a `with` block instead of dying from them.
 
-  A second Ctrl-C interrupts at once; that loses the steps since the last save.
-  Signals reach Python between two of its instructions: not while a program is
-  compiled or waited for.
+  The log says so at once, also while a program is compiled or waited for. A
+  second Ctrl-C interrupts at once; that loses the steps since the last save.
   """
 
   def __init__(self):
@@ -49,6 +52,7 @@ class Listener:
     self._restore = contextlib.ExitStack()
 
   def __enter__(self) -> "Listener":
+    self._restore.enter_context(interrupts.answered_later(_announce))
     for number in _SIGNALS:
       previous = signal.signal(number, self._note)
       # None stands for a handler of a library, which Python cannot set again.
@@ -84,6 +88,13 @@ class Listener:
       return received
     previous, self._vote = self._vote, _any_process(received)
     return previous is not None and bool(previous)
+
+
+def _announce() -> None:
+  log.info(
+    "stopping when the step under way has ended and is saved; Ctrl-C once more"
+    " ends at once, without the steps since the last save"
+  )
 
 
 def _any_process(here: bool) -> jax.Array:

@@ -1,6 +1,7 @@
 """Tests of storage/progress.py: few lines, with a rate that one can trust."""
 
 import logging
+import time
 
 import pytest
 
@@ -20,6 +21,7 @@ def said(caplog, monkeypatch):
   """Function that returns the lines logged so far."""
   monkeypatch.setattr(logging.getLogger("storage"), "propagate", True)
   caplog.set_level(logging.INFO, "storage")
+  monkeypatch.setattr(progress_lib, "_said", float("-inf"))
   return lambda: [record.getMessage() for record in caplog.records]
 
 
@@ -61,3 +63,53 @@ def test_a_counter_of_workers_says_nothing_before_the_first_is_done(
   assert not said()
   progress.update(5)
   assert len(said()) == 1
+
+
+def _spoken(said, count):
+  """Waits until so many lines are logged by the thread of a phase."""
+  while len(said()) < count:
+    time.sleep(0.001)
+  return said()
+
+
+def test_long_work_says_what_it_is_and_that_it_goes_on(said, monkeypatch):
+  monkeypatch.setattr(progress_lib, "_SHORT", 0.002)
+  monkeypatch.setattr(progress_lib, "_QUIET", 0.004)
+  with progress_lib.phase("compiling x", "it takes long"):
+    lines = _spoken(said, 3)
+  assert lines[0] == "compiling x (it takes long)"
+  assert lines[1] == lines[2] == "still compiling x, 0:00:00 so far"
+  assert said()[-1] == "finished compiling x in 0:00:00"
+
+
+def test_short_work_says_nothing_unless_it_is_to(said):
+  with progress_lib.phase("reading x"):
+    pass
+  assert not said()
+  with progress_lib.phase("evaluating x", at_once=True):
+    pass
+  assert said() == ["evaluating x"]
+
+
+def test_of_work_inside_work_the_inmost_speaks(said, monkeypatch):
+  monkeypatch.setattr(progress_lib, "_SHORT", 0.002)
+  monkeypatch.setattr(progress_lib, "_QUIET", 0.004)
+  with progress_lib.phase("evaluating", at_once=True):
+    with progress_lib.phase("sampling"):
+      lines = _spoken(said, 4)
+    assert lines[1:] == ["sampling", *["still sampling, 0:00:00 so far"] * 2]
+    count = len(said())
+    assert "still evaluating" in _spoken(said, count + 1)[-1]
+
+
+def test_a_line_of_progress_is_a_sign_of_life(clock, said, monkeypatch):
+  monkeypatch.setattr(progress_lib, "_SHORT", 0.001)
+  with progress_lib.phase("sampling"):
+    _spoken(said, 1)
+    clock[0] += 9
+    progress_lib.Progress("x", 1, "clips").add(1)
+    clock[0] += 9  # 18 s after the first line, 9 s after the last
+    time.sleep(0.05)
+    assert [line[:5] for line in said()] == ["sampl", "x 1/1"]
+    clock[0] += 1
+    assert _spoken(said, 3)[-1] == "still sampling, 0:00:19 so far"

@@ -56,6 +56,23 @@ def test_progress_has_rate_and_time_left(monkeypatch):
   assert line == "name 100/400 (25%), 2 steps/s, 0:02:30 left | loss 1.235"
 
 
+def test_the_rate_is_that_of_training_alone(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(metrics_lib.time, "monotonic", lambda: now[0])
+  progress = metrics_lib.Progress(0, 400, "name")
+  now[0] += 90.0  # compiling
+  progress.restart_clock(0)
+  now[0] += 5.0
+  with progress.paused():  # a save, an evaluation
+    now[0] += 1000.0
+  assert not progress.is_due()
+  now[0] += 5.0
+  assert progress.is_due()
+  assert progress.line(10, {}).startswith(
+    "name 10/400 (2%), 1 steps/s, 0:06:30"
+  )
+
+
 def test_lines_that_are_json_but_no_step_do_not_stop_a_resumed_run(
   tmp_path, caplog
 ):
