@@ -10,6 +10,7 @@ from matplotlib import ticker
 import numpy as np
 
 from evaluation.show import markup
+from evaluation.show import words
 
 _VISIBLE_PLOTS = 9
 _BINS_PER_CURVE = 300
@@ -40,16 +41,7 @@ def draw(metrics, salt, damaged_lines):
     return markup.missing(
       "No training metrics yet: metrics.jsonl appears with the first log."
     )
-  names = dict.fromkeys(n.removeprefix("eval/") for n in metrics)
-  # Evaluated metrics first: they must not hide behind "more curves".
-  names = sorted(names, key=lambda name: f"eval/{name}" not in metrics)
-  last_step = max(max(curve) for curve in metrics.values())
-  plots = [
-    (_plot_channels if _is_vector(metrics, name) else _plot)(
-      metrics, name, last_step, salt
-    )
-    for name in names
-  ]
+  plots = [_draw_one(metrics, name, salt) for name in _names(metrics)]
   parts = [
     '<p class="legend"><i class="raw"></i>logged <i></i>smoothed '
     '<i class="dot"></i>evaluation, all by training step</p>'
@@ -67,6 +59,29 @@ def draw(metrics, salt, damaged_lines):
       )
     )
   return "".join(parts)
+
+
+def draw_first(metrics, salt):
+  """The one curve that says most, for the top of the page; "" without any."""
+  names = _names(metrics)
+  return _draw_one(metrics, names[0], f"first {salt}") if names else ""
+
+
+def _names(metrics):
+  """Names of the panels in their order; "eval/NAME" shares that of NAME."""
+  names = {}  # panel -> rank, the better of the two
+  for name in metrics:
+    panel = name.removeprefix("eval/")
+    rank = words.place(name)
+    names[panel] = min(rank, names.get(panel, rank))
+  return sorted(names, key=names.__getitem__)
+
+
+def _draw_one(metrics, name, salt):
+  last_step = max(max(curve) for curve in metrics.values())
+  is_vector = _is_vector(metrics, name)
+  plot = _plot_channels if is_vector else _plot
+  return plot(metrics, name, last_step, salt)
 
 
 def _plot(metrics, name, last_step, salt):

@@ -21,7 +21,6 @@ import json
 import os
 import pathlib
 import sys
-from typing import Annotated
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from evaluation import records
 from evaluation.metrics import frames as frame_metrics
 from evaluation.show import curves
 from evaluation.show import markup
+from evaluation.show import results
 from storage import files
 from storage import listing
 from storage import paths
@@ -54,8 +54,7 @@ HEADLINES = (
     Headline("*", name, metric.label, metric.form, "examples")
     for name, metric in frame_metrics.at("headline").items()
   ),
-  # The name had no "held_out_" before; a protocol has that name, too.
-  Headline("*codebook", "usage", "Codebook use", "{:.1%}", "tokens"),
+  Headline("*", "usage", "Codebook use", "{:.1%}", "tokens"),
   Headline("*", "class_accuracy", "Class accuracy", "{:.1%}", "examples"),
   Headline(
     "frechet",
@@ -93,16 +92,6 @@ class _Caption:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Result:
-  """What the page reads of results/*.json, which may say more."""
-
-  evaluator: str = ""
-  step: Annotated[int, schema.at_least(0)] | None = None
-  metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-  protocol: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
 class _Picture:
   """A picture of samples/ and its caption; `data` is "" if the file is gone."""
 
@@ -133,6 +122,8 @@ class _Run:
   results: list  # objects of results/*.json
   metrics: dict  # name -> {step: value}
   damaged_lines: int  # number of damaged lines in metrics.jsonl
+  damaged: list[str]  # a line on each results file that cannot be read
+  when: str  # day of the last training metrics
 
   @property
   def name(self):
@@ -140,14 +131,30 @@ class _Run:
 
   @property
   def facts(self):
-    facts = [str(self.workdir)]
+    """What this is: kind, data and its size, steps, day, folder."""
+    facts = []
     if "algorithm" in self.config:
-      facts.insert(0, str(self.config["algorithm"]))
+      facts.append(str(self.config["algorithm"]))
+    data = self.config.get("dataset")
+    if isinstance(data, dict) and {"name", "frames", "size"} <= data.keys():
+      side = f"{data['size']} x {data['size']} pixels"
+      frames = "" if data["frames"] == 1 else f"{data['frames']} frames of "
+      facts.append(f"{data['name']}, {frames}{side}")
     if self.metrics:
       last = max(max(curve) for curve in self.metrics.values())
       total = markup.plain(self.config.get("num_steps", "?"))
       facts.append(f"step {markup.plain(last)} of {total}")
-    return facts
+    return [*facts, self.when, str(self.workdir)]
+
+  @property
+  def usual(self):
+    """Results of the evaluation that training itself makes."""
+    return [r for r in self.results if not results.is_protocol(r)]
+
+  @property
+  def protocols(self):
+    """Results of `--protocol`, and of files of somebody's own."""
+    return [r for r in self.results if results.is_protocol(r)]
 
   @property
   def cards(self):
@@ -155,7 +162,7 @@ class _Run:
     cards = []
     for headline in HEADLINES:
       latest = {}
-      for result in self.results:
+      for result in self.usual:
         name = result.get("evaluator", "")
         matches = fnmatch.fnmatch(name, headline.evaluator)
         value = result.get("metrics", {}).get(headline.metric)
@@ -180,8 +187,9 @@ def write_report(workdirs, path, title=None):
     title: title of the page; None for a general one.
 
   Raises:
-    ValueError: a workdir has no config.json, or one of its JSON files (but
-      not metrics.jsonl, which is read while it is written) does not parse.
+    ValueError: a workdir has no config.json, or that or captions.json does not
+      parse. A damaged result is a line of the page and of the log, and damaged
+      lines of metrics.jsonl, which is read while it is written, are counted.
   """
   runs = [_read_run(pathlib.Path(workdir)) for workdir in workdirs]
   if not runs:
@@ -207,6 +215,8 @@ def _render(runs, title):
     keep_trailing_newline=True,
   )
   templates.filters["plain"] = markup.plain
+  templates.filters["cells"] = results.cells
+  templates.filters["flat"] = results.flat
   templates.filters["json"] = lambda x: json.dumps(x, ensure_ascii=False)
 
   def draw(run):
@@ -220,6 +230,9 @@ def _render(runs, title):
     today=f"{datetime.date.today():%d %B %Y}",
     style=markupsafe.Markup((folder / "report.css").read_text()),
     curves=draw,
+    first_curve=lambda run: markupsafe.Markup(
+      curves.draw_first(run.metrics, str(run.workdir))
+    ),
     missing=lambda text: markupsafe.Markup(markup.missing(text)),
   )
 
@@ -239,26 +252,25 @@ def _read_run(workdir):
     if file.suffix in _MEDIA_TYPES:
       captions.setdefault(file.name, _Caption())
   shown = [_read_picture(samples, *pair) for pair in captions.items()]
-  results = [
-    _read_result(path)
-    for path in sorted((workdir / "results").glob("*.json"), key=_natural)
-  ]
-  results.sort(key=lambda r: (r.get("evaluator", ""), r.get("step", 0)))
+  read, damaged = results.read(workdir / "results")
   metrics, damaged_lines = _read_metrics(workdir / "metrics.jsonl")
-  return _Run(workdir, config, shown, results, metrics, damaged_lines)
+  when = _day(workdir)
+  return _Run(
+    *(workdir, config, shown, read, metrics, damaged_lines, damaged, when)
+  )
+
+
+def _day(workdir):
+  """Day on which the newest of these files was written."""
+  for name in ("metrics.jsonl", "config.json"):
+    if (workdir / name).is_file():
+      changed = (workdir / name).stat().st_mtime
+      return f"{datetime.date.fromtimestamp(changed):%-d %B %Y}"
+  return ""
 
 
 def _natural(path):
   return listing.natural(path.name)
-
-
-def _read_result(path):
-  """The result in a file; a file of something else raises ValueError."""
-  result = schema.load(path, dict[str, Any], "write it again")
-  fields = {f.name for f in dataclasses.fields(_Result)}
-  known = {name: value for name, value in result.items() if name in fields}
-  schema.convert(known, _Result, str(path), "write it again")
-  return result
 
 
 def _read_metrics(path):

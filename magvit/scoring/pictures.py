@@ -21,6 +21,7 @@ from storage import processes
 log = logging.getLogger(__name__)
 
 _SHOWN = 8  # clips in a picture
+_ROWS = 4  # clips of which the frames are shown side by side
 
 
 def reconstruct(trained: Trained) -> None:
@@ -80,7 +81,11 @@ def _classes(trained: Trained, predict, task: str) -> _Drawn:
   video = evaluators.sample_all(
     predict, task, label, nothing, config.batch_size, config.seed
   )
-  return _Drawn(video, columns, "One class a column, four samples each")
+  names = pipeline.class_names(config.dataset)[:columns]
+  caption = f"Columns: {', '.join(names or map(str, range(columns)))}"
+  if columns < trained.num_classes:
+    caption += f", the first {columns} of {trained.num_classes} classes"
+  return _Drawn(video, columns, f"{caption}; four samples each")
 
 
 def _completions(trained: Trained, predict, task: str) -> _Drawn:
@@ -114,19 +119,31 @@ def _require(trained: Trained, name: str, kind: str) -> None:
 
 
 def _publish(workdir, name, videos, columns, title, caption) -> None:
-  """Writes samples/NAME.gif and .png, and their captions for the report."""
+  """Writes samples/NAME.gif and .png, and their captions for the report.
+
+  Clips of one frame do not move: of them there is NAME.png alone, with all.
+  """
   if not processes.is_first():
+    return
+  frames = videos.shape[1]
+  if frames == 1:
+    sheet = files.inside(workdir, "samples", f"{name}.png")
+    pictures.write_png(sheet, pictures.tile(videos, columns)[0])
+    report.add_caption(workdir, f"{name}.png", title, caption)
+    log.info("wrote %s", sheet)
     return
   gif = files.inside(workdir, "samples", f"{name}.gif")
   pictures.write_gif(gif, pictures.tile(videos, columns))
   strip = files.inside(workdir, "samples", f"{name}.png")
-  pictures.write_png(strip, pictures.filmstrip(videos[:4], every=2))
+  rows = videos[:_ROWS]
+  pictures.write_png(strip, pictures.filmstrip(rows, every=2))
   report.add_caption(workdir, f"{name}.gif", title, caption)
   report.add_caption(
     workdir,
     f"{name}.png",
     f"{title}, frame by frame",
-    "The first of them; every second frame from left to right.",
+    f"The first {len(rows)}, one a row; every second frame of {frames} from"
+    " left to right, beginning with the first.",
   )
   log.info("wrote %s and %s", gif, strip)
 

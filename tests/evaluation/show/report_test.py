@@ -1,6 +1,7 @@
 """Tests of evaluation/show/report.py."""
 
 import base64
+import html
 import html.parser
 import json
 import os
@@ -102,6 +103,12 @@ class _Elements(html.parser.HTMLParser):
 
   def handle_endtag(self, tag):
     assert self._open.pop() == tag
+
+
+def _panels(page):
+  """Names of the curves below the heading of training, in order."""
+  training = page[page.index("<h3>Training</h3>") :]
+  return re.findall(r'<figure class="plot"><figcaption>([^ ,]+)', training)
 
 
 def test_every_picture_is_embedded_in_the_order_of_the_captions(finished):
@@ -220,9 +227,7 @@ def test_values_that_are_not_finite_are_counted_not_drawn(fresh):
 
 
 def test_evaluations_share_the_panel_of_the_metric_they_repeat(finished):
-  page = _page(finished)
-  names = re.findall(r'<figure class="plot"><figcaption>(\S+)', page)
-  assert names == ["reconstruction", "psnr"]
+  assert _panels(_page(finished)) == ["reconstruction", "psnr"]
 
 
 def test_a_metric_of_channels_is_one_panel_with_a_line_each(fresh):
@@ -233,7 +238,7 @@ def test_a_metric_of_channels_is_one_panel_with_a_line_each(fresh):
   )
   page = _page(fresh)
   assert "health/flip_rate, by channel <b>0.25 to 0.75</b>" in page
-  plot = page[page.index("health/flip_rate of each") :]
+  plot = page[page.rindex("health/flip_rate of each") :]
   line = r'style="fill: none; stroke: var\(--curve\)'
   assert len(re.findall(line, plot)) == 3
 
@@ -263,9 +268,78 @@ def test_every_task_has_its_card_with_the_trivial_completion_beside(finished):
 
 
 def test_results_are_tabulated_with_their_protocol(finished):
+  nested = {"clips": {"folder": "there", "sizes": [3, 4]}, "nothing": None}
+  left_out = {"lpips": "needs weights"}
+  _write_result(
+    *(finished, "c", "reconstruction@8x1", 40, {"psnr": 12.5, "odd": 1.0}),
+    **dict(protocol="reconstruction", examples=8, left_out=left_out, **nested),
+  )
   page = _page(finished)
-  assert "<tr><th scope=row>tokens</th><td>65,536</td></tr>" in page
-  assert "<p>split: test</p>" in page
+  for row in (
+    ("Tokens", "65,536", "tokens", "", "counted; no more codes can be hit"),
+    ("PSNR", "12.5", "dB", "8", "higher is better"),
+    ("odd", "1", "", "8", ""),
+    ("LPIPS", "–", "", "", "not measured: needs weights"),
+  ):
+    cells = "".join(f"<td>{cell}</td>" for cell in row[1:])
+    assert f'<tr><th scope="row">{row[0]}</th>{cells}</tr>' in page
+  for name, value in (
+    ("split", "test"),
+    ("clips.folder", "there"),
+    ("clips.sizes", "3, 4"),
+  ):
+    assert f'<th scope="row">{name}</th><td>{value}</td>' in page
+  assert "{&#34;" not in page and "nothing" not in page
+
+
+def test_protocols_stand_in_their_table_and_take_no_headline(finished):
+  """The step is the same, and the name sorts before the usual ones."""
+  _write_result(
+    *(finished, "c", "codebook@8x1", 40, {"usage": 0.125, "psnr": 11.0}),
+    protocol="codebook",
+  )
+  page = _page(finished)
+  cards = re.findall(r'<div class="card">(.*?)</div>', page)
+  assert [re.findall("<strong>(.*?)<", card) for card in cards] == [
+    ["25.12 dB"],
+    ["50.0%"],
+  ]
+  protocols = page.index("<h3>Protocols")
+  assert page.index("<caption>codebook@8x1") > protocols
+  assert page.index("<caption>reconstruction ") < protocols
+
+
+def test_the_first_screen_says_what_it_is_and_shows_the_best(finished):
+  config = json.loads((finished / "config.json").read_text())
+  config["dataset"] = {"name": "birds", "frames": 17, "size": 64}
+  (finished / "config.json").write_text(json.dumps(config))
+  _write_result(finished, "c", "more", 40, {"ssim": 0.5, "class_accuracy": 1.0})
+  page = _page(finished)
+  order = [
+    *("<h2>digits", "tokenizer · birds, 17 frames of 64 x 64 pixels · step 40"),
+    *("PSNR</span>", "SSIM</span>", "Codebook use</span>", "<img"),
+    *('class="plot"><figcaption>reconstruction', "Class accuracy</span>"),
+    *("<h3>Pictures", "<h3>Evaluation", "<h3>Training", "<footer>"),
+  ]
+  places = [page.index(text) for text in order]
+  assert places == sorted(places)
+  headings = re.findall(r"<h[1-6]>(.*?)</h[1-6]>", page)
+  assert headings and all(headings)
+  assert page.count("<table") == page.count("<tbody") + 1  # configuration
+
+
+def test_reconstruction_and_codebook_come_first_discriminator_last(fresh):
+  names = (
+    *("discriminator/accuracy", "image/discriminator/loss", "gradient_norm"),
+    *("learning_rate", "health/codes_used", "generator/codebook_entropy"),
+    *("eval/held_out_reconstruction/psnr", "generator/reconstruction"),
+  )
+  _write_lines(fresh, {"step": 1, **dict.fromkeys(names, 1.0)})
+  assert _panels(_page(fresh)) == [
+    *("generator/reconstruction", "held_out_reconstruction/psnr"),
+    *("health/codes_used", "generator/codebook_entropy", "gradient_norm"),
+    *("learning_rate", "discriminator/accuracy", "image/discriminator/loss"),
+  ]
 
 
 def test_results_without_a_headline_are_not_called_missing(fresh):
@@ -277,7 +351,7 @@ def test_results_without_a_headline_are_not_called_missing(fresh):
 
 def test_missing_pieces_are_described(fresh):
   page = _page(fresh)
-  assert page.count("No evaluation yet: run this experiment with") == 2
+  assert page.count("No evaluation yet: run this experiment with") == 1
   assert "No pictures yet" in page
   assert "No training metrics yet" in page
   assert "<h3>Command</h3>" not in page
@@ -406,13 +480,6 @@ def test_values_of_other_kinds_than_before_are_counted(fresh):
   [
     ("config.json", "[]", "it is a list of 0, expected an object"),
     ("config.json", "[" * 10**5, "nests lists and objects more than 32 deep"),
-    ("results/a.json", '{"step": "x"}', "step is 'x', expected a whole number"),
-    ("results/a.json", '{"metrics": 1}', "metrics is 1, expected an object"),
-    (
-      "results/a.json",
-      '{"evaluator": []}',
-      "evaluator is a list of 0, expecte",
-    ),
     ("samples/captions.json", '{"a.png": 1}', "'a.png' is 1, expected an obj"),
     (
       "samples/captions.json",
@@ -425,6 +492,27 @@ def test_files_of_another_kind_are_named(finished, file, text, message):
   (finished / file).write_text(text)
   with pytest.raises(ValueError, match=f"{file}.*{re.escape(message)}"):
     _page(finished)
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    ("{", "it is not JSON"),
+    ('{"step": "x"}', "step is 'x', expected a whole number"),
+    ('{"metrics": 1}', "metrics is 1, expected an object"),
+    ('{"evaluator": []}', "evaluator is a list of 0, expecte"),
+  ],
+)
+def test_a_damaged_result_is_a_line_and_the_rest_is_shown(
+  finished, caplog, text, message
+):
+  (finished / "results" / "a.json").write_text(text)
+  page = html.unescape(_page(finished))
+  message = message.removeprefix("it ")
+  (line,) = re.findall(r'<p class="missing">Left out: (.*?)</p>', page)
+  assert "results/a.json" in line and message in line
+  assert "results/a.json" in caplog.text and message in caplog.text
+  assert "Codebook use</span><strong>50.0%" in page
 
 
 @pytest.mark.parametrize("name", ["codebook", "held_out_codebook"])
