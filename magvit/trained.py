@@ -19,6 +19,7 @@ from magvit.generators import masked
 from magvit.tokenizer import gan
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
+from storage import progress as progress_lib
 
 ALGORITHMS: dict[str, type[algorithm_lib.Algorithm]] = {
   "tokenizer": gan.TokenizerGan,
@@ -63,8 +64,9 @@ def open_trained(
   config = workdir_lib.read_config(workdir) if config is None else config
   mesh = mesh_lib.local_mesh() if mesh is None else mesh
   weights_lib.latest_step(workdir)  # raises before anything is built
-  algorithm = build(resolve(config, workdir, training=False), mesh)
-  step, params = restore(workdir, algorithm, mesh)
+  with progress_lib.phase(f"opening the model in {workdir}"):
+    algorithm = build(resolve(config, workdir, training=False), mesh)
+    step, params = restore(workdir, algorithm, mesh)
   params |= algorithm.frozen
   return Trained(workdir, config, mesh, algorithm, params, step)
 

@@ -55,8 +55,11 @@ def in_one_line() -> Iterator[None]:
       yield
     except KeyboardInterrupt:
       print("interrupted: run the same command again to continue")
-      if before is _end:  # threads of libraries may hold up the exit
-        _left_running.append(stack.pop_all())
+      if before is _end:
+        # All is cleaned up. An ordinary exit would wait for threads of
+        # libraries, and JAX's may crash in it while they compile.
+        _flush()
+        os._exit(INTERRUPTED)
       sys.exit(INTERRUPTED)
 
 
@@ -102,6 +105,12 @@ def _end(number: int, frame: Any) -> None:
 
 def _left_to_the_watch(number: int, frame: Any) -> None:
   """Handles SIGTERM by not handling it: the watch does."""
+
+
+def _flush() -> None:
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(ValueError, OSError):
+      stream.flush()
 
 
 def _in_main_thread() -> bool:
@@ -184,9 +193,7 @@ class _Watch:
     """Ends the process, whatever the main thread is in."""
     for act in reversed(self.acts):
       act()
-    for stream in (sys.stdout, sys.stderr):
-      with contextlib.suppress(ValueError, OSError):
-        stream.flush()
+    _flush()
     if code == INTERRUPTED:
       with contextlib.suppress(OSError):
         os.write(1, b"interrupted: run the same command again to continue\n")
@@ -194,7 +201,6 @@ class _Watch:
 
 
 _watch = _Watch()
-_left_running: list[contextlib.ExitStack] = []  # until the process ends
 
 
 def _forget_in_child() -> None:
