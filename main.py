@@ -19,7 +19,7 @@ import sys
 from storage import interrupts
 
 if __name__ == "__main__":
-  interrupts.end_at_once()  # the other imports take seconds
+  interrupts.end_at_once()  # the other imports take a while
 
 from absl import app
 from absl import flags
@@ -27,9 +27,7 @@ from ml_collections import config_flags
 
 from magvit import command_line
 from magvit.modes import table
-from magvit.training import distributed
-from magvit.training import metrics
-from magvit.training import preemption
+from magvit.training import endings
 from magvit.workdir import fields
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -60,9 +58,7 @@ def run(argv: list[str]) -> None:
   if argv[1:]:
     raise ValueError(f"unknown arguments {argv[1:]}: flags start with --")
   job = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-  if _DISTRIBUTED.value:
-    distributed.join(*job)
-  elif job != (None, None, None):
+  if not _DISTRIBUTED.value and job != (None, None, None):
     raise ValueError("--coordinator and --process(es) need --distributed")
   mode = table.MODES[_MODE.value]
   config = _CONFIG.value and fields.resolved(_CONFIG.value)
@@ -70,19 +66,24 @@ def run(argv: list[str]) -> None:
     _MODE.value, table.MODES, config_given=config is not None
   )
   command_line.check_given(_MODE.value, mode.Options, config, _WORKDIR.value)
+  run_mode = mode.load()  # The flags are right, and so the seconds well spent.
+  if _DISTRIBUTED.value:
+    from magvit.training import distributed  # It imports JAX.
+
+    distributed.join(*job)
   command_line.start_logging()
-  mode.run(options, config, _WORKDIR.value)
+  run_mode(options, config, _WORKDIR.value)
 
 
-@distributed.errors_end_the_job()
+@endings.errors_end_the_job()
 def main(argv: list[str]) -> None:
   """Errors a user can mend become one line; --verbosity=1 adds a traceback."""
   try:
-    with command_line.mistakes_in_one_line(metrics.NonFiniteError):
+    with command_line.mistakes_in_one_line(endings.NonFiniteError):
       run(argv)
-  except preemption.Stopped as stopped:
+  except endings.Stopped as stopped:
     print(stopped, flush=True)
-    sys.exit(preemption.EXIT_CODE)
+    sys.exit(endings.EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The terminal: flags of modes, mistakes as one line each, progress lines.
 
-A mode is a module with a frozen dataclass `Options`, whose fields are flags,
-and `run(options, config, workdir)`. `define_flags` makes the flags of all
-modes, `read_options` the options of one; a flag that is not given keeps its
-default.
+A mode has a frozen dataclass `Options`, whose fields are flags, and
+`run(options, config, workdir)`, as magvit/modes/table.py lists them.
+`define_flags` makes the flags of all modes, `read_options` the options of one;
+a flag that is not given keeps its default. Until the flags are known to be
+right, nothing is imported that takes long.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from absl import logging as absl_logging
 from configs import fields as config_fields
 from storage import interrupts
 from storage import paths
-from storage import processes
 
 _PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
 
@@ -78,8 +78,11 @@ def define_path(name: str, help: str) -> flags.FlagHolder:
 
 
 def describe(modes: Mapping[str, Any]) -> str:
-  """Help of --mode: the first line of each mode's file."""
-  lines = (module.__doc__.partition("\n")[0] for module in modes.values())
+  """Help of --mode: the first line of what each mode's Options says."""
+  lines = (
+    f"--mode={name}: {mode.Options.__doc__.partition(chr(10))[0]}"
+    for name, mode in modes.items()
+  )
   return "\n".join(["What to do.", *lines])
 
 
@@ -209,23 +212,24 @@ def check_given(
     raise ValueError(f"--mode={mode} reads no --config: leave it out")
 
 
-def run_alone(mode: str, module: Any) -> None:
+def run_alone(name: str, mode: Any) -> None:
   """Runs one mode as a program of its own; mistakes are one line each."""
   app.define_help_flags()
-  if getattr(module.Options, "NEEDS_WORKDIR", True):
+  if getattr(mode.Options, "NEEDS_WORKDIR", True):
     define_path("workdir", "Folder of the trained model.")
-  define_flags({mode: module})
+  define_flags({name: mode})
   workdir = None
   rest = parse_flags(sys.argv)[1:]
   with mistakes_in_one_line():
     if rest:
       raise ValueError(f"unknown arguments {rest}: flags start with --")
-    options = read_options(mode, {mode: module}, config_given=False)
+    options = read_options(name, {name: mode}, config_given=False)
     if "workdir" in flags.FLAGS:
       workdir = flags.FLAGS.workdir
-    check_given(mode, module.Options, None, workdir)
+    check_given(name, mode.Options, None, workdir)
+    run_mode = mode.load()
     start_logging()
-    module.run(options, None, workdir)
+    run_mode(options, None, workdir)
 
 
 @contextlib.contextmanager
@@ -307,6 +311,8 @@ def start_logging() -> None:
 
   Other packages show errors alone, unless --verbosity says otherwise.
   """
+  from storage import processes  # It imports JAX: not before flags are right.
+
   if not flags.FLAGS["verbosity"].present:
     absl_logging.set_verbosity(absl_logging.ERROR)  # orbax logs much
     for name in ("absl", "asyncio"):  # and each error that it raises, in full

@@ -6,7 +6,7 @@ if __name__ == "__main__":
   interrupts.end_at_once()  # the other imports take seconds
 
 from magvit import command_line
-from magvit.modes import decompress
+from magvit.modes import table
 
 if __name__ == "__main__":
-  command_line.run_alone("decompress", decompress)
+  command_line.run_alone("decompress", table.MODES["decompress"])

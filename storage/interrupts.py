@@ -39,6 +39,20 @@ def end_at_once() -> None:
 
 
 @contextlib.contextmanager
+def at_once() -> Iterator[None]:
+  """Lets Ctrl-C end the process in one line during a block that imports."""
+  previous = signal.getsignal(signal.SIGINT)
+  if previous is signal.default_int_handler and _in_main_thread():
+    signal.signal(signal.SIGINT, _end)
+    try:
+      yield
+    finally:
+      signal.signal(signal.SIGINT, previous)
+  else:
+    yield
+
+
+@contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
   """Lets Ctrl-C unwind the block, so that it cleans up, and then the program.
 

@@ -19,6 +19,7 @@ from input_pipeline.sources import folders
 from magvit.compression import video_codecs
 from magvit.modes import evaluate
 from magvit.modes import export
+from magvit.modes import table
 from magvit.scoring import pictures as scoring_pictures
 from magvit.training import checkpoints as checkpoints_lib
 from magvit.training import metrics as metrics_lib
@@ -219,7 +220,7 @@ def test_evaluation_puts_no_lock_behind_a_link(
   path.symlink_to(outside / "below")
   created = []
   monkeypatch.setattr(lock, "_create", lambda *args: created.append(args))
-  options = evaluate.Options(protocol=protocol)
+  options = table.Evaluate(protocol=protocol)
   with pytest.raises(ValueError, match="is a symbolic link"):
     evaluate.run(options, None, str(workdir))
   assert not created

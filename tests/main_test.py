@@ -378,18 +378,19 @@ def _interrupt(module, *program):
 
 
 @pytest.mark.parametrize(
-  "program",
+  "module, program",
   [
-    "main.py",
-    "magvit.compress",
-    "magvit.decompress",
-    "models.weights.convert",
-    "evaluation.show.report",
-    "input_pipeline.prepare",
+    ("absl", "main.py"),
+    ("jax", "main.py --mode=evaluate --workdir=none"),
+    ("numpy", "magvit.compress --input=none --output=none"),
+    ("numpy", "magvit.decompress --input=a --output=b --workdir=none"),
+    ("numpy", "models.weights.convert"),
+    ("numpy", "evaluation.show.report"),
+    ("numpy", "input_pipeline.prepare"),
   ],
 )
-def test_ctrl_c_while_importing_is_one_line(program):
-  _interrupt("numpy", program)
+def test_ctrl_c_while_importing_is_one_line(module, program):
+  _interrupt(module, *program.split())
 
 
 @pytest.mark.slow

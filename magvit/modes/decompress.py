@@ -7,31 +7,16 @@
 the work.
 """
 
-import dataclasses
-from typing import ClassVar
-
 import ml_collections
 
-from magvit import command_line
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  READS_CONFIG: ClassVar = False
-
-  input: str = command_line.option(
-    "File of coded tokens", needed="FILE.mvt", is_path=True
-  )
-  output: str = command_line.option(
-    "Video to write", needed="FILE.mp4", is_path=True
-  )
+from magvit.compression import decode
+from magvit.modes import table
 
 
 def run(
-  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+  options: table.Decompress,
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
 ) -> None:
-  # Its libraries would make every other mode start later.
-  from magvit.compression import decode
-
   del config
   decode.decompress(options.input, options.output, workdir)

@@ -9,15 +9,13 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import ml_collections
 
-from configs import fields
 from evaluation.protocols import run as protocol_run
 from evaluation.protocols import table as protocol_table
-from magvit import command_line
 from magvit.modes import offline
+from magvit.modes import table
 from magvit.scoring import held_out
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
@@ -27,45 +25,10 @@ from storage import files
 from storage import processes
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  SUBJECT: ClassVar = "protocol"
-
-  protocol: str | None = command_line.option(
-    "Protocol of a published table, by its name in docs/evaluate.md; the usual"
-    " metrics if it is left out"
-  )
-  input: str | None = command_line.option(
-    "Samples for the protocol to measure, an .npz or a folder; the model makes"
-    " them if it is left out",
-    is_path=True,
-  )
-  reference: str | None = command_line.option(
-    "Real clips, or their statistics, to compare with, an .npz or a folder; the"
-    " config's data set if it is left out",
-    is_path=True,
-  )
-  weights: str | None = command_line.option(
-    "File of the weights of the protocol's feature network, written by"
-    " models.weights.convert",
-    is_path=True,
-  )
-  num: int | None = command_line.option(
-    "Number of clips in each fold; the protocol's number if it is left out",
-    allowed=fields.COUNT,
-  )
-  folds: int | None = command_line.option(
-    "Number of independent measurements, whose mean is reported; the protocol's"
-    " number if it is left out",
-    allowed=fields.COUNT,
-  )
-  seed: int = command_line.option(
-    "Seed of the samples and of the order of clips", 0, allowed=fields.SEED
-  )
-
-
 def run(
-  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+  options: table.Evaluate,
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
 ) -> None:
   if options.protocol is None:
     config = workdir_lib.stored_config(workdir, config)

@@ -21,9 +21,9 @@ import ml_collections
 import numpy as np
 
 from magvit import algorithm as algorithm_lib
-from magvit import command_line
 from magvit import trained as trained_lib
 from magvit.generators import tasks as tasks_lib
+from magvit.modes import table
 from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import exports
@@ -37,20 +37,8 @@ from storage import processes
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  output: str = command_line.option(
-    "Folder to write, which must be new or empty",
-    needed="FOLDER",
-    is_path=True,
-  )
-  stablehlo: bool = command_line.option(
-    "Whether to write the model's computations, too, as StableHLO", False
-  )
-
-
 def run(
-  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+  options: table.Export, config: ml_collections.ConfigDict | None, workdir: str
 ) -> None:
   workdir_lib.stored_config(workdir, config)
   export(workdir, options.output, options.stablehlo)

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import dataclasses
 import logging
 import os
 from typing import Any
-from typing import ClassVar
 
 import jax
 import ml_collections
@@ -14,8 +12,8 @@ import numpy as np
 
 from configs import tokenizer_image
 from configs import tokenizer_video
-from magvit import command_line
 from magvit import mesh as mesh_lib
+from magvit.modes import table
 from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import exports
@@ -35,31 +33,14 @@ log = logging.getLogger(__name__)
 # Readers of other projects' tensors: whether they are a video tokenizer's, the
 # config fields that their shapes tell, and the tensors under our names.
 LAYOUTS = {"open_magvit2": open_magvit2, "praxis": praxis}
-SOURCES = (*LAYOUTS, "export")
-
-
 _CONFIGS = {
   "image": tokenizer_image.get_config,
   "video": tokenizer_video.get_config,
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  READS_CONFIG: ClassVar = False
-
-  source: str | None = command_line.option(
-    "Project that the weights come from; export: this one", choices=SOURCES
-  )
-  input: str | None = command_line.option(
-    "File of weights, .ckpt, .pth, .safetensors or .npz; of an export its"
-    " folder",
-    is_path=True,
-  )
-
-
 def run(
-  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+  options: table.Import, config: ml_collections.ConfigDict | None, workdir: str
 ) -> None:
   del config
   import_weights(options.source, options.input, _CONFIGS, workdir)
@@ -74,7 +55,7 @@ def import_weights(
   """Writes config.json, a checkpoint of step 0 and imported.json.
 
   Args:
-    source: project that the weights come from, one of SOURCES.
+    source: project that the weights come from, one of table.SOURCES.
     path: a .ckpt, .pth, .safetensors or .npz file; the folder of an export of
       ours.
     get_config: functions for "image" and for "video": source -> the config of
@@ -86,8 +67,10 @@ def import_weights(
     ValueError: a file that cannot be read, a tensor that is missing, unknown or
       mis-shaped, or a workdir in use.
   """
-  if source not in SOURCES:
-    raise ValueError(f"--mode=import needs --source, one of {list(SOURCES)}")
+  if source not in table.SOURCES:
+    raise ValueError(
+      f"--mode=import needs --source, one of {list(table.SOURCES)}"
+    )
   if path is None:
     kind = "FOLDER" if source == "export" else "FILE"
     raise ValueError(f"--mode=import needs --input={kind}")

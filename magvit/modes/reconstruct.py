@@ -21,7 +21,6 @@ Each new size has to be compiled first.
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import logging
 import os
@@ -38,6 +37,7 @@ from evaluation.show import report
 from input_pipeline.decoding import media as media_lib
 from magvit import command_line
 from magvit.modes import offline
+from magvit.modes import table
 from magvit.scoring import media_scores
 from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
@@ -66,17 +66,10 @@ _PROTOCOL = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  input: str | None = command_line.option(
-    "Image, video or folder of them; held-out clips of the data set if it is"
-    " left out",
-    is_path=True,
-  )
-
-
 def run(
-  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+  options: table.Reconstruct,
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
 ) -> None:
   config = workdir_lib.stored_config(workdir, config)
   if options.input is None:

@@ -28,7 +28,6 @@ import re
 import shutil
 from typing import Annotated
 from typing import Any
-from typing import ClassVar
 
 import ml_collections
 import numpy as np
@@ -43,12 +42,12 @@ from evaluation.show import pictures
 from input_pipeline import pipeline
 from input_pipeline.decoding import media
 from magvit import algorithm as algorithm_lib
-from magvit import command_line
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.generators import sampling
 from magvit.generators import tasks
 from magvit.modes import offline
+from magvit.modes import table
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
 from magvit.tokenizer import describe
@@ -67,43 +66,8 @@ _REMEDY = "name another folder with --output, or remove this one"
 _FRAME_RATE = 8  # frames per second of .gif and .mp4; clips carry no rate
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  SUBJECT: ClassVar = "task"
-
-  task: str | None = command_line.option(
-    "Task to sample, by its name in docs/tasks_and_sampling.md; pictures of all"
-    " tasks in WORKDIR/samples if it is left out"
-  )
-  num: int = command_line.option(
-    "Number of samples; 64 if it is left out", 64, allowed=fields.COUNT
-  )
-  label: str | None = command_line.option(
-    "Class of all samples, by number or name; every class in turn if it is left"
-    " out"
-  )
-  input: str | None = command_line.option(
-    "Image, video or folder of them to complete; held-out clips of the data set"
-    " if it is left out",
-    is_path=True,
-  )
-  output: str | None = command_line.option(
-    "Folder to write; WORKDIR/samples/TASK_seedSEED if it is left out",
-    is_path=True,
-  )
-  seed: int = command_line.option("Seed of the samples", 0, allowed=fields.SEED)
-  steps: int | None = command_line.option(
-    "Number of sampling steps; the config's if it is left out",
-    allowed=fields.COUNT,
-  )
-  guidance: float | None = command_line.option(
-    "Strength of guidance, 0 for none; the config's if it is left out",
-    allowed=fields.GUIDANCE,
-  )
-
-
 def run(
-  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+  options: table.Sample, config: ml_collections.ConfigDict | None, workdir: str
 ) -> None:
   config = workdir_lib.stored_config(workdir, config)
   if options.task is None:

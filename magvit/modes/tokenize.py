@@ -13,7 +13,6 @@ of clips encoded at once, as they do when training from pixels.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import dataclasses
 import functools
 import itertools
 import logging
@@ -26,14 +25,13 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
-from configs import fields
 from input_pipeline import pipeline
 from input_pipeline import stores
 from input_pipeline.sources import token_shards
-from magvit import command_line
 from magvit import mesh as mesh_lib
 from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
+from magvit.modes import table
 from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import folder as workdir_lib
@@ -49,28 +47,10 @@ _UNFINISHED = "unfinished.json"
 _CONDITION_FRAMES = 5  # those of K600 (spec), where no config says otherwise
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  output: str = command_line.option(
-    "Folder to write, new or with the same tokens in part",
-    needed="FOLDER",
-    is_path=True,
-  )
-  num: int | None = command_line.option(
-    "Number of clips, from the first; all if it is left out",
-    allowed=fields.COUNT,
-  )
-  split: str = command_line.option(
-    "Split of the data set", "train", choices=("train", "held_out")
-  )
-  tasks: tuple[str, ...] | None = command_line.option(
-    "Tasks whose condition tokens are stored, too, separated by commas; all"
-    " that need them if it is left out"
-  )
-
-
 def run(
-  options: Options, config: ml_collections.ConfigDict | None, workdir: str
+  options: table.Tokenize,
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
 ) -> None:
   tokenize(
     workdir,

@@ -19,7 +19,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 
 from magvit import algorithm as algorithm_lib
-from magvit.training import preemption
+from magvit.training import endings
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import steps
 from magvit.workdir import weights as weights_lib
@@ -178,7 +178,7 @@ class Checkpoints:
         kept = f"step {steps.latest(os.path.dirname(self._directory))}"
       except (OSError, ValueError):
         kept = "none"
-      raise preemption.NotSaved(
+      raise endings.NotSaved(
         f"a checkpoint could not be written to {self._directory}:"
         f" {steps.cause(error)}. The newest complete one: {kept}. Make room or"
         " repair the disk, then run the same command again"

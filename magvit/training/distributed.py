@@ -1,14 +1,8 @@
-"""Join the processes of one job, and leave it without holding up the others."""
+"""Join the processes of one job."""
 
-from collections.abc import Iterator
-import contextlib
 import os
-import sys
-import traceback
 
 import jax
-
-from magvit.training import preemption
 
 # Time of silence after which a process counts as dead, and the job ends.
 HEARTBEAT_SECONDS = 60
@@ -76,36 +70,3 @@ def _number(variable: str, given: int | None) -> int | None:
   if not os.environ[variable].isdigit():
     raise ValueError(f"{variable}={os.environ[variable]!r} must be a number")
   return int(os.environ[variable])
-
-
-@contextlib.contextmanager
-def errors_end_the_job() -> Iterator[None]:
-  """Ends a process at once after an error that would hold it up.
-
-  An ordinary exit would wait for the other processes of a job, and they for
-  this one's part of the computation. After an exit at once they miss this one's
-  heartbeats, and end with a message. After a save that failed it would also
-  wait for its threads, and they for each other: for five minutes.
-  """
-  try:
-    yield
-  except BaseException as error:
-    code = error.code if isinstance(error, SystemExit) else 1
-    saved = code == preemption.EXIT_CODE  # all the others have saved, too
-    alone = not jax.distributed.is_initialized()
-    if saved or (alone and not _stems_from(error, preemption.NotSaved)):
-      raise
-    if not isinstance(error, SystemExit):
-      traceback.print_exc()
-    elif isinstance(code, str):
-      print(code, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1)
-
-
-def _stems_from(error: BaseException | None, kind: type) -> bool:
-  """Whether an error, or one that it replaced, is of a kind."""
-  while error is not None and not isinstance(error, kind):
-    error = error.__context__
-  return error is not None

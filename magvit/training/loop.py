@@ -17,6 +17,7 @@ from magvit.generators import tokens as tokens_lib
 from magvit.scoring import held_out
 from magvit.training import check
 from magvit.training import checkpoints as checkpoints_lib
+from magvit.training import endings
 from magvit.training import metrics as metrics_lib
 from magvit.training import preemption
 from magvit.training import starting_point
@@ -188,7 +189,7 @@ class _Run:
         with self._progress.paused(), progress_lib.phase(f"saving step {step}"):
           self._checkpoints.save(step, state, data)
       if stops:
-        raise preemption.Stopped(step)
+        raise endings.Stopped(step)
       if self._evaluates_after(step):
         with self._progress.paused():
           with progress_lib.phase(f"saving step {step}"):

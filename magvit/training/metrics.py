@@ -13,6 +13,7 @@ import numpy as np
 import tensorboardX
 
 from evaluation import records
+from magvit.training import endings
 from storage import files
 from storage import processes
 from storage import progress as progress_lib
@@ -93,16 +94,12 @@ def has_evaluation(workdir: str, step: int) -> bool:
   )
 
 
-class NonFiniteError(ArithmeticError):
-  """A metric became NaN or infinite."""
-
-
 def check_finite(step: int, metrics: dict[str, float | list[float]]) -> None:
   """Raises NonFiniteError naming the step and the offending metrics."""
   bad = {k: v for k, v in metrics.items() if not np.isfinite(v).all()}
   if bad:
     names = ", ".join(f"{k}={v}" for k, v in bad.items())
-    raise NonFiniteError(
+    raise endings.NonFiniteError(
       f"step {step}: {names}. Training stopped; the last checkpoint is from"
       " before. Lower optimizer.peak_learning_rate, or look at the metrics"
       " of the steps before in metrics.jsonl"

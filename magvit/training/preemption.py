@@ -1,8 +1,8 @@
 """Stop on request, and save first: SIGTERM, or Ctrl-C once.
 
 Clusters send SIGTERM some seconds before they take a machine away. The loop
-then finishes the step under way, saves it and leaves with EXIT_CODE; the same
-command goes on from there. Processes of one job leave after the same step,
+then finishes the step under way, saves it and raises `endings.Stopped`; the
+same command goes on from there. Processes of one job leave after the same step,
 whichever of them got the signal.
 """
 
@@ -20,23 +20,7 @@ from storage import interrupts
 
 log = logging.getLogger(__name__)
 
-EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports a process that it ended
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Stopped(Exception):
-  """The run was asked to stop, and has saved what it did."""
-
-  def __init__(self, step: int):
-    super().__init__(
-      f"stopped on request after step {step}, which is saved: run the same"
-      " command again to continue"
-    )
-
-
-class NotSaved(OSError):
-  """A checkpoint could not be written; the run ends without waiting for it."""
 
 
 class Listener:

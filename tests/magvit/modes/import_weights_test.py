@@ -16,6 +16,7 @@ from magvit import mesh as mesh_lib
 from magvit.modes import export as export_mode
 from magvit.modes import import_weights as import_mode
 from magvit.modes import offline
+from magvit.modes import table
 from magvit.scoring import held_out
 from magvit.tokenizer import describe
 from magvit.training import loop
@@ -225,3 +226,7 @@ def test_an_export_does_not_overwrite_and_reads_exports_only(
     import_mode.import_weights(
       "export", str(tmp_path), {}, str(tmp_path / "new")
     )
+
+
+def test_the_flag_takes_each_project_that_is_read_and_no_other():
+  assert {*import_mode.LAYOUTS, "export"} == set(table.SOURCES)

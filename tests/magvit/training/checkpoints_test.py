@@ -204,11 +204,11 @@ async def fail(*unused):
   raise OSError(28, "No space left on device", "here")
 
 atomicity.AtomicRenameTemporaryPath.create = fail
-from magvit.training import distributed
+from magvit.training import endings
 from tests.magvit.training import checkpoints_test
 from tests import tiny
 
-with distributed.errors_end_the_job():
+with endings.errors_end_the_job():
   try:
     checkpoints_test._save(checkpoints_test.pathlib.Path(sys.argv[1]), (1,))
   except OSError as error:

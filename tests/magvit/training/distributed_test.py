@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from magvit.training import distributed
-from magvit.training import preemption
+from magvit.training import endings
 
 _ROOT = pathlib.Path(__file__).parents[3]
 
@@ -135,9 +135,9 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
       assert process.poll() is None, process.communicate()[0]
       time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
-  output = _end(pair[0], preemption.EXIT_CODE)
-  _end(pair[1], preemption.EXIT_CODE)
-  _end(alone, preemption.EXIT_CODE)
+  output = _end(pair[0], endings.EXIT_CODE)
+  _end(pair[1], endings.EXIT_CODE)
+  _end(alone, endings.EXIT_CODE)
   _assert_same(one, two, 5)
   last = max(int(p.name) for p in (two / "checkpoints").iterdir())
   assert f"stopped on request after step {last}, which is saved" in output
@@ -150,7 +150,7 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
   output = pair[0].communicate(timeout=60)[0]
   pair[1].communicate()
   assert f"resuming from step {last}" in output
-  assert pair[0].returncode not in (0, preemption.EXIT_CODE)
+  assert pair[0].returncode not in (0, endings.EXIT_CODE)
   # The message is Gloo's, or that of a process that missed the heartbeats.
   assert "Gloo" in output or "another task died" in output
 
@@ -161,7 +161,7 @@ def test_two_processes_train_a_generator_as_one_and_leave_together(
     assert alone.poll() is None, alone.communicate()[0]
     time.sleep(0.005)
   alone.send_signal(signal.SIGTERM)
-  output = _end(alone, preemption.EXIT_CODE)
+  output = _end(alone, endings.EXIT_CODE)
   assert "resuming from step" in output and "cannot be read" not in output
 
 

@@ -20,9 +20,9 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import gan
 from magvit.tokenizer import inflation
 from magvit.training import check
+from magvit.training import endings
 from magvit.training import loop
 from magvit.training import metrics as metrics_lib
-from magvit.training import preemption
 from magvit.workdir import weights as weights_lib
 from tests import tiny
 from tests import untrained
@@ -72,7 +72,7 @@ def test_a_run_that_is_stopped_and_killed_goes_on_bit_for_bit(tmp_path):
 
   stopped = _start(ended, steps)
   output = _end_after(stopped, signal.SIGTERM, ended, 3)
-  assert stopped.returncode == preemption.EXIT_CODE == 143, output
+  assert stopped.returncode == endings.EXIT_CODE == 143, output
   saved = weights_lib.latest_step(str(ended))
   assert f"stopped on request after step {saved}, which is saved" in output
   # The last step done is the one saved, although none was due: nothing is lost.
@@ -166,7 +166,7 @@ def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
       return state.replace(step=state.step + 1), {"loss": bad, "fine": 1.0}
 
   monkeypatch.setitem(trained_lib.ALGORITHMS, "tokenizer", Broken)
-  with pytest.raises(metrics_lib.NonFiniteError, match="step 4: loss=nan"):
+  with pytest.raises(endings.NonFiniteError, match="step 4: loss=nan"):
     loop.train(tiny.tokenizer(), str(tmp_path / "run"))
   assert weights_lib.latest_step(str(tmp_path / "run")) == 2
 

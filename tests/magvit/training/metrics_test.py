@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from magvit.training import endings
 from magvit.training import metrics as metrics_lib
 
 
@@ -41,9 +42,9 @@ def test_a_resumed_run_replaces_the_steps_it_repeats(tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_the_guard_names_the_step_and_the_metric(value):
   metrics_lib.check_finite(6, {"loss": 1.0})
-  with pytest.raises(metrics_lib.NonFiniteError, match=f"step 7: r1={value}"):
+  with pytest.raises(endings.NonFiniteError, match=f"step 7: r1={value}"):
     metrics_lib.check_finite(7, {"loss": 1.0, "r1": value})
-  with pytest.raises(metrics_lib.NonFiniteError, match="step 7: flip_rate="):
+  with pytest.raises(endings.NonFiniteError, match="step 7: flip_rate="):
     metrics_lib.check_finite(7, {"loss": 1.0, "flip_rate": [0.5, value]})
 
 
