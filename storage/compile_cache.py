@@ -1,0 +1,36 @@
+"""Compiled programs are kept for the next run, in the user's cache folder."""
+
+import hashlib
+import os
+import pathlib
+import platform
+
+_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def keep() -> None:
+  """Lets JAX keep compiled programs, unless its own variable names a folder.
+
+  It must be called before JAX is imported. The folder is below
+  $XDG_CACHE_HOME or ~/.cache; where it cannot be written JAX warns and goes on.
+  """
+  if _VARIABLE in os.environ:
+    return
+  cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  if os.path.isabs(cache):
+    os.environ[_VARIABLE] = os.path.join(cache, "magvit", "xla", _processor())
+
+
+def _processor() -> str:
+  """Name of a kind of processor.
+
+  Machines that share a home may have other instructions: a program compiled
+  for one of them could end another by an illegal one.
+  """
+  flags = ""
+  path = pathlib.Path("/proc/cpuinfo")
+  if path.exists():
+    lines = path.read_text(errors="replace").splitlines()
+    flags = next((x for x in lines if x.startswith(("flags", "Features"))), "")
+  text = f"{platform.machine()} {flags}"
+  return hashlib.sha256(text.encode()).hexdigest()[:12]

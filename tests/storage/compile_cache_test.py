@@ -1,0 +1,40 @@
+"""Tests of storage/compile_cache.py."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+from storage import compile_cache
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def test_a_folder_that_is_named_is_taken(monkeypatch):
+  monkeypatch.setenv(_VARIABLE, "elsewhere")
+  compile_cache.keep()
+  assert os.environ[_VARIABLE] == "elsewhere"
+
+
+def test_a_program_is_kept_below_the_users_cache(tmp_path):
+  """JAX reads the variable, and writes a program there."""
+  program = (
+    "from storage import compile_cache; compile_cache.keep(); import jax;"
+    "jax.jit(lambda x: x + 1)(1.0)"
+  )
+  # The tests keep programs however small they are (tests/conftest.py).
+  environment = {k: v for k, v in os.environ.items() if k != _VARIABLE}
+  environment["XDG_CACHE_HOME"] = str(tmp_path)
+  subprocess.run(
+    [sys.executable, "-c", program], env=environment, check=True, cwd=_ROOT
+  )
+  (folder,) = (tmp_path / "magvit" / "xla").iterdir()
+  assert list(folder.iterdir())
+
+
+def test_a_home_that_is_no_path_is_left_alone(monkeypatch):
+  monkeypatch.delenv(_VARIABLE)
+  monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+  compile_cache.keep()
+  assert _VARIABLE not in os.environ
