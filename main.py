@@ -16,7 +16,6 @@ and compile do without --config. README.md leads to a page on each mode.
 
 import sys
 
-from storage import compile_cache
 from storage import interrupts
 
 if __name__ == "__main__":
@@ -67,7 +66,6 @@ def run(argv: list[str]) -> None:
     _MODE.value, table.MODES, config_given=config is not None
   )
   command_line.check_given(_MODE.value, mode.Options, config, _WORKDIR.value)
-  compile_cache.keep()
   run_mode = mode.load()  # The flags are right, and so the seconds well spent.
   if _DISTRIBUTED.value:
     from magvit.training import distributed  # It imports JAX.

@@ -24,7 +24,6 @@ from absl import flags
 from absl import logging as absl_logging
 
 from configs import fields as config_fields
-from storage import compile_cache
 from storage import interrupts
 from storage import paths
 
@@ -228,7 +227,6 @@ def run_alone(name: str, mode: Any) -> None:
     if "workdir" in flags.FLAGS:
       workdir = flags.FLAGS.workdir
     check_given(name, mode.Options, None, workdir)
-    compile_cache.keep()
     run_mode = mode.load()
     start_logging()
     run_mode(options, None, workdir)

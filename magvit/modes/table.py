@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from configs import fields
 from magvit import command_line
+from storage import compile_cache
 from storage import interrupts
 
 # Projects whose weights --mode=import reads; export: this one.
@@ -258,6 +259,7 @@ class Mode:
 
     `config` and `workdir` are None if they are not given.
     """
+    compile_cache.keep()
     with interrupts.at_once():
       return importlib.import_module(f"magvit.modes.{self.file}").run
 
