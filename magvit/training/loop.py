@@ -8,10 +8,12 @@ import grain
 import jax
 from jax.sharding import Mesh
 import ml_collections
+import numpy as np
 
 from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
+from magvit import optimizer
 from magvit import trained as trained_lib
 from magvit.generators import tokens as tokens_lib
 from magvit.scoring import held_out
@@ -115,6 +117,10 @@ class _Run:
     self._algorithm, self._checkpoints = algorithm, checkpoints
     self._start = start
     self._writer = metrics_lib.Writer(workdir, start)
+    # All networks of an algorithm have the one schedule.
+    self._learning_rate = optimizer.make_schedule(
+      config.optimizer, config.num_steps
+    )
     self._progress = metrics_lib.Progress(
       start, config.num_steps, config.name, algorithm.facts.leading_metrics
     )
@@ -205,6 +211,8 @@ class _Run:
     config = self._config
     is_written = step % config.log_every == 0 or step == config.num_steps
     if is_written:
+      values["learning_rate"] = np.asarray(self._learning_rate(step - 1)).item()
+      values["steps_per_second"] = self._progress.rate(step)
       self._writer.write(step, values)
     if is_written or self._progress.is_due():
       progress_lib.say(self._progress.line(step, values))

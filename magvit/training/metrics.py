@@ -122,10 +122,8 @@ class Progress:
 
   def line(self, step: int, metrics: dict[str, float]) -> str:
     """Text like "NAME 120/600 (20%), 1.9 steps/s, 4:12 left | loss 2.31"."""
-    now = time.monotonic()
-    last_step, last_time = self._last
-    rate = (step - last_step) / max(now - last_time, 1e-9)
-    self._last = (step, now)
+    rate = self.rate(step)
+    self._last = (step, time.monotonic())
     done = progress_lib.progress(
       self._name, step, self._num_steps, rate, "steps"
     )
@@ -137,6 +135,11 @@ class Progress:
   def is_due(self) -> bool:
     """Whether steps are so slow that one has to say that they go on."""
     return time.monotonic() - self._last[1] >= _LONGEST_WAIT
+
+  def rate(self, step: int) -> float:
+    """Steps per second since the last line, or since the clock restarted."""
+    last_step, last_time = self._last
+    return (step - last_step) / max(time.monotonic() - last_time, 1e-9)
 
   def restart_clock(self, step: int) -> None:
     """Leaves out of the rate all before, like compiling."""

@@ -58,9 +58,11 @@ def clip() -> np.ndarray:
 
 
 def history(workdir: str) -> list[dict[str, Any]]:
-  """The lines of metrics.jsonl: a step each."""
+  """The lines of metrics.jsonl: a step each, without what was not logged."""
   path = pathlib.Path(workdir, "metrics.jsonl")
-  return [json.loads(line) for line in path.read_text().splitlines()]
+  steps = [json.loads(line) for line in path.read_text().splitlines()]
+  newer = ("learning_rate", "steps_per_second")
+  return [{k: v for k, v in s.items() if k not in newer} for s in steps]
 
 
 def scores(workdir: str) -> dict[str, dict[str, float]]:

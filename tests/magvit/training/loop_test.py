@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from magvit import mesh as mesh_lib
+from magvit import optimizer
 from magvit import trained as trained_lib
 from magvit.modes import offline
 from magvit.scoring import held_out
@@ -35,7 +36,11 @@ def _history(workdir):
   if not path.exists():
     return []
   lines = path.read_text().splitlines(keepends=True)
-  return [json.loads(line) for line in lines if line.endswith("\n")]
+  steps = [json.loads(line) for line in lines if line.endswith("\n")]
+  # How fast steps were is the one thing that differs between equal runs.
+  return [
+    {k: v for k, v in step.items() if k != "steps_per_second"} for step in steps
+  ]
 
 
 def _start(workdir, steps):
@@ -143,6 +148,11 @@ def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
     config.tasks[task] = float(task in tasks)
   loop.train(config, str(workdir))
   assert [x["step"] for x in _history(workdir)] == [1, 2, 3, 4, 5, 6]
+  schedule = optimizer.make_schedule(config.optimizer, config.num_steps)
+  rates = [x["learning_rate"] for x in _history(workdir)]
+  assert rates == [float(schedule(step)) for step in range(6)]
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  assert all(json.loads(line)["steps_per_second"] > 0 for line in lines)
   names = {p.stem for p in (workdir / "results").glob("*.json")}
   assert names == {"frechet", *tasks}
   for name in tasks:
