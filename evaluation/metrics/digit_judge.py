@@ -7,8 +7,6 @@ its accuracy on real held-out clips is reported with every score.
 """
 
 import numpy as np
-from scipy import ndimage
-from sklearn import neural_network
 
 from evaluation import values
 
@@ -33,6 +31,8 @@ class DigitJudge:
         f" whose shape is {np.shape(video_BTHWC)}"
       )
     values.check_ids("labels", label_B, np.iinfo(np.int64).max)
+    from sklearn import neural_network  # It takes long to import.
+
     self._network = neural_network.MLPClassifier(
       (_HIDDEN,),
       early_stopping=True,
@@ -71,6 +71,8 @@ def _align(video_BTHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   Each frame is shifted so that its centre of mass is in the middle, cropped to
   the middle three quarters, where the digit is, and resampled to 12 x 12.
   """
+  from scipy import ndimage  # It takes long to import.
+
   video = np.asarray(video_BTHWC)
   if video.dtype == np.uint8:
     video = video / np.float64(255.0)

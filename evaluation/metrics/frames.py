@@ -13,7 +13,6 @@ import dataclasses
 import functools
 
 import numpy as np
-from scipy import ndimage
 
 from evaluation import values
 
@@ -310,6 +309,8 @@ def _luminance_and_contrast(
   Windows lie `inside` the frame, or else around each of its pixels.
   `correction` is n / (n - 1) for variances of a sample.
   """
+  from scipy import ndimage  # It takes long to import.
+
   edge = len(window) // 2 if inside else 0
 
   def local_mean(z_FHWC: np.ndarray) -> np.ndarray:

@@ -28,7 +28,6 @@ from PIL import Image
 
 from evaluation import records
 from evaluation.metrics import frames as frame_metrics
-from evaluation.show import curves
 from evaluation.show import markup
 from evaluation.show import results
 from storage import files
@@ -204,6 +203,8 @@ def _render(runs, title):
   # Loaded here: training imports this file and may never write a report.
   import jinja2
   import markupsafe
+
+  from evaluation.show import curves  # Matplotlib takes long to import.
 
   folder = pathlib.Path(__file__).parent
   templates = jinja2.Environment(

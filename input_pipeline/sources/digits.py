@@ -13,9 +13,9 @@ import functools
 import typing
 
 import numpy as np
-from scipy import ndimage
-from sklearn import datasets
-from sklearn import utils
+
+if typing.TYPE_CHECKING:
+  from sklearn import utils
 
 CLASSES = 10
 _HELD_OUT = 297  # held-out scans among the 1,797
@@ -104,8 +104,12 @@ _PATHS = {"bounce": _bounce, "cross": _cross}
 @functools.cache
 def _enlarged(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
   """Scans of a split: float32 (n, size, size) in [0, 1], labels int (n,)."""
+  # Both take long to import, and other data sets do without.
+  from scipy import ndimage
+  from sklearn import datasets
+
   # A tuple is returned with return_X_y alone.
-  data = typing.cast(utils.Bunch, datasets.load_digits())
+  data = typing.cast("utils.Bunch", datasets.load_digits())
   order = np.random.default_rng(0).permutation(len(data.images))
   chosen = order[:_HELD_OUT] if split == "held_out" else order[_HELD_OUT:]
   images = ndimage.zoom(

@@ -9,7 +9,6 @@ will learn nothing.
 
 import numpy as np
 from PIL import Image
-from sklearn import datasets
 
 ENDLESS = 2**40  # number of clips; far more than any run reads
 
@@ -34,6 +33,8 @@ class Photo:
       raise ValueError(
         f"dataset.frames={frames} and dataset.size={size} must be at least 1"
       )
+    from sklearn import datasets  # It takes long, and few data sets need it.
+
     self._length = length
     self._clip = _pan(datasets.load_sample_images().images[0], frames, size)
 

@@ -73,7 +73,8 @@ def run(
 ) -> None:
   config = workdir_lib.stored_config(workdir, config)
   if options.input is None:
-    scoring_pictures.reconstruct(offline.open_model(workdir, config))
+    with scoring_pictures.one_writer(workdir, "--mode=reconstruct"):
+      scoring_pictures.reconstruct(offline.open_model(workdir, config))
   else:
     reconstruct(workdir, options.input)
 

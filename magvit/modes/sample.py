@@ -71,7 +71,8 @@ def run(
 ) -> None:
   config = workdir_lib.stored_config(workdir, config)
   if options.task is None:
-    scoring_pictures.sample(offline.open_model(workdir, config))
+    with scoring_pictures.one_writer(workdir, "--mode=sample"):
+      scoring_pictures.sample(offline.open_model(workdir, config))
     return
   settings = dataclasses.asdict(options)
   output = settings.pop("output")

@@ -24,6 +24,12 @@ _SHOWN = 8  # clips in a picture
 _ROWS = 4  # clips of which the frames are shown side by side
 
 
+def one_writer(workdir: str, mode: str):
+  """Lets no other job make pictures meanwhile; the workdir may be trained."""
+  samples = files.inside(workdir, "samples")
+  return processes.one_writer(samples, mode, beside=True)
+
+
 def reconstruct(trained: Trained) -> None:
   """Pictures of held-out clips beside their reconstructions.
 

@@ -90,6 +90,7 @@ _CALLS = {
     {"label": "x", "score": None, "digits": 1, "smallest": 1},
   ),
   "frames.at": (frames.at, {"place": "study"}),
+  "frames.requirements": (frames.requirements, {"place": "study"}),
   "frames.codebook": (
     frames.codebook,
     {"ids": np.array([[0, 3]]), "vocabulary": 4},
@@ -158,6 +159,7 @@ _NOT_CALLED = ("digit_judge", "lpips.Lpips.__init__", "lpips.load_distance")
 # These take text, integers and bools: their wrong values are in _WRONG.
 _WITHOUT_FLOATS = {
   *("frames.FrameMetric.__post_init__", "frames.at", "frames.codebook"),
+  *("frames.requirements",),
   *("frechet.load", "lpips.Lpips.__init__", "lpips.load_distance"),
 }
 
@@ -250,6 +252,7 @@ _WRONG = {
     ({"places": ("wall",)}, "place='wall'"),
   ],
   "frames.at": [({"place": "wall"}, "place='wall' must be one of")],
+  "frames.requirements": [({"place": "wall"}, "place='wall' must be one of")],
   "frames.codebook": [
     ({"ids": np.array([[0, 4]])}, r"ids\[0, 1\] is 4.* 0\.\.3 \(1 of 2"),
     ({"ids": np.array([[-1, 0]])}, r"ids\[0, 0\] is -1"),

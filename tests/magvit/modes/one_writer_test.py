@@ -1,6 +1,7 @@
 """Tests that no two jobs write in one folder, whichever mode they run."""
 
 import os
+import shutil
 
 import pytest
 
@@ -9,7 +10,9 @@ from input_pipeline.sources import folders
 from magvit.modes import evaluate
 from magvit.modes import export
 from magvit.modes import import_weights
+from magvit.modes import reconstruct
 from magvit.modes import sample
+from magvit.modes import table
 from magvit.modes import tokenize
 from magvit.training import loop
 from storage import lock
@@ -84,3 +87,22 @@ def test_results_are_of_one_writer_beside_a_training(tmp_path):
   ):
     pass
   assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+  "mode, options",
+  [(sample, table.Sample()), (reconstruct, table.Reconstruct())],
+)
+def test_pictures_are_of_one_writer(
+  mode, options, tmp_path, tiny_tokenizer_workdir, tiny_generator_workdir
+):
+  """They have fixed names: a second job would overwrite those of the first."""
+  source = {sample: tiny_generator_workdir, reconstruct: tiny_tokenizer_workdir}
+  workdir = tmp_path / "workdir"
+  workdir.mkdir()
+  shutil.copy(os.path.join(source[mode], "config.json"), workdir)
+  with (
+    lock.held(str(workdir / "samples"), "--mode=another", beside=True),
+    pytest.raises(ValueError, match="samples is in use: --mode=another"),
+  ):
+    mode.run(options, None, str(workdir))
