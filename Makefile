@@ -21,7 +21,7 @@ demo-multitask: $(DEMO)/multitask_report.html
 $(DEMO)/report.html: TITLE = "MAGVIT-v2 on moving digits"
 $(DEMO)/multitask_report.html: TITLE = "Ten tasks on moving digits"
 
-$(DEMO)/report.html: $(DEMO)/generator/report.html $(VIDEO)/report.html \
+$(DEMO)/report.html: $(VIDEO)/report.html $(DEMO)/generator/report.html \
   $(IMAGE)/report.html
 	$(REPORT)
 
