@@ -10,7 +10,7 @@ parameters of the transformer, in millions; scores are the papers'. None but
   digits            5x4x4            0.4  two CPU cores
   digits_multitask  5x4x4            0.4  ten tasks, two CPU cores
   folder64          3x16x16          0.9  own videos, two CPU cores
-  folder64_images   16x16            0.8  own pictures, two CPU cores
+  folder64_images   16x16            0.9  own pictures, two CPU cores
   folder128         5x16x16         88.0  own videos, a GPU
   folder256         5x16x16         88.0  own videos, a GPU
   ucf101            5x16x16        306.9  classes, L                 FVD 58

@@ -27,7 +27,7 @@ trained by us.
   joint_causal     17x128x128    5x16x16        57.8  UCF, short run  96.33
   folder64         9x64x64       3x16x16         0.6  own videos; two cores
   folder128        17x128x128    5x16x16       376.0  own videos; a GPU
-  folder256        17x256x256    5x16x16       379.2  own videos; a GPU
+  folder256        17x256x256    5x16x16       385.9  own videos; a GPU
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
   praxis           17x128x128    5x16x16       376.0  for its weights
 
