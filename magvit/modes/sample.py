@@ -14,8 +14,9 @@
   FOLDER/request.json  the request, and the checkpoint that served it
 
 Samples are made in parts of one batch each, which `storage/parts.py` resumes
-and shares among processes. A part depends on the request and its number alone.
-Memory does not grow with `num`.
+and shares among processes. A batch is that of the config, or a smaller one if
+it holds all samples. A part depends on the request, the size of the batch and
+its number alone. Memory does not grow with `num`.
 """
 
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ from storage import schema
 
 log = logging.getLogger(__name__)
 
+_RECORD = "request.json"
 _SHOWN = 64  # most samples in the pictures
 _REMEDY = "name another folder with --output, or remove this one"
 _FRAME_RATE = 8  # frames per second of .gif and .mp4; clips carry no rate
@@ -145,19 +147,23 @@ def _sample(
   clips = _Clips(config, request)
   mesh = mesh_lib.local_mesh()
   trained = trained_lib.open_trained(workdir, config, mesh)
-  rule = _uint8_rule(folder, config)
+  stored = _stored_request(folder)
+  rule = _uint8_rule(folder, stored, config)
+  batch_size = _batch_size(
+    stored, config.batch_size, request.num, mesh_lib.batch_parts(mesh)
+  )
   protocol = {
     **dataclasses.asdict(request),
     "step": trained.step,
-    "batch_size": config.batch_size,
+    "batch_size": batch_size,
     "sampling": json.loads(config.sampling.to_json()),
     clips_lib.UINT8_RULE: rule,
   }
-  layout = parts.Layout(request.num, config.batch_size)
+  layout = parts.Layout(request.num, batch_size)
   whole = parts.Folder(folder, layout.names, *process)
   text = json.dumps(protocol, indent=2) + "\n"
   free = (clips_lib.UINT8_RULE,)
-  whole.claim("request.json", text, "samples", free=free)
+  whole.claim(_RECORD, text, "samples", free=free)
   archive = files.inside(folder, "samples.npz")
   if os.path.exists(archive):
     log.info("%s is complete: nothing is left to do", archive)
@@ -168,21 +174,52 @@ def _sample(
   whole.finish(lambda paths: _join(archive, paths, config, request, rule))
 
 
-def _uint8_rule(folder: str, config: ml_collections.ConfigDict) -> str:
+def _stored_request(folder: str) -> dict[str, Any] | None:
+  """The request that a folder holds, or None."""
+  path = files.inside(folder, _RECORD)
+  if not os.path.exists(path):
+    return None
+  return schema.load(path, dict[str, Any], _REMEDY)
+
+
+def _uint8_rule(
+  folder: str, stored: dict[str, Any] | None, config: ml_collections.ConfigDict
+) -> str:
   """The rule of the samples in a folder, or else of their protocols.
 
   A folder of before there was a rule on record has rounded parts, and goes on
   so.
   """
-  path = files.inside(folder, "request.json")
-  if os.path.exists(path):
-    stored = schema.load(path, dict[str, Any], _REMEDY)
-    rule = stored.get(clips_lib.UINT8_RULE, "round")
-    known = schema.one_of(*pictures.UINT8_RULES)
-    return schema.convert(
-      rule, Annotated[str, known], path, _REMEDY, clips_lib.UINT8_RULE
-    )
-  return protocol_table.uint8_rule(describe.clip_shape(config)[0])
+  if stored is None:
+    return protocol_table.uint8_rule(describe.clip_shape(config)[0])
+  return schema.convert(
+    stored.get(clips_lib.UINT8_RULE, "round"),
+    Annotated[str, schema.one_of(*pictures.UINT8_RULES)],
+    files.inside(folder, _RECORD),
+    _REMEDY,
+    clips_lib.UINT8_RULE,
+  )
+
+
+def _batch_size(
+  stored: dict[str, Any] | None, largest: int, num: int, devices: int
+) -> int:
+  """Number of samples that the program makes at once, and of those in a part.
+
+  A request that a smaller batch holds has that one, of as many as the devices
+  can split. A folder that was begun on other devices, or before small requests
+  had small batches, goes on with its own batch if these devices can split it.
+  """
+  fewest = min(num, largest)
+  fitting = -(-fewest // devices) * devices
+  begun = None if stored is None else stored.get("batch_size")
+  if (
+    isinstance(begun, int)
+    and fewest <= begun <= max(fitting, largest)
+    and begun % devices == 0
+  ):
+    return begun
+  return fitting
 
 
 def _make_missing(whole, layout, request, run, labels, clips, rule) -> None:

@@ -5,12 +5,14 @@ import json
 import os
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from evaluation.protocols import clips as clips_lib
 from evaluation.protocols import table as protocol_table
 from evaluation.show import pictures
+from magvit import mesh as mesh_lib
 from magvit.modes import sample as sample_mode
 from magvit.scoring import model as scored_model
 from magvit.workdir import folder as workdir_lib
@@ -131,6 +133,111 @@ def test_seeds_are_unrelated(tiny_generator_workdir, config, calls, tmp_path):
   assert len({seed for *_, seed in calls}) == 4
 
 
+@pytest.mark.slow
+def test_few_samples_are_the_first_of_many(
+  tiny_generator_workdir, config, tmp_path, monkeypatch
+):
+  """A batch of 4 on one device, and one of 8 on eight, draw the same."""
+  for num in (11, 4):
+    request = sample_mode.Request("class_conditional", num=num)
+    folder = str(tmp_path / str(num))
+    sample_mode.sample(config, tiny_generator_workdir, request, folder)
+    _on_devices(1, monkeypatch)
+  few, many = _read(tmp_path / "4"), _read(tmp_path / "11")
+  for name in ("arr_0", "arr_1"):
+    np.testing.assert_array_equal(few[name], many[name][:4])
+
+
+@pytest.mark.parametrize(
+  "num, devices, batches",
+  [
+    (4, 1, [4]),  # not 24
+    (4, 8, [8]),  # devices split a batch evenly
+    (9, 2, [10]),
+    (23, 8, [24]),
+    (25, 8, [24, 24]),
+    (50, 5, [25, 25]),  # no number of samples is refused on 5 devices
+  ],
+)
+def test_few_samples_take_a_small_batch(
+  tiny_generator_workdir,
+  config,
+  calls,
+  tmp_path,
+  monkeypatch,
+  num,
+  devices,
+  batches,
+):
+  config.batch_size = 24
+  _clips_of((5, 16, 16), monkeypatch)
+  _on_devices(devices, monkeypatch)
+  request = sample_mode.Request("class_conditional", num=num)
+  folder = tmp_path / "out"
+  sample_mode.sample(config, tiny_generator_workdir, request, str(folder))
+  assert [len(label) for _, label, *_ in calls] == batches
+  assert [video.shape for *_, video, _ in calls] == [
+    (n, 5, 16, 16, 3) for n in batches
+  ]
+  assert len(_read(folder)["arr_0"]) == num
+  record = json.loads((folder / "request.json").read_text())
+  assert record["batch_size"] == batches[0]
+
+
+@pytest.mark.parametrize("begun", [8, 24])
+def test_a_folder_begun_with_another_batch_goes_on_with_it(
+  tiny_generator_workdir, config, calls, tmp_path, monkeypatch, begun
+):
+  """8 is the batch of eight devices; 24 that of before batches were fitted."""
+  config.batch_size = 24
+  _clips_of((5, 16, 16), monkeypatch)
+  request = sample_mode.Request("class_conditional", num=4)
+  folder = tmp_path / "out"
+  run = lambda: sample_mode.sample(
+    config, tiny_generator_workdir, request, str(folder)
+  )
+  with monkeypatch.context() as m:
+    m.setattr(sample_mode, "_join", lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):
+      run()
+  (folder / "parts" / "000000.npz").unlink()
+  record = json.loads((folder / "request.json").read_text())
+  (folder / "request.json").write_text(
+    json.dumps({**record, "batch_size": begun})
+  )
+  _on_devices(1, monkeypatch)
+  calls.clear()
+  run()
+  assert [len(label) for _, label, *_ in calls] == [begun]
+  calls.clear()
+  run()  # it is complete, and is no other request than before
+  assert not calls
+
+
+@pytest.mark.parametrize("begun, devices", [(3, 1), (25, 1), (12, 8), ("8", 8)])
+def test_a_batch_that_cannot_go_on_is_refused(
+  tiny_generator_workdir, config, calls, tmp_path, monkeypatch, begun, devices
+):
+  config.batch_size = 24
+  _clips_of((5, 16, 16), monkeypatch)
+  request = sample_mode.Request("class_conditional", num=4)
+  folder = tmp_path / "out"
+  run = lambda: sample_mode.sample(
+    config, tiny_generator_workdir, request, str(folder)
+  )
+  run()
+  record = json.loads((folder / "request.json").read_text())
+  (folder / "request.json").write_text(
+    json.dumps({**record, "batch_size": begun})
+  )
+  _on_devices(devices, monkeypatch)
+  fitting = 4 if devices == 1 else 8
+  with pytest.raises(
+    ValueError, match=f"batch_size is {begun!r} there and {fitting} here"
+  ):
+    run()
+
+
 def test_files_are_completed_in_turn(
   tiny_generator_workdir, config, calls, tmp_path
 ):
@@ -210,6 +317,11 @@ def _clips_of(shape, monkeypatch):
     sample_mode.trained_lib, "open_trained", lambda *_: opened
   )
   monkeypatch.setattr(sample_mode.describe, "clip_shape", lambda _: shape)
+
+
+def _on_devices(count, monkeypatch):
+  mesh = mesh_lib.data_mesh(jax.devices()[:count])
+  monkeypatch.setattr(sample_mode.mesh_lib, "local_mesh", lambda: mesh)
 
 
 @pytest.mark.parametrize("frames, rule", [(1, "truncate"), (5, "round")])
