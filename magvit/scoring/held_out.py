@@ -26,18 +26,42 @@ from storage import progress as progress_lib
 
 log = logging.getLogger(__name__)
 
+_FEWEST = 8  # held-out clips that a training's evaluation reads at least
 _JUDGE_CLIPS = 2000  # real training clips that the judge is fitted on
 _JUDGE_FIRST_CLIP = 2**32  # place of the first, far from those models train on
 
 
-def evaluate_all(trained: Trained) -> list[evaluators.Result]:
-  """Runs the algorithm's evaluators and the protocols of config.evaluation."""
+def training_count(config: ml_collections.ConfigDict) -> int:
+  """Number of held-out clips that the evaluations of a training read.
+
+  They are `dataset.eval_examples`, but at most a quarter as many as the clips
+  that the training sees, so that a short one is not mostly evaluation; and at
+  least a batch, or eight, of which statistics can be made. A number of steps
+  is the same on every process and in every resumed run, as time is not.
+  """
+  quarter = config.num_steps // 4 * config.batch_size
+  fewest = max(quarter, config.batch_size, _FEWEST)
+  return min(config.dataset.eval_examples, fewest)
+
+
+def evaluate_all(
+  trained: Trained, count: int | None = None
+) -> list[evaluators.Result]:
+  """Runs the algorithm's evaluators and the protocols of config.evaluation.
+
+  Args:
+    trained: the model.
+    count: number of held-out clips that the evaluators read; None for all
+      `dataset.eval_examples`.
+  """
   with progress_lib.phase(f"evaluating step {trained.step}", at_once=True):
-    return _evaluate_all(trained)
+    return _evaluate_all(trained, count)
 
 
-def _evaluate_all(trained: Trained) -> list[evaluators.Result]:
-  results = evaluate(trained)
+def _evaluate_all(
+  trained: Trained, count: int | None
+) -> list[evaluators.Result]:
+  results = evaluate(trained, count)
   if trained.config.evaluation.protocols:
     model = scored_model.Model(trained)
     results += protocol_run.run_configured(
@@ -47,14 +71,25 @@ def _evaluate_all(trained: Trained) -> list[evaluators.Result]:
   return results
 
 
-def evaluate(trained: Trained) -> list[evaluators.Result]:
-  """Runs the evaluators of the model's algorithm.
+def evaluate(
+  trained: Trained, count: int | None = None
+) -> list[evaluators.Result]:
+  """Runs the evaluators of the model's algorithm on `count` held-out clips.
 
   Writes results/*.json, samples/ and report.html, and prints the scores.
   """
+  config = trained.config
+  every = config.dataset.eval_examples
+  clips = every if count is None else count
+  if clips < every:
+    log.info(
+      "evaluating %d of %d held-out clips, for a training on %d clips;"
+      " --mode=evaluate reads all",
+      *(clips, every, config.num_steps * config.batch_size),
+    )
   chosen = [EVALUATORS[name] for name in trained.algorithm.facts.evaluators]
   results = [
-    result for evaluator in chosen for result in evaluator.score(trained)
+    result for evaluator in chosen for result in evaluator.score(trained, clips)
   ]
   if processes.is_first():
     for result in results:
@@ -75,12 +110,14 @@ def flat(results: list[evaluators.Result]) -> dict[str, float]:
   }
 
 
-def _score_reconstruction(trained: Trained) -> list[evaluators.Result]:
+def _score_reconstruction(
+  trained: Trained, count: int
+) -> list[evaluators.Result]:
   config = trained.config
   predict = scored_model.predictor(trained, "reconstruct")
   return evaluators.evaluate_reconstruction(
     lambda video: predict({"video": video}),
-    _clips_with_progress(config, config.dataset.eval_examples),
+    _clips_with_progress(config, count),
     describe.vocabulary(config),
     _protocol(config),
     _lpips(config.evaluation.lpips_weights),
@@ -102,10 +139,13 @@ def _lpips(weights: str) -> lpips.Lpips | None:
   return lpips.Lpips(weights) if weights else None
 
 
-def _score_samples(trained: Trained) -> list[evaluators.Result]:
+def _score_samples(trained: Trained, count: int) -> list[evaluators.Result]:
   config = trained.config
   predict = scored_model.sampler(trained)
-  real = scored_model.held_out(config, config.dataset.eval_examples)
+  real = scored_model.held_out(config, count)
+  per_class = config.sampling.samples_per_class
+  # Fewer samples of a class, too, where fewer clips are read.
+  per_class = max(1, per_class * count // config.dataset.eval_examples)
   common: dict[str, Any] = dict(
     sample=predict,
     real_video=real["video"],
@@ -126,7 +166,7 @@ def _score_samples(trained: Trained) -> list[evaluators.Result]:
         continue
       results += evaluators.evaluate_class_samples(
         judge=_digit_judge(config.dataset.to_json()),
-        samples_per_class=config.sampling.samples_per_class,
+        samples_per_class=per_class,
         **common,
       )
     else:
@@ -159,7 +199,7 @@ def _protocol(config) -> dict[str, Any]:
 class Evaluator:
   """A way to score a model on held-out clips, and to draw pictures of it."""
 
-  score: Callable[[Trained], list[evaluators.Result]]
+  score: Callable[[Trained, int], list[evaluators.Result]]  # number of clips
   draw: Callable[[Trained], None]
 
 

@@ -17,7 +17,6 @@ from magvit import optimizer
 from magvit import trained as trained_lib
 from magvit.generators import tokens as tokens_lib
 from magvit.scoring import held_out
-from magvit.training import automatic
 from magvit.training import check
 from magvit.training import checkpoints as checkpoints_lib
 from magvit.training import endings
@@ -59,7 +58,6 @@ def _train(
   check_alone: Callable[[], None],
 ) -> None:
   mesh = mesh_lib.make_mesh(config.mesh)
-  config = automatic.with_numbers(config, workdir, mesh)
   check.check_config(config, mesh)
   workdir_lib.check_workdir(workdir, config)
   check.check_data(config, workdir, training=True)
@@ -98,7 +96,9 @@ def _train(
     log_sizes(state)
   run = _Run(config, workdir, mesh, algorithm, checkpoints, start, check_alone)
   state = run.run_steps(state, step_key, data)
-  held_out.evaluate_all(run.trained(state, config.num_steps))
+  held_out.evaluate_all(
+    run.trained(state, config.num_steps), held_out.training_count(config)
+  )
 
 
 class _Run:
@@ -220,7 +220,9 @@ class _Run:
       progress_lib.say(self._progress.line(step, values))
 
   def _evaluate(self, state: algorithm_lib.TrainState, step: int) -> None:
-    results = held_out.evaluate_all(self.trained(state, step))
+    results = held_out.evaluate_all(
+      self.trained(state, step), held_out.training_count(self._config)
+    )
     self._writer.write(step, held_out.flat(results))
 
   def _evaluates_after(self, step: int) -> bool:

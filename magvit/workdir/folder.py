@@ -14,7 +14,6 @@ from typing import Any
 
 import ml_collections
 
-from configs import fields
 from magvit.workdir import exports
 from magvit.workdir import fields as fields_lib
 from magvit.workdir import given_config
@@ -32,7 +31,6 @@ IMPORTED = "imported.json"  # file on where an imported model's weights are from
 # runs in the same workdir.
 _FREE_FIELDS = (
   "name",
-  "automatic",
   "mesh",
   "log_every",
   "checkpoint_every",
@@ -47,8 +45,6 @@ _FREE_FIELDS = (
   "transformer.remat",
   "transformer.dropout_bits",
 )
-# Fields that configs of earlier versions lack, and what they stand for there.
-_SINCE = {"dataset.held_out_share": 0.1}
 
 
 def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
@@ -164,17 +160,6 @@ def as_begun(
   return config
 
 
-def with_stored_numbers(
-  stored: ml_collections.ConfigDict, given: ml_collections.ConfigDict
-) -> ml_collections.ConfigDict:
-  """The given config, with the stored numbers that it leaves to the data."""
-  values = _fields(stored)
-  known = {n: values[n] for n in fields.automatic(given) if values.get(n)}
-  given = ml_collections.ConfigDict(given.to_dict())
-  given.update_from_flattened_dict(known)
-  return given
-
-
 def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
   if processes.is_first():
     text = config.to_json(indent=2) + "\n"
@@ -231,7 +216,7 @@ def _differing(
   stored: ml_collections.ConfigDict, given: ml_collections.ConfigDict
 ) -> list[str]:
   """Names of the fields that make two configs two experiments."""
-  there, here = ({**_SINCE, **_fields(c)} for c in (stored, given))
+  there, here = _fields(stored), _fields(given)
   return [
     field
     for field in sorted(there.keys() | here.keys())
@@ -266,7 +251,6 @@ def stored_config(
   stored = read_config(workdir)
   if given is None:
     return stored
-  given = with_stored_numbers(stored, given)
   check_same_experiment(stored, given, workdir)
   return given
 
@@ -283,12 +267,12 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
       f"workdir={workdir} holds no config.json, so nothing was trained there:"
       " train into it first (--mode=train), or name another"
     )
-  stored = stored_config_lib.read(path)
+  fields = stored_config_lib.read(path)
   if exports.is_export(workdir):
-    exports.check_config(workdir, stored)
-  stored_config_lib.check(path, stored)
+    exports.check_config(workdir, fields)
+  stored_config_lib.check(path, fields)
   try:
-    return fields_lib.resolved(ml_collections.ConfigDict(stored))
+    return fields_lib.resolved(ml_collections.ConfigDict(fields))
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
 

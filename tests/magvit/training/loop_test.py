@@ -113,11 +113,15 @@ def test_an_evaluation_that_was_cut_short_is_made_up_for(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(tmp_path):
+def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(
+  tmp_path, caplog
+):
+  """The run is so short that its evaluations read a batch of 64 clips."""
   image_workdir = str(tmp_path / "image")
   untrained.write(image_workdir, tiny.tokenizer(temporal=False))
   config = tiny.tokenizer()
   config.num_steps, config.optimizer.warmup_steps = 2, 1
+  config.eval_every, config.dataset.eval_examples = 1, 64
   config.inflate_from = image_workdir
   mesh = mesh_lib.make_mesh(config.mesh)
   algorithm = gan.TokenizerGan.build(config, mesh)
@@ -133,8 +137,14 @@ def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(tmp_path):
     state.params["discriminator"],
   )
   video_workdir = str(tmp_path / "video")
-  loop.train(config, video_workdir)
+  with caplog.at_level("INFO"):
+    loop.train(config, video_workdir)
   assert weights_lib.latest_step(video_workdir) == config.num_steps
+  said = [m for m in caplog.messages if m.startswith("evaluating 8 of 64 held")]
+  assert len(said) == 2  # after step 1, and at the end
+  for name in ("reconstruction", "codebook"):
+    path = pathlib.Path(video_workdir) / "results" / f"held_out_{name}.json"
+    assert json.loads(path.read_text())["protocol"]["examples"] == 8
 
 
 @pytest.mark.slow
