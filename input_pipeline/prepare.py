@@ -26,10 +26,8 @@ from typing import Any
 
 from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import reencode as reencode_lib
-from input_pipeline.sources import entries
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
-from input_pipeline.sources import own_folders
 from storage import files
 from storage import listing as listing_lib
 from storage import lock
@@ -43,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(
-  listing: entries.Listing,
+  listing: folders.Listing,
   name: str,
   split: str,
   output: str,
@@ -91,7 +89,7 @@ def prepare(
 def _write(
   folder: str,
   plan: media_shards.Plan,
-  listing: entries.Listing,
+  listing: folders.Listing,
   encoding: reencode_lib.Encoding | None,
   max_broken: float,
   workers: int,
@@ -128,7 +126,7 @@ def _finish(folder, plan, shards) -> dict[str, Any]:
   return json.loads(text)
 
 
-def _digest(listing: entries.Listing) -> str:
+def _digest(listing: folders.Listing) -> str:
   lines = (f"{entry.label} {entry.name}\n" for entry in listing.entries)
   return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
@@ -216,7 +214,7 @@ def _write_shard(name: str) -> media_shards.Shard:
 
 
 def _load(
-  entry: entries.Entry, encoding: reencode_lib.Encoding | None
+  entry: folders.Entry, encoding: reencode_lib.Encoding | None
 ) -> tuple[frame_reader.Encoded, int]:
   """(example as bytes, number of its frames); decodes it to the end."""
   if not entry.files:
@@ -264,10 +262,7 @@ def _parser() -> argparse.ArgumentParser:
   splits = ["train", "held_out"]
   add("--split", choices=splits, default="train", help="split to make")
   which = "folder of the split held_out; default: the only one there is"
-  add("--held_out", choices=own_folders.HELD_OUT, default="", help=which)
-  share = "share held out, by names, of a folder without that folder"
-  default = own_folders.HELD_OUT_SHARE
-  add("--held_out_share", type=float, default=default, help=share)
+  add("--held_out", choices=folders.HELD_OUT, default="", help=which)
   add("--fold", type=int, default=1, help="split of UCF-101's lists: 1, 2 or 3")
   cores = os.cpu_count()
   add("--workers", type=int, default=cores, help="number of processes")
@@ -314,7 +309,7 @@ def _run(args: argparse.Namespace) -> None:
   manifest = prepare(
     folders.listing(
       *(args.format, args.input, args.lists, args.split, args.fold),
-      *(args.held_out, args.held_out_share),
+      args.held_out,
     ),
     args.format,
     args.split,

@@ -12,6 +12,11 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _FLAGS = {"absl", "ml_collections", "yaml"}  # ml_collections reads configs
+# What takes longest to import: JAX's networks and checkpoints, data, charts.
+_SLOW = {
+  *("flax", "grain", "jax", "matplotlib", "ml_collections", "optax", "orbax"),
+  *("scipy", "skimage", "sklearn", "tensorboardX", "tensorstore"),
+}
 # Runs a program, and prints the packages that it had imported by its end.
 _PROBE = """
 import atexit, runpy, sys
@@ -94,3 +99,18 @@ def test_programs_show_their_help_with_few_imports(program, packages):
   assert ended.returncode in (0, 1)  # absl's --help ends with 1
   assert "Traceback" not in ended.stderr
   assert imported == packages
+
+
+@pytest.mark.parametrize(
+  "program, slow",
+  [
+    ("input_pipeline.prepare", {"grain", "jax", "orbax", "tensorstore"}),
+    ("evaluation.show.report", set()),
+    ("models.weights.convert", {"flax", "jax", "optax", "tensorboardX"}),
+  ],
+)
+def test_programs_that_import_first_import_no_more_than_they_did(program, slow):
+  """Each showed its help within 1.4 s of CPU time with these packages."""
+  ended, imported = _run(program, "--help")
+  assert ended.returncode == 0 and "usage:" in ended.stdout
+  assert imported & _SLOW <= slow
