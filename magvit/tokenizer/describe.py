@@ -1,6 +1,8 @@
 """Facts that a tokenizer's config implies: shapes, vocabulary, functions."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
+import math
 from typing import Any
 
 import jax
@@ -91,6 +93,42 @@ def sizes(config: ml_collections.ConfigDict) -> geometry.Sizes:
   return geometry.Sizes(2 ** sum(halvings), 2 ** len(halvings), causal)
 
 
+def title(config: ml_collections.ConfigDict) -> str:
+  """The kind and name of a tokenizer, like "image tokenizer 'digits' (lfq)"."""
+  kind = "image" if codes_images(config) else "video"
+  return f"{kind} tokenizer {config.name!r} ({config.quantizer.name})"
+
+
+def coding(
+  config: ml_collections.ConfigDict, clip: tuple[int, int, int]
+) -> str:
+  """Words on clips (T, H, W), their ids, strides and codes of a tokenizer."""
+  codes = vocabulary(config)
+  strides = sizes(config).strides
+  return (
+    f"clips {by(clip)} to {by(sizes(config).latent(clip))} ids, strides"
+    f" {by(strides)}; {math.log2(codes):g} bits ({codes:,} codes)"
+  )
+
+
+def by(shape: Sequence[int]) -> str:
+  """A shape as people write it: 5 x 16 x 16."""
+  return " x ".join(map(str, shape))
+
+
+def origin(step: int | None, path: str | None) -> tuple[str, ...]:
+  """Words on the step and the folder of loaded weights, as far as known."""
+  return (
+    *([] if step is None else [f"step {step:,}"]),
+    *([] if path is None else [path]),
+  )
+
+
+def in_lines(facts: Sequence[str]) -> str:
+  """One fact a line, for the `repr` of a model."""
+  return "\n  ".join(facts)
+
+
 def predict_functions(tokenizer: network.Network) -> dict[str, Callable]:
   """Functions of (params, batch, key); `params["tokenizer"]` has the weights.
 
@@ -126,8 +164,15 @@ def predict_functions(tokenizer: network.Network) -> dict[str, Callable]:
 
 def restore_tokenizer(workdir: str, mesh: Mesh) -> tuple[network.Network, Any]:
   """(network, averaged weights) of the tokenizer trained in a workdir."""
+  return restore_newest_tokenizer(workdir, mesh)[1:]
+
+
+def restore_newest_tokenizer(
+  workdir: str, mesh: Mesh
+) -> tuple[int, network.Network, Any]:
+  """As `restore_tokenizer`, with the training steps behind the weights."""
   tokenizer = define_tokenizer(workdir_lib.read_config(workdir))
   abstract = jax.eval_shape(tokenizer.init, jax.random.key(0))
   part = {"ema": {"tokenizer": abstract}}
-  restored = weights_lib.restore_part(workdir, part, mesh)
-  return tokenizer, restored["ema"]["tokenizer"]
+  step, restored = weights_lib.restore_newest(workdir, part, mesh)
+  return step, tokenizer, restored["ema"]["tokenizer"]

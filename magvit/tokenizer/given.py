@@ -1,10 +1,15 @@
-"""Checks of arrays that callers of the Python interface give."""
+"""Checks of arrays and keys that callers of the Python interface give."""
 
+import numbers
+import typing
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from configs import fields
+from storage import schema
 
 _ARRAYS = (np.ndarray, jax.Array)
 
@@ -12,7 +17,7 @@ _ARRAYS = (np.ndarray, jax.Array)
 def check_video(name: str, video: Any, is_chunk: bool = False) -> Any:
   """Returns clips (batch, frames, height, width, 3) of pixels, if they are.
 
-  A chunk of a longer clip may have no frames.
+  Nested lists are made an array. A chunk of a longer clip may have no frames.
 
   Raises:
     ValueError: no array, another rank or type, nothing in it, or pixels that
@@ -47,7 +52,7 @@ def check_ids(
 ) -> Any:
   """Returns ids (batch, time, height, width) of a vocabulary, if they are.
 
-  A chunk of a longer clip may have no latent.
+  Nested lists are made an array. A chunk of a longer clip may have no latent.
 
   Raises:
     ValueError: no array, another rank or type, nothing in it, or ids outside
@@ -71,15 +76,25 @@ def check_ids(
   return ids
 
 
-def check_key(key: Any) -> None:
-  """Raises ValueError for what is no key of jax.random."""
+def check_key(key: Any) -> jax.Array:
+  """Returns a key of jax.random; a seed n is the key `jax.random.key(n)`.
+
+  Raises:
+    ValueError: no key, or a seed that is no whole number in 0..2**32 - 1.
+  """
+  if isinstance(key, numbers.Number):
+    fields.SEED.check("key", key)
+    return jax.random.key(int(typing.cast(int, key)))
   if isinstance(key, _ARRAYS):
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
       if key.shape == ():
-        return
+        return key
     elif key.shape == (2,) and key.dtype == jnp.uint32:
-      return
-  raise ValueError(f"key={key!r} must be a key, like jax.random.key(0)")
+      return jnp.asarray(key)
+  raise ValueError(
+    f"key={schema.brief(repr(key))} must be a seed, like 0, or one key, like"
+    " jax.random.key(0)"
+  )
 
 
 def _is_empty(shape: tuple[int, ...], is_chunk: bool) -> bool:
@@ -90,6 +105,14 @@ def _is_empty(shape: tuple[int, ...], is_chunk: bool) -> bool:
 def _check_array(name: str, array: Any, layout: str, values: str) -> Any:
   if isinstance(array, _ARRAYS):
     return array
+  if isinstance(array, list | tuple):
+    try:
+      return np.asarray(array)
+    except (ValueError, TypeError) as error:
+      raise ValueError(
+        f"{name} is a list of parts of several sizes: they must agree, as in an"
+        f" array {layout} of {values}"
+      ) from error
   raise ValueError(
     f"{name} is a {type(array).__name__}: give an array {layout} of {values}"
   )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+import math
 import os
 from typing import Any
 
@@ -19,15 +20,25 @@ from storage import paths
 
 
 class LoadedTokenizer:
-  """Encoder of clips to ids, and decoder. Make one with `load_tokenizer`."""
+  """Encoder of clips to ids, and decoder. Make one with `load_tokenizer`.
+
+  Attributes:
+    config: the config that it was trained with.
+    path: its workdir or export; None if it was not loaded from one.
+    step: training steps behind its weights; None likewise.
+    parameters: number of its parameters.
+  """
 
   def __init__(
     self,
     config: ml_collections.ConfigDict,
     tokenizer: network.Network,
     params: Any,
+    path: str | None = None,
+    step: int | None = None,
   ):
-    self.config = config
+    self.config, self.path, self.step = config, path, step
+    self.parameters = network.count(params)
     self._params = {"tokenizer": params}
     functions = describe.predict_functions(tokenizer)
     self._encode = jax.jit(functions["encode"])
@@ -36,18 +47,51 @@ class LoadedTokenizer:
       tokenizer, params, describe.sizes(config).time
     )
 
-  def encode(self, video: np.ndarray | jax.Array) -> jax.Array:
+  def __repr__(self) -> str:
+    facts = (
+      describe.title(self.config),
+      describe.coding(self.config, self.clip_shape),
+      f"{self.parameters:,} parameters",
+      *describe.origin(self.step, self.path),
+    )
+    return f"<LoadedTokenizer {describe.in_lines(facts)}>"
+
+  @property
+  def clip_shape(self) -> tuple[int, int, int]:
+    """(T, H, W) of the clips that it was trained on; it takes others, too."""
+    return describe.clip_shape(self.config)
+
+  @property
+  def latent_shape(self) -> tuple[int, int, int]:
+    """(t, h, w) of the ids of a clip of `clip_shape`."""
+    return describe.sizes(self.config).latent(self.clip_shape)
+
+  @property
+  def strides(self) -> tuple[int, int, int]:
+    """(time, height, width): frames and pixels that one more id stands for."""
+    return describe.sizes(self.config).strides
+
+  @property
+  def vocabulary(self) -> int:
+    """Number of codes: ids are in 0..vocabulary - 1."""
+    return describe.vocabulary(self.config)
+
+  @property
+  def bits(self) -> float:
+    """Bits of an id: the logarithm of the vocabulary to base 2."""
+    return math.log2(self.vocabulary)
+
+  def encode(self, video: np.ndarray | jax.Array | list) -> jax.Array:
     """Encodes video (B, T, H, W, 3) to ids, int32 (B, t, h, w).
 
-    Pixels are float in [0, 1] or uint8; an image is a clip of one frame.
+    Pixels are float in [0, 1] or uint8; an image is a clip of one frame. Nested
+    lists are read as arrays.
 
     Raises:
       ValueError: no array, another rank, type, range or number of channels, a
         pixel that is not finite, or a size that is 0 or that the strides do not
         divide.
     """
-    if isinstance(video, list):
-      video = _stacked(video)
     return self._encode(
       self._params, {"video": given.check_video("video", video)}, None
     )
@@ -82,8 +126,10 @@ class LoadedTokenizer:
   def _checked_chunk(self, video):
     return given.check_video("video", video, is_chunk=True)
 
-  def decode(self, ids: np.ndarray | jax.Array) -> jax.Array:
+  def decode(self, ids: np.ndarray | jax.Array | list) -> jax.Array:
     """Decodes ids (B, t, h, w) to video, float32 (B, T, H, W, 3) in [0, 1].
+
+    Nested lists are read as arrays.
 
     Raises:
       ValueError: no array, another rank or type, a size of 0, a grid that the
@@ -94,17 +140,6 @@ class LoadedTokenizer:
   def _checked_ids(self, ids, is_chunk=False):
     vocabulary = describe.vocabulary(self.config)
     return given.check_ids("ids", ids, vocabulary, is_chunk)
-
-
-def _stacked(clips: list) -> np.ndarray:
-  """Makes one array of nested lists."""
-  try:
-    return np.asarray(clips)
-  except ValueError as error:
-    raise ValueError(
-      "video is a list of clips of several sizes: they must agree in frames,"
-      " height and width"
-    ) from error
 
 
 def load_tokenizer(path: str | os.PathLike) -> LoadedTokenizer:
@@ -121,4 +156,5 @@ def load_tokenizer(path: str | os.PathLike) -> LoadedTokenizer:
     path = os.path.join(path, "tokenizer")
     config = workdir_lib.read_config(path)
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
-  return LoadedTokenizer(config, *describe.restore_tokenizer(path, mesh))
+  step, tokenizer, params = describe.restore_newest_tokenizer(path, mesh)
+  return LoadedTokenizer(config, tokenizer, params, path, step)

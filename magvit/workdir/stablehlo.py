@@ -127,15 +127,43 @@ def write(folder: str, definitions: Mapping[str, Definition]) -> None:
 
 
 class Program:
-  """A program and its weights. Make one with `load_program`."""
+  """A program and its weights. Make one with `load_program`.
+
+  Attributes:
+    name: "encode", "decode" or "sample".
+    path: the export that it is of.
+    step: training steps behind the weights of that export.
+    parameters: number of parameters of all networks that it runs.
+    inputs: shape, dtype and meaning of each input, by name.
+    outputs: shape and dtype of each output, by name.
+    platforms: names of the platforms that it is for.
+  """
 
   def __init__(
-    self, name: str, described: Mapping[str, Any], run: Callable[..., Any]
+    self,
+    name: str,
+    path: str,
+    described: Mapping[str, Any],
+    call: Callable[[Any, Any], Any],
+    weights: Any,
   ):
-    self.name = name
-    self.inputs = described["inputs"]  # key -> shape, dtype, meaning
-    self.outputs = described["outputs"]  # key -> shape, dtype
-    self._run = run
+    self.name, self.path = name, path
+    self.step = exports.step(path)
+    self.parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    self.inputs = described["inputs"]
+    self.outputs = described["outputs"]
+    self.platforms = tuple(described["platforms"])
+    self._run = lambda inputs: call(weights, inputs)
+
+  def __repr__(self) -> str:
+    return (
+      f"<Program {self.name!r} for {', '.join(self.platforms)}\n"
+      f"  takes {_signature(self.inputs)}\n"
+      f"  gives {_signature(self.outputs)}\n"
+      f"  {self.parameters:,} parameters\n"
+      f"  step {self.step:,}\n"
+      f"  {self.path}>"
+    )
 
   def __call__(self, **inputs: np.ndarray) -> dict[str, jax.Array]:
     """Runs the program; compiles once for each batch size.
@@ -202,7 +230,8 @@ def load_program(folder: str | os.PathLike, name: str) -> Program:
   path = os.path.join(folder, MANIFEST)
   if not os.path.isfile(path):
     raise ValueError(
-      f"{folder} holds no {MANIFEST}: export with --mode=export --stablehlo"
+      f"folder={folder} holds no {MANIFEST}: export with --mode=export"
+      " --stablehlo"
     )
   # The fields stay as JSON: what a program says of itself is public.
   remedy = "export with --stablehlo again"
@@ -234,8 +263,15 @@ def load_program(folder: str | os.PathLike, name: str) -> Program:
     for network in networks
   }
   weights = jax.device_put(weights)
-  call = jax.jit(program.call)
-  return Program(name, entry, lambda inputs: call(weights, inputs))
+  return Program(name, folder, entry, jax.jit(program.call), weights)
+
+
+def _signature(arrays: Mapping[str, Mapping[str, Any]]) -> str:
+  """Names, dtypes and shapes, like "ids int32 (batch, 3, 8, 8)"."""
+  return ", ".join(
+    f"{name} {array['dtype']} ({', '.join(map(str, array['shape']))})"
+    for name, array in arrays.items()
+  )
 
 
 def _weights_file(network: str, networks) -> str:

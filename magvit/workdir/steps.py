@@ -18,6 +18,7 @@ import os
 from typing import Any
 from typing import TypeVar
 
+from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
@@ -285,16 +286,20 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def reader(handler: type) -> ocp.Checkpointer:
-  """Makes a checkpointer that does not wait for the other processes.
+  """Makes a checkpointer that does not wait for the other processes."""
+  return ocp.Checkpointer(
+    handler(multiprocessing_options=_alone()), multiprocessing_options=_alone()
+  )
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Options to read without the other processes of a job.
 
   One that fails would otherwise keep them waiting.
   """
   process = jax.process_index()
-  alone = ocp.options.MultiprocessingOptions(
+  return ocp.options.MultiprocessingOptions(
     primary_host=process, active_processes={process}
-  )
-  return ocp.Checkpointer(
-    handler(multiprocessing_options=alone), multiprocessing_options=alone
   )
 
 
@@ -304,10 +309,15 @@ def stored_tree(path: str) -> dict[str, Any]:
   Raises:
     ValueError: the list of arrays is damaged or empty.
   """
-  with reader(ocp.PyTreeCheckpointHandler) as checkpointer:
-    stored = checkpointer.metadata(path).item_metadata
-  if stored is None:
-    raise ValueError(f"{path}: the list of arrays is missing or damaged")
+  # A Checkpointer would look for a file that `state` never has, and log so.
+  handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
+  with contextlib.closing(handler):
+    try:
+      stored = handler.metadata(epath.Path(path))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+      raise ValueError(
+        f"{path}: the list of arrays is missing or damaged"
+      ) from error
   if not jax.tree.leaves(stored.tree):
     raise ValueError(f"{path} holds no arrays")
   return stored.tree

@@ -16,6 +16,11 @@ class Sizes:
   space: int
   causal: bool = True
 
+  @property
+  def strides(self) -> tuple[int, int, int]:
+    """(time, height, width) that one more latent stands for."""
+    return (self.time, self.space, self.space)
+
   def latent(self, video_shape: Sequence[int]) -> tuple[int, int, int]:
     """Size (t, h, w) of the latents of clips (T, H, W).
 

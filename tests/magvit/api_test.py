@@ -1,5 +1,9 @@
 """Tests of magvit/api.py: the Python interface."""
 
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -64,7 +68,7 @@ def test_a_generators_workdir_holds_the_same_tokenizer(
     (np.zeros((0, 5, 16, 16, 3)), r"shape \(0, 5, .* none of them 0"),
     (np.zeros((1, 0, 16, 16, 3)), r"shape \(1, 0, .* none of them 0"),
     (np.zeros((1, 5, 0, 16, 3)), r"shape \(1, 5, 0, .* none of them 0"),
-    ([[0.0, 1.0], [0.0]], "video is a list of clips of several sizes"),
+    ([[0.0, 1.0], [0.0]], "video is a list of parts of several sizes"),
     ([], "must be .batch, frames, height, width"),
     (None, "video is a NoneType: give an array .batch, frames, height, width"),
     ("clip.mp4", "video is a str: give an array .batch, frames, height, width"),
@@ -78,7 +82,8 @@ def test_what_is_no_clip_is_refused(tiny_tokenizer_workdir, video, message):
 @pytest.mark.parametrize(
   "ids, message",
   [
-    ([[[[0]]]], "ids is a list: give an array .batch, time, height, width."),
+    ([[[0]]], "shape .1, 1, 1. .* must be integers .batch, time, height"),
+    ([[[["a"]]]], "type <U1 must be integers"),
     (None, "ids is a NoneType: give an array"),
     (np.zeros((3, 8, 8), int), "must be integers .batch, time, height, width."),
     (np.zeros((1, 3, 8, 8), bool), "type bool must be integers"),
@@ -124,10 +129,129 @@ def test_paths_have_homes_and_variables(tiny_tokenizer_workdir, monkeypatch):
     magvit.load_generator(f"~/{name}")
 
 
+def test_paths_are_objects_or_text(tiny_generator_workdir, monkeypatch):
+  path = pathlib.Path(tiny_generator_workdir)
+  monkeypatch.setenv("HOME", str(path.parent))
+  for given in (path, f"~/{path.name}", pathlib.Path("~") / path.name):
+    assert magvit.load_tokenizer(given).path == str(path / "tokenizer")
+    assert magvit.load_generator(given).path == str(path)
+
+
+@pytest.mark.parametrize(
+  "path, message",
+  [
+    (None, "None must be a path in text"),
+    (7, "7 must be a path in text"),
+    (b"run", "b'run' must be a path in text"),
+    ("gs://bucket/run", "gs://bucket/run is an address"),
+    ("~no-such-user/run", "~no-such-user is the home of no user"),
+    (pathlib.Path("no/such"), "=no/such (is not a directory|holds no)"),
+  ],
+)
+@pytest.mark.parametrize(
+  "load",
+  [
+    magvit.load_tokenizer,
+    magvit.load_generator,
+    lambda path: magvit.load_program(path, "encode"),
+  ],
+  ids=["tokenizer", "generator", "program"],
+)
+def test_what_is_no_path_is_refused(load, path, message):
+  with pytest.raises(ValueError, match=message):
+    load(path)
+
+
+def test_lists_are_read_as_arrays(tiny_tokenizer_workdir):
+  tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
+  video = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
+  ids = tokenizer.encode(video)
+  np.testing.assert_array_equal(tokenizer.encode(video.tolist()), ids)
+  np.testing.assert_array_equal(tokenizer.encode(list(video)), ids)
+  decoded = tokenizer.decode(np.asarray(ids).tolist())
+  np.testing.assert_array_equal(decoded, tokenizer.decode(ids))
+
+
+def test_a_tokenizer_says_what_it_is(tiny_tokenizer_workdir):
+  tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
+  assert repr(tokenizer).splitlines() == [
+    "<LoadedTokenizer video tokenizer 'tiny tokenizer' (lfq)",
+    "  clips 5 x 16 x 16 to 3 x 8 x 8 ids, strides 2 x 2 x 2; "
+    "6 bits (64 codes)",
+    f"  {tokenizer.parameters:,} parameters",
+    "  step 1",
+    f"  {tiny_tokenizer_workdir}>",
+  ]
+  assert tokenizer.clip_shape == (5, 16, 16)
+  assert tokenizer.latent_shape == (3, 8, 8)
+  assert tokenizer.strides == (2, 2, 2)
+  assert (tokenizer.bits, tokenizer.vocabulary) == (6, 64)
+  assert (tokenizer.path, tokenizer.step) == (tiny_tokenizer_workdir, 1)
+
+
+def test_a_generator_says_what_it_is(generator, tiny_generator_workdir):
+  first, *lines = repr(generator).splitlines()
+  assert first == "<LoadedGenerator masked generator 'tiny generator'"
+  assert lines[0] == "  video tokenizer 'tiny tokenizer' (lfq)"
+  assert "5 x 16 x 16 to 3 x 8 x 8 ids" in lines[1] and "6 bits" in lines[1]
+  assert lines[2] == "  10 classes"
+  assert lines[3].startswith("  tasks class_conditional, frame_prediction, ")
+  assert lines[4:] == [
+    f"  {generator.parameters:,} parameters",
+    "  step 1",
+    f"  {tiny_generator_workdir}>",
+  ]
+  assert generator.clip_shape == (5, 16, 16)
+  assert generator.latent_shape == (3, 8, 8)
+  assert generator.strides == (2, 2, 2)
+  assert (generator.bits, generator.vocabulary) == (6, 64)
+  assert (generator.path, generator.step) == (tiny_generator_workdir, 1)
+  assert generator.num_classes == 10 and generator.class_names[7] == "seven"
+  assert generator.tasks[0] == "class_conditional"
+
+
+def test_names_that_are_not_at_hand_are_no_labels(generator, monkeypatch):
+  def unreadable(dataset):
+    raise ValueError(f"{dataset.name} is gone")
+
+  monkeypatch.setattr(api.pipeline, "class_names", unreadable)
+  with pytest.raises(ValueError, match=r"in 0\.\.9 .*read: digits is gone"):
+    generator.sample(0, 2, label="seven")
+  monkeypatch.setattr(api.pipeline, "class_names", lambda dataset: ())
+  with pytest.raises(ValueError, match=r"'seven' must be in 0\.\.9, or None"):
+    generator.sample(0, 2, label="seven")
+
+
+@pytest.mark.slow
+def test_loading_prints_nothing(tiny_generator_workdir):
+  """Neither do libraries: no warning, and no line of their logs."""
+  program = """
+import sys
+import magvit
+
+print(magvit.load_tokenizer(sys.argv[1]).step)
+generator = magvit.load_generator(sys.argv[1])
+print(generator.parameters)
+print(generator.sample(0, 2, label="three").shape)
+"""
+  ended = subprocess.run(
+    [sys.executable, "-W", "error", "-c", program, tiny_generator_workdir],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.stderr == "" and ended.returncode == 0
+  step, parameters, shape = ended.stdout.splitlines()
+  assert step == "1" and int(parameters) > 0 and shape == "(2, 5, 16, 16, 3)"
+
+
 def test_ids_outside_the_vocabulary_are_refused(tiny_tokenizer_workdir):
   tokenizer = magvit.load_tokenizer(tiny_tokenizer_workdir)
   with pytest.raises(ValueError, match=r"ids in \[64, 64\] must be in 0\.\.63"):
     tokenizer.decode(np.full((1, 3, 8, 8), 64))
+  with pytest.raises(ValueError, match="ids is a list of parts of several"):
+    tokenizer.decode([[[[0, 1], [0]]]])
   with pytest.raises(ValueError, match="type float64 must be integers"):
     tokenizer.decode(np.zeros((1, 3, 8, 8)))
 
@@ -137,6 +261,7 @@ def test_a_generator_samples_by_label_and_condition(generator):
   video = generator.sample(key, 2, label=3)
   assert video.shape == (2, 5, 16, 16, 3)
   np.testing.assert_array_equal(video, generator.sample(key, 2, label=3))
+  np.testing.assert_array_equal(video, generator.sample(0, 2, label="three"))
   clips = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
   generator.sample(
     key, 2, task="frame_prediction", condition=clips, steps=2, guidance=0.5
@@ -171,7 +296,10 @@ def test_a_long_video_goes_on_from_its_condition(generator):
     (dict(label=10), "label=10"),
     (dict(frames=0), "frames=0 must be at least 1"),
     (dict(frames=2.5), "frames=2.5 must be .* a whole number"),
-    (dict(condition=[0.0]), "condition is a list: give an array"),
+    (dict(condition=[0.0]), r"condition of shape \(1,\) must be"),
+    (dict(label="sevn"), "label='sevn' must be in 0..9, one of 'zero', 'one'"),
+    (dict(label=3), "label=3 is for tasks with a class, .* leave it out"),
+    (dict(key=-1), "key=-1 must be at least 0"),
     (dict(condition=np.zeros((0, 3, 16, 16, 3))), "none of them 0"),
     (dict(condition=np.full((2, 3, 16, 16, 3), np.nan)), "give floats in"),
     (dict(guidance=np.nan), "guidance=nan must be at least -1 and finite"),
@@ -181,7 +309,7 @@ def test_what_cannot_be_rolled_is_refused(generator, arguments, message):
   condition = np.zeros((2, 3, 16, 16, 3))
   arguments = {"condition": condition, "frames": 5, **arguments}
   with pytest.raises(ValueError, match=message):
-    generator.sample_long(jax.random.key(0), **arguments)
+    generator.sample_long(**{"key": 0, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -207,12 +335,38 @@ def test_what_cannot_be_rolled_is_refused(generator, arguments, message):
     (dict(num=0), "num=0 must be at least 1"),
     (dict(num=1.5), "num=1.5 must be .* a whole number"),
     (dict(label=1.5), r"label=1.5 must be in 0\.\.9"),
-    (dict(label="3"), r"label='3' must be in 0\.\.9"),
+    (dict(label="3"), r"label='3' must be in 0\.\.9, one of 'zero', .*None"),
+    (dict(label=-1), r"label=-1 must be in 0\.\.9"),
+    (dict(label=True), r"label=True must be in 0\.\.9"),
+    (dict(label=[3, 4]), r"label=\[3, 4\] must be in 0\.\.9"),
+    (dict(label=np.zeros((9, 9))), r"^label=array\(\[\[0.* 0\.\.9[^\n]*$"),
+    (
+      dict(label=3, task="frame_prediction"),
+      "label=3 is for tasks with a class, .*'frame_prediction' has none: leave",
+    ),
+    (
+      dict(condition=np.zeros((2, 5, 16, 16, 3))),
+      r"task='class_conditional' is given no pixels, .* \['frame_prediction'",
+    ),
+    (dict(task=["x"]), r"task=\['x'\] must be one of \['class_conditional'"),
+    (
+      dict(task="frame_prediction", condition=[[0.0], [0.0, 1.0]]),
+      "condition is a list of parts of several sizes",
+    ),
     (dict(steps=0), "steps=0 must be at least 1"),
     (dict(guidance=np.nan), "guidance=nan must be at least -1 and finite"),
     (dict(temperature=-1.0), "temperature=-1.0 must be at least 0 and finite"),
     (dict(choice_temperature=np.inf), "choice_temperature=inf must be"),
-    (dict(key=0), "key=0 must be a key, like jax.random.key"),
+    (dict(steps=[3]), r"steps=\[3\] must be at least 1"),
+    (dict(key=-1), "key=-1 must be at least 0"),
+    (dict(key=2**32), "key=4294967296 must be .* at most 4294967295"),
+    (dict(key=True), "key=True must be .* a whole number"),
+    (dict(key=0.5), "key=0.5 must be .* a whole number"),
+    (dict(key="0"), "key='0' must be a seed, like 0, or one key, like jax"),
+    (
+      dict(key=jax.random.split(jax.random.key(0))),
+      "^key=Array.* must be a seed, like 0, or one key, like jax",
+    ),
   ],
 )
 def test_what_cannot_be_sampled_is_refused(generator, arguments, message):

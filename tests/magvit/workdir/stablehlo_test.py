@@ -38,6 +38,26 @@ def test_encode_and_decode_are_those_of_python(folder):
     np.testing.assert_allclose(decoded, tokenizer.decode(ids), atol=1e-6)
 
 
+def test_a_program_says_what_it_is(folder, caplog):
+  path = pathlib.Path(folder, "tokenizer")
+  program = magvit.load_program(path, "encode")
+  assert repr(program).splitlines() == [
+    "<Program 'encode' for cpu, cuda, tpu",
+    "  takes video float32 (batch, 5, 16, 16, 3)",
+    "  gives ids int32 (batch, 3, 8, 8)",
+    f"  {program.parameters:,} parameters",
+    "  step 1",
+    f"  {path}>",
+  ]
+  assert program.name == "encode" and program.path == str(path)
+  assert program.platforms == ("cpu", "cuda", "tpu") and program.step == 1
+  assert program.parameters == magvit.load_tokenizer(path).parameters
+  sample = magvit.load_program(folder, "sample")
+  parts = magvit.load_generator(folder).parameters + program.parameters
+  assert sample.parameters == parts
+  assert not caplog.records
+
+
 def test_samples_are_those_of_python(folder):
   generator = magvit.load_generator(folder)
   program = magvit.load_program(folder, "sample")
