@@ -205,17 +205,17 @@ class LoadedGenerator:
       )
     length, height, width = self.clip_shape
     shape = (self.config.condition_frames, height, width, 3)
-    condition = given.check_video("condition", condition)
-    if condition.shape[1:] != shape:
+    condition_BTHWC = given.check_video("condition", condition)
+    if condition_BTHWC.shape[1:] != shape:
       raise ValueError(
-        f"condition of shape {condition.shape} must be (num, {shape[0]},"
+        f"condition of shape {condition_BTHWC.shape} must be (num, {shape[0]},"
         f" {height}, {width}, 3): condition_frames={shape[0]} first frames"
       )
     program = self._program(**settings)
     predict = lambda video, key: program(
       self._batch(task, class_number, video), key
     )
-    return long_video.roll(predict, key, condition, frames, length)
+    return long_video.roll(predict, key, condition_BTHWC, frames, length)
 
   def _check(self, task, label) -> int:
     """Returns the number of a label's class, if it and the task are known."""

@@ -76,7 +76,7 @@ def check_ids(
   return ids
 
 
-def check_key(key: Any) -> jax.Array:
+def check_key(key: Any) -> Any:
   """Returns a key of jax.random; a seed n is the key `jax.random.key(n)`.
 
   Raises:
@@ -90,7 +90,7 @@ def check_key(key: Any) -> jax.Array:
       if key.shape == ():
         return key
     elif key.shape == (2,) and key.dtype == jnp.uint32:
-      return jnp.asarray(key)
+      return key
   raise ValueError(
     f"key={schema.brief(repr(key))} must be a seed, like 0, or one key, like"
     " jax.random.key(0)"
