@@ -6,6 +6,9 @@ FVD is the paper's. None but `digits` was trained by us.
 
   arg                clips        tokens      vocabulary    size   FVD
   digits             17x16x16     5x4x4       2^10          0.5
+  folder64           9x64x64     3x16x16     2^10          0.9
+  folder128          17x128x128  5x16x16     two of 2^9   88.0
+  folder256          17x256x256  5x16x16     two of 2^9   88.0
   ucf101_v1          16x128x128   4x16x16     2^10          305.6  265
   ucf101             17x128x128   5x16x16     2^18          840.6  109
   ucf101_factorized  17x128x128   5x16x16     two of 2^9    305.8
@@ -15,6 +18,9 @@ The paper prints 306M and 840M, and not how they come about: 24 layers of width
 these sizes. Optimizer, dropout, label drop and length of training are those of
 v1's masked model. ucf101_factorized is ours: the masked model's sub-tokens, by
 the chain rule, at the size of ucf101_v1.
+
+folder64, folder128 and folder256 need a folder of videos (docs/your_data.md),
+and the tokenizer of the same row.
 
 The tokenizer of ucf101_v1 is `configs/tokenizer_video.py:v1_l`, that of the
 other two on UCF-101 is `ucf101` there, that of digits is `digits`:
@@ -63,6 +69,47 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.optimizer.warmup_steps = 50
 
 
+def _folder64(c: ml_collections.ConfigDict) -> None:
+  datasets.folder(c, 64)
+  c.dataset.frames = 9
+  c.checkpoint_every = 500
+  c.automatic.epochs = 100
+  c.automatic.least_steps = 150
+  c.automatic.most_steps = 50_000
+  c.automatic.batch_size = 8
+  c.transformer.num_layers = 4
+  c.transformer.width = 128
+  c.transformer.mlp_width = 512
+  c.transformer.num_heads = 4
+  c.transformer.factor_bits = (10,)
+  c.transformer.num_classes = 0
+  c.optimizer.peak_learning_rate = 3e-3
+  c.optimizer.warmup_steps = 20
+
+
+def _folder(size: int, batch_size: int):
+  """As MAGVIT-B's, for a GPU or TPU."""
+
+  def fill(c: ml_collections.ConfigDict) -> None:
+    datasets.folder(c, size)
+    c.checkpoint_every = 1000
+    c.eval_every = 10_000
+    c.automatic.epochs = 2000
+    c.automatic.least_steps = 10_000
+    c.automatic.most_steps = 500_000
+    c.automatic.batch_size = batch_size
+    c.transformer.num_layers = 12
+    c.transformer.width = 768
+    c.transformer.mlp_width = 3072
+    c.transformer.num_heads = 12
+    c.transformer.factor_bits = (9, 9)
+    c.transformer.dtype = "bfloat16"
+    c.transformer.num_classes = 0
+    c.optimizer.warmup_steps = 1000
+
+  return fill
+
+
 def _ucf101_v1(c: ml_collections.ConfigDict) -> None:
   _ucf101(c)
   c.dataset.frames = 16
@@ -86,6 +133,9 @@ def _ucf101_factorized(c: ml_collections.ConfigDict) -> None:
 
 VARIANTS = {
   "digits": _digits,
+  "folder64": _folder64,
+  "folder128": _folder(128, 32),
+  "folder256": _folder(256, 16),
   "ucf101_v1": _ucf101_v1,
   "ucf101": _ucf101,
   "ucf101_factorized": _ucf101_factorized,

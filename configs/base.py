@@ -9,6 +9,8 @@ command line is an error.
 
 import ml_collections
 
+from configs import rules
+
 REQUIRED = ""  # a path the user has to give on the command line
 
 
@@ -18,9 +20,9 @@ def common() -> ml_collections.ConfigDict:
   c.name = ""  # one line that says what this is; shown in the report
   c.algorithm = ""  # a key of ALGORITHMS in magvit/trained.py
   c.seed = 0  # seed of parameters, dropout, masks and samples, not of the data
-  c.num_steps = 0  # training steps in all
+  c.num_steps = 0  # training steps in all; 0: by `automatic`
   c.init_from = "none"  # workdir or export whose weights a new run starts with
-  c.batch_size = 0  # clips per step over all devices
+  c.batch_size = 0  # clips per step over all devices; 0: by `automatic`
   # Parts of a batch, computed in turn to save memory; the gradient is the same.
   c.microbatches = 1
 
@@ -38,7 +40,8 @@ def common() -> ml_collections.ConfigDict:
   # Whether a finite set, or stored tokens, is shuffled anew in each epoch.
   # False keeps the source's order, in which pixels and tokens train the same.
   c.dataset.shuffle = False
-  c.dataset.eval_examples = 256  # held-out clips that an evaluation reads
+  # Held-out clips that an evaluation reads; 0: by `automatic`.
+  c.dataset.eval_examples = 256
   c.dataset.joint_images = 0  # images per step that train beside the clips
   c.dataset.joint_name = "digits"  # data set of the joint images, as `name`
   c.dataset.joint_format = "embedded"  # store of the joint images, as `format`
@@ -52,6 +55,9 @@ def common() -> ml_collections.ConfigDict:
   c.dataset.path = REQUIRED  # folder of the data; an embedded set needs none
   c.dataset.lists = ""  # folder of the lists of a "folder" set; "": `path`
   c.dataset.held_out = ""  # held-out folder or TFDS split; "": the only one
+  # Share of the files that is held out, by a hash of their names, where a
+  # "folder" set has neither lists nor a held-out folder.
+  c.dataset.held_out_share = 0.1
   c.dataset.fold = 1  # official split of UCF-101 in a "folder": 1, 2 or 3
   # Sets to train on instead of `path`, each "WEIGHT:FOLDER" with a folder of
   # shards; clips are drawn in proportion to the weights. Evaluations read
@@ -77,6 +83,15 @@ def common() -> ml_collections.ConfigDict:
   # "bicubic" or "lanczos".
   c.dataset.filter = "bicubic"
   c.dataset.workers = 0  # processes that decode training clips; 0: two threads
+
+  # Numbers that a field of 0 gets by the data as training starts; they are
+  # logged and kept in config.json.
+  c.automatic = ml_collections.ConfigDict()
+  c.automatic.epochs = 0  # passes over the training clips in num_steps
+  c.automatic.least_steps = 1  # num_steps at the least
+  c.automatic.most_steps = 1_000_000  # num_steps at the most
+  c.automatic.batch_size = 0  # batch_size at the most; a small set has less
+  c.automatic.eval_examples = 0  # dataset.eval_examples at the most
 
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = -1  # devices that split the batch; -1: all the other axes leave
@@ -121,27 +136,11 @@ def optimizer(
   return c
 
 
-# Channels between the two convolutions of a residual block are split.
-_CONV_RULES = (
-  (r"/conv1/kernel$", ("tensor",)),
-  (r"/conv2/kernel$", ("tensor", None)),
-)
-# Heads and hidden units of a block are split.
-_TRANSFORMER_RULES = (
-  (r"/qkv/(kernel|bias)$", ("tensor", None)),
-  (r"/out/kernel$", ("tensor", None, None)),
-  (r"/mlp_in/(kernel|bias)$", ("tensor",)),
-  (r"/mlp_out/kernel$", ("tensor", None)),
-)
-# Rows of large tables of embeddings are split.
-_TABLE_RULE = (r"/(factors|outputs)/\d+/embedding$", ("tensor", None))
-
-
 def tokenizer() -> ml_collections.ConfigDict:
   """The final video tokenizer, 17 x 128 x 128 to 5 x 16 x 16 tokens (spec)."""
   c = common()
   c.algorithm = "tokenizer"
-  c.mesh.rules = _CONV_RULES
+  c.mesh.rules = rules.CONV_RULES
   c.dataset.size = 128
   # Whether the codebook of "vq" starts as latents of training clips; False
   # draws it at random (spec, v1).
@@ -266,7 +265,7 @@ def masked() -> ml_collections.ConfigDict:
   """MAGVIT-L on 5 x 16 x 16 tokens with factorised vocabulary (spec)."""
   c = common()
   c.algorithm = "masked"
-  c.mesh.rules = _TRANSFORMER_RULES
+  c.mesh.rules = rules.TRANSFORMER_RULES
   c.dataset.size = 128
   c.tokenizer_workdir = REQUIRED  # workdir of a tokenizer, which is copied
 
@@ -279,7 +278,8 @@ def masked() -> ml_collections.ConfigDict:
   # the tokenizer's bits.
   c.transformer.factor_bits = (9, 9)
   c.transformer.dropout = 0.1  # share of units and attention dropped (spec)
-  c.transformer.num_classes = 101  # classes of the data; "no class" is one more
+  # Classes of the data, 0 for as many as there are; "no class" is one more.
+  c.transformer.num_classes = 101
   c.transformer.remat = "auto"  # recomputation: or "off", "all", "dots"
   c.transformer.attention = "auto"  # or "plain", "blocks", "kernel"
   c.transformer.dropout_bits = "hash"  # or "threefry", of earlier versions
@@ -343,7 +343,7 @@ def autoregressive() -> ml_collections.ConfigDict:
   """MAGVIT-v2's AR-LM of 840M on 5 x 16 x 16 tokens (spec)."""
   c = common()
   c.algorithm = "autoregressive"
-  c.mesh.rules = (*_TRANSFORMER_RULES, _TABLE_RULE)
+  c.mesh.rules = (*rules.TRANSFORMER_RULES, rules.TABLE_RULE)
   c.dataset.size = 128
   c.tokenizer_workdir = REQUIRED  # workdir of a tokenizer, which is copied
 
@@ -362,7 +362,8 @@ def autoregressive() -> ml_collections.ConfigDict:
   # or "bidirectional" (VideoPoet's prefix-LM).
   c.transformer.prefix_attention = "causal"
   c.transformer.dropout = 0.1  # share of units and attention dropped (v1)
-  c.transformer.num_classes = 101  # classes of the data; "no class" is one more
+  # Classes of the data, 0 for as many as there are; "no class" is one more.
+  c.transformer.num_classes = 101
   c.transformer.remat = "auto"  # recomputation: or "off", "all", "dots"
   c.transformer.attention = "auto"  # or "plain", "blocks", "kernel"
   c.transformer.dropout_bits = "hash"  # or "threefry", of earlier versions

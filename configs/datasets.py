@@ -67,3 +67,16 @@ def ssv2(c: ml_collections.ConfigDict) -> None:
   _real(c, "ssv2")
   c.dataset.eval_window = "ends"
   c.dataset.short_videos = "hold"
+
+
+def folder(c: ml_collections.ConfigDict, size: int) -> None:
+  """Images or videos of one's own, in one folder or in one for each class.
+
+  Everything is ours. What depends on the number of files is left to `automatic`
+  (configs/base.py).
+  """
+  _real(c, "folder")
+  c.dataset.size = size
+  c.dataset.short_videos = "hold"  # no run ends at a video that is short
+  c.num_steps, c.batch_size, c.dataset.eval_examples = 0, 0, 0
+  c.automatic.eval_examples = 256

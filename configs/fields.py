@@ -78,8 +78,8 @@ _TRANSFORMER = {
 RANGES: dict[str, dict[str, Range]] = {
   "": {
     "seed": SEED,
-    "num_steps": COUNT,
-    "batch_size": COUNT,
+    "num_steps": _NONE_OR_MORE,
+    "batch_size": _NONE_OR_MORE,
     "microbatches": COUNT,
     "log_every": COUNT,
     "checkpoint_every": COUNT,
@@ -98,13 +98,21 @@ RANGES: dict[str, dict[str, Range]] = {
     "frames": COUNT,
     "size": COUNT,
     "seed": SEED,
-    "eval_examples": COUNT,
+    "eval_examples": _NONE_OR_MORE,
+    "held_out_share": Range(0, 1, low_open=True, high_open=True),
     "joint_images": _NONE_OR_MORE,
     "fold": whole(1, 3),
     "stride": COUNT,
     "short_side": _NONE_OR_MORE,
     "scale": Range(0, 1, low_open=True),
     "workers": _NONE_OR_MORE,
+  },
+  "automatic": {
+    "epochs": _NONE_OR_MORE,
+    "least_steps": COUNT,
+    "most_steps": COUNT,
+    "batch_size": _NONE_OR_MORE,
+    "eval_examples": _NONE_OR_MORE,
   },
   "mesh": {"data": whole(-1), "fsdp": COUNT, "tensor": COUNT},
   "evaluation": {"num": COUNT},
@@ -183,6 +191,15 @@ RANGES: dict[str, dict[str, Range]] = {
   },
 }
 
+# Fields whose value 0 says that training chooses a number by the data; then
+# config.json has that number.
+AUTOMATIC = (
+  "num_steps",
+  "batch_size",
+  "dataset.eval_examples",
+  "transformer.num_classes",
+)
+
 # Fields that hold the path of a file or folder, or "" or "none" for no path.
 PATHS = (
   "init_from",
@@ -217,6 +234,14 @@ def check(config: Mapping[str, Any] | ml_collections.ConfigDict) -> None:
         allowed.check(name, part)
       elif isinstance(part, float) and not math.isfinite(part):
         raise ValueError(f"{name}={part} must be a finite number")
+
+
+def automatic(
+  config: Mapping[str, Any] | ml_collections.ConfigDict,
+) -> list[str]:
+  """The fields of a config that are left to the data, as AUTOMATIC says."""
+  values = dict(_leaves(config, ""))
+  return [name for name in AUTOMATIC if values.get(name) == 0]
 
 
 def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,10 @@ parameters of the transformer, in millions; scores are the papers'. None but
   arg               tokens         size   trained on                 published
   digits            5x4x4            0.4  two CPU cores
   digits_multitask  5x4x4            0.4  ten tasks, two CPU cores
+  folder64          3x16x16          0.9  own videos, two CPU cores
+  folder64_images   16x16            0.9  own pictures, two CPU cores
+  folder128         5x16x16         88.0  own videos, a GPU
+  folder256         5x16x16         88.0  own videos, a GPU
   ucf101            5x16x16        306.9  classes, L                 FVD 58
   ucf101_b          5x16x16         88.1  classes, B
   ucf101_h          5x16x16        636.0  classes, H
@@ -33,6 +37,9 @@ imagenet128, and the length of training of ssv2.
 
   python main.py --config=configs/masked.py:kinetics600 --workdir=DIR \
     --config.tokenizer_workdir=TOKENIZER_DIR
+
+The number of classes of folder64 and its like is that of the folder
+(docs/your_data.md); folder64_images is for the image tokenizer of folder64.
 
 docs/getting_started.md has the measured cost and scores of `digits` and
 `digits_multitask`.
@@ -106,6 +113,52 @@ def _digits_multitask(c: ml_collections.ConfigDict) -> None:
   c.tasks.class_conditional_frame_prediction = 2.0
   c.tasks.interpolation = 3.0
   c.sampling.completion = "likeliest"  # which scores best in PSNR
+
+
+def _folder64(c: ml_collections.ConfigDict) -> None:
+  datasets.folder(c, 64)
+  c.dataset.frames = 9
+  c.checkpoint_every = 500
+  c.automatic.epochs = 100
+  c.automatic.least_steps = 150
+  c.automatic.most_steps = 50_000
+  c.automatic.batch_size = 8
+  c.transformer.num_layers = 4
+  c.transformer.width = 128
+  c.transformer.mlp_width = 512
+  c.transformer.num_heads = 4
+  c.transformer.factor_bits = (5, 5)
+  c.transformer.num_classes = 0
+  c.mask_ratio_per_clip = True  # less noise than one ratio for a small batch
+  c.sampling.choice_temperature = 12.0
+  c.optimizer.peak_learning_rate = 3e-3
+  c.optimizer.warmup_steps = 20
+
+
+def _folder64_images(c: ml_collections.ConfigDict) -> None:
+  _folder64(c)
+  c.dataset.frames = 1
+  c.dataset.train_crop = "random_resized"
+  c.dataset.flip = True
+  c.automatic.batch_size = 16
+
+
+def _folder(size: int, batch_size: int):
+  """A generator for a GPU or TPU; `_b` sets its size."""
+
+  def fill(c: ml_collections.ConfigDict) -> None:
+    datasets.folder(c, size)
+    c.checkpoint_every = 1000
+    c.eval_every = 10_000
+    c.automatic.epochs = 2000
+    c.automatic.least_steps = 10_000
+    c.automatic.most_steps = 500_000
+    c.automatic.batch_size = batch_size
+    c.transformer.dtype = "bfloat16"
+    c.transformer.num_classes = 0
+    c.optimizer.warmup_steps = 1000
+
+  return fill
 
 
 def _ucf101(c: ml_collections.ConfigDict) -> None:
@@ -214,6 +267,10 @@ def _h(fill):
 VARIANTS = {
   "digits": _digits,
   "digits_multitask": _digits_multitask,
+  "folder64": _folder64,
+  "folder64_images": _folder64_images,
+  "folder128": _b(_folder(128, 32)),
+  "folder256": _b(_folder(256, 16)),
   "ucf101": _ucf101,
   "ucf101_b": _b(_ucf101),
   "ucf101_h": _h(_ucf101),

@@ -19,6 +19,9 @@ trained by us.
   ablation_updown    128x128    16x16        64.6  + resampling      1.21
   ablation_deeper    128x128    16x16       113.0  + 4 blocks        1.20
   ablation_adaptive  128x128    16x16       113.1  + adaptive norm   1.15
+  folder64           64x64      16x16       0.1  own pictures; two cores
+  folder128          128x128    16x16     113.1  own pictures; a GPU
+  folder256          256x256    16x16     116.3  own pictures; a GPU
   open_magvit2       256x256    16x16       115.1  for its weights
   praxis             128x128    16x16       113.1  for its weights
 
@@ -29,7 +32,9 @@ blur pool.
   python main.py --config=configs/tokenizer_image.py:imagenet128 \
     --workdir=DIR --config.loss.perceptual_weights=FILE
 
-docs/getting_started.md has the measured cost and scores of `digits`.
+docs/getting_started.md has the measured cost and scores of `digits`,
+docs/your_data.md those of folder64, which like folder128 and folder256 needs a
+folder of pictures or of videos, and takes one frame of each video.
 """
 
 import ml_collections
@@ -122,6 +127,32 @@ def _ablation_adaptive(c: ml_collections.ConfigDict) -> None:
   c.tokenizer.adaptive_norm = "position"
 
 
+def _folder64(c: ml_collections.ConfigDict) -> None:
+  tokenizer_video.folder64(c)
+  _pictures(c)
+  c.automatic.epochs = 20
+  c.automatic.least_steps = 180
+  c.automatic.most_steps = 20_000
+  c.automatic.batch_size = 16
+
+
+def _folder128(c: ml_collections.ConfigDict) -> None:
+  tokenizer_video.folder128(c)
+  _pictures(c)
+  c.automatic.batch_size = 64
+
+
+def _folder256(c: ml_collections.ConfigDict) -> None:
+  tokenizer_video.folder256(c)
+  _pictures(c)
+  c.automatic.batch_size = 16
+
+
+def _pictures(c: ml_collections.ConfigDict) -> None:
+  c.dataset.train_crop = "random_resized"
+  c.dataset.flip = True
+
+
 def _open_magvit2(c: ml_collections.ConfigDict) -> None:
   tokenizer_video.open_magvit2(c)
   c.dataset.size = 256
@@ -142,6 +173,9 @@ VARIANTS = {
   "ablation_updown": _ablation_updown,
   "ablation_deeper": _ablation_deeper,
   "ablation_adaptive": _ablation_adaptive,
+  "folder64": _folder64,
+  "folder128": _folder128,
+  "folder256": _folder256,
   "open_magvit2": _open_magvit2,
   "praxis": _imagenet128,
 }

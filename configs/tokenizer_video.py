@@ -25,6 +25,9 @@ trained by us.
   joint_cvivit     17x128x128    5x16x16        89.5  UCF, short run  437.54
   joint_hybrid     17x128x128    5x16x16        66.8  UCF, short run  316.70
   joint_causal     17x128x128    5x16x16        57.8  UCF, short run  96.33
+  folder64         9x64x64       3x16x16         0.6  own videos; two cores
+  folder128        17x128x128    5x16x16       376.0  own videos; a GPU
+  folder256        17x256x256    5x16x16       385.9  own videos; a GPU
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
   praxis           17x128x128    5x16x16       376.0  for its weights
 
@@ -40,7 +43,9 @@ ucf101 and kinetics600 start from `configs/tokenizer_image.py:imagenet128`:
   python main.py --config=configs/tokenizer_video.py:ucf101 --workdir=DIR \
     --config.inflate_from=IMAGE_DIR --config.loss.perceptual_weights=FILE
 
-or from scratch with --config.inflate_from=none. digits likewise starts from
+or from scratch with --config.inflate_from=none. folder64 and its like need a
+folder of videos alone (docs/your_data.md), and train from scratch unless
+inflate_from names an image tokenizer of the same row. digits starts from
 `configs/tokenizer_image.py:digits`; docs/getting_started.md has its measured
 cost and scores.
 """
@@ -116,6 +121,80 @@ def _overfit(c: ml_collections.ConfigDict) -> None:
   c.optimizer.clip_norm = 1.0
   c.optimizer.warmup_steps = 20
   c.ema_decay = 0.97
+
+
+def _folder64(c: ml_collections.ConfigDict) -> None:
+  folder64(c)
+  c.dataset.frames = 9
+  c.automatic.epochs = 40
+  c.automatic.least_steps = 100
+  c.automatic.most_steps = 20_000
+  c.automatic.batch_size = 4
+
+
+def folder64(c: ml_collections.ConfigDict) -> None:
+  """Sets what the image and the video tokenizer of `folder64` share.
+
+  The network is small enough to compile and learn on two cores in minutes; the
+  recipe is that of `overfit`.
+  """
+  datasets.folder(c, 64)
+  c.inflate_from = "none"
+  c.checkpoint_every = 500
+  c.tokenizer.base_channels = 8
+  c.tokenizer.channel_multipliers = (1, 2, 4)
+  c.tokenizer.temporal_downsample = (True, True)
+  c.tokenizer.num_res_blocks = 1
+  c.tokenizer.norm_groups = 8
+  c.quantizer.bits = 10
+  c.quantizer.entropy_temperature = 0.5  # as in `overfit`
+  c.discriminator.base_channels = 4
+  c.discriminator.channel_multipliers = (2, 4, 4)
+  c.loss.perceptual_network = "off"  # no weights are shipped
+  c.loss.adversarial = 0.001  # a few steps are for the mean, not for detail
+  c.loss.r1_interval = 16
+  c.loss.entropy = 0.02
+  c.loss.entropy_start_factor = 5.0
+  c.loss.entropy_annealing_steps = 100
+  c.optimizer.peak_learning_rate = 5e-3
+  c.optimizer.b1 = 0.9
+  c.optimizer.clip_norm = 1.0
+  c.optimizer.warmup_steps = 20
+  c.ema_decay = 0.97
+
+
+def _folder128(c: ml_collections.ConfigDict) -> None:
+  folder128(c)
+  c.automatic.batch_size = 8
+
+
+def folder128(c: ml_collections.ConfigDict) -> None:
+  """Sets the final model, to be trained on a GPU or TPU without weights."""
+  datasets.folder(c, 128)
+  c.inflate_from = "none"
+  c.checkpoint_every = 1000
+  c.eval_every = 10_000
+  c.automatic.epochs = 400
+  c.automatic.least_steps = 10_000
+  c.automatic.most_steps = 300_000
+  c.tokenizer.dtype = "bfloat16"
+  c.tokenizer.remat = "all"
+  c.loss.perceptual_network = "off"  # no weights are shipped
+  c.loss.r1_interval = 16
+
+
+def _folder256(c: ml_collections.ConfigDict) -> None:
+  folder256(c)
+  c.tokenizer.temporal_downsample = (False, False, True, True)
+  c.automatic.batch_size = 4
+
+
+def folder256(c: ml_collections.ConfigDict) -> None:
+  """As `folder128`, halved once more to the same tokens."""
+  folder128(c)
+  c.dataset.size = 256
+  c.tokenizer.channel_multipliers = (1, 1, 2, 2, 4)
+  c.discriminator.channel_multipliers = (2, 4, 4, 4, 4, 4)
 
 
 def _ucf101(c: ml_collections.ConfigDict) -> None:
@@ -272,6 +351,9 @@ def _praxis(c: ml_collections.ConfigDict) -> None:
 VARIANTS = {
   "digits": _digits,
   "overfit": _overfit,
+  "folder64": _folder64,
+  "folder128": _folder128,
+  "folder256": _folder256,
   "ucf101": _ucf101,
   "kinetics600": _kinetics600,
   "v1_b": _v1(64, 2, 128, 37_000),

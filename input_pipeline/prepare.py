@@ -26,8 +26,10 @@ from typing import Any
 
 from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import reencode as reencode_lib
+from input_pipeline.sources import entries
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
+from input_pipeline.sources import own_folders
 from storage import files
 from storage import listing as listing_lib
 from storage import lock
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(
-  listing: folders.Listing,
+  listing: entries.Listing,
   name: str,
   split: str,
   output: str,
@@ -89,7 +91,7 @@ def prepare(
 def _write(
   folder: str,
   plan: media_shards.Plan,
-  listing: folders.Listing,
+  listing: entries.Listing,
   encoding: reencode_lib.Encoding | None,
   max_broken: float,
   workers: int,
@@ -126,7 +128,7 @@ def _finish(folder, plan, shards) -> dict[str, Any]:
   return json.loads(text)
 
 
-def _digest(listing: folders.Listing) -> str:
+def _digest(listing: entries.Listing) -> str:
   lines = (f"{entry.label} {entry.name}\n" for entry in listing.entries)
   return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
@@ -214,7 +216,7 @@ def _write_shard(name: str) -> media_shards.Shard:
 
 
 def _load(
-  entry: folders.Entry, encoding: reencode_lib.Encoding | None
+  entry: entries.Entry, encoding: reencode_lib.Encoding | None
 ) -> tuple[frame_reader.Encoded, int]:
   """(example as bytes, number of its frames); decodes it to the end."""
   if not entry.files:
@@ -262,7 +264,10 @@ def _parser() -> argparse.ArgumentParser:
   splits = ["train", "held_out"]
   add("--split", choices=splits, default="train", help="split to make")
   which = "folder of the split held_out; default: the only one there is"
-  add("--held_out", choices=folders.HELD_OUT, default="", help=which)
+  add("--held_out", choices=own_folders.HELD_OUT, default="", help=which)
+  share = "share held out, by names, of a folder without that folder"
+  default = own_folders.HELD_OUT_SHARE
+  add("--held_out_share", type=float, default=default, help=share)
   add("--fold", type=int, default=1, help="split of UCF-101's lists: 1, 2 or 3")
   cores = os.cpu_count()
   add("--workers", type=int, default=cores, help="number of processes")
@@ -309,7 +314,7 @@ def _run(args: argparse.Namespace) -> None:
   manifest = prepare(
     folders.listing(
       *(args.format, args.input, args.lists, args.split, args.fold),
-      args.held_out,
+      *(args.held_out, args.held_out_share),
     ),
     args.format,
     args.split,

@@ -13,8 +13,10 @@ import os
 import ml_collections
 
 from input_pipeline import clips as clips_lib
+from input_pipeline.sources import entries
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
+from input_pipeline.sources import own_folders
 from input_pipeline.sources import tfds_files
 from storage import paths
 
@@ -30,6 +32,8 @@ def source(
     ValueError: data that are missing or not as expected; see Clips.
   """
   store = _store(dataset, split)
+  if isinstance(store, entries.Folder):
+    store.check_frames(dataset.frames)
   if dataset.mixture:  # labels are those of the mixture, by class name
     _, stores = _mixed_stores(dataset)
     store = clips_lib.renumber(store, clips_lib.all_names(stores))
@@ -80,6 +84,11 @@ def held_out_folder(dataset: ml_collections.ConfigDict) -> str:
   return dataset.get("held_out", "")
 
 
+def held_out_share(dataset: ml_collections.ConfigDict) -> float:
+  """Share of a folder without such a folder that is held out."""
+  return dataset.get("held_out_share", own_folders.HELD_OUT_SHARE)
+
+
 def _mixed_stores(dataset: ml_collections.ConfigDict):
   weights, stores = [], []
   for part in dataset.mixture:
@@ -126,8 +135,11 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
       )
     return media_shards.MediaShards(path, split)
   lists = paths.expand(dataset.lists)
-  return folders.Folder(
-    folders.listing(dataset.name, path, lists, split, dataset.fold, held_out)
+  share = held_out_share(dataset)
+  return entries.Folder(
+    folders.listing(
+      dataset.name, path, lists, split, dataset.fold, held_out, share
+    )
   )
 
 

@@ -79,7 +79,9 @@ def _folder(dataset: ml_collections.ConfigDict, split: str) -> str:
   if dataset.name in folders.WITH_LISTS:
     return f" of the list in {dataset.lists or dataset.path}"
   held_out = stores.held_out_folder(dataset)
-  return f" of {folders.split_folder(dataset.path, split, held_out)}"
+  return (
+    f" of {folders.split_folder(dataset.name, dataset.path, split, held_out)}"
+  )
 
 
 def _cut(dataset: ml_collections.ConfigDict, window: str, crop: str) -> str:

@@ -18,7 +18,7 @@ _CUTTING = (
   *("eval_crop", "short_side", "flip"),
 )
 _RESIZING = ("scale", "filter")  # joint images have these, too
-_FILES = ("path", "lists", "held_out", "fold", "mixture")
+_FILES = ("path", "lists", "held_out", "held_out_share", "fold", "mixture")
 _JOINT = ("name", "format", "path", "crop", "flip")
 _FOLDER_ROW = "a row folder64"
 
@@ -81,6 +81,9 @@ def _check_files(
     raise _needless("lists", given, f"{dataset.name!r} has none")
   if "fold" in given and dataset.name != "ucf101":
     raise _needless("fold", given, "'ucf101' alone has folds")
+  if "held_out_share" in given and not _shares(dataset):
+    why = "lists, folders or `prepare` say which clips are held out"
+    raise _needless("held_out_share", given, why)
   for name in ("lists", "fold"):
     kind = stores.kind(dataset)
     if name in given and kind != "folder":
@@ -88,6 +91,16 @@ def _check_files(
       if kind == "tfds":
         remedy = "TFDS has its own splits: name the folder of another"
       raise _needless(name, given, f"dataset.path holds {kind}; {remedy}")
+
+
+def _shares(dataset: ml_collections.ConfigDict) -> bool:
+  """Whether clips, or the joint images, may be held out by their names."""
+  if dataset.joint_images and dataset.joint_format != "embedded":
+    return True
+  held_out = stores.held_out_folder(dataset)
+  return stores.kind(dataset) == "folder" and folders.splits_by_hash(
+    dataset.name, dataset.path, held_out
+  )
 
 
 def _check_joint(

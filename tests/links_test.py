@@ -15,7 +15,7 @@ from evaluation.protocols import table as protocol_table
 from evaluation.show import mp4
 from evaluation.show import report
 from input_pipeline import prepare
-from input_pipeline.sources import folders
+from input_pipeline.sources import entries
 from magvit.compression import video_codecs
 from magvit.modes import evaluate
 from magvit.modes import export
@@ -99,7 +99,7 @@ def _make_parts(root):
 
 
 def _prepare(root):
-  listing = folders.Listing((folders.Entry("a", 0, ()),), ("c",))
+  listing = entries.Listing((entries.Entry("a", 0, ()),), ("c",))
   prepare.prepare(listing, "set", "train", str(root))
 
 

@@ -13,7 +13,11 @@
                or a video file; no lists, no classes
   any other    {train,held_out}/CLASS/..., images or videos; no lists;
                "val", "validation" or "test" may stand for "held_out", and
-               `dataset.held_out` says which of several
+               `dataset.held_out` says which of several. Without a held-out
+               folder `dataset.held_out_share` of the files is held out, by
+               their names (hash_split.py), and without any of these folders
+               the classes, CLASS/..., may be in the folder itself. Files that
+               are in no folder of a class make a set without classes.
 
 Lists lie in `dataset.lists`, or beside the media. Listed files that are missing
 are reported, and so are classes that the list of classes lacks. Without a list
@@ -28,66 +32,29 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import csv
-import dataclasses
 import os
 from typing import Annotated
 from typing import Any
 
-from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import media
+from input_pipeline.sources import entries as entries_lib
+from input_pipeline.sources import own_folders
+from input_pipeline.sources.entries import Entry
+from input_pipeline.sources.entries import Listing
 from storage import listing as listing_lib
 from storage import schema
 
-HELD_OUT = ("held_out", "val", "validation", "test")
 WITH_LISTS = ("ucf101", "kinetics600", "ssv2")  # sets with lists of splits
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-  """One example of a split."""
-
-  name: str  # path below the folder
-  label: int
-  files: tuple[str, ...]  # one file, or a video's frames; () if missing
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-  """All examples that a split should hold, in the order of its list."""
-
-  entries: tuple[Entry, ...]
-  class_names: tuple[str, ...]
-
-
-class Folder:
-  """Random-access encoded examples of a listing."""
-
-  def __init__(self, listing: Listing):
-    """Takes a listing; raises ValueError that names files that are missing."""
-    missing = [
-      listing_lib.text(entry.name)
-      for entry in listing.entries
-      if not entry.files
-    ]
-    if missing:
-      raise ValueError(
-        f"{len(missing)} of {len(listing.entries)} listed files are missing:"
-        f" {', '.join(missing[:5])}{', ...' if missing[5:] else ''}; put them"
-        " there, or make shards with `python -m input_pipeline.prepare"
-        " --max_broken=SHARE`, which leaves them out and reports them"
-      )
-    self._entries, self.class_names = listing.entries, listing.class_names
-
-  def __len__(self) -> int:
-    return len(self._entries)
-
-  def __getitem__(self, index: int) -> frame_reader.Encoded:
-    entry = self._entries[index]
-    return frame_reader.Encoded(entry.files[0], entry.label, entry.files)
-
-
 def listing(
-  name: str, path: str, lists: str, split: str, fold: int, held_out: str = ""
+  name: str,
+  path: str,
+  lists: str,
+  split: str,
+  fold: int,
+  held_out: str = "",
+  held_out_share: float = own_folders.HELD_OUT_SHARE,
 ) -> Listing:
   """The examples of a split, with their files on disk.
 
@@ -99,6 +66,8 @@ def listing(
     fold: number of UCF-101's split, 1 to 3.
     held_out: folder of the split "held_out", one of HELD_OUT; "": the only one
       of them that there is. Sets with lists have no such folders.
+    held_out_share: share of the files that is held out, by their names, where
+      a set without lists has no such folder.
 
   Raises:
     ValueError: a folder or list that is missing or not as expected, or a class
@@ -107,9 +76,14 @@ def listing(
   for field, folder in (("path", path), ("lists", lists or path)):
     if not os.path.isdir(folder):
       raise ValueError(f"dataset.{field}={folder!r} is no folder")
-  if held_out and held_out not in HELD_OUT:
+  if not 0 < held_out_share < 1:
     raise ValueError(
-      f"dataset.held_out={held_out!r} must be '' or one of {list(HELD_OUT)}"
+      f"dataset.held_out_share={held_out_share} must be above 0 and below 1"
+    )
+  if held_out and held_out not in own_folders.HELD_OUT:
+    raise ValueError(
+      f"dataset.held_out={held_out!r} must be '' or one of"
+      f" {list(own_folders.HELD_OUT)}"
     )
   if held_out and name in WITH_LISTS:
     raise ValueError(
@@ -121,12 +95,25 @@ def listing(
   elif name in _BY_STEM:
     result = _by_stem(path, *_BY_STEM[name](lists or path, split))
   elif name == "bair":
-    result = _bair(split_folder(path, split, held_out), path)
+    result = _bair(split_folder(name, path, split, held_out), path)
   else:
-    result = _by_class(path, split_folder(path, split, held_out))
+    result = own_folders.listing(path, split, held_out, held_out_share)
   if not result.entries:
     raise ValueError(f"dataset.path={path} has no {split!r} images or videos")
   return result
+
+
+def splits_by_hash(name: str, path: str, held_out: str) -> bool:
+  """Whether names of files say which are held out; see own_folders.py."""
+  known = name in WITH_LISTS or name == "bair"
+  return not known and own_folders.splits_by_hash(path, held_out)
+
+
+def split_folder(name: str, path: str, split: str, held_out: str) -> str:
+  """The folder that files of a split lie in, in a set without lists."""
+  if splits_by_hash(name, path, held_out):
+    return own_folders.hashed_folder(path)
+  return own_folders.split_folder(path, split, held_out)
 
 
 def _ucf101(path: str, lists: str, split: str, fold: int) -> Listing:
@@ -146,7 +133,7 @@ def _ucf101(path: str, lists: str, split: str, fold: int) -> Listing:
   entries = []
   for line in _lines(list_path):
     name = line.split()[0]
-    label = _number(numbers, name.split("/")[0], list_path, name)
+    label = entries_lib.number(numbers, name.split("/")[0], list_path, name)
     present = files.get(name.lower())
     paths = (os.path.join(path, present),) if present else ()
     entries.append(Entry(present or name, label, paths))
@@ -214,7 +201,7 @@ def _by_stem(
     files.setdefault(stem, []).append(name)
   entries = []
   for stem, class_name in rows:
-    label = _number(numbers, class_name, list_path, stem)
+    label = entries_lib.number(numbers, class_name, list_path, stem)
     same = files.get(stem, [])
     if len(same) > 1:
       raise ValueError(
@@ -242,65 +229,6 @@ def _bair(folder: str, path: str) -> Listing:
   )
 
 
-def _by_class(path: str, folder: str) -> Listing:
-  train = os.path.join(path, "train")
-  first = train if os.path.isdir(train) else folder  # numbers the classes
-  classes = listing_lib.folders(first)
-  numbers = {name: i for i, name in enumerate(classes)}
-  entries, held = [], set()
-  for name in media.find(folder)[0]:
-    full, class_name = os.path.join(folder, name), name.split(os.sep)[0]
-    label = _number(numbers, class_name, folder, name)
-    entries.append(Entry(os.path.relpath(full, path), label, (full,)))
-    held.add(class_name)
-  empty = [
-    listing_lib.text(os.path.join(each, name))
-    for each in dict.fromkeys((first, folder))
-    for name in listing_lib.folders(each)
-    if (
-      name not in held
-      if each == folder
-      else not _holds_media(os.path.join(each, name))
-    )
-  ]
-  if empty:
-    raise ValueError(
-      f"{len(empty)} folders of classes hold no images or videos, and each"
-      f" folder is a class: fill or remove {', '.join(empty[:3])}"
-      f"{', ...' if empty[3:] else ''}"
-    )
-  return Listing(tuple(entries), tuple(classes))
-
-
-def _holds_media(folder: str) -> bool:
-  return any(map(media.is_named_as_media, listing_lib.scan(folder)))
-
-
-def split_folder(path: str, split: str, held_out: str) -> str:
-  """The folder of a split in a set without lists; see `listing`."""
-  names = ("train",) if split == "train" else HELD_OUT
-  present = [n for n in names if os.path.isdir(os.path.join(path, n))]
-  if split == "held_out" and held_out:
-    if held_out not in present:
-      raise ValueError(
-        f"dataset.path={path} lacks the folder {held_out!r} that"
-        f" dataset.held_out names, and holds {present}"
-      )
-    return os.path.join(path, held_out)
-  if len(present) > 1:
-    raise ValueError(
-      f"dataset.path={path} holds {present}, any of which may be the split"
-      f" 'held_out': say which with dataset.held_out={present[0]}"
-      " (`prepare --held_out`)"
-    )
-  if not present:
-    raise ValueError(
-      f"dataset.path={path} must hold one of the folders {list(names)} for the"
-      f" split {split!r}, and holds none"
-    )
-  return os.path.join(path, present[0])
-
-
 def _list_file(folder: str, *names: str) -> str:
   for name in names:
     if os.path.isfile(os.path.join(folder, name)):
@@ -314,16 +242,3 @@ def _list_file(folder: str, *names: str) -> str:
 def _lines(path: str) -> list[str]:
   with open(path) as f:
     return [line.strip() for line in f if line.strip()]
-
-
-def _number(
-  numbers: dict[str, int], name: str, where: str, example: str
-) -> int:
-  """Number of a class; ValueError, with the example, for an unknown one."""
-  if name not in numbers:
-    raise ValueError(
-      f"{where}: {listing_lib.text(example)} is of the class {name!r}, which is"
-      f" none of the {len(numbers)} known ones"
-      f" ({', '.join(list(numbers)[:3])}, ...)"
-    )
-  return numbers[name]

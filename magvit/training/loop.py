@@ -17,6 +17,7 @@ from magvit import optimizer
 from magvit import trained as trained_lib
 from magvit.generators import tokens as tokens_lib
 from magvit.scoring import held_out
+from magvit.training import automatic
 from magvit.training import check
 from magvit.training import checkpoints as checkpoints_lib
 from magvit.training import endings
@@ -58,6 +59,7 @@ def _train(
   check_alone: Callable[[], None],
 ) -> None:
   mesh = mesh_lib.make_mesh(config.mesh)
+  config = automatic.with_numbers(config, workdir, mesh)
   check.check_config(config, mesh)
   workdir_lib.check_workdir(workdir, config)
   check.check_data(config, workdir, training=True)

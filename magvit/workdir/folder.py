@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_collections
 
+from configs import fields
 from magvit.workdir import exports
 from magvit.workdir import fields as fields_lib
 from magvit.workdir import given_config
@@ -31,6 +32,7 @@ IMPORTED = "imported.json"  # file on where an imported model's weights are from
 # runs in the same workdir.
 _FREE_FIELDS = (
   "name",
+  "automatic",
   "mesh",
   "log_every",
   "checkpoint_every",
@@ -45,6 +47,8 @@ _FREE_FIELDS = (
   "transformer.remat",
   "transformer.dropout_bits",
 )
+# Fields that configs of earlier versions lack, and what they stand for there.
+_SINCE = {"dataset.held_out_share": 0.1}
 
 
 def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
@@ -160,6 +164,17 @@ def as_begun(
   return config
 
 
+def with_stored_numbers(
+  stored: ml_collections.ConfigDict, given: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+  """The given config, with the stored numbers that it leaves to the data."""
+  values = _fields(stored)
+  known = {n: values[n] for n in fields.automatic(given) if values.get(n)}
+  given = ml_collections.ConfigDict(given.to_dict())
+  given.update_from_flattened_dict(known)
+  return given
+
+
 def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
   if processes.is_first():
     text = config.to_json(indent=2) + "\n"
@@ -216,7 +231,7 @@ def _differing(
   stored: ml_collections.ConfigDict, given: ml_collections.ConfigDict
 ) -> list[str]:
   """Names of the fields that make two configs two experiments."""
-  there, here = _fields(stored), _fields(given)
+  there, here = ({**_SINCE, **_fields(c)} for c in (stored, given))
   return [
     field
     for field in sorted(there.keys() | here.keys())
@@ -251,6 +266,7 @@ def stored_config(
   stored = read_config(workdir)
   if given is None:
     return stored
+  given = with_stored_numbers(stored, given)
   check_same_experiment(stored, given, workdir)
   return given
 
@@ -267,12 +283,12 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
       f"workdir={workdir} holds no config.json, so nothing was trained there:"
       " train into it first (--mode=train), or name another"
     )
-  fields = stored_config_lib.read(path)
+  stored = stored_config_lib.read(path)
   if exports.is_export(workdir):
-    exports.check_config(workdir, fields)
-  stored_config_lib.check(path, fields)
+    exports.check_config(workdir, stored)
+  stored_config_lib.check(path, stored)
   try:
-    return fields_lib.resolved(ml_collections.ConfigDict(fields))
+    return fields_lib.resolved(ml_collections.ConfigDict(stored))
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
 

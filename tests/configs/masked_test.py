@@ -15,6 +15,10 @@ from models import network
 _TOKENIZERS = {
   "digits": (tokenizer_video, "digits"),
   "digits_multitask": (tokenizer_video, "digits"),
+  "folder64": (tokenizer_video, "folder64"),
+  "folder64_images": (tokenizer_image, "folder64"),
+  "folder128": (tokenizer_video, "folder128"),
+  "folder256": (tokenizer_video, "folder256"),
   "ucf101": (tokenizer_video, "ucf101"),
   "ucf101_b": (tokenizer_video, "ucf101"),
   "ucf101_h": (tokenizer_video, "ucf101"),

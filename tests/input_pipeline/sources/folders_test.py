@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from input_pipeline.sources import entries
 from input_pipeline.sources import folders
 from tests import raw_data
 
@@ -104,6 +105,7 @@ def test_the_held_out_folder_is_chosen_where_there_are_several(tmp_path):
 def test_classes_are_ordered_as_text_and_files_as_people_count(tmp_path):
   for name in ("2/10", "2/9", "10/1", "1/1"):
     raw_data.image(tmp_path / f"train/{name}.png", 0)
+  raw_data.image(tmp_path / "val/1/1.png", 0)
   train = _listing("mine", tmp_path, "train")
   assert train.class_names == ("1", "10", "2")
   assert [(e.name, e.label) for e in train.entries] == [
@@ -117,6 +119,7 @@ def test_linked_classes_keep_their_examples(tmp_path):
   raw_data.image(tmp_path / "pool/y.png", 1)
   (tmp_path / "train/a").symlink_to(tmp_path / "pool")
   (tmp_path / "pool/up").symlink_to(tmp_path / "pool")
+  raw_data.image(tmp_path / "val/b/z.png", 0)
   train = _listing("mine", tmp_path, "train")
   assert train.class_names == ("a", "b")
   assert _labels(train) == {"y.png": 0, "x.png": 1}
@@ -157,7 +160,7 @@ def test_wrong_lists_are_named(tmp_path):
   path.write_text("ApplyEyeMakeup/gone.avi 1\nApplyEyeMakeup/away.avi 1\n")
   listing = _listing("ucf101", tmp_path, "train")
   with refused("^2 of 2 .*: ApplyEyeMakeup/gone.avi, .*--max_broken"):
-    folders.Folder(listing)
+    entries.Folder(listing)
   path.write_text("Sleeping/v_Sleeping_g01_c01.avi 1\n")
   with refused("trainlist01.txt: .*'Sleeping'.* 2 known"):
     _listing("ucf101", tmp_path, "train")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from input_pipeline import prepare
-from input_pipeline.sources import folders
+from input_pipeline.sources import entries
 from magvit.modes import evaluate
 from magvit.modes import export
 from magvit.modes import import_weights
@@ -37,7 +37,7 @@ def _import(output, tokenizer, generator):
 
 
 def _prepare(output, tokenizer, generator):
-  prepare.prepare(folders.Listing((), ()), "classes", "train", output)
+  prepare.prepare(entries.Listing((), ()), "classes", "train", output)
 
 
 @pytest.mark.parametrize(
