@@ -195,7 +195,7 @@ class LoadedGenerator:
     Raises:
       ValueError: another task, or what `sample` refuses.
     """
-    key = given.check_key(key)
+    first_key = given.check_key(key)
     fields.COUNT.check("frames", frames)
     class_number = self._check(task, label)
     if "frame_prediction" not in task:
@@ -215,7 +215,7 @@ class LoadedGenerator:
     predict = lambda video, key: program(
       self._batch(task, class_number, video), key
     )
-    return long_video.roll(predict, key, condition_BTHWC, frames, length)
+    return long_video.roll(predict, first_key, condition_BTHWC, frames, length)
 
   def _check(self, task, label) -> int:
     """Returns the number of a label's class, if it and the task are known."""
