@@ -9,8 +9,8 @@ parameters of the transformer, in millions; scores are the papers'. None but
   arg               tokens         size   trained on                 published
   digits            5x4x4            0.4  two CPU cores
   digits_multitask  5x4x4            0.4  ten tasks, two CPU cores
-  folder64          3x16x16          0.9  own videos, two CPU cores
-  folder64_images   16x16            0.9  own pictures, two CPU cores
+  folder64          3x16x16          0.7  own videos, two CPU cores
+  folder64_images   16x16            0.7  own pictures, two CPU cores
   folder128         5x16x16         88.0  own videos, a GPU
   folder256         5x16x16         88.0  own videos, a GPU
   ucf101            5x16x16        306.9  classes, L                 FVD 58
@@ -119,11 +119,11 @@ def _folder64(c: ml_collections.ConfigDict) -> None:
   datasets.folder(c, 64)
   c.dataset.frames = 9
   c.checkpoint_every = 500
-  c.automatic.epochs = 100
-  c.automatic.least_steps = 150
+  c.automatic.epochs = 50
+  c.automatic.least_steps = 120
   c.automatic.most_steps = 50_000
-  c.automatic.batch_size = 8
-  c.transformer.num_layers = 4
+  c.automatic.batch_size = 4
+  c.transformer.num_layers = 3
   c.transformer.width = 128
   c.transformer.mlp_width = 512
   c.transformer.num_heads = 4
