@@ -191,14 +191,14 @@ RANGES: dict[str, dict[str, Range]] = {
   },
 }
 
-# Fields whose value 0 says that training chooses a number by the data; then
-# config.json has that number.
-AUTOMATIC = (
-  "num_steps",
-  "batch_size",
-  "dataset.eval_examples",
-  "transformer.num_classes",
-)
+# Fields whose value 0 says that training chooses a number by the data, which
+# config.json then has; and the field that has to be above 0 for that.
+AUTOMATIC = {
+  "num_steps": "automatic.epochs",
+  "batch_size": "automatic.batch_size",
+  "dataset.eval_examples": "automatic.eval_examples",
+  "transformer.num_classes": None,
+}
 
 # Fields that hold the path of a file or folder, or "" or "none" for no path.
 PATHS = (
@@ -226,7 +226,12 @@ def check(config: Mapping[str, Any] | ml_collections.ConfigDict) -> None:
     ValueError: a value that is not in the range of its field, or a number that
       is not finite in a field that has none.
   """
-  for name, value in _leaves(config, ""):
+  leaves = dict(_leaves(config, ""))
+  for name in automatic(config):
+    rule = AUTOMATIC[name]
+    if rule and not leaves.get(rule):
+      raise ValueError(f"{name}=0 must be {COUNT}; 0 needs {rule} above 0")
+  for name, value in leaves.items():
     section, _, field = name.rpartition(".")
     allowed = RANGES.get(section, {}).get(field)
     for part in value if isinstance(value, (tuple, list)) else (value,):

@@ -29,9 +29,10 @@ def with_numbers(
   """Returns the config with a number in each field that is left to the data.
 
   Raises:
-    ValueError: a field of 0 that `automatic` says nothing about, data that
-      cannot be read, or a run whose data have classes that it does not know.
+    ValueError: a number out of its range, data that cannot be read or have no
+      end, or a run whose data have classes that it does not know.
   """
+  fields.check(config)
   left = fields.automatic(config)
   if not left:
     return config
@@ -95,29 +96,18 @@ def _numbers(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, int]:
   numbers = {}
   batch_size = config.batch_size
   if "batch_size" in left:
-    _need(c.batch_size, "batch_size", "automatic.batch_size")
     batch_size = numbers["batch_size"] = _batch_size(config, mesh)
   if "num_steps" in left:
-    _need(c.epochs, "num_steps", "automatic.epochs")
     clips = _training_clips(config, "num_steps")
     steps = -(-c.epochs * clips // batch_size)
     numbers["num_steps"] = min(max(steps, c.least_steps), c.most_steps)
   if "dataset.eval_examples" in left:
-    _need(c.eval_examples, "dataset.eval_examples", "automatic.eval_examples")
     held_out = len(pipeline.source(config.dataset, "held_out"))
     numbers["dataset.eval_examples"] = min(held_out, c.eval_examples)
   if "transformer.num_classes" in left:
     classes = len(pipeline.class_names(config.dataset))
     numbers["transformer.num_classes"] = max(classes, 1)
   return numbers
-
-
-def _need(value: int, field: str, rule: str) -> None:
-  if not value:
-    raise ValueError(
-      f"{field}=0 leaves it to the data, and {rule}=0 says nothing: give"
-      f" --config.{field}=NUMBER, or --config.{rule}"
-    )
 
 
 def _training_clips(config: ml_collections.ConfigDict, field: str) -> int:
