@@ -134,6 +134,12 @@ def test_a_generator_of_videos_is_evaluated_after_training(
   config.dataset.eval_examples = 2
   config.evaluation.protocols = ("is_c3d",)
   config.evaluation.num = 2
+  # The file is there and of this network; its tensors are not read.
+  nothing = lambda name: (
+    None,
+    {"scale": jax.ShapeDtypeStruct((1,), "float32")},
+  )
+  config.evaluation.c3d_weights = _weights("c3d", nothing, tmp_path)
   network = lambda batch: {"probabilities": np.full((len(batch), 4), 0.25)}
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(protocol_run.measurements, "load_network", lambda *_: network)
