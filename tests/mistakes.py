@@ -45,7 +45,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
   ),
   "pictures for clips": (
     f"{_TINY} {_RUN} {_FILES} {_PATH}/data --config.dataset.eval_examples=2",
-    ("has 1 frames", "dataset.short_videos='hold'"),
+    ("is a picture", "take a row for images"),
   ),
   "broken first file": (
     f"{_IMAGE} {_RUN} {_FILES} {_PATH}/broken --config.dataset.eval_examples=1",

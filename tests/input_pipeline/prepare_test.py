@@ -140,6 +140,8 @@ def test_names_that_are_no_utf8_are_kept(tmp_path, in_this_process):
   raw_data.image(tmp_path / "train" / "a" / odd, 0)
   cut = os.fsdecode(b"w\xff\n.png")
   (tmp_path / "train/a" / cut).symlink_to(tmp_path / "nowhere")
+  # Without such a folder one of the two would be held out.
+  raw_data.image(tmp_path / "held_out" / "a" / "0.png", 0)
   listing = folders.listing("mine", str(tmp_path), "", "train", 1)
   output = tmp_path / "out"
   manifest = prepare.prepare(

@@ -105,7 +105,9 @@ def test_pictures_are_too_short_for_clips(tmp_path):
   config = _images(tmp_path / "data", **{"dataset.frames": 5})
   config.tokenizer.temporal = True
   config.tokenizer.temporal_downsample = (True,)
-  _refused(config, tmp_path / "run", "has 1 frames, .*frames=5 .*'hold'")
+  _refused(
+    config, tmp_path / "run", "is a picture, and a clip .*frames=5: take a row"
+  )
 
 
 def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
