@@ -40,6 +40,7 @@ import ml_collections
 
 from configs import base
 from configs import datasets
+from configs import own_folders
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
@@ -70,44 +71,12 @@ def _digits(c: ml_collections.ConfigDict) -> None:
 
 
 def _folder64(c: ml_collections.ConfigDict) -> None:
-  datasets.folder(c, 64)
-  c.dataset.frames = 9
-  c.checkpoint_every = 500
-  c.automatic.epochs = 50
-  c.automatic.least_steps = 120
-  c.automatic.most_steps = 50_000
-  c.automatic.batch_size = 4
-  c.transformer.num_layers = 3
-  c.transformer.width = 128
-  c.transformer.mlp_width = 512
-  c.transformer.num_heads = 4
+  own_folders.small_generator(c)
   c.transformer.factor_bits = (10,)
-  c.transformer.num_classes = 0
-  c.optimizer.peak_learning_rate = 3e-3
-  c.optimizer.warmup_steps = 20
 
 
 def _folder(size: int, batch_size: int):
-  """As MAGVIT-B's, for a GPU or TPU."""
-
-  def fill(c: ml_collections.ConfigDict) -> None:
-    datasets.folder(c, size)
-    c.checkpoint_every = 1000
-    c.eval_every = 10_000
-    c.automatic.epochs = 2000
-    c.automatic.least_steps = 10_000
-    c.automatic.most_steps = 500_000
-    c.automatic.batch_size = batch_size
-    c.transformer.num_layers = 12
-    c.transformer.width = 768
-    c.transformer.mlp_width = 3072
-    c.transformer.num_heads = 12
-    c.transformer.factor_bits = (9, 9)
-    c.transformer.dtype = "bfloat16"
-    c.transformer.num_classes = 0
-    c.optimizer.warmup_steps = 1000
-
-  return fill
+  return lambda c: own_folders.generator(c, size, batch_size)
 
 
 def _ucf101_v1(c: ml_collections.ConfigDict) -> None:

@@ -226,12 +226,12 @@ def check(config: Mapping[str, Any] | ml_collections.ConfigDict) -> None:
     ValueError: a value that is not in the range of its field, or a number that
       is not finite in a field that has none.
   """
-  leaves = dict(_leaves(config, ""))
+  values = dict(leaves(config))
   for name in automatic(config):
     rule = AUTOMATIC[name]
-    if rule and not leaves.get(rule):
+    if rule and not values.get(rule):
       raise ValueError(f"{name}=0 must be {COUNT}; 0 needs {rule} above 0")
-  for name, value in leaves.items():
+  for name, value in values.items():
     section, _, field = name.rpartition(".")
     allowed = RANGES.get(section, {}).get(field)
     for part in value if isinstance(value, (tuple, list)) else (value,):
@@ -245,14 +245,14 @@ def automatic(
   config: Mapping[str, Any] | ml_collections.ConfigDict,
 ) -> list[str]:
   """The fields of a config that are left to the data, as AUTOMATIC says."""
-  values = dict(_leaves(config, ""))
+  values = dict(leaves(config))
   return [name for name in AUTOMATIC if values.get(name) == 0]
 
 
-def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
   """(name with dots, value) of all fields; sections are no fields."""
   for key, value in node.items():
     if hasattr(value, "items"):
-      yield from _leaves(value, f"{prefix}{key}.")
+      yield from leaves(value, f"{prefix}{key}.")
     else:
       yield f"{prefix}{key}", value

@@ -54,6 +54,7 @@ import ml_collections
 
 from configs import base
 from configs import datasets
+from configs import own_folders
 
 _BAIR_TASKS = (
   "frame_prediction",
@@ -116,23 +117,10 @@ def _digits_multitask(c: ml_collections.ConfigDict) -> None:
 
 
 def _folder64(c: ml_collections.ConfigDict) -> None:
-  datasets.folder(c, 64)
-  c.dataset.frames = 9
-  c.checkpoint_every = 500
-  c.automatic.epochs = 50
-  c.automatic.least_steps = 120
-  c.automatic.most_steps = 50_000
-  c.automatic.batch_size = 4
-  c.transformer.num_layers = 3
-  c.transformer.width = 128
-  c.transformer.mlp_width = 512
-  c.transformer.num_heads = 4
+  own_folders.small_generator(c)
   c.transformer.factor_bits = (5, 5)
-  c.transformer.num_classes = 0
   c.mask_ratio_per_clip = True  # less noise than one ratio for a small batch
   c.sampling.choice_temperature = 12.0
-  c.optimizer.peak_learning_rate = 3e-3
-  c.optimizer.warmup_steps = 20
 
 
 def _folder64_images(c: ml_collections.ConfigDict) -> None:
@@ -144,21 +132,7 @@ def _folder64_images(c: ml_collections.ConfigDict) -> None:
 
 
 def _folder(size: int, batch_size: int):
-  """A generator for a GPU or TPU; `_b` sets its size."""
-
-  def fill(c: ml_collections.ConfigDict) -> None:
-    datasets.folder(c, size)
-    c.checkpoint_every = 1000
-    c.eval_every = 10_000
-    c.automatic.epochs = 2000
-    c.automatic.least_steps = 10_000
-    c.automatic.most_steps = 500_000
-    c.automatic.batch_size = batch_size
-    c.transformer.dtype = "bfloat16"
-    c.transformer.num_classes = 0
-    c.optimizer.warmup_steps = 1000
-
-  return fill
+  return lambda c: own_folders.generator(c, size, batch_size)
 
 
 def _ucf101(c: ml_collections.ConfigDict) -> None:
@@ -269,8 +243,8 @@ VARIANTS = {
   "digits_multitask": _digits_multitask,
   "folder64": _folder64,
   "folder64_images": _folder64_images,
-  "folder128": _b(_folder(128, 32)),
-  "folder256": _b(_folder(256, 16)),
+  "folder128": _folder(128, 32),
+  "folder256": _folder(256, 16),
   "ucf101": _ucf101,
   "ucf101_b": _b(_ucf101),
   "ucf101_h": _h(_ucf101),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import functools
-import math
 import numbers
 import os
 from typing import Any
@@ -19,6 +18,7 @@ from magvit import trained as trained_lib
 from magvit.generators import long_video
 from magvit.generators import sampling
 from magvit.generators import tasks
+from magvit.tokenizer import coded
 from magvit.tokenizer import describe
 from magvit.tokenizer import given
 from magvit.workdir import folder as workdir_lib
@@ -31,7 +31,7 @@ from storage import schema
 _SHOWN = 20  # names that a message lists
 
 
-class LoadedGenerator:
+class LoadedGenerator(coded.Coded):
   """A generator that samples clips. Make one with `load_generator`.
 
   Attributes:
@@ -65,31 +65,6 @@ class LoadedGenerator:
       *describe.origin(self.step, self.path),
     )
     return f"<LoadedGenerator {describe.in_lines(facts)}>"
-
-  @property
-  def clip_shape(self) -> tuple[int, int, int]:
-    """(T, H, W) of the clips that it samples."""
-    return describe.clip_shape(self.config)
-
-  @property
-  def latent_shape(self) -> tuple[int, int, int]:
-    """(t, h, w) of the ids that it predicts for a clip."""
-    return describe.sizes(self._tokenizer_config).latent(self.clip_shape)
-
-  @property
-  def strides(self) -> tuple[int, int, int]:
-    """(time, height, width): frames and pixels that one more id stands for."""
-    return describe.sizes(self._tokenizer_config).strides
-
-  @property
-  def vocabulary(self) -> int:
-    """Number of codes of its tokenizer."""
-    return describe.vocabulary(self._tokenizer_config)
-
-  @property
-  def bits(self) -> float:
-    """Bits of an id: the logarithm of the vocabulary to base 2."""
-    return math.log2(self.vocabulary)
 
   @property
   def class_names(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-import math
 import os
 from typing import Any
 
@@ -11,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from magvit import mesh as mesh_lib
+from magvit.tokenizer import coded
 from magvit.tokenizer import describe
 from magvit.tokenizer import given
 from magvit.tokenizer import streaming
@@ -19,7 +19,7 @@ from models import network
 from storage import paths
 
 
-class LoadedTokenizer:
+class LoadedTokenizer(coded.Coded):
   """Encoder of clips to ids, and decoder. Make one with `load_tokenizer`.
 
   Attributes:
@@ -55,31 +55,6 @@ class LoadedTokenizer:
       *describe.origin(self.step, self.path),
     )
     return f"<LoadedTokenizer {describe.in_lines(facts)}>"
-
-  @property
-  def clip_shape(self) -> tuple[int, int, int]:
-    """(T, H, W) of the clips that it was trained on; it takes others, too."""
-    return describe.clip_shape(self.config)
-
-  @property
-  def latent_shape(self) -> tuple[int, int, int]:
-    """(t, h, w) of the ids of a clip of `clip_shape`."""
-    return describe.sizes(self.config).latent(self.clip_shape)
-
-  @property
-  def strides(self) -> tuple[int, int, int]:
-    """(time, height, width): frames and pixels that one more id stands for."""
-    return describe.sizes(self.config).strides
-
-  @property
-  def vocabulary(self) -> int:
-    """Number of codes: ids are in 0..vocabulary - 1."""
-    return describe.vocabulary(self.config)
-
-  @property
-  def bits(self) -> float:
-    """Bits of an id: the logarithm of the vocabulary to base 2."""
-    return math.log2(self.vocabulary)
 
   def encode(self, video: np.ndarray | jax.Array | list) -> jax.Array:
     """Encodes video (B, T, H, W, 3) to ids, int32 (B, t, h, w).

@@ -77,13 +77,7 @@ def _words(
   names: list[str],
 ) -> str:
   """The numbers, by the names of their fields."""
-  values = {
-    "num_steps": chosen.num_steps,
-    "batch_size": chosen.batch_size,
-    "dataset.eval_examples": chosen.dataset.eval_examples,
-  }
-  if "transformer" in chosen:
-    values["transformer.num_classes"] = chosen.transformer.num_classes
+  values = dict(fields.leaves(chosen))
   text = ", ".join(f"{name}={values[name]}" for name in names)
   if "num_steps" in names:
     text += f" ({config.automatic.epochs} epochs, within bounds)"

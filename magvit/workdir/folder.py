@@ -242,17 +242,7 @@ def _differing(
 
 def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Flat {"a.b": value} as JSON stores it (tuples become lists)."""
-  flat = {}
-
-  def visit(node, prefix):
-    for key, value in node.items():
-      if isinstance(value, dict):
-        visit(value, f"{prefix}{key}.")
-      else:
-        flat[prefix + key] = value
-
-  visit(json.loads(config.to_json()), "")
-  return flat
+  return dict(fields.leaves(json.loads(config.to_json())))
 
 
 def stored_config(

@@ -17,6 +17,7 @@ from typing import Any
 import ml_collections
 
 from configs import base
+from configs import fields as config_fields
 from magvit.workdir import stored_config
 from storage import paths
 
@@ -111,8 +112,9 @@ def _from_json(path: str) -> ml_collections.ConfigDict:
   if known is None:
     return ml_collections.ConfigDict(_with_tuples(fields))
   config = known()
+  known_names = {name for name, _ in config_fields.leaves(config)}
   unknown = sorted(
-    name for name in _flat(fields) if name not in _flat(config.to_dict())
+    name for name, _ in config_fields.leaves(fields) if name not in known_names
   )
   if unknown:
     raise ValueError(
@@ -121,14 +123,6 @@ def _from_json(path: str) -> ml_collections.ConfigDict:
     )
   config.update(_with_tuples(fields))
   return config
-
-
-def _flat(fields: dict[str, Any], prefix: str = "") -> set[str]:
-  names = set()
-  for key, value in fields.items():
-    inner = isinstance(value, dict)
-    names |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key}
-  return names
 
 
 def _with_tuples(value: Any) -> Any:
