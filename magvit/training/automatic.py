@@ -88,11 +88,13 @@ def _numbers(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, int]:
   """Numbers by the names of the fields that are left to the data."""
   left, c = fields.automatic(config), config.automatic
   numbers = {}
-  batch_size = config.batch_size
+  batch_size, clips = config.batch_size, 0
+  counted = [name for name in ("batch_size", "num_steps") if name in left]
+  if counted:  # once: a large folder takes long to list
+    clips = _training_clips(config, counted[0])
   if "batch_size" in left:
-    batch_size = numbers["batch_size"] = _batch_size(config, mesh)
+    batch_size = numbers["batch_size"] = _batch_size(config, mesh, clips)
   if "num_steps" in left:
-    clips = _training_clips(config, "num_steps")
     steps = -(-c.epochs * clips // batch_size)
     numbers["num_steps"] = min(max(steps, c.least_steps), c.most_steps)
   if "dataset.eval_examples" in left:
@@ -121,8 +123,10 @@ def _training_clips(config: ml_collections.ConfigDict, field: str) -> int:
   return len(clips)
 
 
-def _batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
+def _batch_size(
+  config: ml_collections.ConfigDict, mesh: Mesh, clips: int
+) -> int:
   """The largest batch that the data fill and the devices can split."""
   parts = mesh_lib.batch_parts(mesh) * config.microbatches
-  most = min(config.automatic.batch_size, _training_clips(config, "batch_size"))
+  most = min(config.automatic.batch_size, clips)
   return max(most // parts, 1) * parts
