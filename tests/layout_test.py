@@ -59,7 +59,7 @@ _OTHER_WRITERS = {
   ("input_pipeline.sources.token_shards", "save"): _MEMORY,
   ("magvit.compression.rate_distortion", "savefig"): _MEMORY,
   ("magvit.compression.video_codecs", "_ffmpeg"): _PUBLISHED,
-  ("magvit.cost.report", "tempfile.TemporaryDirectory"): "cannot be guessed",
+  ("magvit.cost.compiled", "tempfile.TemporaryDirectory"): "cannot be guessed",
   ("magvit.modes.export", "save"): _OTHER,
   ("magvit.training.checkpoints", "CheckpointManager"): _OWN_FOLDER,
   ("magvit.training.checkpoints", "save"): _OWN_FOLDER,

@@ -5,28 +5,38 @@ rest is not the matrix units' work. A compiler's own count takes the body of a
 loop once; this one multiplies by the loop's length.
 """
 
-from collections.abc import Iterator
 import math
 from typing import Any
 
 import jax
 
+from magvit.cost import jaxprs
 
-def count(function, *args: Any) -> int:
+
+def count(function, *args: Any, platform: str | None = None) -> int:
   """Counts the operations of one call, over all devices.
 
-  Arguments may be `jax.ShapeDtypeStruct`s. Loops of unknown length count once,
-  a branch as the costliest side. Where each platform has a form the default
-  counts, so an operation that a CPU takes apart counts as it is defined.
+  Arguments may be `jax.ShapeDtypeStruct`s. A loop that counts up to a constant
+  counts as often as it runs at the most, another loop of unknown length once, a
+  branch as the costliest side, a kernel of Pallas as often as its grid says.
+
+  Args:
+    function: the function to trace.
+    *args: its arguments.
+    platform: platform whose forms count where platforms differ, like "tpu";
+      None counts the default, so that an operation that a platform takes apart
+      counts as it is defined.
   """
-  return _count(jax.make_jaxpr(function)(*args).jaxpr)
+  return count_in(jax.make_jaxpr(function)(*args).jaxpr, platform)
 
 
-def _count(jaxpr) -> int:
-  return sum(_count_equation(equation) for equation in jaxpr.eqns)
+def count_in(jaxpr, platform: str | None = None) -> int:
+  """Counts the operations of a program's text, as `count` does."""
+  known = jaxprs.known_numbers(jaxpr)
+  return sum(_count_equation(e, platform, known) for e in jaxpr.eqns)
 
 
-def _count_equation(equation) -> int:
+def _count_equation(equation, platform, known) -> int:
   name = equation.primitive.name
   if name == "dot_general":
     (contracted, _), _ = equation.params["dimension_numbers"]
@@ -43,16 +53,8 @@ def _count_equation(equation) -> int:
     zeros = math.prod(equation.params["lhs_dilation"])
     output = math.prod(equation.outvars[0].aval.shape)
     return 2 * output * depth // zeros
-  inner = [_count(jaxpr) for jaxpr in _jaxprs(equation)]
-  if name == "cond":
-    platforms = equation.params.get("branches_platforms")
-    return inner[platforms.index(None)] if platforms else max(inner)
-  return sum(inner) * (equation.params["length"] if name == "scan" else 1)
-
-
-def _jaxprs(equation) -> Iterator[Any]:
-  for value in equation.params.values():
-    for item in value if isinstance(value, (tuple, list)) else (value,):
-      item = getattr(item, "jaxpr", item)
-      if hasattr(item, "eqns"):
-        yield item
+  counts = [
+    times * count_in(jaxpr, platform)
+    for jaxpr, times in jaxprs.inside(equation, platform, known)
+  ]
+  return max(counts, default=0) if name == "cond" else sum(counts)

@@ -2,40 +2,42 @@
 
 XLA's own analysis takes the body of a loop once; here it counts as often as it
 runs. Arrays count with their padding to the tiles of the memory, and those that
-the compiler keeps on the chip not at all.
+the compiler keeps on the chip not at all. A kernel of our own counts its blocks
+as often as it reads them (kernels.py).
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import math
 import re
 
-_BYTES = {
-  **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1),
-  **dict.fromkeys(("bf16", "f16", "s16", "u16"), 2),
-  **dict.fromkeys(("f32", "s32", "u32"), 4),
-  **dict.fromkeys(("f64", "s64", "u64"), 8),
-}
-COLLECTIVES = (
-  *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
-  *("collective-permute", "ragged-all-to-all"),
-)
+from magvit.cost import hlo
+from magvit.cost import kernels as kernels_lib
+from magvit.cost import links as links_lib
+
 _MOVE_NOTHING = {  # opcodes without traffic, or whose parts are counted
   *("parameter", "constant", "get-tuple-element", "tuple", "bitcast"),
   *("while", "conditional", "call", "after-all", "partition-id", "copy-done"),
   *("replica-id", "opt-barrier", "async-start", "async-done"),
 }
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
-_CALLED = re.compile(
-  r"(?:calls|body|condition|to_apply|branch_computations"
-  r"|true_computation|false_computation)=\{?((?:%[\w.\-]+(?:, )?)+)"
-)
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CONDITION = re.compile(r"condition=(%[\w.\-]+)")
-_NAME = re.compile(r"%[\w.\-]+")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _KERNEL = 'custom_call_target="tpu_custom_call"'
+_KERNEL_NAME = re.compile(r'op_name="[^"]*?([^"/]+)/pallas_call"')
+_TO_HOST = "is_host_transfer=true"  # from which it goes to other slices
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+# A fusion of this name sums over devices and keeps one part of the sum.
+_SCATTER = re.compile(r"%all-reduce-scatter\b")
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelRuns:
+  """All runs of a kernel on one device."""
+
+  runs: int = 0
+  flops: int = 0
+  bytes: int = 0  # read from and written to memory, re-reads included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,89 +46,129 @@ class Traffic:
 
   bytes: int  # bytes read from and written to its memory
   collective_count: dict[str, int]  # number of runs, by kind of collective
-  collective_bytes: dict[str, int]  # size of the results, by kind
+  collective_bytes: dict[str, int]  # bytes that it sends, by kind
+  link_seconds: float  # time of sending them at the rate of each group's links
+  # Bytes that it sends to other slices, by way of the hosts' network.
+  network_bytes: int
   # Cycles that the compiler expects of all instructions, in turn; a kernel of
   # our own has none.
   cycles: int
-  kernels: int  # number of runs of our own kernels
+  kernels: dict[str, KernelRuns]  # our own kernels by name
 
 
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-  name: str
-  shape: str
-  opcode: str
-  operands: tuple[str, ...]
-  text: str  # rest of the line, after the operands
+def traffic(
+  text: str,
+  kernels: Mapping[kernels_lib.Key, kernels_lib.Kernel] | None = None,
+  links: links_lib.Links | None = None,
+) -> Traffic:
+  """Reads the traffic from `jax.stages.Compiled.as_text()`.
 
-
-def traffic(text: str) -> Traffic:
-  """Reads the traffic from `jax.stages.Compiled.as_text()`."""
-  computations, entry = _parse(text)
-  runs = _runs(computations, entry)
-  moved, count, size = 0, Counter(), Counter()
-  cycles, kernels = 0, 0
-  for name, times in runs.items():
+  Args:
+    text: the compiled program.
+    kernels: what each run of a kernel moves; a kernel that is not among them
+      moves its arrays once.
+    links: the chips and their links; without them sending takes no time.
+  """
+  computations, entry = hlo.parse(text)
+  runs = hlo.count_runs(computations, entry)
+  sent = _Sent(links)
+  moved, cycles, network = 0, 0, 0
+  ran: dict[str, KernelRuns] = {}
+  for name, run in runs.items():
     body = computations[name]
-    fused = times.fused
     shapes = {i.name: i.shape for i in body}
     for instruction in body:
-      kind = instruction.opcode.removesuffix("-start")
-      if kind in COLLECTIVES:
-        count[kind] += times.times
-        result = _result(instruction)
-        size[kind] += times.times * _size(result, on_chip=True)
+      if _kind(instruction) in links_lib.COLLECTIVES:
+        sent.add(instruction, name, shapes, run.times)
+      if instruction.opcode == "send" and _TO_HOST in instruction.text:
+        network += run.times * _sent_or_received(instruction)
       estimate = _CYCLES.search(instruction.text)
-      cycles += times.times * int(estimate[1]) if estimate else 0
-      kernels += times.times * (_KERNEL in instruction.text)
-      if not fused:
-        moved += times.times * _moved(instruction, shapes, computations)
-  return Traffic(moved, dict(count), dict(size), cycles, kernels)
+      cycles += run.times * int(estimate[1]) if estimate else 0
+      if _KERNEL in instruction.text:
+        one = _run_kernel(instruction, shapes, kernels or {})
+        ran[one[0]] = _added(ran.get(one[0], KernelRuns()), one[1], run.times)
+        moved += run.times * one[1].bytes
+      elif not run.fused:
+        moved += run.times * _moved(instruction, shapes, computations)
+  return Traffic(
+    bytes=moved,
+    collective_count=dict(sent.count),
+    collective_bytes=dict(sent.bytes),
+    link_seconds=sent.seconds,
+    network_bytes=network,
+    cycles=cycles,
+    kernels=ran,
+  )
 
 
-@dataclasses.dataclass
-class _Run:
-  times: int = 0
-  fused: bool = False  # whether the computation is part of a fusion
+def _sent_or_received(instruction: hlo.Instruction) -> int:
+  return hlo.size_of(hlo.first_of(instruction), on_chip=True)
 
 
-def _runs(computations, entry: str) -> dict[str, _Run]:
-  """Counts how often each computation runs, by name."""
-  runs: dict[str, _Run] = {}
-
-  def visit(name: str, times: int, fused: bool) -> None:
-    run = runs.setdefault(name, _Run())
-    run.times += times
-    run.fused = fused
-    for instruction in computations[name]:
-      repeated = _trips(instruction, computations)
-      inside = fused or instruction.opcode in ("fusion", "reduce", "scatter")
-      for names in _CALLED.findall(instruction.text):
-        for called in _NAME.findall(names):
-          if called in computations:
-            visit(called, times * repeated, inside)
-
-  visit(entry, 1, False)
-  return runs
+def _kind(instruction: hlo.Instruction) -> str:
+  return instruction.opcode.removesuffix("-start")
 
 
-def _trips(instruction: _Instruction, computations) -> int:
-  """Number of runs of a loop: JAX counts from 0 up to a constant; else 1."""
-  if known := _TRIPS.search(instruction.text):
-    return int(known[1])
-  condition = _CONDITION.search(instruction.text)
-  if condition is None:
-    return 1
-  body = {i.name: i for i in computations[condition[1]]}
-  for compare in body.values():
-    if compare.opcode == "compare" and "direction=LT" in compare.text:
-      limit = body.get(compare.operands[1])
-      if limit is not None and limit.opcode == "constant":
-        return int(limit.text.split(")")[0])
-  return 1
+class _Sent:
+  """Sums of what one device sends in collectives."""
+
+  def __init__(self, links: links_lib.Links | None):
+    self.count, self.bytes, self.seconds = Counter(), Counter(), 0.0
+    self._links, self._chains = links, set()
+
+  def add(self, instruction, computation: str, shapes, times: int) -> None:
+    """Adds an instruction that runs `times`."""
+    # Fusions that compute beside a collective hold a part of it each.
+    chain = _CHAIN.search(instruction.text)
+    if chain is not None:
+      place = chain[1], *_CHANNEL.findall(instruction.text)[:1]
+      if place in self._chains:
+        return
+      self._chains.add(place)
+    kind = _kind(instruction)
+    scatter = kind == "all-reduce" and _SCATTER.match(computation)
+    whole = hlo.size_of(hlo.result_of(instruction), on_chip=True)
+    if scatter:
+      kind = "reduce-scatter"
+    elif kind == "reduce-scatter":
+      whole = sum(
+        hlo.size_of(shapes[x], on_chip=True) for x in instruction.operands
+      )
+    group = links_lib.group(instruction.text)
+    size = int(times * whole * links_lib.share_sent(kind, len(group)))
+    self.count[kind] += times
+    self.bytes[kind] += size
+    if self._links is not None:
+      self.seconds += size / self._links.rate(group)
 
 
-def _moved(instruction: _Instruction, shapes, computations) -> int:
+def _run_kernel(instruction, shapes, kernels) -> tuple[str, KernelRuns]:
+  """(name, one run) of a kernel."""
+  name = _KERNEL_NAME.search(instruction.text)
+  name = name[1] if name else instruction.name.strip("%").partition(".")[0]
+  results = [m[0] for m in hlo.ARRAY.finditer(instruction.shape)]
+  sizes = (hlo.ARRAY.match(x)[2] for x in results)
+  key = name, tuple(tuple(int(d) for d in x.split(",") if d) for x in sizes)
+  operands = [shapes.get(x, "") for x in instruction.operands]
+  kernel = kernels.get(key)
+  if kernel is None:
+    return name, KernelRuns(1, 0, sum(map(hlo.size_of, (*operands, *results))))
+  arrays = zip(
+    (*operands, *results), (*kernel.operands, *kernel.results), strict=True
+  )
+  moved = sum(size for shape, size in arrays if hlo.size_of(shape))
+  return name, KernelRuns(1, kernel.flops, moved)
+
+
+def _added(total: KernelRuns, one: KernelRuns, times: int) -> KernelRuns:
+  return KernelRuns(
+    total.runs + times * one.runs,
+    total.flops + times * one.flops,
+    total.bytes + times * one.bytes,
+  )
+
+
+def _moved(instruction: hlo.Instruction, shapes, computations) -> int:
   """Bytes of memory that an instruction reads and writes."""
   if instruction.opcode in _MOVE_NOTHING or instruction.opcode.endswith(
     "-done"
@@ -136,21 +178,23 @@ def _moved(instruction: _Instruction, shapes, computations) -> int:
   if instruction.opcode == "custom-call" and not operands:
     return 0  # a buffer, not yet filled
   if instruction.opcode == "dynamic-slice":
-    return 2 * _size(instruction.shape)
+    return 2 * hlo.size_of(instruction.shape)
   if instruction.opcode == "dynamic-update-slice":
-    return 2 * _size(operands[1])
+    return 2 * hlo.size_of(operands[1])
   if instruction.opcode == "copy-start":
-    return _size(operands[0]) + _size(_result(instruction))
+    return hlo.size_of(operands[0]) + hlo.size_of(hlo.result_of(instruction))
   if instruction.opcode != "fusion":
-    return sum(map(_size, operands)) + _size(_result(instruction))
+    return sum(map(hlo.size_of, operands)) + hlo.size_of(
+      hlo.result_of(instruction)
+    )
   return _moved_by_fusion(operands, instruction, computations)
 
 
 def _moved_by_fusion(operands: Sequence[str], fusion, computations) -> int:
   """Bytes that a fusion moves: only a slice, where it takes or updates one."""
-  total, written = 0, _size(fusion.shape)
+  total, written = 0, hlo.size_of(fusion.shape)
   for number, shape in enumerate(operands):
-    whole = _size(shape)
+    whole = hlo.size_of(shape)
     if not whole:
       continue
     read, updated = _touched(number, fusion, computations)
@@ -162,8 +206,8 @@ def _moved_by_fusion(operands: Sequence[str], fusion, computations) -> int:
 
 def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
   """Bytes of an operand read by slices (None: all) and updated in place."""
-  called = _CALLED.findall(fusion.text)[0]
-  body = computations[_NAME.findall(called)[0]]
+  called = hlo.CALLED.findall(fusion.text)[0]
+  body = computations[hlo.NAME.findall(called)[0]]
   shapes = {i.name: i.shape for i in body}
   read, updated = 0, 0
   names = {
@@ -177,9 +221,9 @@ def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
     if user.opcode == "bitcast":
       names.add(user.name)
     elif user.opcode == "dynamic-slice":
-      read += _size(user.shape, on_chip=True)
+      read += hlo.size_of(user.shape, on_chip=True)
     elif user.opcode == "dynamic-update-slice" and user.operands[0] in names:
-      updated += _size(shapes[user.operands[1]], on_chip=True)
+      updated += hlo.size_of(shapes[user.operands[1]], on_chip=True)
     elif user.opcode == "fusion":
       for place, operand in enumerate(user.operands):
         if operand in names:
@@ -190,75 +234,3 @@ def _touched(number: int, fusion, computations) -> tuple[int | None, int]:
     else:
       return None, 0
   return read, updated
-
-
-def _result(instruction: _Instruction) -> str:
-  """The shape of an instruction's result; a start's once it is done."""
-  if not instruction.opcode.endswith("-start"):
-    return instruction.shape
-  arrays = [m[0] for m in _ARRAY.finditer(instruction.shape)]
-  # A collective has (operand, result, context...), a copy (result, operand,
-  # ...).
-  first = 0 if instruction.opcode == "copy-start" else 1
-  return arrays[min(first, len(arrays) - 1)]
-
-
-def _size(shape: str, on_chip: bool = False) -> int:
-  """Bytes in memory of an array, or of a tuple of them, padded to tiles.
-
-  An array that lies on the chip takes none, unless `on_chip` is set.
-  """
-  total = 0
-  for dtype, dims, layout in _ARRAY.findall(shape):
-    if dtype not in _BYTES or ("S(" in layout and not on_chip):
-      continue
-    sizes = [int(d) for d in dims.split(",") if d]
-    order, _, tiling = layout.partition(":")
-    tile = re.match(r"T\(([\d,]+)\)", tiling)
-    if tile and sizes:
-      minor = [int(d) for d in order.split(",")]
-      for d, step in zip(minor, tile[1].split(",")[::-1], strict=False):
-        sizes[d] = -(-sizes[d] // int(step)) * int(step)
-    total += math.prod(sizes) * _BYTES[dtype]
-  return total
-
-
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-  """(instructions by computation, the name of the entry)."""
-  computations: dict[str, list[_Instruction]] = {}
-  entry, current = "", None
-  for line in text.splitlines():
-    if line.endswith("{") and " = " not in line.split("->")[0]:
-      name = _NAME.search(line)
-      if name is None:
-        continue
-      current = computations.setdefault(name[0], [])
-      entry = name[0] if line.startswith("ENTRY") else entry
-    elif line.startswith("}"):
-      current = None
-    elif current is not None and " = " in line:
-      current.append(_instruction(line))
-  return computations, entry
-
-
-def _instruction(line: str) -> _Instruction:
-  name, rest = line.strip().removeprefix("ROOT ").split(" = ", 1)
-  end = _closing(rest) if rest.startswith("(") else rest.index(" ")
-  shape, rest = rest[:end], rest[end:].lstrip()
-  opcode, _, arguments = rest.partition("(")
-  end = _closing("(" + arguments) - 2
-  operands = tuple(_NAME.findall(arguments[:end]))
-  # A parameter's number and a constant stand where others have operands.
-  literal = opcode in ("parameter", "constant")
-  after = arguments if literal else arguments[end + 1 :]
-  return _Instruction(name, shape, opcode, operands, after)
-
-
-def _closing(text: str) -> int:
-  """Place behind the bracket that closes the first one."""
-  depth = 0
-  for place, character in enumerate(text):
-    depth += (character == "(") - (character == ")")
-    if not depth:
-      return place + 1
-  raise ValueError(f"unbalanced brackets: {text[:80]}")

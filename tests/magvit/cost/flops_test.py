@@ -3,8 +3,10 @@
 import jax
 from jax import lax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 import pytest
 
+from magvit import mesh as mesh_lib
 from magvit.cost import flops
 from magvit.generators import masked
 from models.tokenizer import convolution
@@ -41,7 +43,34 @@ def test_a_form_for_one_platform_does_not_count():
   f = lambda x, w: lax.platform_dependent(
     x, w, cpu=lambda x, w: x @ w @ w, default=lambda x, w: x @ w
   )
-  assert flops.count(f, _array(4, 6), _array(6, 6)) == 2 * 4 * 6 * 6
+  once = 2 * 4 * 6 * 6
+  assert flops.count(f, _array(4, 6), _array(6, 6)) == once
+  assert flops.count(f, _array(4, 6), _array(6, 6), platform="cpu") == 2 * once
+  assert flops.count(f, _array(4, 6), _array(6, 6), platform="tpu") == once
+
+
+def test_a_loop_up_to_a_constant_counts_as_if_from_the_start():
+  f = lambda start, x, w: lax.fori_loop(start, 9, lambda _, x: x @ w, x)
+  start = jax.ShapeDtypeStruct((), jnp.int32)
+  once = 2 * 4 * 6 * 6
+  assert flops.count(f, start, _array(4, 6), _array(6, 6)) == 9 * once
+  from_four = lambda x, w: lax.while_loop(
+    lambda c: c[0] < 9, lambda c: (c[0] + 1, c[1] @ w), (4, x)
+  )
+  assert flops.count(from_four, _array(4, 6), _array(6, 6)) == 5 * once
+  unknown = lambda end, x, w: lax.fori_loop(0, end, lambda _, x: x @ w, x)
+  assert flops.count(unknown, start, _array(4, 6), _array(6, 6)) == once
+
+
+def test_what_each_device_of_a_mesh_computes_counts_for_each():
+  mesh = mesh_lib.data_mesh(jax.devices())
+  split, whole = PartitionSpec("data"), PartitionSpec()
+  product = lambda x, w: x @ w
+  f = jax.shard_map(
+    product, mesh=mesh, in_specs=(split, whole), out_specs=split
+  )
+  x, w = _array(16, 6), _array(6, 6)
+  assert flops.count(f, x, w) == flops.count(product, x, w)
 
 
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2)])

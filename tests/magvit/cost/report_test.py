@@ -9,6 +9,7 @@ import pytest
 from configs import masked as masked_configs
 from configs import tokenizer_video
 from magvit import mesh as mesh_lib
+from magvit.cost import chips
 from magvit.cost import flops
 from magvit.cost import programs as cost_programs
 from magvit.cost import report as cost_report
@@ -92,7 +93,7 @@ def test_another_user_of_libtpu_is_not_the_fault_of_the_topology(
   def refuse(**unused):
     raise RuntimeError("ABORTED: error when accessing libtpu lockfile")
 
-  monkeypatch.setattr(cost_report.topologies, "get_topology_desc", refuse)
+  monkeypatch.setattr(chips.topologies, "get_topology_desc", refuse)
   match = "^another process uses libtpu .*ALLOW_MULTIPLE_LIBTPU_LOAD=1"
   with pytest.raises(ValueError, match=match):
     cost_report.write(tiny.tokenizer(), str(tmp_path), "v5e:2x4")
