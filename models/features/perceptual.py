@@ -1,7 +1,9 @@
 """Perceptual distances of frames: a network by name, and its weights.
 
 `resnet50` is the papers' network; `lpips_vgg` is the one that most later
-tokenizers use. Neither is shipped: the user supplies the weights.
+tokenizers use. Their weights are not shipped: the user supplies them.
+`efficientnet_lite0` and `squeezenet` are substitutes whose weights packages
+bring.
 """
 
 from collections.abc import Callable
@@ -12,13 +14,20 @@ from typing import Any
 import jax
 
 from models import network
+from models.features import efficientnet_lite0
 from models.features import lpips
 from models.features import resnet
+from models.features import squeezenet
 from models.weights import safetensors_file
 
 Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
-_NETWORKS = {"resnet50": resnet.ResNet50, "lpips_vgg": lpips.LpipsVgg}
+_NETWORKS = {
+  "resnet50": resnet.ResNet50,
+  "lpips_vgg": lpips.LpipsVgg,
+  "efficientnet_lite0": efficientnet_lite0.EfficientNetLite0,
+  "squeezenet": squeezenet.SqueezeNet,
+}
 _WHERE_TO_GET = {
   "resnet50": (
     "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1, from"
@@ -34,6 +43,10 @@ _WHERE_TO_GET = {
     " --network=lpips_vgg --input=vgg16-397923af.pth --lin=vgg.pth"
     " --output=lpips_vgg.safetensors"
   ),
+  "efficientnet_lite0": efficientnet_lite0.NETWORK.how_to_get(
+    "efficientnet_lite0"
+  ),
+  "squeezenet": squeezenet.NETWORK.how_to_get("squeezenet"),
 }
 
 

@@ -77,12 +77,7 @@ def convert(
     ValueError: the output exists, a source cannot be read, or one of its
       tensors is missing, unknown, mis-shaped or not what it should be.
   """
-  if os.path.lexists(output_path):
-    raise ValueError(
-      f"--output={output_path} exists: remove it or name another"
-    )
-  if not output_path.endswith(".safetensors"):
-    raise ValueError(f"--output={output_path} must end in .safetensors")
+  check_output(output_path)
   if lin_path and network != "lpips_vgg":
     raise ValueError(
       f"--lin={lin_path} needs --network=lpips_vgg, not {network}: leave it out"
@@ -105,6 +100,14 @@ def convert(
     converted, kind = from_torch(network, given, source), "torch"
   notes = {**hashes, "source_kind": kind}
   safetensors_file.save(output_path, network, converted, notes)
+
+
+def check_output(path: str) -> None:
+  """Raises ValueError for a file that exists, or is named as another kind."""
+  if os.path.lexists(path):
+    raise ValueError(f"--output={path} exists: remove it or name another")
+  if not path.endswith(".safetensors"):
+    raise ValueError(f"--output={path} must end in .safetensors")
 
 
 def from_torch(

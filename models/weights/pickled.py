@@ -7,6 +7,7 @@ imports nothing, and calls nothing that a file names.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import dataclasses
 import pickletools
 from typing import IO
@@ -77,6 +78,13 @@ class Module:
   is_opaque: bool = False
 
 
+class Stateful:
+  """What a function of the caller's makes, for the pickle to complete."""
+
+  def set_state(self, state: Any) -> None:
+    raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
 class _Global:
   name: str  # "module name"
@@ -86,7 +94,11 @@ class _Refused(ValueError):
   """A pickle that is not read, in words for users."""
 
 
-def load(stream: IO[bytes], storages: dict[str, Storage]) -> Any:
+def load(
+  stream: IO[bytes],
+  storages: dict[str, Storage],
+  functions: Mapping[str, Callable[..., Any] | None] | None = None,
+) -> Any:
   """Reads the next pickle of a stream.
 
   Sets become lists, and ordered, counting and default dicts become dicts.
@@ -94,12 +106,14 @@ def load(stream: IO[bytes], storages: dict[str, Storage]) -> Any:
   Args:
     stream: a file of at most MOST_BYTES.
     storages: the storages that the pickle mentions are put in here, by key.
+    functions: what it may call beside torch's, by "module name"; None for what
+      it may only mention.
 
   Raises:
     ValueError: a damaged pickle, one of anything else than tensors and plain
       values, or one that takes too many instructions.
   """
-  machine = _Machine(storages)
+  machine = _Machine(storages, {**_FUNCTIONS, **(functions or {})})
   for opcode, argument, _ in pickletools.genops(stream):
     machine.work += 1
     if machine.work > _MOST_INSTRUCTIONS:
@@ -126,11 +140,16 @@ class _Machine:
   work: number of instructions so far, and of values that they copied.
   """
 
-  def __init__(self, storages: dict[str, Storage]):
+  def __init__(
+    self,
+    storages: dict[str, Storage],
+    functions: Mapping[str, Callable[..., Any] | None],
+  ):
     self._stack: list[Any] = []
     self._below: list[list[Any]] = []  # the stacks under each mark
     self._memo: dict[int, Any] = {}
     self._storages = storages
+    self._functions = functions
     self.work = 0
 
   def push(self, value: Any) -> None:
@@ -170,7 +189,7 @@ class _Machine:
     self.top(dict).update(_dict(zip(flat[::2], flat[1::2], strict=True)))
 
   def push_global(self, name: str) -> None:
-    known = name in _FUNCTIONS or name in _STORAGES or name in _DTYPES
+    known = name in self._functions or name in _STORAGES or name in _DTYPES
     if not known and not name.startswith(_MODULES):
       shown = name[:_LONGEST_KEY].replace(" ", ".")
       raise _Refused(f"it holds {shown!r}, and {_REMEDY}")
@@ -187,7 +206,7 @@ class _Machine:
 
   def reduce(self) -> None:
     arguments, function = self.pop(), self.top(_Global)
-    call = _FUNCTIONS[function.name]
+    call = self._functions[function.name]
     if call is None or type(arguments) is not tuple:
       raise TypeError(f"{function.name} cannot be called")
     # What is made from a value may be made from it again and again.
@@ -208,6 +227,8 @@ class _Machine:
         target.attributes = state
       else:
         target.is_opaque = True
+    elif isinstance(target, Stateful):
+      target.set_state(state)
     elif not isinstance(target, dict):  # a dict's attributes say nothing to us
       raise TypeError("it has no state")
 

