@@ -112,13 +112,13 @@ def common() -> ml_collections.ConfigDict:
   c.evaluation = ml_collections.ConfigDict()  # scores besides the usual ones
   c.evaluation.protocols = ()  # names in evaluation/protocols/table.py
   c.evaluation.num = 256  # clips that each protocol measures
-  # File of Inception's weights, written by models.weights.convert; needed by
-  # protocols that measure with this network, as in the next three fields.
+  # File of Inception's weights, by models.weights.convert, for its protocols.
   c.evaluation.inception_weights = ""
   c.evaluation.i3d_weights = ""  # file of I3D's weights, likewise
   c.evaluation.c3d_weights = ""  # file of C3D's weights, likewise
-  # File of LPIPS's weights, likewise; with it the usual scores of
-  # reconstructions include LPIPS.
+  c.evaluation.efficientnet_lite0_weights = ""  # by models.weights.fetch
+  c.evaluation.squeezenet_weights = ""  # by models.weights.fetch
+  # File of LPIPS's weights, with which scores of reconstructions have LPIPS.
   c.evaluation.lpips_weights = ""
   return c
 
@@ -227,11 +227,11 @@ def tokenizer() -> ml_collections.ConfigDict:
   # Weight of the perceptual distance, mean over frames (spec, for Google's own
   # ResNet-50).
   c.loss.perceptual = 0.1
-  # Perceptual distance: "resnet50", the mean squared error of its logits
-  # (spec); "lpips_vgg", LPIPS v0.1, which others weight with 1; "off": no such
-  # term.
+  # Perceptual distance: "resnet50", squared error of its logits (spec);
+  # "lpips_vgg", LPIPS v0.1, which others weight with 1; "efficientnet_lite0" or
+  # "squeezenet", whose weights packages bring; "off": no such term.
   c.loss.perceptual_network = "resnet50"
-  # File of that network's weights, written by models.weights.convert.
+  # File of that network's weights, written by models.weights.convert or fetch.
   c.loss.perceptual_weights = REQUIRED
   c.loss.adversarial = 0.1  # weight of the generator's GAN loss (spec)
   c.loss.gan = "non_saturating"  # form of the GAN loss (spec); or "hinge"

@@ -213,6 +213,8 @@ PATHS = (
   "evaluation.inception_weights",
   "evaluation.i3d_weights",
   "evaluation.c3d_weights",
+  "evaluation.efficientnet_lite0_weights",
+  "evaluation.squeezenet_weights",
   "evaluation.lpips_weights",
 )
 # Fields that hold several, each "WEIGHT:FOLDER".

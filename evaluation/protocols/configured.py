@@ -70,10 +70,14 @@ def _check_weights(
   if not os.path.isfile(path):
     network = network or kind
     known = feature_networks.NETWORKS.get(network)
-    where = f"get {known.where_to_get} and " if known else ""
+    remedy = (
+      known.how_to_get(network)
+      if known
+      else "convert it once by python -m models.weights.convert"
+      f" --network={network}"
+    )
     raise ValueError(
-      f"{field}={path!r} is no file, and {who} needs it: {where}convert it once"
-      f" by python -m models.weights.convert --network={network}"
+      f"{field}={path!r} is no file, and {who} needs it: {remedy}"
     )
   try:
     safetensors_file.check_network(path, network or kind)

@@ -101,22 +101,29 @@ class Work:
     if network is None:
       raise ValueError(f"--protocol={self.protocol.name} needs --weights=FILE")
     if not self.collective or jax.process_count() == 1:
-      return network(self._prepared(video_BTHWC))
+      return self._by_network(network, video_BTHWC)
     count = len(video_BTHWC)
     size = -(-count // jax.process_count())
     place = (jax.process_index() * size + np.arange(size)) % count
-    share = network(self._prepared(video_BTHWC[place]))
+    share = self._by_network(network, video_BTHWC[place])
     gathered = multihost_utils.process_allgather(share, tiled=True)
     return {name: np.asarray(x)[:count] for name, x in gathered.items()}
 
-  def _prepared(self, video_BTHWC: np.ndarray) -> np.ndarray:
-    """Pixels as the feature network takes them."""
+  def _by_network(
+    self, network: Callable[..., Any], video_BTHWC: np.ndarray
+  ) -> dict[str, np.ndarray]:
+    """Features by name; of a network of images those of each frame, in turn."""
     protocol = self.protocol
     video = video_BTHWC[:, : protocol.frames or None]
     if protocol.resize:
       video = _central_bilinear(video, protocol.resize)
-    takes_images = feature_networks.NETWORKS[protocol.network].ndim == 4
-    return video[:, 0] if takes_images else video
+    if feature_networks.NETWORKS[protocol.network].ndim == 5:
+      return network(video)
+    by_frame = [network(video[:, t]) for t in range(video.shape[1])]
+    return {
+      name: np.concatenate([each[name] for each in by_frame], axis=1)
+      for name in by_frame[0]
+    }
 
   def pixels(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Scores of each clip against its original."""

@@ -17,9 +17,15 @@ from evaluation.metrics import inception_score
 from evaluation.metrics import kernels
 from evaluation.metrics import manifold
 from evaluation.protocols import table as protocol_table
+from models.features import networks as feature_networks
 
 _IS_SAMPLES = 10  # samples that an Inception score needs
 _KID_CLIPS = 1000  # clips of each side, a subset, that KID needs
+# Scores by nearest neighbours, and the clips of each side that they need.
+_OF_NEIGHBOURS = (
+  (("precision", "recall"), manifold.ADM_NEIGHBOURS + 1),
+  (("density", "coverage"), manifold.PRDC_NEIGHBOURS + 1),
+)
 
 # Features by name, float32 (N, width); scores of clips are (N, 1).
 Features = Mapping[str, np.ndarray]
@@ -79,6 +85,60 @@ def image_suite(
   return scores
 
 
+def packaged_suite(
+  protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
+) -> dict[str, float]:
+  """Scores on pooled features of frames; their names begin with the network's.
+
+  The Fréchet distance is that of all frames, and that of the differences from
+  each frame to the next. Precision, recall, density and coverage compare clips
+  by the mean of their frames, because frames of one clip are neighbours.
+  """
+  fake_NTD, real_NTD = (
+    _frames(protocol, each) for each in (made[0], real.fold(0))
+  )
+  pairs = {"frechet": (fake_NTD, real_NTD)}
+  if min(fake_NTD.shape[1], real_NTD.shape[1]) > 1:
+    pairs["frechet_differences"] = (
+      np.diff(fake_NTD, axis=1),
+      np.diff(real_NTD, axis=1),
+    )
+  scores = {
+    name: frechet.distance(
+      *(_gaussian(x.reshape(-1, x.shape[-1]), protocol.ddof) for x in pair)
+    )
+    for name, pair in pairs.items()
+  }
+  clips = (real_NTD.mean(1), fake_NTD.mean(1))
+  smallest = min(map(len, clips))
+  if smallest > manifold.ADM_NEIGHBOURS:
+    scores |= manifold.precision_recall(*clips)
+  if smallest > manifold.PRDC_NEIGHBOURS:
+    scores |= manifold.density_coverage(*clips)
+  return {f"{protocol.network}_{k}": v for k, v in scores.items()}
+
+
+def _frames(
+  protocol: protocol_table.Protocol, features: Features
+) -> np.ndarray:
+  """Pooled features of each frame, float32 (N, T, D)."""
+  width = feature_networks.NETWORKS[protocol.network].dims["pool"]
+  pool = features["pool"]
+  return pool.reshape(len(pool), -1, width)
+
+
+def _packaged_requirements(
+  protocol: protocol_table.Protocol, made: Features, real: Real
+) -> dict[str, str]:
+  """What the scores of `packaged_suite` need, by name."""
+  reasons = {"frechet_differences": "needs clips of several frames"}
+  sizes = f"{len(made['pool'])} made and {len(real.fold(0)['pool'])} real"
+  for names, smallest in _OF_NEIGHBOURS:
+    why = f"needs {smallest} clips of each kind and has {sizes}"
+    reasons |= dict.fromkeys(names, why)
+  return {f"{protocol.network}_{k}": v for k, v in reasons.items()}
+
+
 def left_out(
   protocol: protocol_table.Protocol,
   metrics: Mapping[str, float],
@@ -94,6 +154,8 @@ def left_out(
     reasons = frame_metrics.requirements("protocol")
   elif protocol.measure == "image_suite":
     reasons = _suite_requirements(made, real)
+  elif protocol.measure == "packaged_suite":
+    reasons = _packaged_requirements(protocol, made, real)
   return {k: why for k, why in reasons.items() if k not in metrics}
 
 
@@ -102,11 +164,7 @@ def _suite_requirements(made: Features, real: Real) -> dict[str, str]:
   enough = f"needs {_IS_SAMPLES} samples and has {len(made['logits'])}"
   reasons = {"sfid": "needs mu_s and sigma_s in --reference, or clips"}
   reasons |= {f"is_{name}": enough for name in inception_score.CONVENTIONS}
-  for names, smallest in (
-    (("precision", "recall"), manifold.ADM_NEIGHBOURS + 1),
-    (("density", "coverage"), manifold.PRDC_NEIGHBOURS + 1),
-    (("kid", "kid_std"), _KID_CLIPS),
-  ):
+  for names, smallest in (*_OF_NEIGHBOURS, (("kid", "kid_std"), _KID_CLIPS)):
     why = "needs real clips, not their statistics alone"
     if real.folds is not None:
       sizes = f"{len(made['pool3'])} made and {len(real.fold(0)['pool3'])} real"
@@ -208,6 +266,7 @@ def codes(protocol, made, real) -> dict[str, float]:
 
 MEASURES = {
   "image_suite": image_suite,
+  "packaged_suite": packaged_suite,
   "fvd": fvd,
   "reconstruction_fid": reconstruction_fid,
   "reconstruction_fvd": reconstruction_fvd,

@@ -128,9 +128,7 @@ def load(
   if not weights_path or not os.path.isfile(weights_path):
     raise ValueError(
       f"{weights_path!r} is no file, and the features of {name!r} need their"
-      f" weights: get {known[name].where_to_get} and convert it once by"
-      f" python -m models.weights.convert --network={name} --input=FILE"
-      f" --output={name}.safetensors"
+      f" weights: {known[name].how_to_get(name)}"
     )
   net, abstract = feature_networks.define(name)
   params = safetensors_file.load(weights_path, name, abstract)

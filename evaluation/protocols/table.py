@@ -128,6 +128,17 @@ _ALL = (
     **dict(window="", crop=""),
     source="histogram of the ids of whole clips, without smoothing",
   ),
+  *(
+    make(
+      *(f"{network}_{made}", "packaged_suite", network),
+      **dict(made=made, num=0, frames=0, dataset="", window="", crop=""),
+      source=f"this project's: Fréchet distance on {network}'s pooled features"
+      " of frames, and of their differences from frame to frame; precision,"
+      " recall, density and coverage of clips by their mean. Not FID, not FVD",
+    )
+    for network in ("efficientnet_lite0", "squeezenet")
+    for made in ("samples", "reconstructions")
+  ),
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 

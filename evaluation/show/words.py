@@ -53,6 +53,30 @@ _SCORES = {
   "density": Words("Density", "", f"of real clips at made ones; {_BETTER}"),
   "coverage": Words("Coverage", "", "real clips with a made one nearby"),
 }
+for _network, _label in (
+  ("efficientnet_lite0", "EfficientNet-Lite0"),
+  ("squeezenet", "SqueezeNet"),
+):
+  _SCORES |= {
+    f"{_network}_frechet": Words(
+      "Fréchet distance",
+      "",
+      f"on {_label}'s pooled features of frames, which is not FID; {_WORSE}",
+    ),
+    f"{_network}_frechet_differences": Words(
+      "Fréchet distance of changes",
+      "",
+      f"on changes of {_label}'s pooled features from frame to frame, which is"
+      f" not FVD; {_WORSE}",
+    ),
+    **{
+      f"{_network}_{name}": dataclasses.replace(
+        _SCORES[name],
+        meaning=f"{_SCORES[name].meaning}, by {_label}'s pooled features",
+      )
+      for name in ("precision", "recall", "density", "coverage")
+    },
+  }
 _PREFIXES = {
   "baseline_": "without a model: ",
   "real_": "of real clips: ",

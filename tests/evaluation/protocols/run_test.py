@@ -457,3 +457,64 @@ def test_the_cap_of_psnr_is_in_the_record(tmp_path):
   result = protocol_run.score(str(tmp_path), request)
   assert result.metrics["psnr"] == 100.0
   assert "dB, at most 100" in result.protocol["source"]
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+  """Pretends that EfficientNet-Lite0's pooled features have 4 channels."""
+  known = feature_networks.NETWORKS["efficientnet_lite0"]
+  changed = dataclasses.replace(known, dims={"pool": 4})
+  monkeypatch.setitem(feature_networks.NETWORKS, "efficientnet_lite0", changed)
+
+
+class _Pool(_Network):
+  def __call__(self, batch):
+    return {"pool": super().__call__(batch)["pool3"]}
+
+
+def test_frames_and_their_differences_are_compared(tmp_path, narrow):
+  made = _npz(tmp_path / "made.npz", 0, 9, 3, 4, 4, 3)
+  real = _npz(tmp_path / "real.npz", 1, 8, 3, 4, 4, 3)
+  result = _score(
+    *(tmp_path, "efficientnet_lite0_samples", _Pool()),
+    **dict(input=made, reference=real),
+  )
+  fake, original = (
+    np.stack(
+      [_Pool()(_pixels(s, n, 3, 4, 4, 3)[:, t])["pool"] for t in (0, 1, 2)], 1
+    )
+    for s, n in ((0, 9), (1, 8))
+  )
+  for name, (x, y) in {
+    "frechet": (fake, original),
+    "frechet_differences": (np.diff(fake, axis=1), np.diff(original, axis=1)),
+  }.items():
+    expected = frechet.distance(
+      *(frechet.statistics(z.reshape(-1, 4)) for z in (x, y))
+    )
+    np.testing.assert_allclose(
+      result.metrics[f"efficientnet_lite0_{name}"], expected, rtol=1e-6
+    )
+  for name in ("precision", "recall", "density", "coverage"):
+    assert f"efficientnet_lite0_{name}" in result.metrics
+  assert not any("fid" in x or "fvd" in x for x in result.metrics)
+  assert "Not FID, not FVD" in result.protocol["source"]
+
+
+def test_images_have_no_differences_and_the_result_says_so(tmp_path, narrow):
+  made = _npz(tmp_path / "made.npz", 0, 4, 4, 4, 3)
+  real = _npz(tmp_path / "real.npz", 1, 5, 4, 4, 3)
+  result = _score(
+    *(tmp_path, "efficientnet_lite0_reconstructions", _Pool()),
+    **dict(input=made, reference=made),
+  )
+  assert abs(result.metrics["efficientnet_lite0_frechet"]) < 1e-6
+  reasons = result.protocol["left_out"]
+  name = "efficientnet_lite0_frechet_differences"
+  assert reasons[name] == "needs clips of several frames"
+  assert "has 4 made and 4 real" in reasons["efficientnet_lite0_coverage"]
+  other = _score(
+    *(tmp_path, "efficientnet_lite0_samples", _Pool()),
+    **dict(input=made, reference=real),
+  )
+  assert other.metrics["efficientnet_lite0_frechet"] > 1e-3
