@@ -30,11 +30,19 @@ class Network:
     _, state = nnx.split(self.make(nnx.Rngs(key)))
     return nnx.to_pure_dict(state)
 
+  def cast(self, params: Params) -> Params:
+    """Parameters in the dtype of calls, which they then need not cast again.
+
+    For loops of calls: a cast inside one may run, and read what it casts, in
+    every turn.
+    """
+    if self.dtype is None:
+      return params
+    return jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
+
   def __call__(self, params: Params, *args, method: str = "__call__", **kwargs):
     """Runs one method of the module with these parameters."""
-    if self.dtype is not None:
-      params = jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
-    module = nnx.merge(self.graphdef, params)
+    module = nnx.merge(self.graphdef, self.cast(params))
     return getattr(module, method)(*args, **kwargs)
 
 

@@ -235,6 +235,7 @@ def generate(
     no_class: the class that means "no class".
     settings: `guidance`, `temperature`, `top_k` and `top_p`, not traced.
   """
+  params = transformer.cast(params)
   batch, prompt, factors = prompt_BMF.shape
   guided = bool(settings.guidance)
   twice = lambda a: jnp.concatenate([a, a]) if guided else a

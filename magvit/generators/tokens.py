@@ -187,7 +187,9 @@ def transformer_settings(
   settings["attention"] = attend.choose(
     settings["attention"], platform, positions, mesh
   )
-  settings["unroll"] = platform == "gpu"
+  # Where only the blocks' inputs are kept, a loop has little to copy, and 24
+  # blocks take minutes to compile one by one.
+  settings["unroll"] = platform == "gpu" and settings["remat"] != "all"
   size, rest = settings_lib.split(attention.TransformerSize, settings)
   return {**rest, "size": size}, _DTYPES[name]
 

@@ -3,7 +3,8 @@
 plain   scores as one array, which a backward pass keeps; fastest where short
 blocks  blocks of queries in turn, which a backward pass recomputes
 kernel  kernels for CUDA and TPUs (cuda_attention.py, tpu_attention.py); blocks
-        on CPUs, and for shapes that the kernels do not take
+        on CPUs, and for shapes that the kernels do not take; for a single query
+        sums, which read a cache once
 
 Results are the same to rounding, dropout included. No form but the plain one
 ever keeps an array of N x N, whatever `remat` says.
@@ -108,6 +109,8 @@ def attend(
   threefry = drop is not None and drop.bits == "threefry"
   if form.name == "plain" or threefry:
     return _plain(q_BNAd, k_BSAd, v_BSAd, layout, drop)
+  if form.name == "kernel" and q_BNAd.shape[1] == 1 and drop is None:
+    return _one_query(q_BNAd, k_BSAd, v_BSAd, layout)
   seeds, rate = jnp.zeros((*_heads(q_BNAd), 2), jnp.int32), 0.0
   if drop is not None:
     rate, seeds = drop.rate, dropout_lib.draw_seeds(drop.key, _heads(q_BNAd))
@@ -158,6 +161,26 @@ def _scores(q_BNAd, k_BSAd, layout: Layout | None, first):
 def _gather(p_BANS, q_BNAd, v_BSAd):
   p_BANS = p_BANS.astype(q_BNAd.dtype)
   return jnp.einsum("baqk,bkad->bqad", p_BANS, v_BSAd)
+
+
+def _one_query(q_B1Ad, k_BSAd, v_BSAd, layout: Layout | None):
+  """Attention of one query, by sums instead of products.
+
+  A library's product may want keys and values in another order, and a cache
+  would be copied for it with every token; sums are fused with what reads the
+  cache.
+  """
+  wide = lambda x: x.astype(jnp.float32)
+  scores_BSA1 = (wide(q_B1Ad) * wide(k_BSAd)).sum(-1, keepdims=True)
+  scores_BSA1 /= q_B1Ad.shape[-1] ** 0.5
+  if layout is not None:
+    shape = (1, k_BSAd.shape[1], 1, 1)
+    column = lax.broadcasted_iota(jnp.int32, shape, 1)
+    seen = layout.seen(jnp.zeros_like(column), column)
+    scores_BSA1 = jnp.where(seen, scores_BSA1, -jnp.inf)
+  p_BSA1 = jax.nn.softmax(scores_BSA1, axis=1).astype(q_B1Ad.dtype)
+  y_B1Ad = (wide(p_BSA1) * wide(v_BSAd)).sum(1, keepdims=True)
+  return y_B1Ad.astype(q_B1Ad.dtype)
 
 
 def _blocks(q_BNAd, k_BSAd, v_BSAd, layout, seeds, rate: float):

@@ -34,8 +34,9 @@ class TransformerSize:
   remat: what a backward pass keeps of each block (models/remat.py).
   dropout_bits: kind of dropout's random bits (models/transformers/dropout.py).
   attention: form of attention (models/transformers/attend.py).
-  unroll: whether the blocks are compiled one by one. A loop compiles once, but
-    on GPUs it copies what the backward pass keeps of each block.
+  unroll: whether the blocks are compiled one by one in training. A loop
+    compiles once, but on GPUs it copies what the backward pass keeps of each
+    block.
   """
 
   num_layers: int
@@ -113,7 +114,11 @@ class Stack(nnx.Module):
       keys_LBSAd = write(keys_LBSAd, k_BNAd[None], at)
       values_LBSAd = write(values_LBSAd, v_BNAd[None], at)
       y_BNAd = attend.attend(
-        q_BNAd, keys_LBSAd[index], values_LBSAd[index], layout
+        q_BNAd,
+        keys_LBSAd[index],
+        values_LBSAd[index],
+        layout,
+        form=self.size.attention,
       )
       return (block.finish(x_BND, y_BNAd), keys_LBSAd, values_LBSAd), None
 

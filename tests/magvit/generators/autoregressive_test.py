@@ -131,6 +131,43 @@ def test_sampling_is_the_reference_token_by_token(changes):
   assert _generate(**changes)._cache_size() == 1  # `given` may be traced
 
 
+def test_the_loop_reads_weights_in_the_type_that_it_computes_in():
+  """A cast within it would read weights of twice the bytes with every token."""
+  config = tiny.autoregressive("")
+  config.transformer.factor_bits = _BITS
+  config.transformer.dtype = "bfloat16"
+  net = autoregressive.define_transformer(config, _TOKENS)
+  params = jax.eval_shape(net.init, jax.random.key(0))
+
+  def run(params, key):
+    prompt = jnp.zeros((1, 0, 2), jnp.int32)
+    return autoregressive.generate(
+      net, params, key, _TOKENS, jnp.zeros(1, int), prompt, 0, 10, _settings()
+    )
+
+  jaxpr = jax.make_jaxpr(run)(params, jax.random.key(0))
+  # The first loop, over the layers, makes the cache.
+  loop = [e for e in jaxpr.eqns if e.primitive.name in ("while", "scan")][-1]
+  read = {(x.aval.shape, x.aval.dtype.name) for x in loop.invars}
+  table = (2**3, config.transformer.width)
+  assert (table, "bfloat16") in read
+  assert (table, "float32") not in read
+
+
+@pytest.mark.parametrize(
+  "platform, remat, unroll",
+  [("gpu", "auto", True), ("gpu", "all", False), ("cpu", "off", False)],
+)
+def test_blocks_are_compiled_one_by_one_where_a_loop_would_copy(
+  platform, remat, unroll, monkeypatch
+):
+  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  config = tiny.autoregressive("")
+  config.transformer.remat = remat
+  settings, _ = tokens_lib.transformer_settings(config, _TOKENS, None)
+  assert settings["size"].unroll == unroll
+
+
 def test_samples_follow_the_key_and_hardly_a_guidance_of_almost_zero():
   label = jnp.arange(8)
   prompt = jnp.zeros((8, 0, 2), jnp.int32)

@@ -66,6 +66,36 @@ def test_forms_are_the_plain_one(name, tokens, prefix, rate):
   _assert_close(*results, tolerance=1e-5)
 
 
+@pytest.mark.parametrize(
+  "dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)]
+)
+@pytest.mark.parametrize(
+  "layout", [None, attend.Layout(4), attend.Layout(4, 9)]
+)
+def test_one_query_is_the_plain_form(layout, dtype, tolerance):
+  """As with a cache: most of its keys are not there yet."""
+  _, k, v, _ = _arrays(40, 8, dtype)
+  q = _arrays(1, 8, dtype)[0]
+  results = [
+    [attend.attend(q, k, v, layout, form=attend.Form(name))]
+    for name in ("kernel", "plain")
+  ]
+  assert results[0][0].dtype == dtype
+  _assert_close(*results, tolerance)
+
+
+def test_one_query_reads_its_keys_by_sums():
+  q, k, v = _arrays(1, 8)[0], *_arrays(40, 8)[:2]
+
+  def run(name):
+    layout, form = attend.Layout(4), attend.Form(name)
+    attention = lambda q, k, v: attend.attend(q, k, v, layout, form=form)
+    return str(jax.make_jaxpr(attention)(q, k, v))
+
+  assert "dot_general" in run("plain")
+  assert "dot_general" not in run("kernel")
+
+
 def _kernels(platform, arrays, prefix, rate):
   """What the kernels compute, step by step as they would."""
   q, k, v, g = arrays
@@ -96,6 +126,50 @@ def test_kernels_are_the_plain_form(
   arrays = _arrays(tokens, depth, dtype)
   expected = _with_gradients(_run(attend.Form(), prefix, rate), arrays)
   _assert_close(_kernels(platform, arrays, prefix, rate), expected, tolerance)
+
+
+@pytest.mark.parametrize(
+  "dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)]
+)
+@pytest.mark.parametrize("prefix", [None, 0, 70])
+@pytest.mark.parametrize("form", ["blocks", "cuda", "tpu"])
+def test_forms_are_the_plain_one_without_dropout(
+  form, prefix, dtype, tolerance, monkeypatch
+):
+  """Both ways, causal, and causal behind a prefix; two blocks and a part."""
+  monkeypatch.setattr(attend, "_BLOCK", 64)
+  arrays = _arrays(150, 16, dtype)
+  expected = _with_gradients(_run(attend.Form(), prefix), arrays)
+  if form == "blocks":
+    results = _with_gradients(_run(attend.Form("blocks"), prefix), arrays)
+  else:
+    results = _kernels(form, arrays, prefix, 0.0)
+  _assert_close(results, expected, tolerance)
+
+
+def test_dropout_keeps_the_mean_and_adds_the_variance_that_it_should():
+  """Over seeds; the other forms draw the same masks as the plain one.
+
+  With values of 1 an output is the sum of the weights that are kept: its mean
+  is 1, its variance rate / (1 - rate) times the sum of their squares.
+  """
+  rate, seeds = 0.1, 200
+  q, k, v, _ = _arrays(40, 8)
+
+  @jax.jit
+  def run(key):
+    drop = attend.Drop(rate, key)
+    return attend.attend(q, k, jnp.ones_like(v), None, drop)[..., 0]
+
+  y_SBNA = np.stack([run(jax.random.key(s)) for s in range(seeds)])
+  scores = np.einsum("bqad,bkad->bqak", q, k) / 8**0.5
+  squares_BNA = (np.asarray(jax.nn.softmax(scores)) ** 2).sum(-1)
+  expected_BNA = squares_BNA * rate / (1 - rate)
+  error = np.sqrt(expected_BNA.sum() / seeds) / expected_BNA.size
+  assert abs(y_SBNA.mean() - 1) < 5 * error
+  # A mean of 160 sample variances of 200 seeds, each to a tenth.
+  ratio = y_SBNA.var(0, ddof=1).mean() / expected_BNA.mean()
+  assert abs(ratio - 1) < 0.1
 
 
 def test_blocks_of_queries_of_the_tpu_kernels(monkeypatch):

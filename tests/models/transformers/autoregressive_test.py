@@ -5,6 +5,10 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
@@ -13,6 +17,7 @@ from models import settings as settings_lib
 from models.transformers import attend
 from models.transformers import attention
 from models.transformers import autoregressive as ar_transformer
+from models.transformers import kernels
 from tests import tiny
 
 _TOKENS = 6
@@ -151,8 +156,9 @@ def test_log_probabilities_of_the_heads_add_up_to_a_distribution(inputs):
 
 @pytest.mark.parametrize("given", [0, 2, 5])
 @pytest.mark.parametrize("prefix_attention", ["causal", "bidirectional"])
-def test_cached_logits_are_the_uncached(inputs, prefix_attention, given):
-  net = _define(prefix_attention=prefix_attention)
+@pytest.mark.parametrize("form", ["plain", "kernel"])
+def test_cached_logits_are_the_uncached(inputs, form, prefix_attention, given):
+  net = _define(prefix_attention=prefix_attention, attention=attend.Form(form))
   params = _params(prefix_attention=prefix_attention)
   parts, label = inputs
   expected = jax.jit(net)(params, parts, label, given)
@@ -179,6 +185,69 @@ def _step(net):
     return logits, cache
 
   return jax.jit(step)
+
+
+def _loss(net, parts, label):
+  """(parameters) -> a loss of all logits, with dropout, and the gradient."""
+
+  def loss(params):
+    logits = net(params, parts, label, 1, jax.random.key(4))
+    return sum(jnp.mean(x**2) for x in logits)
+
+  return jax.value_and_grad(loss)
+
+
+@pytest.mark.parametrize("prefix_attention", ["causal", "bidirectional"])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_training_runs_kernels_with_its_masks(
+  inputs, platform, prefix_attention
+):
+  """One forward and a backward pass of one scanned block."""
+  net = _define(
+    prefix_attention=prefix_attention, attention=attend.Form("kernel")
+  )
+  traced = jax.jit(_loss(net, *inputs)).trace(_params())
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  call, kernels = {
+    "cuda": ("@__gpu$xla.gpu.triton", 3),  # queries and keys apart
+    "tpu": ("@tpu_custom_call", 2),
+  }[platform]
+  assert text.count(f"stablehlo.custom_call {call}") == kernels
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_kernels_train_on_a_mesh_as_the_plain_form_on_one_device(
+  platform, monkeypatch
+):
+  """The kernels run step by step, each on its part of the clips and heads."""
+
+  def on_platform(*inputs, default, **branches):
+    return branches.get(platform, default)(*inputs)
+
+  monkeypatch.setattr(jax.lax, "platform_dependent", on_platform)
+  monkeypatch.setattr(
+    attend, "How", functools.partial(kernels.How, interpret=True)
+  )
+  mesh = Mesh(
+    np.asarray(jax.devices()).reshape(2, 2, 2),
+    ("data", "fsdp", "tensor"),
+    axis_types=(AxisType.Auto,) * 3,
+  )
+  parts = jax.random.randint(jax.random.key(2), (4, _TOKENS, 2), 0, 4)
+  label = jnp.array([0, 1, 2, 3])
+  params = _params(prefix_attention="bidirectional")
+  split = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+  results = []
+  for form, place in (
+    (attend.Form("kernel", mesh), lambda x: jax.device_put(x, split)),
+    (attend.Form("plain"), lambda x: x),
+  ):
+    net = _define(prefix_attention="bidirectional", attention=form)
+    run = lambda params, *inputs, net=net: _loss(net, *inputs)(params)
+    results.append(jax.jit(run)(params, place(parts), place(label)))
+  for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+    a, b = np.asarray(a), np.asarray(b)
+    assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
 
 
 def test_tied_logits_use_the_input_tables(inputs):
