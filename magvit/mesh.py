@@ -35,9 +35,11 @@ def make_mesh(
 ) -> Mesh:
   """Makes a mesh of `config.data` x `config.fsdp` x `config.tensor` devices.
 
+  `data` runs over the slices of TPUs in turn.
+
   Raises:
     ValueError: the product of the sizes is not the number of devices (by
-      default, all of the job).
+      default, all of the job), or a slice has not a whole part of `data`.
   """
   devices = jax.devices() if devices is None else devices
   data, fsdp, tensor = config.data, config.fsdp, config.tensor
@@ -49,11 +51,26 @@ def make_mesh(
       f" use all {len(devices)} devices; with mesh.data=-1, the product of the"
       f" others can be any divisor of {len(devices)}"
     )
+  slices = {slice_of(device) for device in devices}
+  if data % len(slices):
+    raise ValueError(
+      f"mesh.data={data} must be a multiple of the {len(slices)} slices, so"
+      f" that mesh.fsdp={fsdp} and mesh.tensor={tensor} stay within one: lower"
+      " these"
+    )
+  in_slices = sorted(devices, key=slice_of)
   return Mesh(
-    np.asarray(devices).reshape(data, fsdp, tensor),
+    np.asarray(in_slices).reshape(data, fsdp, tensor),
     _AXES,
     axis_types=(AxisType.Auto,) * len(_AXES),
   )
+
+
+def slice_of(device: jax.Device) -> int:
+  """Number of the slice of a TPU; GPUs and CPUs are taken to be in one."""
+  if device.platform != "tpu":
+    return 0
+  return getattr(device, "slice_index", 0)
 
 
 def data_mesh(devices: Sequence[jax.Device]) -> Mesh:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from magvit import mesh as mesh_lib
 from magvit.cost import links
 
 
@@ -96,14 +97,11 @@ def chip_of(topology: str, kind: str) -> Chip:
 
 def links_of(chip: Chip, in_order: Sequence[Any]) -> links.Links:
   """Links of the first slice of devices, in the order of a program."""
-  first = [d for d in in_order if _slice(d) == _slice(in_order[0])]
+  slice_of = mesh_lib.slice_of
+  first = [d for d in in_order if slice_of(d) == slice_of(in_order[0])]
   return links.Links(tuple(tuple(d.coords) for d in first), chip.links)
 
 
 def slices(in_order: Sequence[Any]) -> int:
   """Number of slices of some devices."""
-  return len({_slice(d) for d in in_order})
-
-
-def _slice(device: Any) -> int:
-  return getattr(device, "slice_index", 0)
+  return len({mesh_lib.slice_of(d) for d in in_order})

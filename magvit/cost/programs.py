@@ -110,6 +110,14 @@ def programs(
   return made
 
 
+def plain_programs(
+  config: ml_collections.ConfigDict, mesh: Mesh
+) -> dict[str, Program]:
+  """The programs without what is recomputed: their FLOPs are the model's."""
+  plain = without_remat(config)
+  return programs(plain, describe(plain, mesh), mesh)
+
+
 def _describe_array(
   batch_size: int, mesh: Mesh, dtype, *shape: int
 ) -> jax.ShapeDtypeStruct:

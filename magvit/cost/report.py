@@ -5,6 +5,7 @@ what a device's memory holds, what the program computes, reads, writes and
 sends, and from these how long a step would take at the least.
 """
 
+from collections.abc import Sequence
 import logging
 from typing import Any
 
@@ -16,15 +17,11 @@ from magvit.cost import chips
 from magvit.cost import compiled
 from magvit.cost import flops
 from magvit.cost import programs as cost_programs
+from magvit.cost import remedies
 from storage import files
 
 log = logging.getLogger(__name__)
 
-_REMEDIES = (
-  "split the parameters over more devices (mesh.fsdp), rematerialise instead"
-  " of keeping (remat=all), compute in bfloat16, lower batch_size or raise"
-  " microbatches, or take a larger topology"
-)
 _ASSUMPTIONS = (
   "least seconds: the longest of four that are taken to overlap wholly, matrix"
   " products at the peak of bfloat16, memory traffic at full bandwidth,"
@@ -35,7 +32,10 @@ _ASSUMPTIONS = (
 
 
 def write(
-  config: ml_collections.ConfigDict, workdir: str, topology: str
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  topology: str,
+  names: Sequence[str] | None = None,
 ) -> None:
   """Writes WORKDIR/results/compile-TOPOLOGY.json and prints a table.
 
@@ -44,44 +44,73 @@ def write(
   generator may name a tokenizer's config (FILE:ARG) instead of a workdir; with
   `dataset.tokens` its step reads stored tokens.
 
+  Args:
+    config: the experiment.
+    workdir: folder of the results.
+    topology: a name as `chips.devices` takes it.
+    names: programs to compile; None for all of the config.
+
   Raises:
-    ValueError: no libtpu, an unknown topology, or a config that cannot work.
+    ValueError: no libtpu, an unknown topology or program, or a config that
+      cannot work.
   """
-  mesh = mesh_lib.make_mesh(config.mesh, chips.devices(topology))
+  devices = chips.devices(topology)
+  mesh = mesh_lib.make_mesh(config.mesh, devices)
+  chip = chips.chip_of(topology, devices[0].device_kind)
   mesh_lib.check_batch_size(
     config.batch_size, mesh, microbatches=config.microbatches
   )
   algorithm = cost_programs.describe(config, mesh)
-  plain = cost_programs.programs(
-    config,
-    cost_programs.describe(cost_programs.without_remat(config), mesh),
-    mesh,
+  programs = cost_programs.programs(config, algorithm, mesh)
+  chosen = _choose(names, list(programs))
+  report = _start(config, topology, mesh, algorithm)
+  path = files.inside(
+    workdir, "results", f"compile-{topology.replace(':', '-')}.json"
   )
-  kind = mesh.devices.flat[0].device_kind
-  chip = chips.chip_of(topology, kind)
-  report = {
+  plain = cost_programs.plain_programs(config, mesh)
+  for name in chosen:
+    log.info("compiling %s of %s for %s", name, config.name, topology)
+    model_flops = flops.count(plain[name].function, *plain[name].arguments)
+    figures = compiled.figures(mesh, chip, model_flops, programs[name])
+    program = remedies.Program(
+      name,
+      config,
+      dict(mesh.shape),
+      chips.slices(devices),
+      remedies.state_bytes(programs[name].arguments[0]),
+    )
+    figures["advice"] = remedies.advise(program, figures, chip)
+    report["programs"][name] = figures
+    files.write_json(path, report)
+    for line in table(name, report):
+      log.info("%s", line)
+  log.info("wrote %s", path)
+
+
+def _choose(names: Sequence[str] | None, known: list[str]) -> list[str]:
+  """The programs to compile, in the order in which a config has them."""
+  unknown = [name for name in names or () if name not in known]
+  if unknown:
+    raise ValueError(
+      f"--programs={','.join(names or ())} names {unknown[0]!r}: this config's"
+      f" programs are {', '.join(known)}"
+    )
+  return [name for name in known if names is None or name in names]
+
+
+def _start(config, topology: str, mesh, algorithm) -> dict[str, Any]:
+  """The report before any program is compiled."""
+  return {
     "config": config.name,
     "topology": topology,
-    "chip": kind,
+    "chip": mesh.devices.flat[0].device_kind,
+    "slices": chips.slices(list(mesh.devices.flat)),
     "mesh": dict(mesh.shape),
     "batch_size": config.batch_size,
     "parameters": cost_programs.parameters(algorithm),
     "assumptions": _ASSUMPTIONS,
     "programs": {},
   }
-  path = files.inside(
-    workdir, "results", f"compile-{topology.replace(':', '-')}.json"
-  )
-  for name, program in cost_programs.programs(config, algorithm, mesh).items():
-    log.info("compiling %s of %s for %s", name, config.name, topology)
-    model_flops = flops.count(plain[name].function, *plain[name].arguments)
-    report["programs"][name] = compiled.figures(
-      mesh, chip, model_flops, program
-    )
-    files.write_json(path, report)
-    for line in table(name, report):
-      log.info("%s", line)
-  log.info("wrote %s", path)
 
 
 def table(name: str, report: dict[str, Any]) -> list[str]:
@@ -89,7 +118,8 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
   program = report["programs"][name]
   lines = [f"{name}, each of the {_count(report['mesh'])} {report['chip']}:"]
   if not program["fits"]:
-    return [*lines, f"  DOES NOT FIT: {program['error']}; {_REMEDIES}"]
+    lines.append(f"  DOES NOT FIT: {program['error']}")
+    return [*lines, *(f"  {line}" for line in program["advice"])]
   memory, seconds = program["memory_gib"], program["seconds"]
   kept = ", ".join(f"{k} {v:.2f}" for k, v in memory.items() if k != "total")
   lines += [
@@ -125,6 +155,7 @@ def table(name: str, report: dict[str, Any]) -> list[str]:
     f"  estimate   {seconds['least']:.4f} s, MFU {program['mfu']:.0%} at most,"
     f" bound by {program['bound']}; compiled in"
     f" {program['compile_seconds']:.0f} s",
+    *(f"  {line}" for line in program["advice"]),
   ]
 
 

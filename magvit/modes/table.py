@@ -176,8 +176,13 @@ class Compile:
   NEEDS_CONFIG: ClassVar = True
 
   topology: str = command_line.option(
-    "TPUs to compile for, by libtpu's name for them, like v5e:16x16",
+    "TPUs to compile for, by libtpu's name for them, like v5e:16x16;"
+    " 2xv5e:16x16 is two slices",
     needed="NAME, like v5e:16x16",
+  )
+  programs: tuple[str, ...] | None = command_line.option(
+    "Programs to compile, separated by commas: train, and reconstruct of a"
+    " tokenizer or sample of a generator; all if it is left out"
   )
 
 

@@ -1,5 +1,7 @@
 """Tests of sharding: eight devices compute what one computes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -231,3 +233,26 @@ def test_a_batch_lies_on_the_mesh_in_its_order(layout):
   for name, x in batch.items():
     assert placed[name].sharding == mesh_lib.batch_sharding(mesh)
     np.testing.assert_array_equal(placed[name], x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chip:
+  """A device of a TPU that is not there."""
+
+  id: int
+  slice_index: int
+  platform: str = "tpu"
+
+
+def test_data_runs_over_slices_one_after_another():
+  chips = [_Chip(i, i % 2) for i in range(8)]
+  mesh = _mesh(4, 2, devices=chips)
+  assert [[c.slice_index for c in row] for row in mesh.devices[:, :, 0]] == [
+    [0, 0],
+    [0, 0],
+    [1, 1],
+    [1, 1],
+  ]
+  match = "^mesh.data=1 must be a multiple of the 2 slices, .*: lower these$"
+  with pytest.raises(ValueError, match=match):
+    _mesh(1, 8, devices=chips)

@@ -64,14 +64,29 @@ def test_a_tokenizer_is_described_without_perceptual_weights():
 
 
 def test_what_does_not_fit_says_what_to_change():
+  program = {"fits": False, "error": "Ran out of memory", "advice": ["Less."]}
   report = {
     "chip": "TPU v5 lite",
     "mesh": {"data": 16, "fsdp": 1, "tensor": 1},
-    "programs": {"train": {"fits": False, "error": "Ran out of memory"}},
+    "programs": {"train": program},
   }
   text = "\n".join(cost_report.table("train", report))
   assert "each of the 16 TPU v5 lite" in text
-  assert "DOES NOT FIT: Ran out of memory; split the parameters" in text
+  assert "DOES NOT FIT: Ran out of memory\n  Less." in text
+
+
+def test_a_program_that_a_config_has_not_is_refused(monkeypatch, tmp_path):
+  devices = lambda topology: jax.devices()
+  monkeypatch.setattr(chips, "devices", devices)
+  monkeypatch.setitem(chips.CHIPS, "cpu", chips.CHIPS["TPU v4"])
+  match = (
+    "^--programs=train,sample names 'sample': this config's programs are train,"
+    " reconstruct$"
+  )
+  with pytest.raises(ValueError, match=match):
+    cost_report.write(
+      tiny.tokenizer(), str(tmp_path), "v4:2x2x2", ("train", "sample")
+    )
 
 
 def test_unknown_tokenizer_configs_are_refused():
