@@ -67,8 +67,11 @@ def main():
     "products_per_second": per_second,
     "programs": {},
   }
+  plain = cost_programs.plain_programs(config, mesh)
   for name, program in cost_programs.programs(config, algorithm, mesh).items():
+    operations = flops.count(plain[name].function, *plain[name].arguments)
     row = _measure(program, args.repeats, donates=name == "train")
+    row["flops"] = operations
     floor = row["flops"] / mesh.size / per_second
     row |= {"floor_seconds": floor, "mfu": floor / row["seconds"]}
     row["clips_per_second"] = config.batch_size / row["seconds"]
@@ -91,7 +94,6 @@ def _products_per_second(device: jax.Device, dtype: str) -> float:
 
 def _measure(program, repeats: int, donates: bool):
   shapes = program.arguments
-  operations = flops.count(program.function, *shapes)
   start = time.perf_counter()
   compiled = (
     jax.jit(
@@ -106,7 +108,6 @@ def _measure(program, repeats: int, donates: bool):
   arguments = jax.tree.map(_draw, shapes)
   seconds = timing.program(compiled, arguments, repeats, donates)
   return {
-    "flops": operations,
     "seconds": statistics.median(seconds),
     "compile_seconds": compile_seconds,
   }

@@ -5,20 +5,28 @@ rest is not the matrix units' work. A compiler's own count takes the body of a
 loop once; this one multiplies by the loop's length.
 """
 
+from collections.abc import Callable
 import math
 from typing import Any
 
 import jax
+from jax.interpreters import partial_eval
 
 from magvit.cost import jaxprs
 
 
-def count(function, *args: Any, platform: str | None = None) -> int:
+def count(
+  function,
+  *args: Any,
+  platform: str | None = None,
+  branch: Callable[[list[int]], int] = max,
+) -> int:
   """Counts the operations of one call, over all devices.
 
-  Arguments may be `jax.ShapeDtypeStruct`s. A loop that counts up to a constant
-  counts as often as it runs at the most, another loop of unknown length once, a
-  branch as the costliest side, a kernel of Pallas as often as its grid says.
+  Arguments may be `jax.ShapeDtypeStruct`s. What no result reads is not counted,
+  as compilers leave it out. A loop that counts up to a constant counts as often
+  as it runs at the most, another loop of unknown length once, a kernel of
+  Pallas as often as its grid says.
 
   Args:
     function: the function to trace.
@@ -26,17 +34,29 @@ def count(function, *args: Any, platform: str | None = None) -> int:
     platform: platform whose forms count where platforms differ, like "tpu";
       None counts the default, so that an operation that a platform takes apart
       counts as it is defined.
+    branch: which side of a branch counts, the costliest (max) or the cheapest.
   """
-  return count_in(jax.make_jaxpr(function)(*args).jaxpr, platform)
+  return count_in(jax.make_jaxpr(function)(*args).jaxpr, platform, branch)
 
 
-def count_in(jaxpr, platform: str | None = None) -> int:
+def count_in(
+  jaxpr,
+  platform: str | None = None,
+  branch: Callable[[list[int]], int] = max,
+) -> int:
   """Counts the operations of a program's text, as `count` does."""
+  # A backward pass as traced has products that no gradient reads: those of
+  # arguments that are not differentiated, and forward passes of a custom one.
+  read, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return _count(read, platform, branch)
+
+
+def _count(jaxpr, platform, branch) -> int:
   known = jaxprs.known_numbers(jaxpr)
-  return sum(_count_equation(e, platform, known) for e in jaxpr.eqns)
+  return sum(_count_equation(e, platform, branch, known) for e in jaxpr.eqns)
 
 
-def _count_equation(equation, platform, known) -> int:
+def _count_equation(equation, platform, branch, known) -> int:
   name = equation.primitive.name
   if name == "dot_general":
     (contracted, _), _ = equation.params["dimension_numbers"]
@@ -54,7 +74,7 @@ def _count_equation(equation, platform, known) -> int:
     output = math.prod(equation.outvars[0].aval.shape)
     return 2 * output * depth // zeros
   counts = [
-    times * count_in(jaxpr, platform)
+    times * _count(jaxpr, platform, branch)
     for jaxpr, times in jaxprs.inside(equation, platform, known)
   ]
-  return max(counts, default=0) if name == "cond" else sum(counts)
+  return branch(counts) if name == "cond" else sum(counts)

@@ -167,7 +167,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     self, state: TrainState, batch: Any, key: jax.Array
   ) -> tuple[TrainState, algorithm_lib.Metrics]:
     del key  # nothing in this step is random
-    streams = self._streams(batch)
+    streams = self.streams(batch)
     d_params = {name: state.params[name] for name in self.discriminators}
     _, pullback, losses_of_streams = jax.vjp(
       lambda g, d: self.loss(g, d, streams, state),
@@ -202,7 +202,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     state = state.replace(extras={"lecam": lecam, "health": running})
     return state, {**metrics, **norms}
 
-  def _streams(self, batch: Any) -> dict[str, Stream]:
+  def streams(self, batch: Any) -> dict[str, Stream]:
     """Streams of a batch, by the name of the discriminator."""
     video = tokenizer_network.to_float(batch["video"])
     streams = {"discriminator": Stream("", 1.0, video)}

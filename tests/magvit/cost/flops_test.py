@@ -36,7 +36,9 @@ def test_a_loop_counts_as_often_as_it_runs_and_a_branch_if_dearest():
   assert flops.count(loop, _array(4, 6), _array(6, 6)) == 11 * once
   branch = lambda flag, x, w: lax.cond(flag, lambda: x @ w @ w, lambda: x @ w)
   flag = jax.ShapeDtypeStruct((), jnp.bool_)
-  assert flops.count(branch, flag, _array(4, 6), _array(6, 6)) == 2 * once
+  arguments = (flag, _array(4, 6), _array(6, 6))
+  assert flops.count(branch, *arguments) == 2 * once
+  assert flops.count(branch, *arguments, branch=min) == once
 
 
 def test_a_form_for_one_platform_does_not_count():
@@ -107,3 +109,14 @@ def test_recomputing_costs_a_forward_pass_more(tiny_tokenizer_workdir):
 
   # The layers' three passes become four; the heads, outside, stay at three.
   assert 1.2 < count("all") / count("off") < 4 / 3
+
+
+def test_products_that_no_result_reads_do_not_count():
+  def both(x, w):
+    loss = lambda x, w: jnp.square(x @ w).sum()
+    return jax.grad(loss, argnums=(0, 1))(x, w)[1]
+
+  once = 2 * 4 * 6 * 6
+  assert flops.count(both, _array(4, 6), _array(6, 6)) == 2 * once
+  loop = lambda x, w: lax.scan(lambda x, _: (x, x @ w), x, None, length=3)[0]
+  assert flops.count(loop, _array(4, 6), _array(6, 6)) == 0
