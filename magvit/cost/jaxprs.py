@@ -54,7 +54,8 @@ def known_numbers(jaxpr) -> dict[Any, int]:
 
 def _number(atom: Any, known: dict[Any, int]) -> int | None:
   if isinstance(atom, core.Literal):
-    return int(atom.val) if atom.aval.shape == () else None
+    scalar = getattr(atom.aval, "shape", None) == ()
+    return int(atom.val) if scalar else None
   return known.get(atom)
 
 

@@ -82,7 +82,7 @@ def _moves(block, grid: tuple[int, ...]) -> int:
   grids = np.indices(grid, np.int32).reshape(len(grid), -1)
   unread = [None] * len(operands)
   index = jax.vmap(
-    lambda *at: jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *at, *unread),
+    lambda *at: core.jaxpr_as_fun(closed)(*at, *unread),
     axis_size=steps,
   )
   at = np.stack([np.asarray(x) for x in index(*grids)])

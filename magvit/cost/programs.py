@@ -1,6 +1,7 @@
 """Programs of a config, described by shapes alone."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -14,6 +15,7 @@ from input_pipeline.sources import token_shards
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
+from magvit.cost import flops
 from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from magvit.tokenizer import describe as describe_lib
@@ -46,6 +48,9 @@ def parameters(algorithm: algorithm_lib.Algorithm) -> dict[str, int]:
   return {name: network.count(tree) for name, tree in networks.items()}
 
 
+_EVALUATED = ("reconstruct", "sample")  # programs of an evaluation
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
   """A function to compile; arguments are shapes with shardings."""
@@ -54,6 +59,14 @@ class Program:
   out_shardings: Any  # shardings of the results
   donated: tuple[int, ...]  # arguments whose memory the results may take
   arguments: tuple[Any, ...]
+
+
+def names(
+  config: ml_collections.ConfigDict, devices: Sequence[jax.Device]
+) -> list[str]:
+  """Names of the programs that `programs` describes."""
+  predict = describe(config, mesh_lib.data_mesh(devices)).predict
+  return ["train", *(name for name in _EVALUATED if name in predict)]
 
 
 def programs(
@@ -100,7 +113,9 @@ def programs(
     "reconstruct": {"video": video},
     "sample": {"video": video, "label": label, "task": task},
   }
-  for name in inputs.keys() & algorithm.predict.keys():
+  for name in _EVALUATED:
+    if name not in algorithm.predict:
+      continue
     made[name] = Program(
       function=algorithm.predict[name],
       out_shardings=whole,
@@ -110,12 +125,13 @@ def programs(
   return made
 
 
-def plain_programs(
-  config: ml_collections.ConfigDict, mesh: Mesh
-) -> dict[str, Program]:
-  """The programs without what is recomputed: their FLOPs are the model's."""
+def model_flops(
+  config: ml_collections.ConfigDict, mesh: Mesh, name: str
+) -> int:
+  """Products of a program, without those that are rematerialised."""
   plain = without_remat(config)
-  return programs(plain, describe(plain, mesh), mesh)
+  program = programs(plain, describe(plain, mesh), mesh)[name]
+  return flops.count(program.function, *program.arguments)
 
 
 def _describe_array(

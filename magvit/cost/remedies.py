@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from magvit import trained as trained_lib
@@ -67,7 +68,7 @@ def state_bytes(tree: Any) -> int:
   return sum(
     math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
     for x in jax.tree.leaves(tree)
-    if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
   )
 
 

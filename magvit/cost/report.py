@@ -9,13 +9,15 @@ from collections.abc import Sequence
 import logging
 from typing import Any
 
+from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
 from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
 from magvit.cost import chips
 from magvit.cost import compiled
-from magvit.cost import flops
+from magvit.cost import fit as fit_lib
 from magvit.cost import programs as cost_programs
 from magvit.cost import remedies
 from storage import files
@@ -36,69 +38,99 @@ def write(
   workdir: str,
   topology: str,
   names: Sequence[str] | None = None,
+  fit: bool = False,
 ) -> None:
   """Writes WORKDIR/results/compile-TOPOLOGY.json and prints a table.
 
   Compiles the exact step of training and the program of evaluation (a
-  tokenizer's reconstruction, a generator's sampling). `tokenizer_workdir` of a
-  generator may name a tokenizer's config (FILE:ARG) instead of a workdir; with
-  `dataset.tokens` its step reads stored tokens.
+  tokenizer's reconstruction, a generator's sampling).
 
   Args:
-    config: the experiment.
+    config: the experiment. A generator's `tokenizer_workdir` may name a
+      tokenizer's config (FILE:ARG); with `dataset.tokens` it reads tokens.
     workdir: folder of the results.
     topology: a name as `chips.devices` takes it.
     names: programs to compile; None for all of the config.
+    fit: whether to choose mesh, microbatches and remat first, and to report on
+      these.
 
   Raises:
-    ValueError: no libtpu, an unknown topology or program, or a config that
-      cannot work.
+    ValueError: no libtpu, an unknown topology or program, a config that cannot
+      work, or with `fit` none that fits.
   """
   devices = chips.devices(topology)
-  mesh = mesh_lib.make_mesh(config.mesh, devices)
   chip = chips.chip_of(topology, devices[0].device_kind)
+  chosen = _choose(names, cost_programs.names(config, devices[:1]), fit)
+  fitted: fit_lib.Fitted | None = None
+  if fit:
+    fitted = fit_lib.run(config, devices, chip)
+    config = trained_lib.with_fields(config, fitted.best.changes)
+  mesh = mesh_lib.make_mesh(config.mesh, devices)
   mesh_lib.check_batch_size(
     config.batch_size, mesh, microbatches=config.microbatches
   )
-  algorithm = cost_programs.describe(config, mesh)
-  programs = cost_programs.programs(config, algorithm, mesh)
-  chosen = _choose(names, list(programs))
-  report = _start(config, topology, mesh, algorithm)
+  report = _start(config, topology, mesh)
+  if fitted is not None:
+    report["fit"] = fitted.describe()
+    _say(fitted.lines())
   path = files.inside(
     workdir, "results", f"compile-{topology.replace(':', '-')}.json"
   )
-  plain = cost_programs.plain_programs(config, mesh)
+  algorithm = cost_programs.describe(config, mesh)
+  programs = cost_programs.programs(config, algorithm, mesh)
   for name in chosen:
-    log.info("compiling %s of %s for %s", name, config.name, topology)
-    model_flops = flops.count(plain[name].function, *plain[name].arguments)
-    figures = compiled.figures(mesh, chip, model_flops, programs[name])
-    program = remedies.Program(
-      name,
-      config,
-      dict(mesh.shape),
-      chips.slices(devices),
-      remedies.state_bytes(programs[name].arguments[0]),
-    )
-    figures["advice"] = remedies.advise(program, figures, chip)
+    if fitted is not None and name == "train":
+      figures = fitted.best.figures
+    else:
+      log.info("compiling %s of %s for %s", name, config.name, topology)
+      model_flops = cost_programs.model_flops(config, mesh, name)
+      figures = compiled.figures(mesh, chip, model_flops, programs[name])
+    figures["advice"] = _advise(name, config, mesh, programs[name], figures)
     report["programs"][name] = figures
     files.write_json(path, report)
-    for line in table(name, report):
-      log.info("%s", line)
+    _say(table(name, report))
   log.info("wrote %s", path)
 
 
-def _choose(names: Sequence[str] | None, known: list[str]) -> list[str]:
+def _advise(name: str, config, mesh: Mesh, program, figures) -> list[str]:
+  """What binds the program and what to change, in a sentence or two."""
+  devices = list(mesh.devices.flat)
+  about = remedies.Program(
+    name,
+    config,
+    dict(mesh.shape),
+    chips.slices(devices),
+    remedies.state_bytes(program.arguments[0]),
+  )
+  chip = chips.CHIPS[devices[0].device_kind]
+  return remedies.advise(about, figures, chip)
+
+
+def _say(lines: list[str]) -> None:
+  for line in lines:
+    log.info("%s", line)
+
+
+def _choose(
+  names: Sequence[str] | None, known: list[str], fit: bool
+) -> list[str]:
   """The programs to compile, in the order in which a config has them."""
+  given = ",".join(names or ())
   unknown = [name for name in names or () if name not in known]
   if unknown:
     raise ValueError(
-      f"--programs={','.join(names or ())} names {unknown[0]!r}: this config's"
-      f" programs are {', '.join(known)}"
+      f"--programs={given} names {unknown[0]!r}: this config's programs are"
+      f" {', '.join(known)}"
+    )
+  if fit and names is not None and "train" not in names:
+    raise ValueError(
+      f"--programs={given} must have train with --fit, which plans a training:"
+      " add it, or leave --fit out"
     )
   return [name for name in known if names is None or name in names]
 
 
-def _start(config, topology: str, mesh, algorithm) -> dict[str, Any]:
+def _start(config, topology: str, mesh: Mesh) -> dict[str, Any]:
   """The report before any program is compiled."""
   return {
     "config": config.name,
@@ -107,7 +139,9 @@ def _start(config, topology: str, mesh, algorithm) -> dict[str, Any]:
     "slices": chips.slices(list(mesh.devices.flat)),
     "mesh": dict(mesh.shape),
     "batch_size": config.batch_size,
-    "parameters": cost_programs.parameters(algorithm),
+    "parameters": cost_programs.parameters(
+      cost_programs.describe(config, mesh)
+    ),
     "assumptions": _ASSUMPTIONS,
     "programs": {},
   }

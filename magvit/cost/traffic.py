@@ -146,17 +146,17 @@ def _run_kernel(instruction, shapes, kernels) -> tuple[str, KernelRuns]:
   """(name, one run) of a kernel."""
   name = _KERNEL_NAME.search(instruction.text)
   name = name[1] if name else instruction.name.strip("%").partition(".")[0]
-  results = [m[0] for m in hlo.ARRAY.finditer(instruction.shape)]
-  sizes = (hlo.ARRAY.match(x)[2] for x in results)
+  arrays = list(hlo.ARRAY.finditer(instruction.shape))
+  results, sizes = [m[0] for m in arrays], [m[2] for m in arrays]
   key = name, tuple(tuple(int(d) for d in x.split(",") if d) for x in sizes)
   operands = [shapes.get(x, "") for x in instruction.operands]
   kernel = kernels.get(key)
   if kernel is None:
     return name, KernelRuns(1, 0, sum(map(hlo.size_of, (*operands, *results))))
-  arrays = zip(
+  both = zip(
     (*operands, *results), (*kernel.operands, *kernel.results), strict=True
   )
-  moved = sum(size for shape, size in arrays if hlo.size_of(shape))
+  moved = sum(size for shape, size in both if hlo.size_of(shape))
   return name, KernelRuns(1, kernel.flops, moved)
 
 

@@ -11,4 +11,4 @@ def run(
   options: table.Compile, config: ml_collections.ConfigDict, workdir: str
 ) -> None:
   automatic.check_given(config, "compile")
-  report.write(config, workdir, options.topology, options.programs)
+  report.write(config, workdir, options.topology, options.programs, options.fit)

@@ -184,6 +184,12 @@ class Compile:
     "Programs to compile, separated by commas: train, and reconstruct of a"
     " tokenizer or sample of a generator; all if it is left out"
   )
+  fit: bool = command_line.option(
+    "Whether to choose mesh, microbatches and remat: it compiles the step of"
+    " training in up to five ways, and prints the flags of the fastest that"
+    " fits",
+    False,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
