@@ -55,6 +55,8 @@ class Facts:
   weights: bytes of the trained parameters in the dtype that it computes in.
   gradients: bytes of the gradients as the optimizer reads them.
   state: bytes of the state on one device, of a shape.
+  padding: bytes of the pieces of parameters that fsdp makes, in whole tiles,
+    over those of the pieces themselves, of a shape.
   """
 
   flops: dict[str, int]
@@ -62,6 +64,7 @@ class Facts:
   weights: int
   gradients: int
   state: Callable[[Shape], int]
+  padding: Callable[[Shape], float]
 
 
 class Estimator:
@@ -78,9 +81,10 @@ class Estimator:
     self._facts, self._chip, self._links = facts, chip, links
     self._devices, self._slices = devices, slices
     # Factors of what a step holds and moves beside its state, and of what it
-    # sends with and without fsdp.
+    # sends, by mesh.fsdp: a compiler may do badly with one size alone.
     self._held, self._moved = 1.0, 4.0
-    self._sent = {True: 1.0, False: 1.0}
+    self._seen_moved: list[float] = []
+    self._sent: dict[int, float] = {}
 
   def estimate(self, shape: Shape) -> Estimate:
     """Memory and times of a device."""
@@ -93,7 +97,7 @@ class Estimator:
       seconds={
         "compute": facts.flops[shape.remat] / self._devices / chip.peak,
         "memory": moved / chip.bandwidth,
-        "links": self._sent[shape.fsdp > 1] * sent,
+        "links": self._sent.get(shape.fsdp, 1.0) * sent,
         "network": network,
       },
     )
@@ -107,10 +111,11 @@ class Estimator:
     if not figures["fits"]:
       return
     moved = figures["bytes"] - self._state_traffic(shape)
-    self._moved = max(0.0, moved) / self._passing(shape)
+    self._seen_moved.append(max(0.0, moved) / self._passing(shape))
+    self._moved = min(self._seen_moved)
     sent, _ = self._send(shape)
     if sent:
-      self._sent[shape.fsdp > 1] = figures["seconds"]["links"] / sent
+      self._sent[shape.fsdp] = figures["seconds"]["links"] / sent
 
   def _holding(self, shape: Shape) -> float:
     """Bytes of activations that a device holds."""
@@ -147,6 +152,7 @@ class Estimator:
       # Weights come twice for each part of the batch, gradients go once.
       "fsdp": facts.weights
       / shape.tensor
+      * facts.padding(shape)
       * (2 * shape.microbatches + 1)
       * share("all-gather", shape.fsdp),
       "data": sums * share("all-reduce", in_slice),

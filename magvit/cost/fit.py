@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import functools
 import logging
+import math
 import time
 from typing import Any
 
@@ -36,6 +37,7 @@ _MOST_COMPILED = 5
 _EQUAL = 0.02  # shapes whose times differ by this share count as equally fast
 _FULL = 0.97  # share of the memory that an estimate may fill
 _TENSORS = (1, 2, 4, 8)
+_TILE = 128  # smallest piece of a dimension that a chip sends well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,14 +311,33 @@ def _facts(
   def size_of_state(fsdp: int, tensor: int) -> int:
     return remedies.state_bytes(_on_mesh(config, devices, fsdp, tensor, state))
 
+  @functools.cache
+  def padding(fsdp: int, tensor: int) -> float:
+    return _padding(_on_mesh(config, devices, fsdp, tensor, state).params)
+
   facts = estimate_lib.Facts(
     flops=work,
     activations=held,
     weights=trained * size,
     gradients=trained * 4,
     state=lambda shape: size_of_state(shape.fsdp, shape.tensor),
+    padding=lambda shape: padding(shape.fsdp, shape.tensor),
   )
   return facts, state
+
+
+def _padding(params: Any) -> float:
+  """Bytes of the parts of split arrays in whole tiles, over their own."""
+  padded = whole = 0
+  for leaf in jax.tree.leaves(params):
+    part = leaf.sharding.shard_shape(leaf.shape)
+    axes = (*leaf.sharding.spec, *(None,) * len(part))
+    sizes = [
+      -(-size // _TILE) * _TILE if axis == "fsdp" else size
+      for size, axis in zip(part, axes, strict=False)
+    ]
+    padded, whole = padded + math.prod(sizes), whole + math.prod(part)
+  return padded / whole
 
 
 def _on_mesh(config, devices, fsdp: int, tensor: int, state: Any) -> Any:

@@ -3,8 +3,11 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+import ml_collections
 import pytest
 
+from magvit import mesh as mesh_lib
 from magvit.cost import chips
 from magvit.cost import estimate
 from magvit.cost import fit
@@ -28,6 +31,7 @@ def _facts(state_gib=4.0, activations_gib=3.0, clips=16) -> estimate.Facts:
     weights=int(state_gib / 6 * _GIB),
     gradients=int(state_gib / 3 * _GIB),
     state=lambda shape: int(state_gib * _GIB / shape.fsdp / shape.tensor),
+    padding=lambda shape: 1.0,
   )
 
 
@@ -178,3 +182,38 @@ def test_facts_of_a_real_config(tiny_tokenizer_workdir):
   assert whole > 3 * facts.weights
   assert fit._splits(config, jax.devices(), 2, state)
   assert not fit._splits(config, jax.devices(), 8, state)
+  # No array is large enough to be split.
+  assert facts.padding(estimate.Shape(1, 8, 1, 1, "off")) == 1.0
+
+
+def test_small_pieces_are_sent_in_whole_tiles():
+  mesh = mesh_lib.make_mesh(
+    ml_collections.ConfigDict({"data": 1, "fsdp": 8, "tensor": 1}),
+    jax.devices(),
+  )
+  params = {"a": jax.ShapeDtypeStruct((512, 128), jnp.float32)}
+  params["b"] = jax.ShapeDtypeStruct((128,), jnp.float32)
+  split = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    params,
+    mesh_lib.state_shardings(params, mesh),
+  )
+  # 64 of the 512 rows, which take the room of 128; b is whole.
+  pieces, padded = 64 * 128 + 128, 128 * 128 + 128
+  assert fit._padding(split) == padded / pieces
+
+
+def test_a_size_that_the_compiler_does_badly_is_not_held_against_others():
+  estimator = _estimator(_facts())
+  bad, other = (estimate.Shape(16 // n, n, 1, 1, "dots") for n in (16, 4))
+  before = estimator.estimate(other).seconds
+  slow = {**estimator.estimate(bad).seconds, "links": 9.0, "memory": 9.0}
+  figures = {"fits": True, "bytes": 9 * _V5E.bandwidth, "seconds": slow}
+  good = estimate.Shape(16, 1, 1, 1, "dots")
+  expected = estimator.estimate(good).seconds
+  fine = {**figures, "seconds": expected}
+  fine["bytes"] = expected["memory"] * _V5E.bandwidth
+  estimator.learn(good, fine)
+  estimator.learn(bad, figures)
+  assert estimator.estimate(bad).seconds["links"] == pytest.approx(9.0)
+  assert estimator.estimate(other).seconds == pytest.approx(before)

@@ -10,7 +10,9 @@ from configs import masked as masked_configs
 from configs import tokenizer_video
 from magvit import mesh as mesh_lib
 from magvit.cost import chips
+from magvit.cost import compiled
 from magvit.cost import flops
+from magvit.cost import links
 from magvit.cost import programs as cost_programs
 from magvit.cost import report as cost_report
 from magvit.generators import tokens as tokens_lib
@@ -124,3 +126,48 @@ def test_a_tiny_tokenizer_is_compiled_for_eight_chips(tmp_path, monkeypatch):
     assert program["fits"] and program["flops"] > 0
     assert program["seconds"]["least"] == max(program["seconds"].values())
   assert report["programs"]["train"]["collective_bytes"]["all-reduce"] > 0
+
+
+@pytest.mark.slow
+def test_fit_reports_on_what_it_chose(tmp_path, monkeypatch, caplog):
+  caplog.set_level("INFO", logger="magvit.cost")
+  monkeypatch.setattr(chips, "devices", lambda topology: jax.devices())
+  monkeypatch.setitem(chips.CHIPS, "cpu", chips.CHIPS["TPU v5 lite"])
+  line = links.Links(tuple((i, 0, 0) for i in range(8)), 2e11)
+  monkeypatch.setattr(chips, "links_of", lambda chip, devices: line)
+
+  def figures(mesh, chip, model_flops, program):
+    """A compiler for whom a state fits in two parts alone."""
+    if mesh.shape["fsdp"] < 2:
+      return {"fits": False, "error": "Ran out of memory. Used 23G of 16G hbm."}
+    times = dict.fromkeys(("compute", "memory", "links", "network"), 0.1)
+    return {
+      "fits": True,
+      "hbm_gib": 16,
+      "memory_gib": {"total": 12.0},
+      "flops": 1e9,
+      "flops_of_model": 1e9,
+      "bytes": 1e9,
+      "collective_count": {},
+      "collective_bytes": {},
+      "network_bytes": 0,
+      "kernels": {},
+      "cycles": 0,
+      "mfu": 0.5,
+      "seconds": {**times, "least": 0.1},
+      "bound": "memory",
+      "compile_seconds": 1.0,
+    }
+
+  monkeypatch.setattr(compiled, "figures", figures)
+  config = tiny.masked("tests/tiny.py:tokenizer")
+  cost_report.write(config, str(tmp_path), "v5e:2x4", ("train",), fit=True)
+  path = tmp_path / "results" / "compile-v5e-2x4.json"
+  report = json.loads(path.read_text())
+  fit = report["fit"]
+  assert "--config.mesh.fsdp=" in fit["flags"]
+  assert [one["figures"]["fits"] for one in fit["tried"]][0] is False
+  assert report["mesh"]["fsdp"] > 1 and report["programs"]["train"]["fits"]
+  text = caplog.text
+  assert "fit: compiling 1 of at most 5, the config as it is: about" in text
+  assert f"best: {fit['flags']}" in text
