@@ -20,8 +20,9 @@ from models import remat as remat_lib
 _GIB = 2**30
 _USED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
-# Members of an fsdp group that take nearly all of the parameters' traffic away.
-_ENOUGH_FSDP = 8
+# Members of an fsdp group that take most of the state's traffic away; more have
+# fewer links of their own for what they send.
+_ENOUGH_FSDP = 4
 # Share of the traffic from which the state of training is worth splitting.
 _LARGE = 0.25
 
@@ -184,8 +185,9 @@ def _less_memory(program, chip: chips.Chip) -> Iterator[str]:
   """Changes that lower memory, the smallest first."""
   settings = program.config[program.section]
   state = program.state_bytes / _GIB
-  size = _larger_fsdp(program)
-  if size and state > chip.memory_gib / 2:
+  most = chip.memory_gib / 2
+  size = _larger_fsdp(program, program.mesh["fsdp"] * state / most)
+  if size and state > most:
     yield f"mesh.fsdp={size}, as {state:.1f} GiB are weights and moments"
   if program.trains and program.clips > 1:
     yield f"microbatches={_next_divisor(program)}"
@@ -196,7 +198,7 @@ def _less_memory(program, chip: chips.Chip) -> Iterator[str]:
     yield _field(program, "dtype", "bfloat16")
   if program.trains and settings.get("attention") in ("auto", "plain"):
     yield _field(program, "attention", "kernel")
-  if size and state <= chip.memory_gib / 2:
+  if size and state <= most:
     yield f"mesh.fsdp={size}"
   if not program.trains and program.clips > 1:
     yield f"a batch_size below {program.config.batch_size}"
@@ -209,13 +211,16 @@ def _next_divisor(program: Program) -> int:
   return now * next(n for n in range(2, parts + 1) if parts % n == 0)
 
 
-def _larger_fsdp(program: Program) -> int | None:
-  """A larger mesh.fsdp whose groups stay in one slice; None if none is."""
+def _larger_fsdp(program: Program, least: float = 1.0) -> int | None:
+  """A larger mesh.fsdp, of at least `least`, whose groups stay in one slice.
+
+  None if there is none.
+  """
   parts = program.mesh["data"] * program.mesh["fsdp"] // program.slices
   sizes = [
     n
     for n in range(program.mesh["fsdp"] + 1, parts + 1)
-    if parts % n == 0 and n % program.mesh["fsdp"] == 0
+    if n >= least and parts % n == 0 and n % program.mesh["fsdp"] == 0
   ]
   few = [n for n in sizes if n <= _ENOUGH_FSDP]
   return max(few) if few else min(sizes, default=None)

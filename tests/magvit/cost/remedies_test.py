@@ -43,7 +43,7 @@ def test_what_is_set_already_is_not_named():
   text = _advise(_generator())
   assert text.startswith("Memory traffic binds, 1.0000 s against 0.0000 s")
   assert "transformer.attention=kernel" in text
-  assert "mesh.fsdp=8" in text and "40% of the traffic" in text
+  assert "mesh.fsdp=4" in text and "40% of the traffic" in text
   text = _advise(_generator(**{"transformer.attention": "kernel"}))
   assert "attention" not in text and "dtype" not in text
   split = {"data": 32, "fsdp": 8}
@@ -73,7 +73,8 @@ def test_bound_by_links_or_products():
   ("fields", "mesh", "state", "first"),
   [
     ({"batch_size": 512}, {}, 4e9, "microbatches=2"),
-    ({"batch_size": 512}, {}, 2e10, "mesh.fsdp=8, as 18.6 GiB are weights"),
+    ({"batch_size": 512}, {}, 2e10, "mesh.fsdp=4, as 18.6 GiB are weights"),
+    ({"batch_size": 512}, {}, 9e10, "mesh.fsdp=16, as 83.8 GiB are weights"),
     ({}, {}, 4e9, "transformer.remat=all"),
     ({"batch_size": 768, "microbatches": 1}, {}, 4e9, "microbatches=3"),
     ({"transformer.remat": "off"}, {}, 4e9, "transformer.remat=dots"),
