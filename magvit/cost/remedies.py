@@ -162,7 +162,7 @@ def _less_sent(program, figures, chip) -> Iterator[str]:
         f"fewer microbatches than {program.config.microbatches}: each gathers"
         " the weights again"
       )
-  if free > chip.memory_gib / 2:
+  if program.trains and free > chip.memory_gib / 2:
     yield (
       f"more clips a chip than {program.clips}, as {free:.1f} GiB are free:"
       " gradients are sent once however many there are"

@@ -102,6 +102,12 @@ def test_an_evaluation_is_not_told_of_training():
   assert "tokenizer.dtype=bfloat16" in text and "a batch_size below 512" in text
 
 
+def test_an_evaluation_sends_no_gradients():
+  text = _advise(_generator(), "sample", bound="network")
+  assert text.startswith("The network between slices binds")
+  assert "gradients" not in text and text.endswith("chips or the model.")
+
+
 def test_groups_stay_within_a_slice():
   small = {"data": 8, "fsdp": 1}
   text = _advise(_generator(), mesh=small, slices=2)
