@@ -66,6 +66,11 @@ class Facts:
   state: Callable[[Shape], int]
   padding: Callable[[Shape], float]
 
+  @property
+  def passing(self) -> int:
+    """Bytes of activations that no choice of remat does without."""
+    return min(self.activations.values())
+
 
 class Estimator:
   """Estimates steps, the better the more of them were compiled."""
@@ -124,7 +129,7 @@ class Estimator:
 
   def _passing(self, shape: Shape) -> float:
     """Bytes of activations that pass through a device's memory in a step."""
-    return self._facts.activations["all"] / (shape.parts * shape.tensor)
+    return self._facts.passing / (shape.parts * shape.tensor)
 
   def _fixed(self, shape: Shape) -> float:
     """Bytes of a device whatever the activations: state and gradients."""
@@ -147,7 +152,7 @@ class Estimator:
     }
     share = links_lib.share_sent
     sums = facts.weights / each  # gradients, one part of which a device has
-    passing = facts.activations["all"] / shape.parts
+    passing = facts.passing / shape.parts
     sent = {
       # Weights come twice for each part of the batch, gradients go once.
       "fsdp": facts.weights

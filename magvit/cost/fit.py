@@ -111,10 +111,7 @@ def changes_to(
     "mesh.fsdp": (config.mesh.fsdp, shape.fsdp),
     "mesh.tensor": (config.mesh.tensor, shape.tensor),
     "microbatches": (config.microbatches, shape.microbatches),
-    f"{section}.remat": (
-      remat_lib.choose(config[section].remat, "tpu"),
-      shape.remat,
-    ),
+    f"{section}.remat": (_remat(config), shape.remat),
   }
   changes = {name: new for name, (old, new) in wanted.items() if old != new}
   if config.mesh.data not in (-1, shape.data):
@@ -283,10 +280,20 @@ def run(
 
 
 def _remats(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """What a step may keep: a CNN has no products with weights to keep."""
-  kind = trained_lib.find_algorithm(config).facts.kind
-  is_cnn = kind == algorithm_lib.TOKENIZER
-  return ("off", "all") if is_cnn else ("off", "dots", "all")
+  """What the steps to try may keep, the config's choice included."""
+  remat = _remat(config)
+  if remat == "auto":
+    return (remat,)
+  return tuple(dict.fromkeys((remat, "off", "dots", "all")))
+
+
+def _remat(config: ml_collections.ConfigDict) -> str:
+  """The config's remat; "auto" where it depends on the memory of a shape."""
+  facts = trained_lib.find_algorithm(config).facts
+  remat = config[facts.section].remat
+  if facts.kind == algorithm_lib.TOKENIZER:
+    return remat
+  return remat_lib.choose(remat, "tpu")
 
 
 def _facts(
@@ -294,12 +301,13 @@ def _facts(
 ) -> tuple[estimate_lib.Facts, Any]:
   """What the config's step is made of, and its state as shapes."""
   section = trained_lib.find_algorithm(config).facts.section
-  one = mesh_lib.data_mesh(devices[:1])  # whose shapes are those of all
+  even = config.batch_size % len(devices) == 0
+  mesh = mesh_lib.data_mesh(devices if even else devices[:1])
   work, held = {}, {}
   for remat in _remats(config):
     fields = {f"{section}.remat": remat, "microbatches": 1}
-    fields |= {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
-    step = _step(trained_lib.with_fields(config, fields), one)
+    fields |= {"mesh.data": -1, "mesh.fsdp": 1, "mesh.tensor": 1}
+    step = _step(trained_lib.with_fields(config, fields), mesh)
     text = jax.make_jaxpr(step.function)(*step.arguments).jaxpr
     work[remat] = flops.count_in(text, "tpu")
     held[remat] = activations.peak(text, "tpu")

@@ -186,6 +186,21 @@ def test_facts_of_a_real_config(tiny_tokenizer_workdir):
   assert facts.padding(estimate.Shape(1, 8, 1, 1, "off")) == 1.0
 
 
+def test_a_choice_by_memory_is_left_to_each_shape():
+  config = tiny.tokenizer()
+  shape = estimate.Shape(8, 1, 1, 1, "auto")
+  config.tokenizer.remat = "auto"
+  assert fit._remats(config) == ("auto",)
+  assert fit.changes_to(config, shape) == {}
+  config.tokenizer.remat = "all"
+  assert fit._remats(config) == ("all", "off", "dots")
+  kept = dataclasses.replace(shape, remat="dots")
+  assert fit.changes_to(config, kept) == {"tokenizer.remat": "dots"}
+  generator = tiny.masked("")
+  generator.transformer.remat = "auto"
+  assert fit.changes_to(generator, kept) == {}
+
+
 def test_small_pieces_are_sent_in_whole_tiles():
   mesh = mesh_lib.make_mesh(
     ml_collections.ConfigDict({"data": 1, "fsdp": 8, "tensor": 1}),
