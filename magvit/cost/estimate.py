@@ -17,7 +17,7 @@ from magvit.cost import links as links_lib
 _GIB = 2**30
 # Traffic of the state of training, as a multiple of its bytes: it is read and
 # written, and so are its gradients (MAGVIT-L on v5e:16x16, mesh.fsdp=1 and 16).
-_STATE_TRAFFIC = 3.4
+STATE_TRAFFIC = 3.4
 _WEIGHT_READS = 3  # forward, recomputed, and in the backward pass
 
 
@@ -139,7 +139,7 @@ class Estimator:
   def _state_traffic(self, shape: Shape) -> float:
     reads = _WEIGHT_READS * shape.microbatches
     weights = reads * self._facts.weights / shape.tensor
-    return _STATE_TRAFFIC * self._facts.state(shape) + weights
+    return STATE_TRAFFIC * self._facts.state(shape) + weights
 
   def _send(self, shape: Shape) -> tuple[float, float]:
     """Seconds in which a device sends to its slice, and to other slices."""

@@ -15,6 +15,7 @@ import ml_collections
 
 from magvit import trained as trained_lib
 from magvit.cost import chips
+from magvit.cost import estimate
 from models import remat as remat_lib
 
 _GIB = 2**30
@@ -154,9 +155,8 @@ def _less_sent(program, figures, chip) -> Iterator[str]:
   if mesh["tensor"] > 1:
     yield f"a mesh.tensor below {mesh['tensor']}, which sends activations"
   if mesh["fsdp"] > 1:
-    yield (
-      f"a mesh.fsdp below {mesh['fsdp']}, which sends the weights in each step"
-    )
+    if program.trains and _is_faster_whole(program, figures, chip):
+      yield "mesh.fsdp=1, which sends no weights"
     if program.trains and program.config.microbatches > 1:
       yield (
         f"fewer microbatches than {program.config.microbatches}: each gathers"
@@ -167,6 +167,20 @@ def _less_sent(program, figures, chip) -> Iterator[str]:
       f"more clips a chip than {program.clips}, as {free:.1f} GiB are free:"
       " gradients are sent once however many there are"
     )
+
+
+def _is_faster_whole(program, figures, chip: chips.Chip) -> bool:
+  """Whether a state on each device would take less time than sending it.
+
+  By what is there then, and is read and written in each step.
+  """
+  more = program.state_bytes * (program.mesh["fsdp"] - 1)
+  seconds = estimate.STATE_TRAFFIC * more / chip.bandwidth
+  total = figures["memory_gib"]["total"] + more / _GIB
+  return (
+    total < chip.memory_gib
+    and figures["seconds"]["memory"] + seconds < figures["seconds"]["least"]
+  )
 
 
 def _advise_memory(program, error: str, chip: chips.Chip) -> list[str]:

@@ -60,9 +60,11 @@ def test_bound_by_links_or_products():
   assert text.startswith("Links between chips bind")
   assert "fsdp" not in text and "more clips a chip" in text
   split = {"data": 32, "fsdp": 8}
-  assert "a mesh.fsdp below 8" in _advise(
-    _generator(), bound="links", mesh=split
-  )
+  text = _advise(_generator(), bound="links", mesh=split, state=5e8)
+  assert "mesh.fsdp=1, which sends no weights" in text
+  # Whole, the state would fill the memory.
+  text = _advise(_generator(), bound="links", mesh=split, state=4e9)
+  assert "fsdp" not in text
   text = _advise(_generator(), bound="compute")
   assert text.endswith("Nothing to change but the chips or the model.")
   again = _advise(_generator(**{"transformer.remat": "all"}), bound="compute")
