@@ -193,12 +193,39 @@ def _drop(x, words, half, how: How):
   return jnp.where(bits >= dropout_lib.threshold(how.rate), x, 0.0)
 
 
-def _over_pairs(pair, start, last_row, prefix, how: How):
-  """Folds `pair(j, carry, halves, tail)` over the pairs that are seen."""
+def _queries_of_block(block: int):
+  """(number of the first query, numbers of all (M, 1))."""
+  start = pl.program_id(0) * block
+  return start, (start + jnp.arange(block))[:, None]
+
+
+def _over_keys(visit, start, rows, seed_ref, prefix, how: How):
+  """Folds `visit` over the blocks of keys that queries see, in pairs.
+
+  Args:
+    visit: function (carry, number of the first key, drop, tail) -> carry, where
+      `drop` drops elements of scores (M, HALF), as `_drop`, and keys past the
+      end are in a `tail` alone.
+    start: the first carry.
+    rows: numbers of the queries (M, 1).
+    seed_ref: two words of a seed.
+    prefix: number of keys that all see.
+    how: the kernel's facts.
+  """
+  lane = jnp.arange(_HALF)[None]
   whole, rest = divmod(how.tokens, 2 * _HALF)
+
+  def pair(j, carry, halves, tail):
+    words = _words(seed_ref, rows, j * _HALF + lane, how)
+    for half in halves:
+      drop = functools.partial(_drop, words=words, half=half, how=how)
+      carry = visit(carry, (2 * j + half) * _HALF, drop, tail)
+    return carry
+
   seen = whole
   if how.causal:
-    reach = jnp.maximum(last_row + 1, prefix) + 2 * _HALF - 1
+    last = pl.program_id(0) * len(rows) + len(rows) - 1
+    reach = jnp.maximum(last + 1, prefix) + 2 * _HALF - 1
     seen = jnp.minimum(lax.div(reach, 2 * _HALF), whole)
   pairs = functools.partial(pair, halves=range(2), tail=False)
   carry = lax.fori_loop(0, seen, pairs, start)
@@ -223,34 +250,28 @@ def _forward(
   depth,
   block,
 ):
-  start = pl.program_id(0) * block
+  start, rows = _queries_of_block(block)
   prefix = prefix_ref[0]
-  rows = (start + jnp.arange(block))[:, None]
   lane = jnp.arange(_HALF)[None]
   q = _load(q_ref, start, block, how.tokens, depth)
 
-  def pair(j, carry, halves, tail):
+  def visit(carry, first, drop, tail):
     o, highest, total = carry
-    words = _words(seed_ref, rows, j * _HALF + lane, how)
-    for half in halves:
-      first = (2 * j + half) * _HALF
-      k = _load(k_ref, first, _HALF, how.tokens, depth)
-      scores = _scores(q, k, rows, first + lane, prefix, how, depth, tail)
-      now = jnp.maximum(highest, scores.max(1))
-      p = jnp.exp2(scores - now[:, None])
-      shrink = jnp.exp2(highest - now)
-      total = total * shrink + p.sum(1)
-      v = _load(v_ref, first, _HALF, how.tokens, depth)
-      p = _drop(p, words, half, how).astype(v.dtype)
-      o = o * shrink[:, None] + _dot(p, v, ((1,), (0,)))
-      highest = now
-    return o, highest, total
+    k = _load(k_ref, first, _HALF, how.tokens, depth)
+    scores = _scores(q, k, rows, first + lane, prefix, how, depth, tail)
+    now = jnp.maximum(highest, scores.max(1))
+    p = jnp.exp2(scores - now[:, None])
+    shrink = jnp.exp2(highest - now)
+    total = total * shrink + p.sum(1)
+    v = _load(v_ref, first, _HALF, how.tokens, depth)
+    o = o * shrink[:, None] + _dot(drop(p).astype(v.dtype), v, ((1,), (0,)))
+    return o, now, total
 
   o = jnp.zeros((block, q.shape[-1]), jnp.float32)
   highest = jnp.full((block,), HIDDEN, jnp.float32)
   zeros = jnp.zeros((block,), jnp.float32)
-  o, highest, total = _over_pairs(
-    pair, (o, highest, zeros), start + block - 1, prefix, how
+  o, highest, total = _over_keys(
+    visit, (o, highest, zeros), rows, seed_ref, prefix, how
   )
   scale = dropout_lib.scale(how.rate)
   _store(o_ref, start, o * (scale / total)[:, None], how.tokens, depth)
@@ -277,29 +298,24 @@ def _queries(
   block,
 ):
   """Gradient of a block of queries, over all keys that they see."""
-  start = pl.program_id(0) * block
+  start, rows = _queries_of_block(block)
   prefix = prefix_ref[0]
-  rows = (start + jnp.arange(block))[:, None]
   lane = jnp.arange(_HALF)[None]
   q = _load(q_ref, start, block, how.tokens, depth)
   g = _load(g_ref, start, block, how.tokens, depth)
   lse = _load_row(lse_ref, start, block, how.tokens)[:, None]
   delta = _load_row(delta_ref, start, block, how.tokens)[:, None]
 
-  def pair(j, dq, halves, tail):
-    words = _words(seed_ref, rows, j * _HALF + lane, how)
-    for half in halves:
-      first = (2 * j + half) * _HALF
-      k = _load(k_ref, first, _HALF, how.tokens, depth)
-      v = _load(v_ref, first, _HALF, how.tokens, depth)
-      scores = _scores(q, k, rows, first + lane, prefix, how, depth, tail)
-      p = jnp.exp2(scores - lse)
-      dp = _drop(_dot(g, v, ((1,), (1,))), words, half, how)
-      dq += _dot((p * (dp - delta)).astype(k.dtype), k, ((1,), (0,)))
-    return dq
+  def visit(dq, first, drop, tail):
+    k = _load(k_ref, first, _HALF, how.tokens, depth)
+    v = _load(v_ref, first, _HALF, how.tokens, depth)
+    scores = _scores(q, k, rows, first + lane, prefix, how, depth, tail)
+    p = jnp.exp2(scores - lse)
+    dp = drop(_dot(g, v, ((1,), (1,))))
+    return dq + _dot((p * (dp - delta)).astype(k.dtype), k, ((1,), (0,)))
 
   dq = jnp.zeros((block, q.shape[-1]), jnp.float32)
-  dq = _over_pairs(pair, dq, start + block - 1, prefix, how)
+  dq = _over_keys(visit, dq, rows, seed_ref, prefix, how)
   scale = dropout_lib.scale(how.rate) / math.sqrt(depth)
   _store(dq_ref, start, dq * scale, how.tokens, depth)
 
