@@ -67,6 +67,30 @@ def test_masks_that_hash_the_same_positions_are_independent():
       assert np.abs(_deviations(x[i] * x[j])) < 5
 
 
+def test_only_seeds_that_are_not_drawn_have_masks_that_avoid_each_other():
+  """What the docstring of `hash_words` says of neighbours."""
+  row = jnp.arange(_ROWS, dtype=jnp.int32)[:, None]
+  column = jnp.arange(_COLUMNS, dtype=jnp.int32)[None]
+  near = jnp.array([[7, 5], [7, 5 - 2**31]], jnp.int32)
+  one, other = ~np.asarray(dropout_lib.keep(near, row, column, _COLUMNS, _RATE))
+  assert one.any() and other.any() and not (one & other).any()
+
+
+def test_drawn_seeds_are_not_near():
+  """Of 24 layers in 40 steps: no two share positions and nearly a word."""
+  keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(0), n))
+  drawn = jax.vmap(lambda key: dropout_lib.draw_seeds(key, (24,)))
+  seeds = np.asarray(drawn(keys(jnp.arange(40)))).reshape(-1, 2)
+  first, second = seeds.view(np.uint32).T
+  distance = first[:, None] - first[None]  # around the circle of 2^32
+  positions = _ROWS * dropout_lib.words_of_row(_COLUMNS)
+  share = np.minimum(distance, -distance) < positions
+  flipped = np.bitwise_count(second[:, None] ^ second[None])
+  others = ~np.eye(len(seeds), dtype=bool)
+  assert share[others].any()
+  assert flipped[share & others].min() > 2
+
+
 def test_rows_and_columns_spread_as_chance_has_it(masks):
   """Sums of independent elements: the variance is that of a binomial."""
   for axis, size in ((2, _COLUMNS), (1, _ROWS)):
