@@ -77,7 +77,7 @@ def test_only_seeds_that_are_not_drawn_have_masks_that_avoid_each_other():
 
 
 def test_drawn_seeds_are_not_near():
-  """Of 24 layers in 40 steps: no two share positions and nearly a word."""
+  """24 layers in 40 steps: no two share positions and nearly a word."""
   keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(0), n))
   drawn = jax.vmap(lambda key: dropout_lib.draw_seeds(key, (24,)))
   seeds = np.asarray(drawn(keys(jnp.arange(40)))).reshape(-1, 2)
