@@ -1,18 +1,21 @@
 """Speed and memory on one GPU or TPU, in rows that cannot hold one another up.
 
-  python -m benchmarks.accelerator --output=FILE [--budget=470] [--only=NAMES]
-    [--tiny] [--set=FIELD=VALUE,...] [--list]
+  python -m benchmarks.accelerator --output=FILE [--peer=SEED-VOKEN_FOLDER]
+    [--budget=470] [--only=NAMES] [--tiny] [--set=FIELD=VALUE,...] [--list]
 
 Each row is measured in its own process with its own time limit, and the JSON is
 written anew after each, so that a row that fails, hangs or does not fit costs
 no other. One that was not measured says "not run" with the reason.
 `benchmarks/accelerator_rows.py` has the rows: programs of the papers' models
 with drawn weights, and peers in torch beside them. Rows of products give the
-rate that MFU refers to, in the same run. `--tiny` shrinks every model, to check
-all rows on a CPU first; `--set` changes a field of the configs.
+rate that MFU refers to, in the same run. All share a cache of compiled programs
+that is empty at the begin. Two tables end the run: of the rows, and of what
+they have to show. `--tiny` shrinks every model, to check all rows on a CPU
+first; `--set` changes a field of the configs.
 """
 
 import argparse
+from importlib import metadata
 import json
 import os
 import pathlib
@@ -22,22 +25,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
+
+from benchmarks import accelerator_measures
+from benchmarks import open_magvit2_network
 
 # Names of the rows -> limit in seconds, the start of the process included.
 ROWS = {
   "products": 40,
-  "masked_train": 100,
+  "masked_train": 110,
   "torch_bert": 60,
-  "torch_bert_compiled": 90,
-  "attention": 120,
+  "tokenizer_generator": 130,
+  "open_magvit2": 60,
+  "autoregressive_train": 100,
+  "autoregressive_sample": 60,
+  "tokenizer_train": 170,
+  "tokenizer_train_warm": 60,
+  "reconstruct": 60,
   "masked_sample": 60,
-  "reconstruct": 70,
-  "autoregressive_train": 150,
-  "autoregressive_sample": 70,
+  "ids": 100,
+  "entropy": 40,
   "inception": 40,
   "i3d": 40,
-  "entropy": 40,
-  "tokenizer_train": 170,
+  "attention": 120,
+  "torch_bert_compiled": 90,
 }
 _LEAST = 15  # seconds left below which no row is started
 
@@ -51,6 +62,7 @@ def main():
   add("--tiny", action="store_true", help="shrink every model")
   add("--set", default="", help="fields of configs: a.b=1,c=2")
   add("--list", action="store_true", help="print names and limits")
+  add("--peer", type=pathlib.Path, help="folder of SEED-Voken")
   args = parser.parse_args()
   if args.list:
     for name, limit in ROWS.items():
@@ -62,40 +74,70 @@ def main():
   for name in names:
     if name not in ROWS:
       parser.error(f"--only={name}: must be some of {', '.join(ROWS)}")
-  report = {
-    "command": sys.argv[1:],
-    "machine": {
-      "processor": platform.processor() or platform.machine(),
-      "cores": os.cpu_count(),
-      "load": os.getloadavg()[0],
-      "python": platform.python_version(),
-    },
-    "rows": {},
-  }
+  if args.peer is not None:
+    try:
+      open_magvit2_network.source(args.peer, "video")
+    except ValueError as error:
+      parser.error(str(error))
+  report = {"command": sys.argv[1:], "machine": _machine(), "rows": {}}
   end = time.monotonic() + args.budget
-  for name in names:
-    start = time.monotonic()
-    limit = min(ROWS[name], end - start)
-    row = (
-      _run(name, args, limit)
-      if limit >= _LEAST
-      else {"not run": f"{limit:.0f} s of --budget={args.budget:g} were left"}
-    )
-    row["row_seconds"] = time.monotonic() - start
-    report["rows"][name] = row
-    print(f"{name}: {json.dumps(row)}", flush=True)
-    args.output.write_text(json.dumps(report, indent=2) + "\n")
+  with tempfile.TemporaryDirectory() as cache:
+    for name in names:
+      start = time.monotonic()
+      row = _measure(name, args, min(ROWS[name], end - start), cache)
+      row["row_seconds"] = time.monotonic() - start
+      report["rows"][name] = row
+      report["measures"] = accelerator_measures.judge(report["rows"])
+      print(f"{name}: {json.dumps(row)}", flush=True)
+      args.output.write_text(json.dumps(report, indent=2) + "\n")
+  print(f"\n{accelerator_measures.table(report)}\n")
+  if args.tiny:
+    print("--tiny: times of shrunk models say nothing about the measures")
   print(f"wrote {args.output}")
 
 
-def _run(name: str, args, limit: float) -> dict:
+def _machine() -> dict[str, Any]:
+  packages = ("jax", "jaxlib", "flax", "numpy")
+  return {
+    "processor": platform.processor() or platform.machine(),
+    "cores": os.cpu_count(),
+    "load": os.getloadavg()[0],
+    "python": platform.python_version(),
+    "driver": _driver(),
+    **{name: metadata.version(name) for name in packages},
+  }
+
+
+def _driver() -> str:
+  """Name and driver of each GPU by nvidia-smi; empty without it."""
+  query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
+  try:
+    answer = subprocess.run(
+      ["nvidia-smi", *query], capture_output=True, text=True, timeout=20
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return ""
+  return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def _measure(name: str, args, limit: float, cache: str) -> dict[str, Any]:
+  """Measures a row, or says why it was not."""
+  if name == "open_magvit2" and args.peer is None:
+    return {"not run": "--peer=DIR, a checkout of SEED-Voken, was not given"}
+  if limit < _LEAST:
+    return {"not run": f"{limit:.0f} s of --budget={args.budget:g} were left"}
+  return _run(name, args, limit, cache)
+
+
+def _run(name: str, args, limit: float, cache: str) -> dict[str, Any]:
   """Measures a row in a process of its own, which dies with all it started."""
   with tempfile.TemporaryDirectory() as folder:
     output = pathlib.Path(folder, "row.json")
     errors = pathlib.Path(folder, "errors.txt")
     command = [sys.executable, "-m", "benchmarks.accelerator_rows", name]
-    command += [f"--output={output}", f"--set={args.set}"]
+    command += [f"--output={output}", f"--set={args.set}", f"--limit={limit}"]
     command += ["--tiny"] * args.tiny
+    command += [f"--peer={args.peer}"] * (args.peer is not None)
     # A process takes nearly all of the device's memory, as a training does.
     memory = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.93")
     with errors.open("w") as stream:
@@ -104,7 +146,11 @@ def _run(name: str, args, limit: float) -> dict:
         stdout=stream,
         stderr=stream,
         start_new_session=True,
-        env={**os.environ, "XLA_PYTHON_CLIENT_MEM_FRACTION": memory},
+        env={
+          **os.environ,
+          "XLA_PYTHON_CLIENT_MEM_FRACTION": memory,
+          "JAX_COMPILATION_CACHE_DIR": cache,
+        },
       )
       try:
         code = process.wait(limit)

@@ -11,7 +11,6 @@ and einops beside requirements.txt. Read ratios, not times.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
@@ -22,12 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks import open_magvit2_network
 from benchmarks import timing
 from configs import tokenizer_image
 from configs import tokenizer_video
 from magvit.modes import import_weights as import_mode
 
-_MODULES = {"video": "improved_video_model.py", "image": "improved_model.py"}
 _CONFIGS = {"video": tokenizer_video, "image": tokenizer_image}
 
 
@@ -37,7 +36,7 @@ def main():
     "--peer", type=pathlib.Path, required=True, help="folder of SEED-Voken"
   )
   parser.add_argument(
-    "--kind", choices=sorted(_MODULES), default="video", help="tokenizer"
+    "--kind", choices=sorted(_CONFIGS), default="video", help="tokenizer"
   )
   parser.add_argument("--width", type=int, default=128, help="a multiple of 32")
   parser.add_argument(
@@ -62,6 +61,10 @@ def main():
     "--output", type=pathlib.Path, help="JSON to write as well"
   )
   args = parser.parse_args()
+  try:
+    open_magvit2_network.source(args.peer, args.kind)
+  except ValueError as error:
+    parser.error(str(error))
   torch.set_num_threads(args.threads)
   encoder, decoder = peer(args)
   state = {
@@ -120,24 +123,17 @@ def main():
 
 def peer(args):
   """Builds the peer's encoder and decoder with newly drawn weights."""
-  folder = args.peer / "src/Open_MAGVIT2/modules/diffusionmodules"
-  spec = importlib.util.spec_from_file_location(
-    "peer", folder / _MODULES[args.kind]
+  pair = open_magvit2_network.build(
+    args.peer,
+    args.kind,
+    width=args.width,
+    multipliers=args.multipliers,
+    blocks=args.blocks,
+    bits=args.bits,
+    size=args.size,
   )
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  torch.manual_seed(0)
-  settings = dict(
-    ch=args.width,
-    out_ch=3,
-    in_channels=3,
-    num_res_blocks=args.blocks,
-    z_channels=args.bits,
-    ch_mult=tuple(args.multipliers),
-    resolution=args.size,
-  )
-  pair = module.Encoder(**settings).eval(), module.Decoder(**settings).eval()
   for network in pair:
+    network.eval()
     for parameter in network.parameters():
       parameter.data += (
         0.1
