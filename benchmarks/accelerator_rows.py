@@ -164,7 +164,7 @@ def tokenizer_train_warm(row: Row) -> None:
 
 def tokenizer_generator(row: Row) -> None:
   """The tokenizer alone: forward and backward of an L2 loss."""
-  sizes = (2, 1) if row.tiny else (2, 8, 4, 1)
+  sizes = (2,) if row.tiny else (2, 8, 4, 1)
   measure_clips(
     row, lambda clips: _generator_step(row, clips), sizes, always=(2, 1)
   )
