@@ -112,6 +112,11 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   return getattr(_SOURCES.get(dataset.name), "CLASS_NAMES", ())
 
 
+def attribution(dataset: ml_collections.ConfigDict) -> str:
+  """Whose the clips are, for those who see pictures of them; "" if unknown."""
+  return "" if dataset.format == "embedded" else stores.attribution(dataset)
+
+
 def image_source(dataset: ml_collections.ConfigDict):
   """The images of joint training: clips of one frame, (1, H, W, 3) each."""
   images = ml_collections.ConfigDict(dataset.to_dict())

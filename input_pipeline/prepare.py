@@ -9,6 +9,12 @@ same command goes on: finished shards stay. `--reencode` stores smaller copies
 (input_pipeline/decoding/reencode.py); without it the files are stored as they
 are. `--check` reads the finished shards of a folder again and compares their
 sha256.
+
+  python -m input_pipeline.prepare --format=film --output=SHARDS --size=64
+  python -m input_pipeline.prepare --format=shots --input=FILMS --output=SHARDS
+
+cut long videos at their shots (input_pipeline/cutting.py), and write both
+splits. The first one fetches a film for it (input_pipeline/sources/film.py).
 """
 
 from storage import interrupts
@@ -24,22 +30,27 @@ import logging
 import os
 from typing import Any
 
+from input_pipeline import cutting
+from input_pipeline import prepare_flags
 from input_pipeline.decoding import frame_reader
 from input_pipeline.decoding import reencode as reencode_lib
+from input_pipeline.decoding import spans
 from input_pipeline.sources import entries
+from input_pipeline.sources import film
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
-from input_pipeline.sources import own_folders
 from storage import files
 from storage import listing as listing_lib
 from storage import lock
 from storage import parts
-from storage import paths
 from storage import progress as progress_lib
 from storage import schema
 from storage import shards as shards_lib
 
 log = logging.getLogger(__name__)
+
+_FILM_SIZE = 64  # pixels of the short side of the film
+_FILM_CRF = 10  # small frames show each error of H.264
 
 
 def prepare(
@@ -51,6 +62,7 @@ def prepare(
   examples_per_shard: int = 256,
   max_broken: float = 0.01,
   workers: int = 1,
+  attribution: str = "",
 ) -> dict[str, Any]:
   """Writes OUTPUT/SPLIT, or what is still missing there; returns the manifest.
 
@@ -64,6 +76,7 @@ def prepare(
       included, which are left out.
     max_broken: share of the listed examples that may be broken.
     workers: number of processes.
+    attribution: whose the media are, for those who see pictures of them.
 
   Raises:
     ValueError: too many broken files, a folder of something else or of another
@@ -82,6 +95,7 @@ def prepare(
     listing_sha256=_digest(listing),
     examples_per_shard=examples_per_shard,
     encoding=dataclasses.asdict(encoding) if encoding else {},
+    attribution=attribution,
   )
   folder = files.inside(output, split)
   with lock.held(folder, "input_pipeline.prepare"):
@@ -221,6 +235,10 @@ def _load(
   """(example as bytes, number of its frames); decodes it to the end."""
   if not entry.files:
     raise ValueError("it is listed, but its file is missing")
+  if entry.span and encoding:
+    part = spans.probe(entry.files[0], *entry.span)
+    data, length = reencode_lib.mp4(part, encoding, exact=True)
+    return frame_reader.Encoded(entry.name, entry.label, (data,)), length
   encoded = frame_reader.Encoded(entry.name, entry.label, entry.files)
   if encoding:
     return reencode_lib.reencode(encoded, encoding)
@@ -248,49 +266,8 @@ def check(path: str) -> None:
     log.info("%s: %d shards are as they were made", folder, len(shards))
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    description="Makes shards that training reads from raw images and videos."
-  )
-  add = parser.add_argument
-  layouts = ["classes", "ucf101", "kinetics600", "ssv2", "bair"]
-  add("--format", choices=layouts, help="layout of --input")
-  folder = paths.argument
-  add("--input", type=folder, help="folder of the raw media")
-  lists = "folder of the lists; default: --input"
-  add("--lists", type=folder, default="", help=lists)
-  output = "folder of the shards; each split is a folder in it"
-  add("--output", type=folder, help=output)
-  splits = ["train", "held_out"]
-  add("--split", choices=splits, default="train", help="split to make")
-  which = "folder of the split held_out; default: the only one there is"
-  add("--held_out", choices=own_folders.HELD_OUT, default="", help=which)
-  share = "share held out, by names, of a folder without that folder"
-  default = own_folders.HELD_OUT_SHARE
-  add("--held_out_share", type=float, default=default, help=share)
-  add("--fold", type=int, default=1, help="split of UCF-101's lists: 1, 2 or 3")
-  cores = os.cpu_count()
-  add("--workers", type=int, default=cores, help="number of processes")
-  per_shard = "number of listed examples for each shard"
-  add("--examples_per_shard", type=int, default=256, help=per_shard)
-  broken = "share of the examples that may be broken; they are left out"
-  add("--max_broken", type=float, default=0.01, help=broken)
-  again = "folder of shards to read again; nothing is made"
-  add("--check", type=folder, help=again)
-  copies = "store smaller copies, by the flags that follow"
-  add("--reencode", action="store_true", help=copies)
-  pixels = "pixels of the copies' short side at most; 0: no limit"
-  add("--short_side", type=int, default=0, help=pixels)
-  add("--fps", type=float, default=0, help="frames per second; 0: every frame")
-  add("--crf", type=int, default=18, help="rate factor of H.264; 0 is lossless")
-  keyframes = "number of frames from a keyframe to the next"
-  add("--keyframes", type=int, default=12, help=keyframes)
-  add("--quality", type=int, default=95, help="quality of JPEG, 1 to 95")
-  return parser
-
-
 def main() -> None:
-  parser = _parser()
+  parser = prepare_flags.parser()
   args = parser.parse_args()
   logging.basicConfig(
     level=logging.INFO, format="%(asctime)s %(message)s", force=True
@@ -306,28 +283,78 @@ def _run(args: argparse.Namespace) -> None:
   if args.check:
     return check(args.check)
   for name in ("format", "input", "output"):
-    if not getattr(args, name):
+    if not getattr(args, name) and (name, args.format) != ("input", "film"):
       raise ValueError(f"--{name} is needed, or --check=FOLDER")
+  if args.format in prepare_flags.CUT:
+    return _cut(args)
   encoding = reencode_lib.Encoding(
-    args.short_side, args.fps, args.crf, args.keyframes, args.quality
+    args.short_side or 0,
+    args.fps,
+    18 if args.crf is None else args.crf,
+    args.keyframes,
+    args.quality,
   )
+  split = args.split or "train"
   manifest = prepare(
     folders.listing(
-      *(args.format, args.input, args.lists, args.split, args.fold),
+      *(args.format, args.input, args.lists, split, args.fold),
       *(args.held_out, args.held_out_share),
     ),
     args.format,
-    args.split,
+    split,
     args.output,
     encoding if args.reencode else None,
     args.examples_per_shard,
     args.max_broken,
     args.workers,
   )
+  _say(split, manifest)
+
+
+def _say(split: str, manifest: dict[str, Any]) -> None:
   log.info(
-    "%d examples in %d shards, %d left out",
-    *(manifest["examples"], len(manifest["shards"]), manifest["broken"]),
+    "%s: %d examples in %d shards, %d left out",
+    *(split, manifest["examples"], len(manifest["shards"])),
+    manifest["broken"],
   )
+
+
+def _cut(args: argparse.Namespace) -> None:
+  """Cuts a film, or a folder of videos, at its shots; writes both splits."""
+  for flag in ("split", "held_out", "lists", "fps"):
+    if getattr(args, flag):
+      raise ValueError(
+        f"--{flag}={getattr(args, flag)} is not for --format={args.format}:"
+        " leave it out"
+      )
+  size = args.short_side
+  if size is None:
+    if args.format != "film":
+      raise ValueError("--size=PIXELS is needed, the short side of the pieces")
+    size = _FILM_SIZE
+  crf = _FILM_CRF if args.crf is None else args.crf
+  encoding = reencode_lib.Encoding(size, 0, crf, args.keyframes, args.quality)
+  if args.format == "film":
+    sets = film.fetch(args.output, args.input)
+  else:
+    owned = (args.output, (), False, args.attribution)
+    sets = [film.Videos("shots", args.input, *owned)]
+  for videos in sets:
+    rule = cutting.Rule(
+      args.frames, args.first_seconds, args.last_seconds, videos.left_out
+    )
+    scans = cutting.scan_folder(videos.path, videos.output, rule, args.workers)
+    log.info("%s: %s", videos.name, cutting.describe(scans))
+    share = 1.0 if videos.is_held_out else args.held_out_share
+    for split, listing in cutting.listings(videos.path, scans, share).items():
+      if videos.is_held_out and split == "train":
+        continue
+      manifest = prepare(
+        *(listing, videos.name, split, videos.output, encoding),
+        *(args.examples_per_shard, args.max_broken, args.workers),
+        videos.attribution,
+      )
+      _say(f"{videos.name}, {split}", manifest)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,14 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   return _store(dataset, "train").class_names
 
 
+def attribution(dataset: ml_collections.ConfigDict) -> str:
+  """Whose the held-out clips are; "" if nobody says or they are not at hand."""
+  path = paths.expand(dataset.path)
+  if not os.path.isdir(path) or kind(dataset) != "shards":
+    return ""
+  return media_shards.MediaShards(path, "held_out").attribution
+
+
 def kind(dataset: ml_collections.ConfigDict) -> str:
   """The format of `dataset.path` on disk, "folder" if nothing is there."""
   path = paths.expand(dataset.path)

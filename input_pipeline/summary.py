@@ -38,6 +38,9 @@ def lines(
   shown = ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
   classes = f"{len(names)} classes ({shown})" if names else "no classes"
   yield f"data: {dataset.name!r}, {where}; {classes}"
+  attribution = pipeline.attribution(dataset)
+  if attribution:
+    yield f"data: {attribution}"
   if train is not None:
     yield f"data: trains on {_trained_on(dataset, train)}"
   cut = _cut(dataset, dataset.eval_window, dataset.eval_crop)

@@ -21,6 +21,9 @@ class Entry:
   name: str  # path below the folder
   label: int
   files: tuple[str, ...]  # one file, or a video's frames; () if missing
+  # Frames of the file that are the example, from the first up to the second;
+  # None: all of it.
+  span: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ the path of the example.
 
 from collections.abc import Sequence
 import dataclasses
+import json
 import os
 import typing
 from typing import Annotated
@@ -41,6 +42,7 @@ class Plan:
   # Number of listed examples for each shard.
   examples_per_shard: Annotated[int, schema.at_least(1)]
   encoding: dict[str, Any]  # fields of Encoding; {}: the files as they are
+  attribution: str = ""  # whose the videos are, for those who see pictures
 
   @property
   def layout(self) -> parts.Layout:
@@ -66,13 +68,19 @@ FORMAT = shards_lib.Format(
 
 def to_json(plan: Plan, shards: Sequence[Shard] = ()) -> str:
   """Manifest as JSON; without shards it is that of an unfinished folder."""
-  return shards_lib.to_json(
+  text = shards_lib.to_json(
     plan,
     shards,
     indent=1,
     examples=sum(len(shard.lengths) for shard in shards),
     broken=sum(len(shard.broken) for shard in shards),
   )
+  if plan.attribution:
+    return text
+  # Manifests of before lack the field, and describe the same shards.
+  fields = json.loads(text)
+  del fields["attribution"]
+  return json.dumps(fields, indent=1) + "\n"
 
 
 def pack(encoded: frame_reader.Encoded) -> bytes:
@@ -123,6 +131,7 @@ class MediaShards:
       FORMAT.check(folder, shard, contents=False)
     self.lengths = [n for shard in shards for n in shard.lengths]
     self.class_names = plan.class_names
+    self.attribution = plan.attribution
     held = [shard for shard in shards if shard.lengths]
     self._folder, self._names = folder, [shard.name for shard in held]
     self._ends = np.cumsum([len(shard.lengths) for shard in held])

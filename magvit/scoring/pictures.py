@@ -48,6 +48,7 @@ def reconstruct(trained: Trained) -> None:
   pairs = pictures.side_by_side([video, np.concatenate(outputs)])
   title = "Reconstructions of held-out clips"
   caption = f"Original left, reconstruction right; step {trained.step}."
+  caption += _whose(config)
   _publish(trained.workdir, "reconstruction", pairs, 4, title, caption)
   write_report(trained.workdir)
 
@@ -64,7 +65,7 @@ def sample(trained: Trained) -> None:
     title = name.replace("_", " ").capitalize()
     draw = _completions if tasks_lib.needs_clip(name) else _classes
     drawn = draw(trained, predict, name)
-    caption = f"{drawn.caption}; step {trained.step}."
+    caption = f"{drawn.caption}; step {trained.step}.{_whose(trained.config)}"
     _publish(trained.workdir, name, drawn.video, drawn.columns, title, caption)
   write_report(trained.workdir)
 
@@ -108,6 +109,12 @@ def _completions(trained: Trained, predict, task: str) -> _Drawn:
     "Held-out clip, what the model is given (the rest grey), its completion"
   )
   return _Drawn(video, 2, caption)
+
+
+def _whose(config) -> str:
+  """Words on whose the clips are, to end a caption."""
+  attribution = pipeline.attribution(config.dataset)
+  return f" Clips: {attribution}." if attribution else ""
 
 
 def _shown(config) -> int:

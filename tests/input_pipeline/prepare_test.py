@@ -15,7 +15,6 @@ from input_pipeline.decoding import media
 from input_pipeline.decoding import reencode
 from input_pipeline.sources import folders
 from input_pipeline.sources import media_shards
-from storage import parts
 from storage import shards
 from tests import raw_data
 
@@ -26,17 +25,6 @@ def raw(tmp_path_factory):
   root = tmp_path_factory.mktemp("raw")
   raw_data.ucf101(root, root)
   return root
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-  """Replaces worker processes, whose start takes seconds; one test has them."""
-
-  class Pool(parts.futures.ThreadPoolExecutor):
-    def __init__(self, workers, context, initializer, initargs):
-      super().__init__(1, initializer=initializer, initargs=initargs)
-
-  monkeypatch.setattr(parts.futures, "ProcessPoolExecutor", Pool)
 
 
 def _listing(root, split="train"):

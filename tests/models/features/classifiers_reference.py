@@ -31,7 +31,7 @@ def same_convolution(x_BHWC, kernel_OIHW, stride):
     widths[axis] = (total // 2, total - total // 2)
     padded = np.pad(padded, widths)
     counts.append(count)
-  total = 0.0
+  total = np.zeros(())
   for i in range(size):
     for j in range(size):
       seen = padded[:, i::stride, j::stride][:, : counts[0], : counts[1]]
