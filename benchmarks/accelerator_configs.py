@@ -44,6 +44,7 @@ def tokenizer(row: Row, number: int) -> ml_collections.ConfigDict:
     config.tokenizer.norm_groups = 4
     config.discriminator.base_channels = 4
     config.discriminator.channel_multipliers = (2, 2)
+    config.loss.perceptual_network = "off"
   return config
 
 

@@ -46,15 +46,17 @@ def open_magvit2(row: Row) -> None:
   import torch
 
   torch.backends.cudnn.benchmark = True
-  small = dict(width=32, blocks=1, size=32) if row.tiny else {}
+  small = dict(width=32, multipliers=(1, 2), blocks=1, size=16)
   encoder, decoder = (
     network.to(_device())
-    for network in open_magvit2_network.build(row.peer, "video", **small)
+    for network in open_magvit2_network.build(
+      row.peer, "video", **(small if row.tiny else {})
+    )
   )
   row.add(torch=torch.__version__)
 
   def make_clips(clips: int):
-    frames, size = (5, 32) if row.tiny else (17, 128)
+    frames, size = (5, 16) if row.tiny else (17, 128)
     shape = (clips, 3, frames, size, size)
     return 2 * torch.rand(shape, device=_device()) - 1
 

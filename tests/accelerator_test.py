@@ -90,6 +90,11 @@ def test_measures_are_judged_by_the_rows_of_the_same_run():
     "torch_bert": {"seconds": 0.3},
     "tokenizer_train": {"lower_seconds": 20.0, "compile_seconds": 90.0},
     "tokenizer_train_warm": {"not run": "not done after 60 s"},
+    "convolution": {
+      "device": "a chip",
+      "one layer": {"over_fastest": 1.0},
+      "another layer": {"over_fastest": 1.25},
+    },
   }
   judged = accelerator_measures.judge(rows)
   results = {
@@ -102,6 +107,7 @@ def test_measures_are_judged_by_the_rows_of_the_same_run():
     "MAGVIT-L step over torch's": (1.0, "missed"),
     "MAGVIT-L step, MFU": (0.5, "met"),
     "tokenizer step, seconds to compile, cold": (110.0, "met"),
+    "convolutions, chosen form over the fastest": (1.25, "missed"),
   }
   assert {f["result"] for f in judged.values()} == {"met", "missed", "not run"}
 
