@@ -171,8 +171,9 @@ def test_what_crosses_slices_takes_the_networks_time():
 
 
 @pytest.mark.slow
-def test_facts_of_a_real_config(tiny_tokenizer_workdir):
-  config = tiny.masked(tiny_tokenizer_workdir)
+def test_facts_of_a_real_config():
+  config = tiny.masked("tests/tiny.py:tokenizer")
+  config.dataset.tokens = "stored"
   facts, state = fit._facts(config, jax.devices())
   assert facts.activations["off"] > facts.activations["dots"]
   assert facts.activations["dots"] >= facts.activations["all"]
