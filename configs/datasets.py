@@ -80,3 +80,15 @@ def folder(c: ml_collections.ConfigDict, size: int) -> None:
   c.dataset.short_videos = "hold"  # no run ends at a video that is short
   c.num_steps, c.batch_size, c.dataset.eval_examples = 0, 0, 0
   c.automatic.eval_examples = 256
+
+
+def film(c: ml_collections.ConfigDict, size: int) -> None:
+  """Pieces of the shots of a film, of 17 to 33 frames each.
+
+  Everything is ours. All held-out pieces are evaluated, up to 256.
+  """
+  _real(c, "film")
+  c.dataset.size = size
+  c.dataset.flip = True  # nothing in the film reads from left to right
+  c.dataset.eval_examples = 0
+  c.automatic.eval_examples = 256

@@ -28,6 +28,8 @@ trained by us.
   folder64         9x64x64       3x16x16         0.6  own videos; two cores
   folder128        17x128x128    5x16x16       376.0  own videos; a GPU
   folder256        17x256x256    5x16x16       385.9  own videos; a GPU
+  film64           17x64x64      5x8x8          57.8  a film; a GPU
+  film64_small     17x64x64      5x8x8           0.9  a film; two cores
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
   praxis           17x128x128    5x16x16       376.0  for its weights
 
@@ -45,15 +47,17 @@ ucf101 and kinetics600 start from `configs/tokenizer_image.py:imagenet128`:
 
 or from scratch with --config.inflate_from=none. folder64 and its like need a
 folder of videos alone (docs/your_data.md), and train from scratch unless
-inflate_from names an image tokenizer of the same row. digits starts from
-`configs/tokenizer_image.py:digits`; docs/getting_started.md has its measured
-cost and scores.
+inflate_from names an image tokenizer of the same row. film64 and film64_small
+read `prepare --format=film` (docs/data.md) and are not trained yet. digits
+starts from `configs/tokenizer_image.py:digits`; docs/getting_started.md has its
+measured cost and scores.
 """
 
 import ml_collections
 
 from configs import base
 from configs import datasets
+from configs import film
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
@@ -371,6 +375,8 @@ VARIANTS = {
   "joint_cvivit": _joint_cvivit,
   "joint_hybrid": _joint_hybrid,
   "joint_causal": _joint_causal,
+  "film64": film.film64,
+  "film64_small": film.film64_small,
   "open_magvit2": open_magvit2,
   "praxis": _praxis,
 }
