@@ -277,6 +277,14 @@ def main() -> None:
       _run(args)
     except ValueError as error:
       parser.exit(1, f"error: {error}\n")
+    except OSError as error:
+      # Those of reading name their file as ValueErrors; a full disk is left.
+      parser.exit(
+        1,
+        f"error: {error.filename or args.output}: {error.strerror or error}:"
+        " see that the disk has room, or name another --output, and run the"
+        " same command again, which goes on\n",
+      )
 
 
 def _run(args: argparse.Namespace) -> None:

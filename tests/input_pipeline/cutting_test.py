@@ -1,6 +1,7 @@
 """Tests of `prepare` for long videos, on a made film of three shots."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -163,6 +164,27 @@ def test_what_cannot_be_cut_is_one_line(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert _matches(words, error), error
+
+
+@pytest.mark.parametrize("suffix", [".json", ".arrayrecord", ".mp4"])
+def test_a_full_disk_is_one_line_that_names_the_file(
+  small_film, tmp_path, monkeypatch, capsys, in_this_process, suffix
+):
+  """It may be full at a scan, at a shard, or at the film itself."""
+  original = os.replace
+
+  def replace(source, target):
+    if str(target).endswith(suffix):
+      reason = os.strerror(errno.ENOSPC)
+      raise OSError(errno.ENOSPC, reason, os.fspath(target))
+    original(source, target)
+
+  monkeypatch.setattr(os, "replace", replace)
+  flags = ("--format=film", f"--input={small_film}", f"--output={tmp_path}")
+  assert _run(monkeypatch, *flags)
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert _matches("error: .*No space left on device", error), error
+  assert suffix in error and ("another" in error or "free" in error)
 
 
 def _matches(words, error):
