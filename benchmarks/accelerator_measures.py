@@ -60,11 +60,16 @@ def _compiling(row: str) -> Callable[[Rows], float]:
 
 
 def _largest_difference(dtype: str) -> Callable[[Rows], float]:
-  """Largest of an output or gradient from the plain form, without dropout."""
-  return lambda rows: max(
-    max(rows["attention"][f"kernel_{dtype}_rate0.0_{mask}"])
-    for mask in ("all", "causal")
-  )
+  """Largest of an output or gradient from the plain form, with all masks."""
+
+  def compute(rows: Rows) -> float:
+    kind = f"kernel_{dtype}_"
+    cases = [v for k, v in rows["attention"].items() if k.startswith(kind)]
+    if not cases:
+      raise KeyError(kind)
+    return max(max(case) for case in cases)
+
+  return compute
 
 
 def _over_fastest(rows: Rows) -> float:
@@ -144,6 +149,11 @@ MEASURES = (
     "attention, difference of bfloat16",
     _largest_difference("bfloat16"),
     most=1e-2,
+  ),
+  Measure("dropout, mean over seeds", _get("attention", "dropout", "mean")),
+  Measure(
+    "dropout, variance over the expected one",
+    _get("attention", "dropout", "variance_over_expected"),
   ),
   Measure(
     "share of equal bits of ids, float32, CPU",

@@ -28,10 +28,10 @@ def _row(tmp_path):
 
 
 def _rows():
-  """Names of the rows; networks of evaluation have no tiny form."""
+  """Names of the rows; two networks have no tiny form, one runs twice."""
   for name in sorted(accelerator_rows.ROWS):
-    whole = name in ("i3d", "inception")
-    yield pytest.param(name, marks=pytest.mark.long if whole else ())
+    long = name in ("i3d", "inception", "tokenizer_train_warm")
+    yield pytest.param(name, marks=pytest.mark.long if long else ())
 
 
 @pytest.mark.slow
@@ -84,12 +84,32 @@ def test_a_row_without_its_peer_or_its_time_says_so(
     assert name in printed
 
 
+@pytest.mark.slow
+def test_a_measure_reads_what_its_row_writes(tmp_path):
+  """The figures of attention, whose names another file makes."""
+  row = _row(tmp_path)
+  accelerator_rows.attention(row)
+  judged = accelerator_measures.judge({"attention": row.measured})
+  values = {k for k, v in judged.items() if v["value"] is not None}
+  assert values == {
+    "attention, difference of float32",
+    "attention, difference of bfloat16",
+    "dropout, mean over seeds",
+    "dropout, variance over the expected one",
+  }
+
+
 def test_measures_are_judged_by_the_rows_of_the_same_run():
   rows = {
     "masked_train": {"seconds": 0.3, "peak_gib": 30.0, "mfu": 0.5},
     "torch_bert": {"seconds": 0.3},
     "tokenizer_train": {"lower_seconds": 20.0, "compile_seconds": 90.0},
     "tokenizer_train_warm": {"not run": "not done after 60 s"},
+    "attention": {
+      "kernel_float32_rate0.0_causal": [1e-7, 2e-7, 1e-7, 1e-7],
+      "kernel_float32_rate0.1_all": [1e-7, 2e-6, 1e-7, 1e-7],
+      "kernel_bfloat16_rate0.0_all": [1e-3, 1e-3, 0.02, 1e-3],
+    },
     "convolution": {
       "device": "a chip",
       "one layer": {"over_fastest": 1.0},
@@ -108,6 +128,8 @@ def test_measures_are_judged_by_the_rows_of_the_same_run():
     "MAGVIT-L step, MFU": (0.5, "met"),
     "tokenizer step, seconds to compile, cold": (110.0, "met"),
     "convolutions, chosen form over the fastest": (1.25, "missed"),
+    "attention, difference of float32": (2e-6, "met"),
+    "attention, difference of bfloat16": (0.02, "missed"),
   }
   assert {f["result"] for f in judged.values()} == {"met", "missed", "not run"}
 
