@@ -12,11 +12,15 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from configs import tokenizer_video
 from input_pipeline import cutting
+from input_pipeline import pipeline
 from input_pipeline import prepare
+from input_pipeline import summary
 from input_pipeline.decoding import frame_reader
 from input_pipeline.sources import film
 from input_pipeline.sources import media_shards
+from magvit.scoring import pictures
 from storage import packages
 from tests import raw_data
 
@@ -229,6 +233,18 @@ def test_the_film_is_fetched_cut_and_attributed(
   manifest = json.loads((output / "train" / "media.json").read_text())
   assert "CC BY 3.0" in manifest["attribution"]
   assert "Blender Foundation" in manifest["attribution"]
+  config = tokenizer_video.get_config("film64_small")
+  config.dataset.path = str(output)
+  assert pipeline.attribution(config.dataset) == film.ATTRIBUTION
+  assert film.ATTRIBUTION in pictures._whose(config)
+  train, held_out = (
+    pipeline.source(config.dataset, split) for split in ("train", "held_out")
+  )
+  lines = list(summary.lines(config.dataset, train, held_out))
+  assert f"data: {film.ATTRIBUTION}" in lines
+  assert train[0]["video"].shape == (17, 64, 64, 3)
+  digits = tokenizer_video.get_config("digits")
+  assert pictures._whose(digits) == ""
   live = _examples(output / "live_action")
   assert list(live) == ["held_out"]
   assert {e.label for e in live["held_out"]} == {0, 1, 2}
