@@ -198,8 +198,9 @@ def table(report: Mapping[str, Any]) -> str:
   return f"{_align(lines)}\n\n{_align(judged)}"
 
 
-def _number(value: float | None) -> str:
-  return "" if value is None else f"{value:.4g}"
+def _number(value: Any) -> str:
+  """Text of a number; empty for what is missing or has parts."""
+  return f"{value:.4g}" if isinstance(value, (int, float)) else ""
 
 
 def _align(lines: list[list[str]]) -> str:

@@ -134,6 +134,20 @@ def test_measures_are_judged_by_the_rows_of_the_same_run():
   assert {f["result"] for f in judged.values()} == {"met", "missed", "not run"}
 
 
+def test_the_table_has_a_line_for_every_row_and_measure():
+  rows = {
+    "masked_train": {"seconds": 0.3, "floor_seconds": 0.15, "mfu": 0.5},
+    "attention": {"seconds": {"kernel_all": 0.1, "blocks_all": 0.2}},
+    "torch_bert": {"not run": "no torch"},
+  }
+  report = {"rows": rows, "measures": accelerator_measures.judge(rows)}
+  lines = accelerator_measures.table(report).splitlines()
+  assert lines[1].split() == ["masked_train", "0.3", "0.15", "0.5"]
+  assert lines[2] == "attention"
+  assert lines[3].endswith("not run: no torch")
+  assert len(lines) == 6 + len(accelerator_measures.MEASURES)
+
+
 class _Device:
   device_kind = "a chip of 10 GiB"
 
