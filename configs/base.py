@@ -184,10 +184,10 @@ def tokenizer() -> ml_collections.ConfigDict:
   # Type of activations, "float32" or "bfloat16"; parameters, statistics,
   # quantizer and losses stay in float32.
   c.tokenizer.dtype = "float32"
-  # Activations that the backward pass recomputes: "off": none, "all": those
-  # within each residual block or layer, "dots": all of these but products with
-  # weights (models/remat.py).
-  c.tokenizer.remat = "off"
+  # What the backward pass recomputes: "off": nothing, "dots": all but products
+  # with weights, "all"; or one of these for each level, fine to coarse, with
+  # commas; "auto": the least that fits the device, on CPUs nothing.
+  c.tokenizer.remat = "auto"
   # Transformers of the baselines "vivit" and "hybrid".
   c.tokenizer.transformer = ml_collections.ConfigDict()
   c.tokenizer.transformer.width = 512  # channels of a token

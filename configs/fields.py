@@ -200,6 +200,11 @@ AUTOMATIC = {
   "transformer.num_classes": None,
 }
 
+# Choices of `tokenizer.remat`, from the least recomputation to the most, and
+# the one that leaves it to the device.
+REMAT = ("off", "dots", "all")
+AUTO = "auto"
+
 # Fields that hold the path of a file or folder, or "" or "none" for no path.
 PATHS = (
   "init_from",
@@ -225,8 +230,8 @@ def check(config: Mapping[str, Any] | ml_collections.ConfigDict) -> None:
   """Checks every number of a config, whichever of the fields it has.
 
   Raises:
-    ValueError: a value that is not in the range of its field, or a number that
-      is not finite in a field that has none.
+    ValueError: a value that is not in the range of its field, a number that is
+      not finite in a field that has none, or an unknown `tokenizer.remat`.
   """
   values = dict(leaves(config))
   for name in automatic(config):
@@ -241,6 +246,28 @@ def check(config: Mapping[str, Any] | ml_collections.ConfigDict) -> None:
         allowed.check(name, part)
       elif isinstance(part, float) and not math.isfinite(part):
         raise ValueError(f"{name}={part} must be a finite number")
+  remat = values.get("tokenizer.remat", AUTO)
+  if remat != AUTO:
+    split_remat(remat, len(values["tokenizer.channel_multipliers"]))
+
+
+def split_remat(remat: str, levels: int) -> tuple[str, ...]:
+  """The choice of each level of a `tokenizer.remat` other than "auto".
+
+  Raises:
+    ValueError: neither one choice nor one for each level.
+  """
+  choices = tuple(str(remat).split(","))
+  if len(choices) == 1:
+    choices *= levels
+  if len(choices) != levels or not set(choices) <= set(REMAT):
+    example = ",".join((REMAT[-1], *REMAT[:1] * (levels - 1)))
+    raise ValueError(
+      f"tokenizer.remat={remat!r} must be {AUTO!r}, one of {REMAT}, or one of"
+      f" these for each entry of tokenizer.channel_multipliers ({levels}), fine"
+      f" to coarse, like {example!r}"
+    )
+  return choices
 
 
 def automatic(

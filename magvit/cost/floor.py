@@ -6,8 +6,8 @@ generator       forward, and backward to the weights
 fake clips      discriminator forward, backward to the weights and to the clips
 real clips      discriminator forward, and backward to the weights
 R1              what the gradient of the penalty adds to the passes of real
-                clips: their gradient's last product, a pass forward along it,
-                and one backward to the weights
+                clips: their gradient's last product, and a pass forward along
+                it; the weights get both gradients in one product
 perceptual      both forward passes, and backward to the output
 health          the probe's encoding
 
@@ -15,6 +15,7 @@ What is done every so many steps counts as the mean of a step.
 """
 
 from collections.abc import Callable
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +43,12 @@ def measure(
   assert isinstance(algorithm, gan.TokenizerGan)
   program = cost_programs.programs(config, algorithm, mesh)["train"]
   parts = _parts(config, algorithm, *program.arguments[:2])
+  # The sides of a branch are in order: first of a step that does less.
   least, most = (
-    flops.count(program.function, *program.arguments, branch=branch)
-    for branch in (min, max)
+    flops.count(
+      program.function, *program.arguments, branch=operator.itemgetter(side)
+    )
+    for side in (0, -1)
   )
   probe = parts["health"] * config.health_every
   r1 = (most - least - probe) / config.loss.r1_interval
@@ -69,13 +73,11 @@ def _parts(
     parts["generator"] += _gradient(network, (0,), params, video)
     discriminator, weights = algorithm.discriminators[name], state.params[name]
     forward = flops.count(discriminator, weights, video)
-    to_video = _gradient(discriminator, (1,), weights, video)
     to_weights = _gradient(discriminator, (0,), weights, video)
     to_both = _gradient(discriminator, (0, 1), weights, video)
     parts["fake clips"] += to_both
     parts["real clips"] += to_weights
-    last_product = to_both - to_weights
-    r1 = last_product + forward + to_both - to_video
+    r1 = forward + to_both - to_weights
     parts["R1"] += r1 / config.loss.r1_interval
     if algorithm.distance is not None:
       frames = jax.eval_shape(lambda x: x.reshape(-1, *x.shape[2:]), video)

@@ -30,6 +30,10 @@ def fingerprint(
     sections: all that decide, beside the weights, what the network computes.
   """
   fields = json.loads(config.to_json())
+  # Runs of before have one of three choices, and "off" as a rule, where others
+  # leave it to the device or choose by level: the tokens are the same.
+  if fields.get("tokenizer", {}).get("remat") not in (None, "all", "dots"):
+    fields["tokenizer"]["remat"] = "off"
   leaves = {
     jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)

@@ -1,20 +1,20 @@
 """Algorithm: the tokenizer, trained as a GAN (arXiv 2310.05737, section 3).
 
 The tokenizer is the GAN's generator. It and the discriminator are updated
-together from one forward pass, as in Google's code: one vector-Jacobian product
-with cotangent (1, 0) gives the generator's gradient, one with (0, 1) the
-discriminator's.
+together from one forward pass, as in Google's code, and from one backward pass:
+each loss reads logits whose gradient reaches its own network alone
+(models/tokenizer/shared_backward.py).
 """
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 from typing import ClassVar
 from typing import Self
 
 from flax import struct
 import jax
-from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
@@ -26,9 +26,11 @@ from magvit.algorithm import TrainState
 from magvit.tokenizer import describe
 from magvit.tokenizer import health
 from magvit.tokenizer import inflation
+from magvit.tokenizer import kept
 from magvit.tokenizer import losses
 from models import network
 from models.features import perceptual
+from models.tokenizer import shared_backward
 from models.tokenizer import tokenizer as tokenizer_network
 
 
@@ -169,16 +171,10 @@ class TokenizerGan(algorithm_lib.Algorithm):
     del key  # nothing in this step is random
     streams = self.streams(batch)
     d_params = {name: state.params[name] for name in self.discriminators}
-    _, pullback, losses_of_streams = jax.vjp(
-      lambda g, d: self.loss(g, d, streams, state),
-      state.params["tokenizer"],
-      d_params,
-      has_aux=True,
-    )
-    gradients = {
-      "tokenizer": pullback((1.0, 0.0))[0],
-      **pullback((0.0, 1.0))[1],
-    }
+    (g_gradient, d_gradients), losses_of_streams = jax.grad(
+      self.loss, argnums=(0, 1), has_aux=True
+    )(state.params["tokenizer"], d_params, streams, state)
+    gradients = {"tokenizer": g_gradient, **d_gradients}
     clips = losses_of_streams["discriminator"]
     running, health_metrics = health.update(
       state.extras["health"],
@@ -201,6 +197,28 @@ class TokenizerGan(algorithm_lib.Algorithm):
     state, norms = self._descend(state, gradients)
     state = state.replace(extras={"lecam": lecam, "health": running})
     return state, {**metrics, **norms}
+
+  @functools.cached_property
+  def trained_tokenizer(self) -> network.Network:
+    """The tokenizer, whose backward pass keeps what fits the devices."""
+    remat = kept.find(self.config, self.mesh, self.measure_memory)
+    return kept.define_keeping(self.config, remat)
+
+  def measure_memory(self) -> kept.Memory:
+    """Estimates the memory of a step, from shapes alone."""
+    state = jax.eval_shape(self.init, jax.random.key(0))
+    state = state.replace(frozen=self.frozen)
+    passes = [
+      functools.partial(passes, self._with_shares("discriminator"))
+      for passes in (
+        shared_backward.logits_and_r1,
+        shared_backward.logits_for_both,
+      )
+    ]
+    size = kept.state_bytes(state, self.mesh, self.sharding_rules)
+    return kept.measure(
+      self.config, self.mesh, state, size, passes, self.distance
+    )
 
   def streams(self, batch: Any) -> dict[str, Stream]:
     """Streams of a batch, by the name of the discriminator."""
@@ -240,17 +258,20 @@ class TokenizerGan(algorithm_lib.Algorithm):
     d_params: dict[str, Any],
     streams: dict[str, Stream],
     state: TrainState,
-  ) -> tuple[tuple[jax.Array, jax.Array], dict[str, StreamLosses]]:
-    """((generator's loss, discriminators' loss), losses of each stream)."""
-    g_total, d_total, losses_of_streams = jnp.zeros(()), jnp.zeros(()), {}
+  ) -> tuple[jax.Array, dict[str, StreamLosses]]:
+    """(all losses added, losses of each stream).
+
+    The generator's losses have no gradient for a discriminator, and a
+    discriminator's none for the generator.
+    """
+    total, losses_of_streams = jnp.zeros(()), {}
     for name, stream in streams.items():
       computed = self.stream_losses(
         g_params, d_params[name], name, stream.video_BTHWC, state
       )
-      g_total += stream.weight * computed.generator
-      d_total += computed.discriminator
+      total += stream.weight * computed.generator + computed.discriminator
       losses_of_streams[name] = computed
-    return (g_total, d_total), losses_of_streams
+    return total, losses_of_streams
 
   def stream_losses(
     self,
@@ -268,19 +289,25 @@ class TokenizerGan(algorithm_lib.Algorithm):
     """
     c = self.config
     in_parts = lambda function: algorithm_lib.in_parts(function, c.microbatches)
-    method = lambda name: lambda x: self.tokenizer(g_params, x, method=name)
+    tokenizer = self.trained_tokenizer
+    method = lambda name: lambda x: tokenizer(g_params, x, method=name)
     latents = in_parts(method("encode_latents"))(video_BTHWC)
     quantized = method("quantize")(latents)
     output = in_parts(method("decode_latents"))(quantized.z)
-    discriminate = lambda x: self.discriminators[name](d_params, x)
-    real_logits, r1 = self._logits_and_r1(discriminate, video_BTHWC, state.step)
-    fake_logits = in_parts(discriminate)(output)
-    anchors = self._anchors(
-      state.extras["lecam"][name], real_logits, fake_logits
+    real_logits, r1 = self._logits_and_r1(
+      name, d_params, video_BTHWC, state.step
+    )
+    for_generator, fake_logits = in_parts(
+      lambda x: shared_backward.logits_for_both(
+        self._with_shares(name), d_params, x
+      )
+    )(output)
+    anchors = losses.move_anchors(
+      state.extras["lecam"][name], real_logits, fake_logits, c.loss.lecam_decay
     )
     terms = {
       "reconstruction": losses.reconstruction(video_BTHWC, output),
-      "adversarial": losses.GENERATOR_ADVERSARIAL[c.loss.gan](fake_logits),
+      "adversarial": losses.GENERATOR_ADVERSARIAL[c.loss.gan](for_generator),
       "commitment": quantized.commitment,
       "codebook": quantized.codebook,
       "entropy": quantized.sample_entropy - quantized.batch_entropy,
@@ -289,10 +316,10 @@ class TokenizerGan(algorithm_lib.Algorithm):
       terms["perceptual"] = self._perceptual(
         self.distance, state, video_BTHWC, output
       )
-    weights = self._weights(state.step)
+    weights = losses.weights(c.loss, state.step)
     g_loss = sum((weights[k] * terms[k] for k in terms), jnp.zeros(()))
-    d_loss, d_metrics = self._discriminator_loss(
-      real_logits, fake_logits, r1, anchors
+    d_loss, d_metrics = losses.discriminator(
+      c.loss, real_logits, fake_logits, r1, anchors
     )
     metrics = {
       "generator/loss": g_loss,
@@ -306,75 +333,29 @@ class TokenizerGan(algorithm_lib.Algorithm):
       g_loss, d_loss, anchors, metrics, latents, quantized.ids
     )
 
+  def _with_shares(self, name: str) -> Callable:
+    return functools.partial(self.discriminators[name], method="with_shares")
+
   def _logits_and_r1(
-    self, discriminate: Callable, video_BTHWC: jax.Array, step: jax.Array
+    self, name: str, d_params: Any, video_BTHWC: jax.Array, step: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     """Logits of real clips, and the mean of their lazy R1 penalty."""
 
     def compute(video):
-      logits, r1 = losses.logits_and_lazy_r1(
-        discriminate, video, step, self.config.loss.r1_interval
+      logits, r1 = losses.lazy_r1(
+        lambda x: shared_backward.logits_and_r1(
+          self._with_shares(name), d_params, x
+        ),
+        lambda x: self.discriminators[name](d_params, x),
+        video,
+        step,
+        self.config.loss.r1_interval,
       )
       return logits, jnp.broadcast_to(r1, logits.shape)
 
     in_parts = algorithm_lib.in_parts(compute, self.config.microbatches)
     logits, r1 = in_parts(video_BTHWC)
     return logits, r1.mean()
-
-  def _discriminator_loss(
-    self,
-    real_logits: jax.Array,
-    fake_logits: jax.Array,
-    r1: jax.Array,
-    anchors: dict[str, jax.Array],
-  ) -> tuple[jax.Array, algorithm_lib.Metrics]:
-    """The discriminator's loss, and its terms as metrics."""
-    c = self.config.loss
-    adversarial = losses.DISCRIMINATOR_ADVERSARIAL[c.gan](
-      real_logits, fake_logits
-    )
-    lecam = losses.lecam(
-      real_logits, fake_logits, anchors["real"], anchors["fake"]
-    )
-    loss = adversarial + c.r1 * r1 + c.lecam * lecam
-    right = (real_logits > 0).mean() + (fake_logits < 0).mean()
-    return loss, {
-      "loss": loss,
-      "adversarial": adversarial,
-      "r1": r1,
-      "lecam": lecam,
-      "lecam_real": anchors["real"],
-      "lecam_fake": anchors["fake"],
-      "accuracy": 0.5 * right,
-      "real_logit": real_logits.mean(),
-      "fake_logit": fake_logits.mean(),
-    }
-
-  def _anchors(
-    self,
-    anchors: dict[str, jax.Array],
-    real_logits: jax.Array,
-    fake_logits: jax.Array,
-  ) -> dict[str, jax.Array]:
-    """LeCAM's moving averages, updated before their use as in praxis."""
-    decay = self.config.loss.lecam_decay
-    average = lambda old, logits: (
-      decay * old + (1.0 - decay) * lax.stop_gradient(logits.mean())
-    )
-    return {
-      "real": average(anchors["real"], real_logits),
-      "fake": average(anchors["fake"], fake_logits),
-    }
-
-  def _weights(self, step: jax.Array) -> dict[str, float | jax.Array]:
-    """Weights of the generator's terms; that of the entropy is annealed."""
-    c = self.config.loss
-    entropy = losses.entropy_weight(
-      step, c.entropy, c.entropy_start_factor, c.entropy_annealing_steps
-    )
-    names = ("reconstruction", "adversarial", "commitment", "codebook")
-    weights = {name: c[name] for name in (*names, "perceptual")}
-    return {**weights, "entropy": entropy}
 
   def _perceptual(
     self,

@@ -85,8 +85,9 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
     raise ValueError(f"health_every={config.health_every} must be at least 1")
 
 
-def logits_and_lazy_r1(
-  discriminator: Callable[[jax.Array], jax.Array],
+def lazy_r1(
+  with_r1: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+  without_r1: Callable[[jax.Array], jax.Array],
   video_BTHWC: jax.Array,
   step: jax.Array,
   interval: int,
@@ -94,30 +95,17 @@ def logits_and_lazy_r1(
   """Logits of real clips, and R1 times `interval` every `interval` steps.
 
   Between those steps R1 is 0, so that its mean over the steps is the same
-  (StyleGAN2, arXiv 1912.04958, appendix B).
+  (StyleGAN2, arXiv 1912.04958, appendix B), and only logits are computed.
   """
   if interval == 1:
-    return logits_and_r1(discriminator, video_BTHWC)
+    return with_r1(video_BTHWC)
 
-  def with_r1(video):
-    logits_B, r1 = logits_and_r1(discriminator, video)
+  def scaled(video):
+    logits_B, r1 = with_r1(video)
     return logits_B, interval * r1
 
-  without_r1 = lambda video: (discriminator(video), jnp.zeros(()))
-  return lax.cond(step % interval == 0, with_r1, without_r1, video_BTHWC)
-
-
-def logits_and_r1(
-  discriminator: Callable[[jax.Array], jax.Array], video_BTHWC: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Logits of real clips and the R1 penalty, from one forward pass.
-
-  R1 is the mean over clips of the squared norm of dD/dx, summed over the whole
-  clip and without the usual 1/2 (google-research/magvit `losses.py:207`).
-  """
-  logits_B, pullback = jax.vjp(discriminator, video_BTHWC)
-  (gradient_BTHWC,) = pullback(jnp.ones_like(logits_B))
-  return logits_B, jnp.square(gradient_BTHWC).sum((1, 2, 3, 4)).mean()
+  alone = lambda video: (without_r1(video), jnp.zeros(()))
+  return lax.cond(step % interval == 0, scaled, alone, video_BTHWC)
 
 
 def lecam(
@@ -129,6 +117,66 @@ def lecam(
   """LeCAM regulariser on per-clip logits, anchors held fixed as in praxis."""
   real_loss = jnp.square(jax.nn.relu(real_logits_B - ema_fake)).mean()
   return real_loss + jnp.square(jax.nn.relu(ema_real - fake_logits_B)).mean()
+
+
+def move_anchors(
+  anchors: dict[str, jax.Array],
+  real_logits_B: jax.Array,
+  fake_logits_B: jax.Array,
+  decay: float,
+) -> dict[str, jax.Array]:
+  """LeCAM's moving averages, updated before their use as in praxis."""
+  average = lambda old, logits_B: (
+    decay * old + (1.0 - decay) * lax.stop_gradient(logits_B.mean())
+  )
+  return {
+    "real": average(anchors["real"], real_logits_B),
+    "fake": average(anchors["fake"], fake_logits_B),
+  }
+
+
+def discriminator(
+  config: ml_collections.ConfigDict,
+  real_logits_B: jax.Array,
+  fake_logits_B: jax.Array,
+  r1: jax.Array,
+  anchors: dict[str, jax.Array],
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The discriminator's loss by the section `loss`, and terms as metrics."""
+  adversarial = DISCRIMINATOR_ADVERSARIAL[config.gan](
+    real_logits_B, fake_logits_B
+  )
+  anchored = lecam(
+    real_logits_B, fake_logits_B, anchors["real"], anchors["fake"]
+  )
+  loss = adversarial + config.r1 * r1 + config.lecam * anchored
+  right = (real_logits_B > 0).mean() + (fake_logits_B < 0).mean()
+  return loss, {
+    "loss": loss,
+    "adversarial": adversarial,
+    "r1": r1,
+    "lecam": anchored,
+    "lecam_real": anchors["real"],
+    "lecam_fake": anchors["fake"],
+    "accuracy": 0.5 * right,
+    "real_logit": real_logits_B.mean(),
+    "fake_logit": fake_logits_B.mean(),
+  }
+
+
+def weights(
+  config: ml_collections.ConfigDict, step: jax.Array
+) -> dict[str, float | jax.Array]:
+  """Weights of the generator's terms; that of the entropy is annealed."""
+  entropy = entropy_weight(
+    step,
+    config.entropy,
+    config.entropy_start_factor,
+    config.entropy_annealing_steps,
+  )
+  names = ("reconstruction", "adversarial", "commitment", "codebook")
+  constant = {name: config[name] for name in (*names, "perceptual")}
+  return {**constant, "entropy": entropy}
 
 
 def entropy_weight(

@@ -43,6 +43,7 @@ _FREE_FIELDS = (
   "sampling",
   "dataset.eval_examples",
   "dataset.held_out",
+  "tokenizer.remat",
   "transformer.attention",
   "transformer.remat",
   "transformer.dropout_bits",

@@ -34,10 +34,12 @@ class CnnSize:
   channel_multipliers: width of each level, in multiples of `base_channels`.
   temporal_downsample: whether each change of resolution halves time, too.
   num_res_blocks: number of residual blocks per level, and at the bottom.
-  remat: what a backward pass keeps of each block (models/remat.py).
+  remat: what a backward pass keeps of each block (models/remat.py), the same at
+    each level or not.
 
   Raises:
-    ValueError: `temporal_downsample` does not fit the number of levels.
+    ValueError: `temporal_downsample` or `remat` does not fit the number of
+      levels.
   """
 
   base_channels: int
@@ -53,6 +55,7 @@ class CnnSize:
         " per change of resolution: one fewer than channel_multipliers="
         f"{tuple(self.channel_multipliers)}"
       )
+    remat_lib.by_level(self.remat, len(self.channel_multipliers))
 
   @property
   def widths(self) -> list[int]:
@@ -65,6 +68,11 @@ class CnnSize:
     return tuple(
       (2 if halved else 1, 2, 2) for halved in self.temporal_downsample
     )
+
+  @property
+  def kept(self) -> tuple[str, ...]:
+    """What a backward pass keeps of each level's layers, fine to coarse."""
+    return remat_lib.by_level(self.remat, len(self.channel_multipliers))
 
 
 class Encoder(nnx.Module):
@@ -81,7 +89,7 @@ class Encoder(nnx.Module):
   ):
     """See configs/base.py, section `tokenizer`, for the arguments."""
     layers.check_choice("downsample", downsample, DOWNSAMPLE)
-    self.remat = size.remat
+    self.kept = size.kept
     res = lambda cin, cout: layers.ResidualBlock(
       cin, cout, convention, rngs=rngs
     )
@@ -117,7 +125,7 @@ class Encoder(nnx.Module):
     for level, blocks in enumerate(self.levels):
       with jax.named_scope(f"encoder_level_{level}"):
         for block in blocks:
-          x = _run(block, x, self.remat, past)
+          x = _run(block, x, self.kept[level], past)
         if level == len(self.down_factors):
           break
         if self.downs is None:
@@ -125,7 +133,7 @@ class Encoder(nnx.Module):
         else:
           x = self.downs[level](x, past)
     for block in self.mid:
-      x = _run(block, x, self.remat, past)
+      x = _run(block, x, self.kept[-1], past)
     return self.conv_out(jax.nn.silu(self.norm_out(x)))
 
 
@@ -159,7 +167,7 @@ class Decoder(nnx.Module):
         " tokenizer.adaptive_norm='position'"
       )
     self.upsample, self.adaptive_norm = upsample, adaptive_norm
-    self.kept_frame, self.remat = kept_frame, size.remat
+    self.kept_frame, self.kept = kept_frame, size.kept
     self.causal = convention.causal
     kernel = convention.kernel(3)
     res = lambda cin, cout: layers.ResidualBlock(
@@ -202,13 +210,15 @@ class Decoder(nnx.Module):
     at_start = past is None or past.at_start
     x, condition = self.conv_in(z_BthwK, past), z_BthwK
     for block in self.mid:
-      x = _run(block, x, self.remat, past)
+      x = _run(block, x, self.kept[-1], past)
     for step, blocks in enumerate(self.levels):
-      with jax.named_scope(f"decoder_level_{len(self.levels) - 1 - step}"):
+      level = len(self.levels) - 1 - step
+      with jax.named_scope(f"decoder_level_{level}"):
         if self.adaptive_norms is not None:
-          x = self.adaptive_norms[step](x, condition)
+          norm = _cheap(self.adaptive_norms[step], self.kept[level])
+          x = norm(x, condition)
         for block in blocks:
-          x = _run(block, x, self.remat, past)
+          x = _run(block, x, self.kept[level], past)
         if step < len(self.ups):
           factors = self.up_factors[step]
           if self.upsample == "depth_to_space":
@@ -221,7 +231,8 @@ class Decoder(nnx.Module):
             x = self._drop(x, factors[0])
             if self.adaptive_norm == "position":
               condition = self._drop(condition, factors[0])
-    return self.conv_out(jax.nn.silu(self.norm_out(x)), past)
+    x = _cheap(self.norm_out, self.kept[0])(x)
+    return self.conv_out(jax.nn.silu(x), past)
 
   def _drop(self, x_BTHWC: jax.Array, factor: int) -> jax.Array:
     """Drops the surplus frames of latent 0, which stands for one frame."""
@@ -234,3 +245,8 @@ def _run(block, x_BTHWC, remat: str, past: stream_cache.Past | None):
   if past is not None:  # chunks are coded without a backward pass
     return block(x_BTHWC, past)
   return remat_lib.apply(block, remat)(x_BTHWC)
+
+
+def _cheap(norm, kept: str):
+  """A norm, whose small products are not worth keeping."""
+  return remat_lib.apply(norm, "off" if kept == "off" else "all")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from models.tokenizer import convolution
 from models.tokenizer import layers
+from models.tokenizer import shared_backward
 
 _POOLS = {"blur": layers.blur_pool, "average": layers.mean_pool}
 
@@ -67,13 +68,27 @@ class Discriminator(nnx.Module):
     self.dense_out = dense(channels, 1)
 
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
-    x = _leaky_relu(self.conv_in(video_BTHWC))
+    return self._logits(video_BTHWC, None)
+
+  def with_shares(
+    self, video_BTHWC: jax.Array, shares_B: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Logits, and the shares of clips (models/tokenizer/shared_backward.py)."""
+    shares = shared_backward.Shares(shares_B)
+    logits_B = self._logits(video_BTHWC, shares)
+    return logits_B, shares.shares_B
+
+  def _logits(
+    self, video_BTHWC: jax.Array, shares: shared_backward.Shares | None
+  ) -> jax.Array:
+    x = _leaky_relu(self.conv_in(video_BTHWC, shares))
     for level, block in enumerate(self.blocks):
       with jax.named_scope(f"discriminator_block_{level}"):
-        x = block(x)
-    x = _leaky_relu(self.conv_out(x))
-    x = _leaky_relu(self.dense_in(x.reshape(x.shape[0], -1)))
-    return self.dense_out(x)[:, 0]
+        x = block(x, shares)
+    x = _leaky_relu(self.conv_out(x, shares))
+    x = x.reshape(x.shape[0], -1)
+    x = _leaky_relu(_run(_dense, x, self.dense_in, shares))
+    return _run(_dense, x, self.dense_out, shares)[:, 0]
 
 
 class DiscriminatorBlock(nnx.Module):
@@ -96,11 +111,13 @@ class DiscriminatorBlock(nnx.Module):
       in_channels, out_channels, (1, 1, 1), use_bias=False, rngs=rngs
     )
 
-  def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
+  def __call__(
+    self, x_BTHWC: jax.Array, shares: shared_backward.Shares | None = None
+  ) -> jax.Array:
     pool = _POOLS[self.pool]
-    h_BTHWC = pool(_leaky_relu(self.conv1(x_BTHWC)))
-    h_BTHWC = _leaky_relu(self.conv2(h_BTHWC))
-    residual_BTHWC = self.shortcut(pool(x_BTHWC))
+    h_BTHWC = pool(_leaky_relu(self.conv1(x_BTHWC, shares)))
+    h_BTHWC = _leaky_relu(self.conv2(h_BTHWC, shares))
+    residual_BTHWC = self.shortcut(pool(x_BTHWC), shares)
     return (h_BTHWC + residual_BTHWC) / jnp.sqrt(2.0)
 
 
@@ -121,14 +138,35 @@ class SameConv(nnx.Module):
     self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
     self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
 
-  def __call__(self, x_BTHWI: jax.Array) -> jax.Array:
-    kernel = self.kernel[...]
-    half = [(k // 2, k // 2) for k in kernel.shape[:3]]
-    x_BTHWI = convolution.pad_with_zeros(x_BTHWI, half)
-    y_BTHWO = convolution.valid_conv(x_BTHWI, kernel, (1, 1, 1))
-    if self.bias is None:
-      return y_BTHWO
-    return y_BTHWO + lax.broadcast_to_rank(self.bias[...], y_BTHWO.ndim)
+  def __call__(
+    self, x_BTHWI: jax.Array, shares: shared_backward.Shares | None = None
+  ) -> jax.Array:
+    return _run(_convolve, x_BTHWI, self, shares)
+
+
+def _run(layer, x, module, shares: shared_backward.Shares | None):
+  """Runs a layer of a module's kernel and bias."""
+  bias = None if module.bias is None else module.bias[...]
+  weights = (module.kernel[...], bias)
+  if shares is None:
+    return layer(x, weights)
+  return shares.run(layer, x, weights)
+
+
+def _convolve(x_BTHWI, weights: shared_backward.Weights):
+  kernel, bias = weights
+  half = [(k // 2, k // 2) for k in kernel.shape[:3]]
+  x_BTHWI = convolution.pad_with_zeros(x_BTHWI, half)
+  y_BTHWO = convolution.valid_conv(x_BTHWI, kernel, (1, 1, 1))
+  if bias is None:
+    return y_BTHWO
+  return y_BTHWO + lax.broadcast_to_rank(bias, y_BTHWO.ndim)
+
+
+def _dense(x_BI, weights: shared_backward.Weights):
+  kernel, bias = weights
+  y_BO = x_BI @ kernel
+  return y_BO if bias is None else y_BO + bias[None]
 
 
 def _leaky_relu(x: jax.Array) -> jax.Array:

@@ -21,8 +21,10 @@ import math
 from flax import nnx
 import jax
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
+from models import remat as remat_lib
 from models.tokenizer import convolution
 from models.tokenizer import stream_cache
 
@@ -94,10 +96,10 @@ class Conv(nnx.Module):
     # Parameters are float32; the input's type is the type of the computation.
     kernel = self.kernel[...].astype(x_BTHWI.dtype)
     y_BTHWO = conv(x_BTHWI, kernel, self.strides, self.convention, past)
-    if self.bias is None:
-      return y_BTHWO
-    bias_O = self.bias[...].astype(x_BTHWI.dtype)
-    return y_BTHWO + lax.broadcast_to_rank(bias_O, y_BTHWO.ndim)
+    if self.bias is not None:
+      bias_O = self.bias[...].astype(x_BTHWI.dtype)
+      y_BTHWO += lax.broadcast_to_rank(bias_O, y_BTHWO.ndim)
+    return checkpoint_name(y_BTHWO, remat_lib.KEPT)
 
 
 def conv(

@@ -204,7 +204,7 @@ def _hybrid(settings, size: cnn.CnnSize, latent_channels: int, rngs):
     size,
     latent_channels,
     settings["norm_groups"],
-    _transformer(settings, "temporal_layers"),
+    _transformer(settings, "temporal_layers", size.kept[-1]),
     settings["transformer"]["max_latent_frames"],
   )
   encoder = vivit.HybridEncoder(*arguments, rngs=rngs)
@@ -212,27 +212,34 @@ def _hybrid(settings, size: cnn.CnnSize, latent_channels: int, rngs):
 
 
 def _vivit(settings, size: cnn.CnnSize, latent_channels: int, rngs):
+  if len(set(size.kept)) > 1:
+    raise ValueError(
+      f"tokenizer.remat={size.remat!r} chooses for each level, and"
+      " tokenizer.architecture='vivit' has none: give one choice"
+    )
   halvings, positions = size.temporal_downsample, settings["transformer"]
   side = 2 ** len(halvings)
   arguments = (
     latent_channels,
     (2 ** sum(halvings), side, side),
     (positions["max_latent_frames"], *positions["latent_size"]),
-    _transformer(settings, "spatial_layers"),
-    _transformer(settings, "temporal_layers"),
+    _transformer(settings, "spatial_layers", size.kept[-1]),
+    _transformer(settings, "temporal_layers", size.kept[-1]),
   )
   encoder = vivit.VivitEncoder(*arguments, rngs=rngs)
   return encoder, vivit.VivitDecoder(*arguments, rngs=rngs)
 
 
-def _transformer(settings, layers_field: str) -> attention.TransformerSize:
+def _transformer(
+  settings, layers_field: str, remat: str
+) -> attention.TransformerSize:
   fields = settings["transformer"]
   return attention.TransformerSize(
     num_layers=fields[layers_field],
     width=fields["width"],
     mlp_width=fields["mlp_width"],
     num_heads=fields["num_heads"],
-    remat=settings["remat"],
+    remat=remat,
   )
 
 

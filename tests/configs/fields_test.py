@@ -90,3 +90,16 @@ def test_numbers_without_a_range_are_finite():
   fields.check({"other": {"field": 1.0}, "word": "nan", "none": None})
   with pytest.raises(ValueError, match="other.field=nan must be a finite"):
     fields.check({"other": {"field": (0, math.nan)}})
+
+
+def test_a_choice_of_remat_is_one_or_one_for_each_level():
+  config = base.tokenizer()
+  config.num_steps = config.batch_size = config.dataset.eval_examples = 1
+  for value in ("auto", "off", "dots", "all", "all,dots,off,off"):
+    config.tokenizer.remat = value
+    fields.check(config)
+  for value in ("some", "all,off", "auto,off,off,off", ""):
+    config.tokenizer.remat = value
+    match = f"^tokenizer.remat={value!r} must be .*'all,off,off,off'$"
+    with pytest.raises(ValueError, match=match):
+      fields.check(config)

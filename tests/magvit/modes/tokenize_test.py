@@ -285,6 +285,10 @@ def test_a_fingerprint_is_of_config_names_and_bytes_and_nothing_else():
   stored = ml_collections.ConfigDict(json.loads(config.to_json()))
   assert of(params) == fingerprint.fingerprint(stored, params)
   assert of(params) != of(params, **{"quantizer.bits": 7})
+  for remat in ("auto", "all,off"):  # runs of before have "off" there
+    assert of(params, **{"tokenizer.remat": remat}) == of(
+      params, **{"tokenizer.remat": "off"}
+    )
   assert of(params) != of(params, **{"tokenizer.padding": "zero"})
   for other in (
     {**params, "a": np.full(2, -0.0)},

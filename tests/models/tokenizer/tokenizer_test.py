@@ -1,11 +1,14 @@
 """Tests of the tokenizer: causality, first frames, sizes."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import base
+from magvit.cost import flops
 from models import network
 from models.tokenizer import discriminators
 from models.tokenizer import geometry
@@ -232,28 +235,64 @@ def test_bfloat16_computes_in_bfloat16_and_quantizes_in_float32(small, clip):
   assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
 
 
-def test_remat_keeps_less_and_changes_no_gradient(small, clip):
-  net, params = small
-  again = _define(
-    base_channels=4, num_res_blocks=1, bits=6, norm_groups=2, remat="all"
+def _two_levels(**settings):
+  return _define(
+    base_channels=4,
+    channel_multipliers=(1, 2),
+    temporal_downsample=(True,),
+    num_res_blocks=1,
+    bits=6,
+    norm_groups=2,
+    **settings,
   )
 
-  def kept(net):
-    _, pullback = jax.eval_shape(
-      lambda p: jax.vjp(lambda p: net(p, clip)[0], p), params
-    )
-    return sum(x.size for x in jax.tree.leaves(pullback))
 
-  assert kept(again) < 0.7 * kept(net)
-  gradient = lambda net: jax.jit(
-    jax.grad(lambda p: jnp.square(net(p, clip)[0]).mean())
-  )(params)
-  for a, b in zip(
-    jax.tree.leaves(gradient(again)),
-    jax.tree.leaves(gradient(net)),
-    strict=True,
-  ):
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+def test_no_choice_of_what_is_kept_changes_a_gradient():
+  clip = jax.random.uniform(jax.random.key(2), (1, 5, 8, 8, 3))
+  params = tiny.trained_like(_two_levels())
+
+  def gradient(remat):
+    net = _two_levels(remat=remat)
+    loss = lambda p: jnp.square(net(p, clip)[0]).mean()
+    return jax.tree.leaves(jax.jit(jax.grad(loss))(params))
+
+  expected = gradient("off")
+  for remat in ("all", "dots", "all,off"):
+    for a, b in zip(gradient(remat), expected, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_each_choice_keeps_less_and_dots_repeats_no_convolution(clip):
+  params = jax.eval_shape(_two_levels().init, jax.random.key(0))
+
+  def kept(remat):
+    run = lambda p: _two_levels(remat=remat)(p, clip)[0]
+    pullback = jax.eval_shape(lambda p: jax.vjp(run, p)[1], params)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pullback))
+
+  remats = ("off", "dots,off", "dots", "all,dots", "all")
+  sizes = [kept(remat) for remat in remats]
+  assert all(less < more for more, less in itertools.pairwise(sizes))
+
+  def products(remat):
+    net = _two_levels(remat=remat)
+    gradient = jax.grad(lambda p: jnp.square(net(p, clip)[0]).mean())
+    return flops.count(gradient, params)
+
+  # Only adaptive norms have products that "dots" repeats.
+  assert products("dots") < 1.02 * products("off")
+  assert products("all") > 1.05 * products("off")
+
+
+def test_an_unknown_remat_is_refused():
+  for remat in ("some", "all,off,off", "auto,off"):
+    match = (
+      rf"tokenizer.remat={remat!r} must be 'auto', .*\(2\).*like 'all,off'"
+    )
+    with pytest.raises(ValueError, match=match):
+      _two_levels(remat=remat)
+  with pytest.raises(ValueError, match="tokenizer.remat='all,off' .*'vivit'"):
+    _two_levels(remat="all,off", architecture="vivit")
 
 
 def test_contradictory_settings_are_refused():
