@@ -10,6 +10,7 @@ import numpy as np
 
 from magvit import mesh as mesh_lib
 from magvit.tokenizer import describe
+from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from models.weights import safetensors_file
 
@@ -30,15 +31,11 @@ def fingerprint(
     sections: all that decide, beside the weights, what the network computes.
   """
   fields = json.loads(config.to_json())
-  # Runs of before have one of three choices, and "off" as a rule, where others
-  # leave it to the device or choose by level: the tokens are the same.
-  if fields.get("tokenizer", {}).get("remat") not in (None, "all", "dots"):
-    fields["tokenizer"]["remat"] = "off"
   leaves = {
     jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)
   }
-  settings = [{section: fields[section]} for section in sections]
+  settings = exports.named_settings(fields, sections)
   return safetensors_file.digest(settings, leaves)
 
 

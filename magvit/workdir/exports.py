@@ -7,6 +7,7 @@ safetensors are read here; neither can run code.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import json
 import os
@@ -183,8 +184,24 @@ def _whole_number(text: str) -> int:
   return int(text)
 
 
+def named_settings(
+  config: Mapping[str, Any], sections: Sequence[str]
+) -> list[dict[str, Any]]:
+  """The settings, in JSON's types, that a fingerprint covers.
+
+  `tokenizer.remat` changes no token. Configs of before have "off" there as a
+  rule, and for them the choices that came later count as that one.
+  """
+  settings = [{name: config[name]} for name in sections]
+  for section in settings:
+    fields = section.get("tokenizer", {})
+    if fields.get("remat") not in (None, "all", "dots"):
+      section["tokenizer"] = {**fields, "remat": "off"}
+  return settings
+
+
 def _check_fingerprint(path: str, notes: Notes, arrays) -> None:
-  settings = [{name: notes.config[name]} for name in notes.defining]
+  settings = named_settings(notes.config, notes.defining)
   arrays = {k.replace(".", "/"): np.asarray(v) for k, v in arrays.items()}
   fingerprint = safetensors_file.digest(settings, arrays)
   if fingerprint != notes.fingerprint:
