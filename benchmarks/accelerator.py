@@ -48,6 +48,7 @@ ROWS = {
   "inception": 40,
   "i3d": 40,
   "attention": 120,
+  "convolution": 90,
   "torch_bert_compiled": 90,
 }
 _LEAST = 15  # seconds left below which no row is started

@@ -13,6 +13,8 @@ import numpy as np
 from benchmarks import accelerator_configs as configs
 from benchmarks import accelerator_peers as peers
 from benchmarks import attention_forms
+from benchmarks import convolution as convolution_forms
+from benchmarks.accelerator_row import REPEATS
 from benchmarks.accelerator_row import Row
 from benchmarks.accelerator_row import bytes_rate
 from benchmarks.accelerator_row import compile_program
@@ -269,6 +271,14 @@ def attention(row: Row) -> None:
     row.add(**{name: result})
 
 
+def convolution(row: Row) -> None:
+  """The forms of the tokenizer's convolution in four of its layers."""
+  rate = product_rate(row, "bfloat16")
+  row.add(flops_per_second=rate)
+  for name, result in convolution_forms.rates(row.tiny, REPEATS, rate):
+    row.add(**{name: result})
+
+
 def _tokenizer_step(row: Row, clips: int):
   """(the program of a training step, its operations)."""
   config = configs.tokenizer(row, clips)
@@ -368,6 +378,7 @@ ROWS: dict[str, Callable[[Row], None]] = {
     inception,
     i3d,
     attention,
+    convolution,
     peers.torch_bert,
     peers.torch_bert_compiled,
     peers.open_magvit2,

@@ -9,7 +9,7 @@ import pytest
 from magvit import mesh as mesh_lib
 from magvit.cost import flops
 from magvit.generators import masked
-from models.tokenizer import convolution
+from models.tokenizer import convolution_forms
 from tests import tiny
 
 
@@ -77,7 +77,7 @@ def test_what_each_device_of_a_mesh_computes_counts_for_each():
 
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2)])
 def test_convolutions_and_their_gradients(strides):
-  conv = lambda x, k: convolution.conv_native(x, k, strides)
+  conv = lambda x, k: convolution_forms.conv_native(x, k, strides)
   x, kernel = _array(1, 9, 11, 13, 4), _array(3, 3, 3, 4, 8)
   t, h, w = (
     (n - 3) // s + 1 for n, s in zip((9, 11, 13), strides, strict=True)
@@ -85,7 +85,9 @@ def test_convolutions_and_their_gradients(strides):
   forward = 2 * t * h * w * 8 * 27 * 4
   assert flops.count(conv, x, kernel) == forward
   assert (
-    flops.count(lambda x, k: convolution.conv_as_taps(x, k, strides), x, kernel)
+    flops.count(
+      lambda x, k: convolution_forms.conv_as_taps(x, k, strides), x, kernel
+    )
     == forward
   )
   loss = lambda k, x: jnp.square(conv(x, k)).sum()

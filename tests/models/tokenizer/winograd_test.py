@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.tokenizer import convolution
+from models.tokenizer import convolution_forms
 from models.tokenizer import winograd
 
 
@@ -27,7 +28,7 @@ def test_outputs_are_those_of_the_direct_form(size, kt):
   batch, frames, height, width = size
   x = _draw(batch, frames + kt - 1, height + 2, width + 2, 3)
   kernel = _draw(kt, 3, 3, 3, 5)
-  expected = convolution.conv_native(x, kernel, (1, 1, 1))
+  expected = convolution_forms.conv_native(x, kernel, (1, 1, 1))
   y = jax.jit(winograd.valid_conv)(x, kernel)
   assert y.shape == expected.shape
   # The error measured 2e-6 of the largest output; that of the direct form 3e-7.
@@ -81,7 +82,7 @@ def test_a_wide_layer_has_the_direct_forms_gradient():
 
   for ours, direct in zip(
     gradients(convolution.valid_conv),
-    gradients(convolution.conv_as_taps),
+    gradients(convolution_forms.conv_as_taps),
     strict=True,
   ):
     # The operations are the same; another order of sums is allowed.
@@ -97,6 +98,6 @@ def test_wide_layers_run_in_fewer_multiplications():
     lowered = jax.jit(conv).lower(x, kernel)
     return lowered.compile().cost_analysis()["flops"]
 
-  direct = flops(lambda x, k: convolution.conv_as_taps(x, k, (1, 1, 1)))
+  direct = flops(lambda x, k: convolution_forms.conv_as_taps(x, k, (1, 1, 1)))
   wide = flops(lambda x, k: convolution.valid_conv(x, k, (1, 1, 1)))
   assert wide < 0.6 * direct
