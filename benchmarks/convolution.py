@@ -79,7 +79,9 @@ _DEFAULT = f"{_YNN_FLAG}=+LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    description="Speed of the forms of a convolution."
+  )
   add = parser.add_argument
   add(
     "--layers", choices=sorted(LAYERS), help="those of the device if left out"

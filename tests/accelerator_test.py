@@ -17,6 +17,7 @@ from magvit.cost import programs as cost_programs
 _MEASURED = {
   "products": "copy_bytes_per_second",
   "attention": "seconds",
+  "convolution": "(1,2,4,4,2)->3 k3 (1,1,1) forward",
   "ids": "inception",
   "tokenizer_train_warm": "compile_seconds",
 }

@@ -53,7 +53,10 @@ def valid_conv(
 
 
 def choose(
-  platform: str, x_BTHWI: jax.Array, kernel: jax.Array, strides: Sequence[int]
+  platform: str,
+  x_BTHWI: jax.Array | jax.ShapeDtypeStruct,
+  kernel: jax.Array | jax.ShapeDtypeStruct,
+  strides: Sequence[int],
 ) -> tuple[str, str]:
   """Names of the forms (convolution_forms.py) that run forward and backward.
 

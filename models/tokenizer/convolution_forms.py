@@ -116,7 +116,7 @@ def conv_as_columns(
   """The convolution over time and height, of columns beside one another.
 
   Taps along the width become channels, kw * I of them, and each place of the
-  output's width is an example of its own. A TPU lays examples into the eight
+  output's width is one example. A TPU lays examples into the eight
   rows of its registers: a width of 64 fills them, where the 17 frames of the
   taps' examples fill 17 of 24, and arrays keep the layout that all other layers
   use. The clips of a batch are the third dimension, with a window of one.
@@ -151,7 +151,7 @@ def _side_by_side(
 def _columns_input_gradient(g_BTHWO, kernel, strides, size):
   if tuple(strides) != (1, 1, 1) or kernel.shape[:3] == (1, 1, 1):
     return _transposed_input(conv_as_columns, g_BTHWO, kernel, strides, size)
-  # Of stride 1 the gradient is a convolution like the forward one, which
+  # At stride 1 the gradient is a convolution like the forward one, which
   # compiles faster and moves less than the transposed slices of the columns.
   around = [(0, 0), *((k - 1, k - 1) for k in kernel.shape[:3]), (0, 0)]
   flipped = kernel[::-1, ::-1, ::-1].swapaxes(3, 4)

@@ -54,7 +54,9 @@ _TRANSFORMS = {
 
 
 def is_faster(
-  x_BTHWI: jax.Array, kernel: jax.Array, strides: Sequence[int]
+  x_BTHWI: jax.Array | jax.ShapeDtypeStruct,
+  kernel: jax.Array | jax.ShapeDtypeStruct,
+  strides: Sequence[int],
 ) -> bool:
   """Whether `valid_conv` takes these (padded) arguments, and is faster."""
   _, _, height, width, _ = x_BTHWI.shape
