@@ -15,7 +15,8 @@ from models.tokenizer import convolution_forms
 from models.tokenizer import winograd
 
 _NATIVE_CHANNELS = 256  # on CUDA, forward; fewer are faster by taps
-# On CPUs, backward; forward, too, if there are half as many or more come out.
+# On CPUs as many channels in, or fewer, make folded gradients the fastest; the
+# forward form is folded if half as many come in, or if more come out.
 _FOLDED_CHANNELS = 32
 _PLATFORMS = ("cpu", "cuda", "tpu")  # what has a choice of its own
 

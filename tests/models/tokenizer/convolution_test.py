@@ -122,8 +122,7 @@ def test_second_gradients_equal_those_of_the_native_form(shape, size, strides):
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu", "rocm"])
 def test_every_platform_lowers_the_layer_and_its_gradients(platform):
   """Its own forms, and no others: those of other platforms would cost, too."""
-  x, kernel = _arguments((1, 5, 6, 7, 256), (3, 3, 3))
-  kernel = jnp.ones((3, 3, 3, 256, 256))
+  x, kernel = jnp.ones((1, 5, 6, 7, 256)), jnp.ones((3, 3, 3, 256, 256))
   loss = lambda x, k: convolution.valid_conv(x, k, (1, 1, 1)).sum()
   text = (
     jax.jit(jax.grad(loss, (0, 1)))
@@ -131,16 +130,11 @@ def test_every_platform_lowers_the_layer_and_its_gradients(platform):
     .lower(lowering_platforms=(platform,))
     .as_text()
   )
-  forward, backward = convolution.choose(platform, x, kernel, (1, 1, 1))
-  assert {forward, backward} <= {
-    "tpu": {"columns"},
-    "cuda": {"native", "taps"},
-  }.get(platform, {forward, backward})
   # Columns are kw times the channels; no other form has as many.
   assert ("x768x" in text) == (platform == "tpu")
 
 
-def test_the_fused_gradients_act_clip_by_clip_under_vmap():
+def test_gradients_act_clip_by_clip_under_vmap():
   x, kernel = _arguments((2, 5, 6, 7, 3), (3, 3, 3))
   loss = lambda x, k: jnp.sin(convolution.valid_conv(x, k, (1, 1, 1))).sum()
   one = lambda x: jax.grad(loss)(x[None], kernel)[0]
