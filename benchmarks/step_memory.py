@@ -34,6 +34,8 @@ def main():
   add("--dtype", default="bfloat16", help="type of activations")
   args = parser.parse_args()
   config = workdir_lib.read_config_file(args.config)
+  if "tokenizer" not in config:
+    parser.error(f"--config={args.config} must be that of a tokenizer")
   config.batch_size = 1
   config.tokenizer.dtype = args.dtype
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
