@@ -236,8 +236,8 @@ def test_what_a_mode_does_not_read_is_refused(arguments, expected):
 
 def test_every_number_of_a_mode_has_a_range_and_every_other_text_is_a_path():
   words = {
-    *("label", "protocol", "size", "source", "split", "task", "tasks"),
-    *("topology", "vvenc_preset", "x265_preset"),
+    *("label", "programs", "protocol", "size", "source", "split", "task"),
+    *("tasks", "topology", "vvenc_preset", "x265_preset"),
   }
   for mode, module in table.MODES.items():
     kinds = typing.get_type_hints(module.Options)

@@ -30,7 +30,7 @@ _WITH_NETWORK = [name for name, p in _PROTOCOLS.items() if p.network]
 _WITH_STATISTICS = [
   name for name, p in _PROTOCOLS.items() if p.measure in ("image_suite", "fvd")
 ]
-_DIMS = {"pool3": 3, "spatial": 2, "logits": 4, "probabilities": 4}
+_DIMS = {"pool": 3, "pool3": 3, "spatial": 2, "logits": 4, "probabilities": 4}
 
 
 class _Model:
