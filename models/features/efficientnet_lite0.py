@@ -12,6 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from models.features import feature_network
+from models.features import frozen_batch_norm
 from models.features import taps
 
 SIZE = 224  # pixels of the images that it was trained on
@@ -124,13 +125,6 @@ class _Unit(nnx.Module):
     self.variance = nnx.Param(jnp.ones(width))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain_C = self.scale[...] * lax.rsqrt(
-      self.variance[...] + _BATCH_NORM_EPSILON
-    )
-    mean, gain, bias = (
-      lax.broadcast_to_rank(x_C, x_BHWC.ndim)
-      for x_C in (self.mean[...], gain_C, self.bias[...])
-    )
     x_BHWC = lax.conv_general_dilated(
       x_BHWC,
       self.kernel[...],
@@ -139,7 +133,14 @@ class _Unit(nnx.Module):
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
       feature_group_count=self.groups,
     )
-    x_BHWC = (x_BHWC - mean) * gain + bias
+    x_BHWC = frozen_batch_norm.normalize(
+      x_BHWC,
+      self.scale[...],
+      self.bias[...],
+      self.mean[...],
+      self.variance[...],
+      _BATCH_NORM_EPSILON,
+    )
     return x_BHWC if self.is_linear else jax.nn.relu6(x_BHWC)
 
 

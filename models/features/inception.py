@@ -17,6 +17,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from models.features import feature_network
+from models.features import frozen_batch_norm
 from models.features import resize
 
 _SIZE = 299  # pixels of the graph's input
@@ -208,13 +209,6 @@ class _Unit(nnx.Module):
     self.variance = nnx.Param(jnp.ones(width))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain_C = self.scale[...] * lax.rsqrt(
-      self.variance[...] + _BATCH_NORM_EPSILON
-    )
-    mean, gain, bias = (
-      lax.broadcast_to_rank(x_C, x_BHWC.ndim)
-      for x_C in (self.mean[...], gain_C, self.bias[...])
-    )
     x_BHWC = lax.conv_general_dilated(
       x_BHWC,
       self.kernel[...],
@@ -222,7 +216,15 @@ class _Unit(nnx.Module):
       self.padding,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return jax.nn.relu((x_BHWC - mean) * gain + bias)
+    x_BHWC = frozen_batch_norm.normalize(
+      x_BHWC,
+      self.scale[...],
+      self.bias[...],
+      self.mean[...],
+      self.variance[...],
+      _BATCH_NORM_EPSILON,
+    )
+    return jax.nn.relu(x_BHWC)
 
 
 def _max_pool(x_BHWC: jax.Array, stride: int, padding: str) -> jax.Array:

@@ -11,6 +11,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from models.features import frozen_batch_norm
+
 # Stages as (number of blocks, inner width).
 _STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 _BATCH_NORM_EPSILON = 1e-5
@@ -113,11 +115,11 @@ class _FrozenBatchNorm(nnx.Module):
     self.variance = nnx.Param(jnp.ones(channels))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    gain_C = self.scale[...] * lax.rsqrt(
-      self.variance[...] + _BATCH_NORM_EPSILON
+    return frozen_batch_norm.normalize(
+      x_BHWC,
+      self.scale[...],
+      self.bias[...],
+      self.mean[...],
+      self.variance[...],
+      _BATCH_NORM_EPSILON,
     )
-    mean, gain, bias = (
-      lax.broadcast_to_rank(x_C, x_BHWC.ndim)
-      for x_C in (self.mean[...], gain_C, self.bias[...])
-    )
-    return (x_BHWC - mean) * gain + bias
