@@ -27,7 +27,6 @@ import numpy as np
 from benchmarks import timing
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
-from magvit.cost import flops
 from magvit.cost import programs as cost_programs
 from magvit.workdir import folder as workdir_lib
 
@@ -67,11 +66,9 @@ def main():
     "products_per_second": per_second,
     "programs": {},
   }
-  plain = cost_programs.plain_programs(config, mesh)
   for name, program in cost_programs.programs(config, algorithm, mesh).items():
-    operations = flops.count(plain[name].function, *plain[name].arguments)
     row = _measure(program, args.repeats, donates=name == "train")
-    row["flops"] = operations
+    row["flops"] = cost_programs.model_flops(config, mesh, name)
     floor = row["flops"] / mesh.size / per_second
     row |= {"floor_seconds": floor, "mfu": floor / row["seconds"]}
     row["clips_per_second"] = config.batch_size / row["seconds"]
