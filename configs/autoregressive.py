@@ -9,6 +9,7 @@ FVD is the paper's. None but `digits` was trained by us.
   folder64           9x64x64      3x16x16     2^10          1.0
   folder128          17x128x128   5x16x16     two of 2^9    87.6
   folder256          17x256x256   5x16x16     two of 2^9    87.6
+  film64             17x64x64     5x8x8       two of 2^9    86.9
   ucf101_v1          16x128x128   4x16x16     2^10          305.6  265
   ucf101             17x128x128   5x16x16     2^18          840.6  109
   ucf101_factorized  17x128x128   5x16x16     two of 2^9    305.8
@@ -20,7 +21,8 @@ v1's masked model. ucf101_factorized is ours: the masked model's sub-tokens, by
 the chain rule, at the size of ucf101_v1.
 
 folder64, folder128 and folder256 need a folder of videos (docs/your_data.md),
-and the tokenizer of the same row.
+film64 a film (docs/film.md), and all the tokenizer of the same row. film64
+knows no class: it continues frames that it is given.
 
 The tokenizer of ucf101_v1 is `configs/tokenizer_video.py:v1_l`, that of the
 other two on UCF-101 is `ucf101` there, that of digits is `digits`:
@@ -40,6 +42,7 @@ import ml_collections
 
 from configs import base
 from configs import datasets
+from configs import film
 from configs import own_folders
 
 
@@ -105,6 +108,7 @@ VARIANTS = {
   "folder64": _folder64,
   "folder128": _folder(128, 32),
   "folder256": _folder(256, 16),
+  "film64": film.generator64,
   "ucf101_v1": _ucf101_v1,
   "ucf101": _ucf101,
   "ucf101_factorized": _ucf101_factorized,

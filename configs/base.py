@@ -111,7 +111,7 @@ def common() -> ml_collections.ConfigDict:
 
   c.evaluation = ml_collections.ConfigDict()  # scores besides the usual ones
   c.evaluation.protocols = ()  # names in evaluation/protocols/table.py
-  c.evaluation.num = 256  # clips that each protocol measures
+  c.evaluation.num = 256  # clips of each protocol; 0: its own number of them
   # File of Inception's weights, by models.weights.convert, for its protocols.
   c.evaluation.inception_weights = ""
   c.evaluation.i3d_weights = ""  # file of I3D's weights, likewise

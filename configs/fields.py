@@ -115,7 +115,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "eval_examples": _NONE_OR_MORE,
   },
   "mesh": {"data": whole(-1), "fsdp": COUNT, "tensor": COUNT},
-  "evaluation": {"num": COUNT},
+  "evaluation": {"num": _NONE_OR_MORE},
   "optimizer": {
     "peak_learning_rate": _AMOUNT,
     "warmup_steps": _NONE_OR_MORE,

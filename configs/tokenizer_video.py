@@ -30,6 +30,7 @@ trained by us.
   folder256        17x256x256    5x16x16       385.9  own videos; a GPU
   film64           17x64x64      5x8x8          57.8  a film; a GPU
   film64_small     17x64x64      5x8x8           0.9  a film; two cores
+  film128          17x128x128    5x16x16        57.8  a film; a GPU
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
   praxis           17x128x128    5x16x16       376.0  for its weights
 
@@ -47,10 +48,10 @@ ucf101 and kinetics600 start from `configs/tokenizer_image.py:imagenet128`:
 
 or from scratch with --config.inflate_from=none. folder64 and its like need a
 folder of videos alone (docs/your_data.md), and train from scratch unless
-inflate_from names an image tokenizer of the same row. film64 and film64_small
-read `prepare --format=film` (docs/data.md) and are not trained yet. digits
-starts from `configs/tokenizer_image.py:digits`; docs/getting_started.md has its
-measured cost and scores.
+inflate_from names an image tokenizer of the same row. film64, film64_small and
+film128 read `prepare --format=film` (docs/film.md) and are not trained yet.
+digits starts from `configs/tokenizer_image.py:digits`;
+docs/getting_started.md has its measured cost and scores.
 """
 
 import ml_collections
@@ -377,6 +378,7 @@ VARIANTS = {
   "joint_causal": _joint_causal,
   "film64": film.film64,
   "film64_small": film.film64_small,
+  "film128": film.film128,
   "open_magvit2": open_magvit2,
   "praxis": _praxis,
 }

@@ -367,7 +367,7 @@ def run_configured(
     request = Request(
       protocol=name,
       weights=weights or None,
-      num=config.evaluation.num,
+      num=config.evaluation.num or None,
       folds=1,
       seed=config.seed,
     )

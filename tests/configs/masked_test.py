@@ -19,6 +19,9 @@ _TOKENIZERS = {
   "folder64_images": (tokenizer_image, "folder64"),
   "folder128": (tokenizer_video, "folder128"),
   "folder256": (tokenizer_video, "folder256"),
+  "film64": (tokenizer_video, "film64"),
+  "film64_small": (tokenizer_video, "film64_small"),
+  "film128": (tokenizer_video, "film128"),
   "ucf101": (tokenizer_video, "ucf101"),
   "ucf101_b": (tokenizer_video, "ucf101"),
   "ucf101_h": (tokenizer_video, "ucf101"),
@@ -85,7 +88,8 @@ def test_the_papers_sizes_b_and_h(arg, millions):
 
 
 @pytest.mark.parametrize(
-  "arg, count", [("bair", 8), ("ssv2", 10), ("digits_multitask", 10)]
+  "arg, count",
+  [("bair", 8), ("ssv2", 10), ("digits_multitask", 10), ("film64_small", 8)],
 )
 def test_multi_task_rows_have_the_papers_tasks(arg, count):
   names = tasks.task_names(configs.get_config(arg))

@@ -402,6 +402,10 @@ def test_protocols_of_the_config_run_within_training(tiny_tokenizer_workdir):
   )
   (result,) = protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
   assert result.metrics["tokens"] == 8 * 3 * 8 * 8
+  config.evaluation.num = 0  # its own number: dataset.eval_examples
+  (result,) = protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
+  assert result.evaluator == "codebook"
+  assert result.metrics["tokens"] == 10 * 3 * 8 * 8
   config.evaluation.protocols = ("is_c3d",)
   with pytest.raises(ValueError, match="evaluation.protocols.*is_c3d.*'tiny"):
     protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
