@@ -4,8 +4,11 @@ The file is written line by line, and a run that is killed leaves a torn one. So
 a line that says nothing is no error, and readers count it instead.
 """
 
+import pathlib
 from typing import Annotated
 from typing import Any
+
+import numpy as np
 
 from storage import schema
 
@@ -32,3 +35,33 @@ def read_line(line: str) -> tuple[int, dict[str, float | tuple]] | None:
     if number != ():
       values[name] = number
   return step, values
+
+
+def read_metrics(
+  path: pathlib.Path,
+) -> tuple[dict[str, dict[int, float | tuple]], int]:
+  """({metric: {step: value}}, number of damaged lines) of metrics.jsonl.
+
+  A run that was killed and resumed repeats steps: the later line counts. The
+  last line may be torn because the run is just writing it, which is no damage;
+  a torn line further up is left from a killed run.
+  """
+  if not path.is_file():
+    return {}, 0
+  metrics, damaged = {}, set()
+  # The text after the last newline is empty or torn.
+  lines = path.read_text(errors="replace").split("\n")
+  for row, line in enumerate(lines):
+    read = read_line(line)
+    if read is None:
+      damaged.add(row)
+      continue
+    step, values = read
+    values.pop("time", None)
+    for name, value in values.items():
+      curve = metrics.setdefault(name, {})
+      if curve and np.shape(next(iter(curve.values()))) != np.shape(value):
+        damaged.add(row)  # another number of channels than before
+        continue
+      curve[step] = value
+  return metrics, len([row for row in damaged if row + 1 < len(lines)])

@@ -23,10 +23,10 @@ import pathlib
 import sys
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from evaluation import records
+from evaluation.diagnosis import lines as diagnosis
 from evaluation.metrics import frames as frame_metrics
 from evaluation.show import markup
 from evaluation.show import results
@@ -146,6 +146,11 @@ class _Run:
     return [*facts, self.when, str(self.workdir)]
 
   @property
+  def health(self):
+    """What is wrong with the training, a line each, or that nothing is."""
+    return diagnosis.lines(self.metrics, self.config)
+
+  @property
   def usual(self):
     """Results of the evaluation that training itself makes."""
     return [r for r in self.results if not results.is_protocol(r)]
@@ -254,7 +259,7 @@ def _read_run(workdir):
       captions.setdefault(file.name, _Caption())
   shown = [_read_picture(samples, *pair) for pair in captions.items()]
   read, damaged = results.read(workdir / "results")
-  metrics, damaged_lines = _read_metrics(workdir / "metrics.jsonl")
+  metrics, damaged_lines = records.read_metrics(workdir / "metrics.jsonl")
   when = _day(workdir)
   return _Run(
     *(workdir, config, shown, read, metrics, damaged_lines, damaged, when)
@@ -272,34 +277,6 @@ def _day(workdir):
 
 def _natural(path):
   return listing.natural(path.name)
-
-
-def _read_metrics(path):
-  """({metric: {step: value}}, number of damaged lines).
-
-  A run that was killed and resumed repeats steps: the later line counts. The
-  last line may be torn because the run is just writing it, which is no damage;
-  a torn line further up is left from a killed run.
-  """
-  if not path.is_file():
-    return {}, 0
-  metrics, damaged = {}, set()
-  # The text after the last newline is empty or torn.
-  lines = path.read_text(errors="replace").split("\n")
-  for row, line in enumerate(lines):
-    read = records.read_line(line)
-    if read is None:
-      damaged.add(row)
-      continue
-    step, values = read
-    values.pop("time", None)
-    for name, value in values.items():
-      curve = metrics.setdefault(name, {})
-      if curve and np.shape(next(iter(curve.values()))) != np.shape(value):
-        damaged.add(row)  # another number of channels than before
-        continue
-      curve[step] = value
-  return metrics, len([row for row in damaged if row + 1 < len(lines)])
 
 
 def _card(headline, title, result):

@@ -3,7 +3,8 @@
 "It does not train and I cannot see why" has few causes, and these numbers tell
 them apart: bits that never change (dead), bits that change all the time (flip
 rate), latents that drift away from their codes (magnitude), a codebook that is
-used in part, a discriminator that always or never wins.
+used in part, a discriminator that always or never wins, clips in other units.
+evaluation/diagnosis/ reads them and says in a line what is wrong.
 """
 
 from jax import lax
@@ -49,7 +50,9 @@ def update(health, step, interval: int, video_BTHWC, z_BthwK, ids_Bthw, encode):
   Returns:
     Metrics: per-channel vectors `mean_magnitude`, `positive_share` and
     `flip_rate` (share of the probe's signs that changed within the last whole
-    interval), `dead_bits`, and `codes_used` in the window, a share of all.
+    interval), `dead_bits`, and `codes_used` in the window, a share of all; of
+    the clips `pixel_low`, `pixel_high` and `pixel_variance`, around one mean:
+    the squared error of the best clip of one colour.
   """
 
   def probe_again(health):
@@ -71,6 +74,9 @@ def update(health, step, interval: int, video_BTHWC, z_BthwK, ids_Bthw, encode):
     "positive_share": share_K,
     "flip_rate": health["flip_rate"],
     "dead_bits": (jnp.minimum(share_K, 1.0 - share_K) < _DEAD_SHARE).sum(),
+    "pixel_low": video_BTHWC.min(),
+    "pixel_high": video_BTHWC.max(),
+    "pixel_variance": video_BTHWC.var(),
   }
   if health["last_seen"].size:
     seen = health["last_seen"].at[ids_Bthw.reshape(-1)].set(step)

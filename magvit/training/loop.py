@@ -17,6 +17,7 @@ from magvit import optimizer
 from magvit import trained as trained_lib
 from magvit.generators import tokens as tokens_lib
 from magvit.scoring import held_out
+from magvit.scoring import pictures
 from magvit.training import automatic
 from magvit.training import check
 from magvit.training import checkpoints as checkpoints_lib
@@ -97,10 +98,17 @@ def _train(
   if processes.is_first():
     log_sizes(state)
   run = _Run(config, workdir, mesh, algorithm, checkpoints, start, check_alone)
-  state = run.run_steps(state, step_key, data)
+  try:
+    state = run.run_steps(state, step_key, data)
+  except endings.NonFiniteError:
+    # The page says why the run ended, to somebody who has no log of it.
+    metrics_lib.say_health(workdir, config)
+    pictures.write_report(workdir)
+    raise
   held_out.evaluate_all(
     run.trained(state, config.num_steps), held_out.training_count(config)
   )
+  metrics_lib.say_health(workdir, config)
 
 
 class _Run:
@@ -211,13 +219,15 @@ class _Run:
   def _finish(self, step: int, metrics: algorithm_lib.Metrics) -> None:
     """Waits for a step; stops the run there if a metric is not finite."""
     values = {k: v.tolist() for k, v in jax.device_get(metrics).items()}
-    metrics_lib.check_finite(step, values)
     config = self._config
-    is_written = step % config.log_every == 0 or step == config.num_steps
+    is_due = step % config.log_every == 0 or step == config.num_steps
+    # A step that ends the run is written, so that its report can say why.
+    is_written = is_due or bool(metrics_lib.not_finite(values))
     if is_written:
       values["learning_rate"] = np.asarray(self._learning_rate(step - 1)).item()
       values["steps_per_second"] = self._progress.rate(step)
       self._writer.write(step, values)
+    metrics_lib.check_finite(step, values)
     if is_written or self._progress.is_due():
       progress_lib.say(self._progress.line(step, values))
 
@@ -226,6 +236,7 @@ class _Run:
       self.trained(state, step), held_out.training_count(self._config)
     )
     self._writer.write(step, held_out.flat(results))
+    metrics_lib.say_health(self._workdir, self._config)
 
   def _evaluates_after(self, step: int) -> bool:
     every = self._config.eval_every

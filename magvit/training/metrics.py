@@ -7,12 +7,15 @@ import contextlib
 import json
 import logging
 import os
+import pathlib
 import time
 
+import ml_collections
 import numpy as np
 import tensorboardX
 
 from evaluation import records
+from evaluation.diagnosis import lines as diagnosis
 from magvit.training import endings
 from storage import files
 from storage import processes
@@ -51,7 +54,10 @@ class Writer:
     with files.naming(self._path):
       self._file.write(json.dumps({"step": step, **metrics}) + "\n")
       self._file.flush()
+    bad = not_finite(metrics)  # neither a histogram nor a curve shows it
     for name, value in metrics.items():
+      if name in bad:
+        continue
       if isinstance(value, list):
         self._board.add_histogram(name, np.asarray(value), step)
       else:
@@ -94,9 +100,25 @@ def has_evaluation(workdir: str, step: int) -> bool:
   )
 
 
+def say_health(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Logs what is wrong with a run, a line each, or that nothing is."""
+  if processes.is_first():
+    path = pathlib.Path(files.inside(workdir, "metrics.jsonl"))
+    metrics, _ = records.read_metrics(path)
+    for line in diagnosis.lines(metrics, config.to_dict()):
+      progress_lib.say(line)
+
+
+def not_finite(
+  metrics: Mapping[str, float | list[float]],
+) -> dict[str, float | list[float]]:
+  """The metrics of a step that are NaN or infinite."""
+  return {k: v for k, v in metrics.items() if not np.isfinite(v).all()}
+
+
 def check_finite(step: int, metrics: dict[str, float | list[float]]) -> None:
   """Raises NonFiniteError naming the step and the offending metrics."""
-  bad = {k: v for k, v in metrics.items() if not np.isfinite(v).all()}
+  bad = not_finite(metrics)
   if bad:
     names = ", ".join(f"{k}={v}" for k, v in bad.items())
     raise endings.NonFiniteError(

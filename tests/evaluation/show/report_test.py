@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 
+from evaluation import records
 from evaluation.show import curves
 from evaluation.show import markup
 from evaluation.show import pictures
@@ -212,7 +213,7 @@ def test_steps_repeated_after_a_restart_count_once_the_later_holds(fresh):
     {"step": 2, "loss": 3.0},
     {"step": 2, "loss": 2.0},
   )
-  metrics, _ = report._read_metrics(fresh / "metrics.jsonl")
+  metrics, _ = records.read_metrics(fresh / "metrics.jsonl")
   assert metrics == {"loss": {1: 4.0, 2: 2.0}}
 
 
@@ -224,6 +225,30 @@ def test_values_that_are_not_finite_are_counted_not_drawn(fresh):
   assert "loss (1 not finite) <b>2</b>" in page
   assert "all (1 not finite) <b>no finite value</b>" in page
   assert "nan" not in page.lower()
+
+
+def test_what_is_wrong_stands_above_the_cards_and_above_the_curves(fresh):
+  shares = [0.0] * 6 + [0.5] * 4
+  _write_lines(
+    fresh,
+    *({"step": s, "health/positive_share": shares} for s in range(1, 200)),
+  )
+  page = _page(fresh)
+  line = (
+    '<p class="health">codebook: 6 of 10 bits stuck since step 1 (0, 1, 2, 3,'
+    " 4, 5): raise loss.entropy, or quantizer.entropy_temperature</p>"
+  )
+  assert page.count('class="health"') == page.count(line) == 2
+  first, second = (m.start() for m in re.finditer(re.escape(line), page))
+  assert first < page.index('<div class="first">')
+  assert page.index("<h3>Training</h3>") < second < page.index('"plots"')
+
+
+def test_a_healthy_run_says_what_was_looked_at(finished, fresh):
+  line = "health: nothing unusual up to step 40 (values)"
+  assert _page(finished).count(f'<p class="health">{line}') == 2
+  (fresh / "metrics.jsonl").unlink()
+  assert 'class="health"' not in _page(fresh)
 
 
 def test_evaluations_share_the_panel_of_the_metric_they_repeat(finished):
@@ -289,7 +314,7 @@ def test_results_are_tabulated_with_their_protocol(finished):
     ("clips.sizes", "3, 4"),
   ):
     assert f'<th scope="row">{name}</th><td>{value}</td>' in page
-  assert "{&#34;" not in page and "nothing" not in page
+  assert "{&#34;" not in page and ">nothing<" not in page
 
 
 def test_protocols_stand_in_their_table_and_take_no_headline(finished):

@@ -25,6 +25,21 @@ def test_a_bit_with_one_value_is_dead():
   np.testing.assert_allclose(metrics["mean_magnitude"], [1, 2, 1])
 
 
+def test_clips_in_other_units_are_seen():
+  z = jnp.zeros((3, *_LATENT, 2))
+  ids = jnp.zeros((3, *_LATENT), jnp.int32)
+  state = health.init(_CLIP, _LATENT, 2, 4)
+  video = np.full((3, *_CLIP, 3), -1.0, np.float32)
+  video[0] = 0.5
+  video[1] = 1.0
+  _, metrics = health.update(
+    state, jnp.int32(0), 2, jnp.asarray(video), z, ids, lambda v: z[:1]
+  )
+  assert metrics["pixel_low"] == -1.0
+  assert metrics["pixel_high"] == 1.0
+  np.testing.assert_allclose(metrics["pixel_variance"], np.var(video), 1e-6)
+
+
 def test_codes_count_as_used_within_the_window():
   state = health.init(_CLIP, _LATENT, 2, 4)
   z = jnp.zeros((3, *_LATENT, 2))

@@ -187,9 +187,12 @@ def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
       return state.replace(step=state.step + 1), {"loss": bad, "fine": 1.0}
 
   monkeypatch.setitem(trained_lib.ALGORITHMS, "tokenizer", Broken)
+  workdir = tmp_path / "run"
   with pytest.raises(endings.NonFiniteError, match="step 4: loss=nan"):
-    loop.train(tiny.tokenizer(), str(tmp_path / "run"))
-  assert weights_lib.latest_step(str(tmp_path / "run")) == 2
+    loop.train(tiny.tokenizer(), str(workdir))
+  assert weights_lib.latest_step(str(workdir)) == 2
+  said = "values: loss not finite since step 4: lower optimizer.peak_"
+  assert said in (workdir / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,15 @@ def test_a_resumed_run_replaces_the_steps_it_repeats(tmp_path):
   ]
 
 
+def test_a_step_that_is_not_finite_is_in_the_file(tmp_path):
+  writer = metrics_lib.Writer(str(tmp_path), 0)
+  writer.write(1, {"loss": math.inf, "flip_rate": [math.nan, 0.5]})
+  writer.close()
+  (line,) = _lines(tmp_path)
+  assert line["loss"] == math.inf
+  assert math.isnan(line["flip_rate"][0])
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_the_guard_names_the_step_and_the_metric(value):
   metrics_lib.check_finite(6, {"loss": 1.0})

@@ -1,0 +1,1 @@
+"""What is wrong with a run, by its metrics: a line for each fault."""
