@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from evaluation.diagnosis import history as history_lib
 from evaluation.diagnosis.history import Finding
 from evaluation.diagnosis.history import History
 from evaluation.diagnosis.history import number
@@ -32,12 +31,6 @@ def lower_rate(history: History) -> str:
   if history.field("optimizer.clip_norm"):
     return remedy
   return f"{remedy}, or set optimizer.clip_norm to 1"
-
-
-def least(values_N: np.ndarray) -> float:
-  """The least running median; infinite without values."""
-  medians = history_lib.running_median(values_N)
-  return float(medians.min()) if len(medians) else np.inf
 
 
 def find_not_finite(history: History) -> Finding | None:
@@ -73,35 +66,35 @@ def find_no_learning_rate(history: History) -> Finding | None:
 
 
 def find_rising_loss(history: History, name: str) -> Finding | None:
-  """A loss that lost what it had learned."""
-  curve, late = history.settled(name), history.level(name)
-  if late is None or len(curve) < history_lib.LEAST_CURVE:
+  """A loss, or an error, that lost what it had learned."""
+  late, best = history.level(name), history.best(name)
+  if late is None or best is None:
     return None
-  medians = history_lib.running_median(curve.values)
-  least = int(medians.argmin())
-  if late <= _LOSS_GROWTH * medians[least]:
+  # A sum with an entropy in it may be negative, where ratios say nothing.
+  if best[1] <= 0 or late <= _LOSS_GROWTH * best[1]:
     return None
   return Finding(
-    "learning",
-    f"{name} is {number(late)} at step {history.last_step:,}, and was"
-    f" {number(medians[least])} about step {curve.steps[least + 2]:,}",
-    lower_rate(history),
+    "learning", _rise(history, name, late, best), lower_rate(history)
   )
 
 
 def find_rising_gradients(history: History, name: str) -> Finding | None:
   """Gradients that grow without end."""
-  curve, late = history.settled(name), history.level(name)
-  if late is None or len(curve) < 2 * history_lib.LEAST_CURVE:
+  late, best = history.level(name), history.best(name)
+  if late is None or best is None:
     return None
-  early = float(np.median(curve.values[: history_lib.LEAST_CURVE]))
-  if late <= _GRADIENT_GROWTH * early:
+  if late <= _GRADIENT_GROWTH * best[1]:
     return None
   return Finding(
-    "gradients",
+    "gradients", _rise(history, name, late, best), lower_rate(history)
+  )
+
+
+def _rise(history: History, name: str, late: float, best: tuple[int, float]):
+  step, lowest = best
+  return (
     f"{name} is {number(late)} at step {history.last_step:,}, and was"
-    f" {number(early)} about step {curve.steps[2]:,}",
-    lower_rate(history),
+    f" {number(lowest)} about step {step:,}"
   )
 
 

@@ -20,7 +20,6 @@ _UNSETTLED = 100
 _LATE = 5
 # A median of fewer rows is one row's accident.
 _LEAST_ROWS = 3
-LEAST_CURVE = 5  # rows of which the start and the end are told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,21 +112,24 @@ class History:
     values = self.late(name).values
     return float(np.median(values)) if len(values) else None
 
+  def best(self, name: str) -> tuple[int, float] | None:
+    """(step, median) of the lowest level that the metric had, as late ones are.
+
+    Windows are as long as the late one: the least of many short ones would be
+    the luckiest batches. None where there are too few values.
+    """
+    curve, width = self.settled(name), len(self.late(name))
+    if not width:
+      return None
+    windows = np.lib.stride_tricks.sliding_window_view(curve.values, width)
+    medians = np.median(windows, -1)
+    lowest = int(medians.argmin())
+    return int(curve.steps[lowest + width // 2]), float(medians[lowest])
+
 
 def _cut(curve: Curve, step: float) -> Curve:
   kept = curve.steps >= step
   return Curve(curve.steps[kept], curve.values[kept])
-
-
-def running_median(values_N: np.ndarray, width: int = 5) -> np.ndarray:
-  """Median of each `width` rows that follow each other; shorter by width - 1.
-
-  Five rows outvote two bad batches.
-  """
-  if len(values_N) < width:
-    return np.array([np.median(values_N)]) if len(values_N) else values_N
-  windows = np.lib.stride_tricks.sliding_window_view(values_N, width)
-  return np.median(windows, -1)
 
 
 def number(value: float) -> str:

@@ -29,6 +29,9 @@ _STUCK_BITS = 0.1
 # Entropy per bit of the vocabulary: the digits, most of which is black, use
 # 0.45, and `overfit`, one clip of 1,280 tokens, 0.44.
 _LEAST_ENTROPY = 0.25
+# The same where nothing holds the bits apart because loss.entropy is 0: digits
+# of 150 steps then use 0.30 against 0.37, too little to tell without the field.
+_LEAST_WITHOUT_LOSS = 0.5
 # Share of signs that flip between two looks; drawn at random it is a half. The
 # rate has to have fallen, because at its peak healthy codes move as much.
 _FLIPS = 0.4
@@ -85,6 +88,8 @@ def find_one_colour(history: History) -> Finding | None:
   variance = history.level("health/pixel_variance")
   if error is None or variance is None or error < _NO_BETTER * variance:
     return None
+  if any_run.find_no_learning_rate(history):
+    return None  # which explains it
   remedy = any_run.lower_rate(history)
   if error < _FAR_WORSE * variance:
     remedy += f", or raise {from_now(history, 'loss.reconstruction')}"
@@ -132,7 +137,10 @@ def find_little_entropy(history: History) -> Finding | None:
   if entropy is None or vocabulary is None:
     return None
   bits = entropy / math.log(2)
-  if bits >= _LEAST_ENTROPY * vocabulary or find_stuck_bits(history):
+  least = _LEAST_ENTROPY
+  if _has_bits(history) and history.field("loss.entropy") == 0:
+    least = _LEAST_WITHOUT_LOSS
+  if bits >= least * vocabulary or find_stuck_bits(history):
     return None
   return Finding(
     "codebook",
@@ -205,11 +213,11 @@ def find_strong_discriminator(history: History) -> Finding | None:
   if loss is None or accuracy is None or part is None:
     return None
   coin = _COIN.get(history.field("loss.gan"), _COIN_DEFAULT)
-  errors = history.settled("generator/reconstruction").values
   error = history.level("generator/reconstruction")
-  # With too few rows for a level, nothing rises.
-  error = 0.0 if error is None else error
-  rises = error > _RISEN * any_run.least(errors)
+  best = history.best("generator/reconstruction")
+  if error is None or best is None:
+    return None
+  rises = error > _RISEN * best[1]
   if loss > _WINNING_LOSS * coin or (part < _LARGE_PART and not rises):
     return None
   curve = history.curve("discriminator/adversarial")

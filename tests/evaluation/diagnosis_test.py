@@ -143,6 +143,12 @@ _CLIP = f"{_LOWER} optimizer.clip_norm to 1"
       " loss.entropy from 0.02, or quantizer.entropy_temperature from 0.01",
     ),
     (
+      {"generator/codebook_entropy": lambda _: 2.1},
+      {"loss.entropy": 0.0},
+      "codebook: its entropy is 3.0 of 10.0 bits at step 400: raise"
+      " loss.entropy from 0",
+    ),
+    (
       {"generator/codebook_entropy": lambda _: 1.2},
       {"quantizer": {"name": "vq", "codebook_size": 1024}},
       "codebook: its entropy is 1.7 of 10.0 bits at step 400: set"
@@ -169,7 +175,7 @@ _CLIP = f"{_LOWER} optimizer.clip_norm to 1"
       {"generator/reconstruction": _from(250, 0.01, 0.03)},
       {},
       "learning: generator/reconstruction is 0.03 at step 400, and was 0.01"
-      f" about step 140: {_CLIP}",
+      f" about step 160: {_CLIP}",
     ),
     (
       {"generator/reconstruction": lambda _: 0.08},
@@ -188,7 +194,7 @@ _CLIP = f"{_LOWER} optimizer.clip_norm to 1"
       {"generator/gradient_norm": _from(300, 4.0, 400.0)},
       {},
       "gradients: generator/gradient_norm is 400 at step 400, and was 4 about"
-      f" step 140: {_CLIP}",
+      f" step 160: {_CLIP}",
     ),
     (
       {
@@ -241,7 +247,10 @@ _CLIP = f"{_LOWER} optimizer.clip_norm to 1"
       " wrong clips",
     ),
     (
-      {"learning_rate": lambda _: 0.0},
+      {
+        "learning_rate": lambda _: 0.0,
+        "generator/reconstruction": lambda _: 0.4,
+      },
       {"optimizer.peak_learning_rate": 0.0},
       "learning rate: 0 in all 40 rows up to step 400, so that no weight"
       " changes: raise optimizer.peak_learning_rate from 0",
@@ -275,7 +284,15 @@ def test_a_fault_is_one_line(changes, fields, expected):
       {"health/positive_share": lambda _: _bits(0.4, range(9))},
       {"quantizer": {"name": "vq", "codebook_size": 1024}},
     ),
-    ({"generator/codebook_entropy": lambda _: 2.4}, {}),
+    ({"generator/codebook_entropy": lambda _: 2.1}, {}),
+    ({"generator/codebook_entropy": lambda _: 3.6}, {"loss.entropy": 0.0}),
+    (
+      {"generator/codebook_entropy": lambda _: 2.1},
+      {
+        "quantizer": {"name": "vq", "codebook_size": 1024},
+        "loss.entropy": 0.0,
+      },
+    ),
     # Bits that flip while the learning rate is at its peak.
     (
       {
@@ -288,6 +305,8 @@ def test_a_fault_is_one_line(changes, fields, expected):
     # A spike, and noise.
     ({"generator/reconstruction": lambda s: 0.3 if s == 390 else 0.01}, {}),
     ({"generator/reconstruction": lambda s: (0.01, 0.018)[s // 10 % 2]}, {}),
+    # Clips of a film differ more from each other than the error falls.
+    ({"generator/reconstruction": lambda s: 0.01 * (1 + s // 10 % 7)}, {}),
     ({"generator/gradient_norm": lambda s: 400.0 if s == 390 else 4.0}, {}),
     # Right, but by a hair, as in healthy digits.
     ({"discriminator/accuracy": lambda _: 1.0}, {}),
@@ -325,12 +344,12 @@ def test_neighbours_of_faults_are_nothing_unusual(changes, fields):
     ),
     (
       {"loss": _from(250, 1.5, 4.0)},
-      "learning: loss is 4 at step 400, and was 1.5 about step 170: lower"
+      "learning: loss is 4 at step 400, and was 1.5 about step 190: lower"
       " optimizer.peak_learning_rate from 0.003",
     ),
     (
       {"gradient_norm": _from(300, 1.0, 30.0)},
-      "gradients: gradient_norm is 30 at step 400, and was 1 about step 170:"
+      "gradients: gradient_norm is 30 at step 400, and was 1 about step 190:"
       " lower optimizer.peak_learning_rate from 0.003",
     ),
     (
@@ -400,6 +419,9 @@ def test_metrics_of_earlier_versions_and_others_configs_are_read():
     "values: loss not finite since step 10: lower"
     " optimizer.peak_learning_rate, or set optimizer.clip_norm to 1"
   )
+  # A sum that is negative, as generator/loss is with an entropy in it.
+  (line,) = diagnosis.lines(_curves({"loss": lambda s: s / 200 - 4}), {})
+  assert line.startswith("health: nothing unusual")
   # A config of something else: a section that is no section.
   (line,) = diagnosis.lines(_curves(_HEALTHY), {"loss": 3, "quantizer": "lfq"})
   assert line.startswith("health: nothing unusual")
