@@ -39,11 +39,12 @@ def _check_served(
   tasks: Sequence[str],
 ) -> None:
   named = f"evaluation.protocols names {protocol.name!r}, which measures"
-  if protocol.made == "samples" and not tasks:
+  is_generated = protocol.made != "reconstructions"
+  if is_generated and not tasks:
     raise ValueError(
       f"{named} samples, and {config.name!r} generates none: remove it"
     )
-  if protocol.made == "samples" and protocol.task not in tasks:
+  if is_generated and protocol.task not in tasks:
     raise ValueError(
       f"{named} samples of {protocol.task}, and {config.name!r} has"
       f" tasks.{protocol.task}=0: remove it, or train on that task"

@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from evaluation.protocols import clips as clips_lib
 from evaluation.protocols.clips import Clips
 from evaluation.protocols.table import Protocol
 
@@ -67,7 +68,7 @@ def _limit(sources: Sources) -> tuple[int, str] | None:
   protocol, request = sources.protocol, sources.request
   if sources.given is not None:
     return sources.given.num, f"--input={request.input} holds"
-  if protocol.made != "reconstructions":
+  if protocol.made == "samples":
     return None  # a model samples without end
   if sources.reference is not None:
     return sources.reference.num, f"--reference={request.reference} holds"
@@ -90,6 +91,32 @@ def needed_config(
       f"--protocol={protocol.name} compares with real clips: give"
       " --reference=FILE_OR_FOLDER, or --config=FILE:ARG of their data set"
     )
+  return config
+
+
+def with_data(
+  config: ml_collections.ConfigDict | None, protocol: Protocol, request: Any
+) -> ml_collections.ConfigDict:
+  """The config with the folder --data for its data set, and all clips of it.
+
+  Raises:
+    ValueError: no config, one of an embedded set, or --reference as well.
+  """
+  path = request.data
+  if request.reference is not None:
+    raise ValueError(
+      f"--data={path} and --reference={request.reference} both name the real"
+      " clips: leave one out"
+    )
+  config = ml_collections.ConfigDict(needed_config(config, protocol).to_dict())
+  if config.dataset.format == "embedded":
+    raise ValueError(
+      f"--data={path} takes the place of files, and"
+      f" dataset.name={config.dataset.name!r} is embedded: leave it out"
+    )
+  config.dataset.path = path
+  clips = clips_lib.open_dataset(config, protocol, request.seed)
+  config.dataset.eval_examples = clips.num
   return config
 
 

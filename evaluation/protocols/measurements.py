@@ -4,6 +4,7 @@ from collections.abc import Callable
 import dataclasses
 import hashlib
 import json
+import typing
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from evaluation import values
 from evaluation.metrics import lpips
 from evaluation.protocols import clips as clips_lib
+from evaluation.protocols import completions as completions_lib
 from evaluation.protocols import measures
 from evaluation.protocols import networks
 from evaluation.protocols import table as protocol_table
@@ -46,6 +48,7 @@ class Work:
       "pixels": self.pixels,
       "codes": self.codes,
       "perturbed_fid": self.perturbed,
+      "completions": self.completions,
     }
     if self.protocol.measure in by_measure:
       originals = needed(real, self.protocol)
@@ -138,6 +141,41 @@ class Work:
 
     subject = {**self._describe(made, "made"), "originals": real.origin}
     return self._rows(subject, num, make)
+
+  def completions(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
+    """Features and scores of completed clips, and of trivial completions."""
+    given = self.given()
+
+    def make(index):
+      original, output = _pairs(real.read(index), made.read(index))
+      rows = {}
+      if len(output.index):
+        network = typing.cast(networks.Extractor, self.network)
+        rows = completions_lib.rows(
+          original.video, output.video, given, network
+        )
+      failures = {**original.failures, **output.failures}
+      return rows_lib.Part(output.index, rows, failures)
+
+    subject = {**self._describe(made, "made"), "given": given.numbers}
+    return self._rows(subject, num, make)
+
+  def facts(self) -> dict[str, Any]:
+    """What the result says of completions; {} of other clips."""
+    if self.protocol.made != "completions":
+      return {}
+    given = self.given()
+    return {"given_frames": given.numbers, "baseline": given.baseline}
+
+  def given(self) -> completions_lib.Given:
+    """The frames that the protocol's task gives the model."""
+    if self.model is None:
+      raise ValueError(
+        f"--protocol={self.protocol.name} completes real clips by a model:"
+        " leave --input out, and name the workdir of a generator"
+      )
+    task = self.protocol.task
+    return completions_lib.Given(task, self.model.given_frames(task).tolist())
 
   def codes(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Ids of each clip."""

@@ -16,6 +16,7 @@ from evaluation.metrics import frechet
 from evaluation.metrics import inception_score
 from evaluation.metrics import kernels
 from evaluation.metrics import manifold
+from evaluation.protocols import completions as completions_lib
 from evaluation.protocols import table as protocol_table
 from models.features import networks as feature_networks
 
@@ -95,20 +96,9 @@ def packaged_suite(
   by the mean of their frames, because frames of one clip are neighbours.
   """
   fake_NTD, real_NTD = (
-    _frames(protocol, each) for each in (made[0], real.fold(0))
+    _frames(protocol, each["pool"]) for each in (made[0], real.fold(0))
   )
-  pairs = {"frechet": (fake_NTD, real_NTD)}
-  if min(fake_NTD.shape[1], real_NTD.shape[1]) > 1:
-    pairs["frechet_differences"] = (
-      np.diff(fake_NTD, axis=1),
-      np.diff(real_NTD, axis=1),
-    )
-  scores = {
-    name: frechet.distance(
-      *(_gaussian(x.reshape(-1, x.shape[-1]), protocol.ddof) for x in pair)
-    )
-    for name, pair in pairs.items()
-  }
+  scores = _frechet_of_frames(protocol, fake_NTD, real_NTD)
   clips = (real_NTD.mean(1), fake_NTD.mean(1))
   smallest = min(map(len, clips))
   if smallest > manifold.ADM_NEIGHBOURS:
@@ -118,13 +108,53 @@ def packaged_suite(
   return {f"{protocol.network}_{k}": v for k, v in scores.items()}
 
 
-def _frames(
-  protocol: protocol_table.Protocol, features: Features
-) -> np.ndarray:
-  """Pooled features of each frame, float32 (N, T, D)."""
+def completions(
+  protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
+) -> dict[str, float]:
+  """Scores of completed clips, each beside that of the trivial completion.
+
+  PSNR and the perceptual distance are means over clips; Fréchet distances are
+  those of `packaged_suite`. `made` has all features, those of real clips too.
+  """
+  del real
+  rows = made[0]
+  scores = {}
+  real_NTD = _frames(protocol, rows["real_pool"])
+  for start in ("", completions_lib.BASELINE):
+    fake_NTD = _frames(protocol, rows[f"{start}pool"])
+    for name in ("hidden_psnr", "distance"):
+      values.check_features(f"{start}{name}", rows[f"{start}{name}"])
+    distances = {"distance": float(rows[f"{start}distance"].mean())}
+    distances |= _frechet_of_frames(protocol, fake_NTD, real_NTD)
+    scores[f"{start}hidden_psnr"] = float(rows[f"{start}hidden_psnr"].mean())
+    scores |= {
+      f"{start}{protocol.network}_{k}": v for k, v in distances.items()
+    }
+  return scores
+
+
+def _frames(protocol: protocol_table.Protocol, pool: np.ndarray) -> np.ndarray:
+  """Pooled features (N, T D) as those of each frame, float32 (N, T, D)."""
   width = feature_networks.NETWORKS[protocol.network].dims["pool"]
-  pool = features["pool"]
   return pool.reshape(len(pool), -1, width)
+
+
+def _frechet_of_frames(
+  protocol: protocol_table.Protocol, fake_NTD: np.ndarray, real_NTD: np.ndarray
+) -> dict[str, float]:
+  """Fréchet distance of all frames, and of their changes to the next frame."""
+  pairs = {"frechet": (fake_NTD, real_NTD)}
+  if min(fake_NTD.shape[1], real_NTD.shape[1]) > 1:
+    pairs["frechet_differences"] = (
+      np.diff(fake_NTD, axis=1),
+      np.diff(real_NTD, axis=1),
+    )
+  return {
+    name: frechet.distance(
+      *(_gaussian(x.reshape(-1, x.shape[-1]), protocol.ddof) for x in pair)
+    )
+    for name, pair in pairs.items()
+  }
 
 
 def _packaged_requirements(
@@ -156,6 +186,10 @@ def left_out(
     reasons = _suite_requirements(made, real)
   elif protocol.measure == "packaged_suite":
     reasons = _packaged_requirements(protocol, made, real)
+  elif protocol.measure == "completions":
+    name = f"{protocol.network}_frechet_differences"
+    why = "needs several hidden frames"
+    reasons = dict.fromkeys((name, f"{completions_lib.BASELINE}{name}"), why)
   return {k: why for k, why in reasons.items() if k not in metrics}
 
 
@@ -267,6 +301,7 @@ def codes(protocol, made, real) -> dict[str, float]:
 MEASURES = {
   "image_suite": image_suite,
   "packaged_suite": packaged_suite,
+  "completions": completions,
   "fvd": fvd,
   "reconstruction_fid": reconstruction_fid,
   "reconstruction_fvd": reconstruction_fvd,

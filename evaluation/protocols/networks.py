@@ -4,6 +4,7 @@
 are the user's; the metrics are built on it in the files beside this one.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import os
 from typing import Any
@@ -54,11 +55,17 @@ class Extractor:
       features = net(params, batch, method=variant or "__call__")
       return {k: features[k] for k in self.dims}
 
-    self._compute = jax.jit(
-      compute,
-      in_shardings=(replicated, self._batch_sharding),
+    def compare(params, target, output):
+      with jax.default_matmul_precision("highest"):
+        frames = (x.astype(np.float32) / 255 for x in (target, output))
+        return {"distance": net(params, *frames, method="distance")}
+
+    sharded = lambda function, batches: jax.jit(
+      function,
+      in_shardings=(replicated, *[self._batch_sharding] * batches),
       out_shardings=self._batch_sharding,
     )
+    self._compute, self._compare = sharded(compute, 1), sharded(compare, 2)
 
   def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
     """Features of any number of examples: float32 (B, dim) by name.
@@ -84,18 +91,50 @@ class Extractor:
       raise ValueError(
         f"{self.name} takes batches (B, {expected}H, W, 3), got {batch.shape}"
       )
-    example = batch.shape[1:]
-    size = max(len(batch), self._largest.get(example, 0))
+    return self._run(self._compute, batch)
+
+  def distance(
+    self, target_BHWC: np.ndarray, output_BHWC: np.ndarray
+  ) -> np.ndarray:
+    """Perceptual distances of images, float32 (B,).
+
+    Only the networks of models/features/perceptual.py have one, at the images'
+    own size.
+
+    Args:
+      target_BHWC: uint8 RGB.
+      output_BHWC: uint8 RGB of the same shape.
+
+    Raises:
+      ValueError: batches of another dtype or shape, or distances that are not
+        finite.
+    """
+    for batch in (target_BHWC, output_BHWC):
+      if batch.dtype != np.uint8 or batch.shape != target_BHWC.shape:
+        raise ValueError(
+          f"{self.name} compares uint8 images of one shape, and got"
+          f" {target_BHWC.dtype} {target_BHWC.shape} and {output_BHWC.dtype}"
+          f" {output_BHWC.shape}"
+        )
+    return self._run(self._compare, target_BHWC, output_BHWC)["distance"]
+
+  def _run(
+    self, function: Callable[..., Any], *batches: np.ndarray
+  ) -> dict[str, np.ndarray]:
+    """Rows by name of a compiled function of padded batches."""
+    example, count = batches[0].shape[1:], len(batches[0])
+    size = max(count, self._largest.get(example, 0))
     size += -size % self._num_devices
     self._largest[example] = size
-    padded = np.zeros((size, *example), np.uint8)
-    padded[: len(batch)] = batch
-    features = self._compute(
-      self._params, jax.device_put(padded, self._batch_sharding)
-    )
-    rows = {k: np.asarray(x)[: len(batch)] for k, x in features.items()}
-    for feature, row in rows.items():
-      values.check_range(f"{self.name}'s {feature}", row)
+    placed = []
+    for batch in batches:
+      padded = np.zeros((size, *example), np.uint8)
+      padded[:count] = batch
+      placed.append(jax.device_put(padded, self._batch_sharding))
+    outputs = function(self._params, *placed)
+    rows = {k: np.asarray(x)[:count] for k, x in outputs.items()}
+    for name, row in rows.items():
+      values.check_range(f"{self.name}'s {name}", row)
     return rows
 
 

@@ -1,14 +1,15 @@
 """Numbers of published tables, by protocol, for a model or for made files.
 
   python main.py --mode=evaluate --protocol=NAME --workdir=DIR
-    [--input=SAMPLES] [--reference=REAL] [--weights=FILE] [--num=N] [--folds=K]
+    [--input=SAMPLES] [--reference=REAL] [--data=FOLDER] [--weights=FILE]
+    [--num=N] [--folds=K]
 
 The clips of `--input` are measured, an .npz in the layout of ADM's samples or
 a folder of images or videos, whoever made them; without it, the model in DIR
 generates or reconstructs clips. They are compared with `--reference`, an .npz
 of samples or of statistics (mu, sigma, mu_s, sigma_s) or a folder; without it,
-with the config's data set by the protocol's rules. DIR may hold no model; then
-it only takes the results.
+with the data set of the config, or of `--data`, by the protocol's rules. DIR
+may hold no model; then it only takes the results.
 
   DIR/results/PROTOCOL.json   scores, and every choice they depend on
   DIR/features/               features, kept for the same clips and weights
@@ -46,6 +47,7 @@ from evaluation.protocols.scored_model import ScoredModel
 from evaluation.show import pictures
 from models.features import networks as feature_networks
 from models.weights import readers
+from storage import listing
 from storage import npz
 from storage import processes
 from storage import rows as rows_lib
@@ -68,6 +70,7 @@ class Request:
   num: int | None = None
   folds: int | None = None
   seed: int = 0
+  data: str | None = None
 
 
 def score(
@@ -127,6 +130,8 @@ class _Run:
         )
       model = open_model()
       self._model, self._config = model, model.config
+    if request.data is not None:
+      self._config = counts.with_data(self._config, protocol, request)
     self._given = None
     if request.input is not None:
       self._given = clips_lib.open_path(request.input, protocol, "input")
@@ -188,7 +193,7 @@ class _Run:
     smaller = protocol.num and self._num < protocol.num
     if self._reference is not None:
       count = self._reference.num
-      if protocol.real_num == 0 or protocol.made == "reconstructions":
+      if protocol.real_num == 0 or protocol.made != "samples":
         count = min(count, total)
       return self._reference, count
     if self._gaussians or protocol.measure == "class_score":
@@ -227,10 +232,10 @@ class _Run:
     real, real_count = self._real_clips()
     made = self._made_clips(real)
     total = self._num * self._folds
-    if protocol.made == "reconstructions":
+    if protocol.made != "samples":
       if real_count < total:
         raise ValueError(
-          f"{total} reconstructions have {real_count} originals: --reference"
+          f"{total} {protocol.made} have {real_count} originals: --reference"
           " must hold an original for each"
         )
       if self._given is not None:
@@ -251,7 +256,7 @@ class _Run:
       for k in range(self._folds)
     ]
     real_folds = None
-    if real is not None and protocol.network:
+    if real is not None and protocol.network and protocol.made != "completions":
       real_rows = work.features(real, real_count, "real")
       failures |= real_rows.failures
       paired = self._folds > 1 and real_count == total
@@ -264,28 +269,37 @@ class _Run:
     compared = measures.Real(real_folds, self._gaussians)
     metrics = measures.measure(protocol, folds, compared)
     record = self._record(made, real, real_folds, failures)
+    record |= work.facts()
     record["real_clips_again"] = counts.repeated(real, real_count)
     record["left_out"] = measures.left_out(
       protocol, metrics, folds[0], compared
     )
     result = evaluators.Result(self._name(made, real_count), metrics, record)
     if processes.is_first():
-      step = 0 if self._model is None else self._model.step
-      replaced.say(self._workdir, result)
-      path = result.write(self._workdir, step)
-      for name, reason in record["left_out"].items():
-        log.info("%s: no %s, which %s", result.evaluator, name, reason)
-      log.info("%s", result.summary())
-      log.info("wrote %s", path)
-      if failures:
-        log.info("%d clips were left out; the file says why", len(failures))
+      self._publish(result)
     if self._collective:  # features at the next step will differ
       rows_lib.discard(made_rows)
     return result
 
+  def _publish(self, result: evaluators.Result) -> None:
+    """Writes the result, and logs its scores."""
+    step = 0 if self._model is None else self._model.step
+    replaced.say(self._workdir, result)
+    path = result.write(self._workdir, step)
+    for name, reason in result.protocol["left_out"].items():
+      log.info("%s: no %s, which %s", result.evaluator, name, reason)
+    log.info("%s", result.summary())
+    log.info("wrote %s", path)
+    failures = result.protocol["failures"]
+    if failures:
+      log.info("%d clips were left out; the file says why", len(failures))
+
   def _name(self, made: Clips, real_count: int) -> str:
     actual = {"num": self._num, "folds": self._folds, "all": self._all}
     actual["seed"] = self._request.seed
+    if self._request.data is not None:
+      folder = os.path.basename(os.path.abspath(self._request.data))
+      actual["data"] = listing.safe(folder)
     if made.origin["uint8"] in pictures.UINT8_RULES:
       actual["uint8"] = made.origin["uint8"]
     protocol, config = self._protocol, self._config
@@ -358,7 +372,7 @@ def run_configured(
   results = []
   for name in config.evaluation.protocols:
     protocol = protocol_table.get(name)
-    if protocol.made == "samples" and not model.generates:
+    if protocol.made != "reconstructions" and not model.generates:
       raise ValueError(
         f"evaluation.protocols names {name!r}, which measures samples, and"
         f" {config.name!r} generates none: remove it"

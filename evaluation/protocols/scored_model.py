@@ -36,6 +36,10 @@ class ScoredModel(Protocol):
     """
     ...
 
+  def given_frames(self, task: str) -> np.ndarray:
+    """Whether each frame of a clip is given whole by a task, bool (T,)."""
+    ...
+
   def reconstructions(
     self, protocol: protocol_table.Protocol, originals: clips_lib.Clips
   ) -> clips_lib.Clips:

@@ -21,7 +21,9 @@ class Protocol:
   name: str
   measure: str  # key of MEASURES in measures.py
   network: str  # feature network, a key of NETWORKS; "": none
-  made: str  # kind of made clips: "samples", or "reconstructions" of real ones
+  # Kind of made clips: "samples", or, of real ones, "reconstructions" or
+  # "completions" of the frames that `task` hides.
+  made: str
   num: int  # number of made clips in each fold; 0: as many as there are
   folds: int  # number of independent sets of made clips, for mean and std
   frames: int  # number of frames that count, from the first; 0: all
@@ -139,6 +141,19 @@ _ALL = (
     for network in ("efficientnet_lite0", "squeezenet")
     for made in ("samples", "reconstructions")
   ),
+  *(
+    make(
+      *(f"{network}_{task}", "completions", network),
+      **dict(made="completions", task=task, num=0, frames=0, dataset=""),
+      **dict(window="", crop=""),
+      source="this project's: of the hidden frames alone, PSNR of a clip, the"
+      f" perceptual distance by {network}'s layers, and the Fréchet distance on"
+      " its pooled features of frames and of their differences from frame to"
+      " frame, beside a completion without a model. Not LPIPS, FID or FVD",
+    )
+    for network in ("efficientnet_lite0", "squeezenet")
+    for task in ("frame_prediction", "interpolation")
+  ),
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
@@ -174,15 +189,17 @@ def reported_name(protocol: Protocol, actual: Mapping[str, Any]) -> str:
     actual: its fields as they were in the run. Where the protocol leaves a
       field open (dataset ""), every value follows it. "all" is the number of
       clips where it leaves that open (num 0), "real" the number of real clips
-      if it is below the protocol's, and a "seed" other than 0 is named.
+      if it is below the protocol's, a "seed" other than 0 is named, and so is
+      "data", a folder other than the config's.
   """
   differ = []
   num, folds = actual["num"], actual["folds"]
   usual = protocol.num or actual.get("all", num)
   if (num, folds) != (usual, protocol.folds):
     differ.append(f"{num}x{folds}")
-  differ += [f"{k}={actual[k]}" for k in ("real", "seed") if actual.get(k)]
-  for field in sorted(set(actual) - {"num", "folds", "all", "real", "seed"}):
+  named = ("real", "seed", "data")
+  differ += [f"{k}={actual[k]}" for k in named if actual.get(k)]
+  for field in sorted(set(actual) - {"num", "folds", "all", *named}):
     wanted = getattr(protocol, field)
     if wanted and actual[field] != wanted:
       value = actual[field]

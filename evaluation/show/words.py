@@ -58,6 +58,11 @@ for _network, _label in (
   ("squeezenet", "SqueezeNet"),
 ):
   _SCORES |= {
+    f"{_network}_distance": Words(
+      "Perceptual distance",
+      "",
+      f"by {_label}'s layers, which is not LPIPS; {_WORSE}",
+    ),
     f"{_network}_frechet": Words(
       "Fréchet distance",
       "",

@@ -67,6 +67,11 @@ class Evaluate:
   seed: int = command_line.option(
     "Seed of the samples and of the order of clips", 0, allowed=fields.SEED
   )
+  data: str | None = command_line.option(
+    "Folder to read in place of the config's data set, in the same form; all of"
+    " its held-out clips are measured",
+    is_path=True,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

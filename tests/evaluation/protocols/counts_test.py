@@ -150,3 +150,25 @@ def test_another_input_of_the_same_name_is_said_to_replace_the_first(
   assert "replaces" not in caplog.text
   score("b.npz")
   assert "reconstruction.json replaces the scores of" in caplog.text
+
+
+def test_another_folder_is_measured_whole_under_a_name_of_its_own(
+  model, tmp_path
+):
+  (tmp_path / "other" / "val" / "a").mkdir(parents=True)
+  (tmp_path / "other" / "train" / "a").mkdir(parents=True)
+  for i in range(5):
+    image = Image.fromarray(np.full((16, 16, 3), 7 * i, np.uint8))
+    for split in ("train", "val"):
+      image.save(tmp_path / "other" / split / "a" / f"{i}.png")
+  other = str(tmp_path / "other")
+  result = _score(tmp_path, model, data=other)
+  assert result.evaluator == "codebook@data=other"
+  assert result.metrics["codes_used"] == 5
+  assert result.protocol["real_clips"]["dataset"]["path"] == other
+  assert model.config.dataset.eval_examples == _HELD_OUT
+  with pytest.raises(ValueError, match="--data=.* and --reference=.* both"):
+    _score(tmp_path, model, data=other, reference=other)
+  model.config.dataset.format = "embedded"
+  with pytest.raises(ValueError, match="--data=.* is embedded: leave it out"):
+    _score(tmp_path, model, data=other)

@@ -38,6 +38,9 @@ class _Tiny(nnx.Module):
       for k, dim in _DIMS.items()
     }
 
+  def distance(self, target_BHWC, output_BHWC):
+    return (target_BHWC - output_BHWC).mean((1, 2, 3)) * self.weight[0]
+
   def doubled(self, images_BHWC):
     return {k: 2 * x for k, x in self(images_BHWC).items()}
 
@@ -156,3 +159,14 @@ def test_weights_that_give_no_numbers_are_refused(path):
   safetensors_file.save(path, "inception", {"weight": weight}, {})
   with pytest.raises(ValueError, match=r"inception's \w+\[0, 0\] is inf"):
     networks.load("inception", path)(networks_reference.images())
+
+
+def test_distances_are_of_pixels_in_0_to_1_and_padded_like_features(path):
+  network = networks.load("inception", path, jax.devices()[:2])
+  images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+  distances = network.distance(images, images[::-1])
+  expected = (images / 255.0 - images[::-1] / 255.0).mean((1, 2, 3))
+  np.testing.assert_allclose(distances, expected, atol=1e-6)
+  for other in (images[:2], images / 255.0):
+    with pytest.raises(ValueError, match="compares uint8 images of one shape"):
+      network.distance(images, other)

@@ -60,8 +60,13 @@ class _Model:
         pixels[2, 0, 1, 1, 2] = self._value
     return pixels
 
+  def given_frames(self, task):
+    return np.array(
+      {"frame_prediction": [1, 0], "interpolation": [1, 0, 1]}[task], bool
+    )
+
   def samples(self, protocol, given, num, seed):
-    frames = max(protocol.frames, 1)
+    frames = _frames(self, protocol)
     run = lambda task, label, video, seed: {"video": self._make(video.shape)}
     return clips_lib.generate_clips(
       *(run, self.describe(), protocol, given, (frames, 16, 16), 10),
@@ -87,6 +92,12 @@ class _Model:
     return self._make((len(ids), 1, 16, 16, 3))
 
 
+def _frames(model, protocol):
+  if protocol.made == "completions":
+    return len(model.given_frames(protocol.task))
+  return max(protocol.frames, 1)
+
+
 class _Network:
   """Projections of pixels; one number of one call is another."""
 
@@ -107,6 +118,9 @@ class _Network:
     self.calls += 1
     return features
 
+  def distance(self, target, output):
+    return np.abs(target / 255 - output / 255).mean((1, 2, 3))
+
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
@@ -118,13 +132,13 @@ def narrow(monkeypatch):
 
 def _score(tmp_path, name, model=None, network=None, reference=None):
   protocol = protocol_table.get(name)
+  model = model or _Model()
   if reference is None:
-    frames = protocol.frames or 1
+    frames = _frames(model, protocol)
     shape = (_NUM, *((frames,) if frames > 1 else ()), 16, 16, 3)
     pixels = np.random.default_rng(9).integers(0, 256, shape, np.uint8)
     reference = str(tmp_path / "real.npz")
     np.savez(reference, arr_0=pixels)
-  model = model or _Model()
   if network is None and protocol.network:
     network = _Network()
   request = protocol_run.Request(name, reference=reference, num=_NUM, folds=1)
@@ -232,6 +246,11 @@ def test_measures_of_kept_rows_refuse_what_is_no_number(measure):
   rows = {name: np.ones((12, width)) for name, width in _DIMS.items()}
   rows |= {f"pool3_alpha_{a}": rows["pool3"] for a in protocol_table.ALPHAS}
   rows["probabilities"] = np.full((12, 4), 0.25)
+  for start in ("", "baseline_"):
+    rows |= {
+      f"{start}{k}": np.ones((12, 1)) for k in ("hidden_psnr", "distance")
+    }
+    rows |= {f"{start}pool": rows["pool"], "real_pool": rows["pool"]}
   bad = {name: array * np.nan for name, array in rows.items()}
   if measure == "codes":
     rows = {"ids": np.zeros((2, 4), int), "vocabulary": np.full((2, 1), 4)}

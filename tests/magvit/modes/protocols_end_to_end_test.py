@@ -124,6 +124,55 @@ def test_fvd_of_a_generator_that_is_given_real_frames(
   assert (made[:, 5:] != real[:, 5:]).mean() > 0.5
 
 
+class _Pool:
+  """Features of pixels, and distances of them, in SqueezeNet's place."""
+
+  def __call__(self, batch):
+    x = batch.reshape(len(batch), -1).astype(np.float32)
+    return {"pool": np.resize(x[:, ::64], (len(x), 512)) / 255}
+
+  def distance(self, target, output):
+    return np.square(target / 255 - output / 255).mean((1, 2, 3))
+
+
+def test_completions_of_a_generator_beside_trivial_ones(
+  videos, tokenizer_workdir, tmp_path, monkeypatch
+):
+  """All held-out clips count, and no frame that was given."""
+  config = _on(tiny.masked(tokenizer_workdir), videos)
+  config.condition_frames = 5
+  config.dataset.eval_examples = 2
+  untrained.write(str(tmp_path / "run"), config)
+  load = lambda *_: _Pool()
+  monkeypatch.setattr(protocol_run.measurements, "load_network", load)
+  name = "squeezenet_frame_prediction"
+  record = _score(tmp_path / "run", name)
+  assert record["evaluator"] == name
+  scores = record["metrics"]
+  for start in ("", "baseline_"):
+    assert 3 < scores[f"{start}hidden_psnr"] < 100
+    for score in ("distance", "frechet", "frechet_differences"):
+      assert scores[f"{start}squeezenet_{score}"] > 0
+  protocol = record["protocol"]
+  assert protocol["given_frames"] == [0, 1, 2, 3, 4]
+  assert protocol["baseline"] == "last given frame repeated"
+  assert protocol["examples"] == 2
+  page = (tmp_path / "run" / "report.html").read_text()
+  assert "without a model: by SqueezeNet" in page
+  # As by hand: a still of the last given frame.
+  clips = pipeline.source(config.dataset, "held_out")
+  real = np.stack([clips[i]["video"] for i in range(2)]) / 255.0
+  mse = np.square(real[:, 5:] - real[:, 4:5]).mean((1, 2, 3, 4))
+  np.testing.assert_allclose(
+    scores["baseline_hidden_psnr"], (-10 * np.log10(mse)).mean(), rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    scores["baseline_squeezenet_distance"], mse.mean(), rtol=1e-5
+  )
+  with pytest.raises(ValueError, match="completes real clips by a model"):
+    _score(tmp_path / "run", name, input=str(videos), reference=str(videos))
+
+
 def test_a_generator_of_videos_is_evaluated_after_training(
   videos, tokenizer_workdir, tmp_path
 ):
