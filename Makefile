@@ -12,7 +12,36 @@ VIDEO := $(DEMO)/video_tokenizer
 REPORT = $(BIN)/python -m evaluation.show.report --output=$@ --title=$(TITLE) \
   $(patsubst %/report.html,%,$^)
 
-.PHONY: demo demo-multitask test test-long test-rows lint clean
+# make film trains on a film: FILM is its folder, ROW the row of the configs
+# (film64 and film128 are for a GPU), FILM_FLAGS what else both trainings take.
+FILM ?= film
+ROW ?= film64_small
+FILM_FLAGS ?=
+FILM_SIZE := $(if $(findstring 128,$(ROW)),128,64)
+SHARDS := $(FILM)/shards$(FILM_SIZE)
+SQUEEZENET := $(FILM)/weights/squeezenet.safetensors
+EFFICIENTNET := $(FILM)/weights/efficientnet_lite0.safetensors
+FILM_VIDEO := $(FILM)/$(ROW)/tokenizer
+FILM_MASKED := $(FILM)/$(ROW)/generator
+
+# Results of the protocols, for the film and for clips of live action; one that
+# is there is not measured again.
+RECONSTRUCTED := squeezenet_reconstructions efficientnet_lite0_reconstructions
+COMPLETED := squeezenet_frame_prediction squeezenet_interpolation \
+  efficientnet_lite0_frame_prediction efficientnet_lite0_interpolation
+LIVE := @data=live_action
+SCORE = @set -e; for name in $(1) $(addsuffix $(LIVE),$(2) $(1)); do \
+  case $$name in \
+    squeezenet*) more=--weights=$(SQUEEZENET);; \
+    efficientnet*) more=--weights=$(EFFICIENTNET);; \
+    *) more=;; \
+  esac; \
+  case $$name in *$(LIVE)) more="$$more --data=$(SHARDS)/live_action";; esac; \
+  test -e $(@D)/results/$$name.json || $(TRAIN) --mode=evaluate \
+    --workdir=$(@D) --protocol=$${name%%$(LIVE)} $$more; \
+  done; touch $@
+
+.PHONY: demo demo-multitask film test test-long test-rows lint clean
 
 demo: $(DEMO)/report.html
 
@@ -43,6 +72,41 @@ $(DEMO)/generator/report.html: | $(VIDEO)/report.html
 $(DEMO)/multitask_generator/report.html: | $(VIDEO)/report.html
 	$(TRAIN) --config=configs/masked.py:digits_multitask --workdir=$(@D) \
 	  --config.tokenizer_workdir=$(VIDEO)
+
+film: $(FILM)/$(ROW)/report.html
+
+$(FILM)/$(ROW)/report.html: $(FILM_VIDEO)/scored $(FILM_MASKED)/scored
+	$(BIN)/python -m evaluation.show.report --output=$@ \
+	  --title="MAGVIT-v2 on a film" $(^D)
+
+# The shards of live action are written last.
+FILM_READY := $(SHARDS)/live_action/held_out/media.json
+$(FILM_READY): | $(VENV)/installed
+	$(BIN)/python -m input_pipeline.prepare --format=film \
+	  --output=$(SHARDS) --size=$(FILM_SIZE)
+
+$(FILM)/weights/%.safetensors: | $(VENV)/installed
+	$(BIN)/python -m models.weights.fetch --network=$* --output=$@
+
+$(FILM_VIDEO)/report.html: | $(FILM_READY) $(SQUEEZENET)
+	$(TRAIN) --config=configs/tokenizer_video.py:$(ROW) --workdir=$(@D) \
+	  --config.dataset.path=$(SHARDS) \
+	  --config.loss.perceptual_weights=$(SQUEEZENET) $(FILM_FLAGS)
+
+$(FILM_VIDEO)/results/film_codecs.json: | $(FILM_VIDEO)/report.html
+	$(BIN)/python -m benchmarks.film_codecs --shards=$(SHARDS) \
+	  --workdir=$(FILM_VIDEO) --output=$@
+
+$(FILM_VIDEO)/scored: | $(FILM_VIDEO)/results/film_codecs.json $(EFFICIENTNET)
+	$(call SCORE,$(RECONSTRUCTED),reconstruction codebook)
+
+$(FILM_MASKED)/report.html: | $(FILM_VIDEO)/scored
+	$(TRAIN) --config=configs/masked.py:$(ROW) --workdir=$(@D) \
+	  --config.dataset.path=$(SHARDS) \
+	  --config.tokenizer_workdir=$(FILM_VIDEO) $(FILM_FLAGS)
+
+$(FILM_MASKED)/scored: | $(FILM_MASKED)/report.html
+	$(call SCORE,$(COMPLETED),)
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist=worksteal

@@ -1,7 +1,7 @@
-"""HEVC and VVC to compare with: FFmpeg's libx265 and libvvenc.
+"""Video codecs to compare with: FFmpeg's libx264, libx265 and libvvenc.
 
-Frames are 8-bit RGB. They are converted to BT.709 limited-range 4:2:0 (8 bits
-for x265; 10 for vvenc, which takes no other) and coded at a constant
+Frames are 8-bit RGB. They are converted to BT.709 limited-range 4:2:0 (8 bits;
+10 for vvenc, which takes no other) and coded at a constant
 quantization parameter, as one sequence of one intra period: the only planned
 intra frame is the first. Files are raw Annex-B streams, without a container or
 comments of the encoder. FFmpeg decodes them, and converts back.
@@ -39,11 +39,19 @@ class VideoCodec:
       # and so BD-rate.
       params = f"qp={qp}:keyint=-1:info=0:log-level=error"
       tuned = ["-tune", "psnr", "-x265-params", params]
+    elif self.name == "x264":
+      # Units of type 6 hold the encoder's comment, which no decoder needs.
+      tuned = ["-tune", "psnr", "-x264-params", f"qp={qp}:keyint=infinite"]
+      tuned += ["-bsf:v", "filter_units=remove_types=6"]
     else:
       period = str(math.ceil(seconds) + 1)  # seconds, longer than the video
       tuned = ["-qp", str(qp), "-qpa", "0", "-period", period]
     encoder = ["-c:v", f"lib{self.name}", "-preset", self.preset, *tuned]
     return [*encoder, "-f", self.format]
+
+
+def x264(preset: str, qps: tuple[int, ...]) -> VideoCodec:
+  return VideoCodec("x264", "h264", "yuv420p", preset, qps)
 
 
 def x265(preset: str, qps: tuple[int, ...]) -> VideoCodec:

@@ -10,6 +10,7 @@ from magvit.compression import video_codecs
 
 _RATE = fractions.Fraction(30000, 1001)
 _CODECS = (
+  video_codecs.x264("ultrafast", (20, 40)),
   video_codecs.x265("ultrafast", (20, 40)),
   video_codecs.vvenc("faster", (20, 40)),
 )
@@ -40,14 +41,19 @@ def test_a_lower_quantization_parameter_costs_more_and_is_closer(
       data = f.read()
     sizes.append(len(data))
     assert data[:4] == b"\0\0\0\1"  # Annex-B, from the first byte on
-    assert b"x265" not in data and b"VVenC" not in data
+    assert not any(name in data for name in (b"x264", b"x265", b"VVenC"))
   assert sizes[0] > sizes[1]
   # A wrong matrix or range alone would cost more than this.
   assert scores[0] > 38.0 and scores[0] > scores[1] + 3.0
 
 
 def test_the_settings_are_those_for_comparisons_by_psnr():
-  x265, vvenc = (c.settings(30, 2.5) for c in _CODECS)
+  x264, x265, vvenc = (c.settings(30, 2.5) for c in _CODECS)
+  assert x264[2:] == [
+    *("-preset", "ultrafast", "-tune", "psnr"),
+    *("-x264-params", "qp=30:keyint=infinite"),
+    *("-bsf:v", "filter_units=remove_types=6", "-f", "h264"),
+  ]
   assert x265[2:] == [
     *("-preset", "ultrafast", "-tune", "psnr"),
     *("-x265-params", "qp=30:keyint=-1:info=0:log-level=error", "-f", "hevc"),

@@ -1,0 +1,67 @@
+"""Tests of benchmarks/film_codecs.py, on two made clips."""
+
+import numpy as np
+import pytest
+
+from benchmarks import film_codecs
+
+_GRID = (3, 4, 4)
+
+
+def _clips():
+  """Two clips of 9 x 32 x 32: a pattern that moves, and a still ramp."""
+  y, x = np.indices((32, 32))
+  moving = [np.sin((x + 2 * t) / 5.0) * np.cos(y / 6.0) for t in range(9)]
+  still = [x / 16.0 - 1.0] * 9
+  grey = np.rint(128 + 90 * np.array([moving, still])).astype(np.uint8)
+  return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def test_bicubic_keeps_what_the_small_clip_can_hold():
+  flat = np.full((9, 32, 32, 3), 77, np.uint8)
+  coded = film_codecs.bicubic(flat, _GRID)
+  np.testing.assert_array_equal(coded.video_THWC, flat)
+  assert coded.bits == 3 * 4 * 4 * 3 * 8
+  moving, still = (film_codecs.bicubic(x, _GRID).video_THWC for x in _clips())
+  error = lambda x, y: np.abs(x.astype(float) - y).mean()
+  assert error(still, _clips()[1]) < 4 < error(moving, _clips()[0])
+  # Frames of a clip that only changes with time are levels between its own.
+  fade = np.repeat(np.arange(0, 90, 10, np.uint8), 32 * 32 * 3)
+  fade = fade.reshape(9, 32, 32, 3)
+  faded = film_codecs.bicubic(fade, _GRID).video_THWC
+  assert (np.diff(faded[:, 0, 0, 0].astype(int)) > 0).all()
+  assert error(faded, fade) < 6
+
+
+@pytest.mark.parametrize(
+  "limit, expected", [(999, 0), (52, 0), (51, 1), (20, 32), (1, 51), (0, 51)]
+)
+def test_the_least_parameter_that_fits_is_found(limit, expected):
+  calls = []
+
+  def size_at(qp):
+    calls.append(qp)
+    return 52 - qp
+
+  assert film_codecs.least_qp(size_at, limit) == expected
+  assert len(calls) <= 6
+
+
+def test_ways_are_compared_on_the_same_clips_at_their_rates():
+  clips = _clips()
+  scores = film_codecs.compare(clips, _GRID, 60.0, lambda video: video)
+  assert list(scores) == ["tokens", "bicubic", "x264", "x264_51"]
+  pixels = 9 * 32 * 32
+  assert scores["tokens"]["psnr"] == 100.0 and scores["tokens"]["ssim"] == 1.0
+  np.testing.assert_allclose(
+    scores["tokens"]["bits_per_pixel"], 3 * 4 * 4 * 60 / pixels
+  )
+  assert scores["x264"]["fitting"] == 1.0
+  x264, lowest = scores["x264"], scores["x264_51"]
+  assert lowest["bits_per_pixel"] < x264["bits_per_pixel"]
+  assert x264["bits_per_pixel"] <= scores["tokens"]["bits_per_pixel"]
+  assert lowest["psnr"] < x264["psnr"]
+  tight = film_codecs.compare(clips, _GRID, 1.0)
+  assert list(tight) == ["bicubic", "x264", "x264_51"]
+  assert tight["x264"]["fitting"] == 0.0  # so it is at its lowest rate
+  assert tight["x264"]["psnr"] == tight["x264_51"]["psnr"] == lowest["psnr"]
