@@ -32,17 +32,19 @@ def build(
   blocks: int = 4,
   bits: int = 18,
   size: int = 128,
+  groups: int = 32,
 ):
   """Builds (encoder, decoder) as torch draws them; defaults are published.
 
   Args:
     folder: the checkout.
     kind: "video" or "image".
-    width: channels of the first level, a multiple of 32.
+    width: channels of the first level, a multiple of `groups`.
     multipliers: width of each level, over `width`.
     blocks: residual blocks of a level.
     bits: bits of an id.
     size: side of a frame, in pixels.
+    groups: groups of each group norm.
   """
   import torch
 
@@ -50,6 +52,7 @@ def build(
   spec = importlib.util.spec_from_file_location("peer", path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
+  set_groups(module, groups)
   torch.manual_seed(0)
   settings = dict(
     ch=width,
@@ -61,3 +64,21 @@ def build(
     resolution=size,
   )
   return module.Encoder(**settings), module.Decoder(**settings)
+
+
+def set_groups(module, groups: int) -> None:
+  """Makes the networks of the peer's module with other group norms.
+
+  The file has 32 groups as a literal, and asks its global `nn` for the norm.
+  """
+  from torch import nn
+
+  class WithGroups:
+    def __getattr__(self, name):
+      return getattr(nn, name)
+
+    def GroupNorm(self, num_groups, num_channels, **settings):
+      del num_groups  # the literal
+      return nn.GroupNorm(groups, num_channels, **settings)
+
+  module.nn = WithGroups()

@@ -19,8 +19,8 @@ import sys
 import tempfile
 
 _DIGITS = "--config=configs/masked.py:digits"
-# Two are left out: open_magvit2 needs a checkout of its peer, and overfit a
-# trained workdir.
+# Three are left out: open_magvit2 and duel need a checkout of their peer, and
+# overfit a trained workdir.
 BENCHMARKS = {
   "entropy": ("entropy",),
   "convolution": ("convolution",),

@@ -27,11 +27,12 @@ FIRES = {
   "fire8": (64, 256),
   "fire9": (64, 256),
 }
-_POOLED_AFTER = ("conv1", "fire3", "fire5")
-_TAPS = ("conv1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")
+# Layers before a pool, layers that `distance` compares.
+POOLED_AFTER = ("conv1", "fire3", "fire5")
+TAPS = ("conv1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")
 _WIDTH = 512  # channels of fire9
 _MIN_SIZE = 29  # pixels that three pools reduce to one
-_MEAN = (103.939, 116.779, 123.68)  # blue, green and red
+MEAN = (103.939, 116.779, 123.68)  # subtracted from blue, green and red
 
 
 class SqueezeNet(nnx.Module):
@@ -87,13 +88,13 @@ class SqueezeNet(nnx.Module):
         f" which needs {_MIN_SIZE} x {_MIN_SIZE}: use larger clips, or"
         " loss.perceptual_network=efficientnet_lite0 or off"
       )
-    x = x_BHWC[..., ::-1] - lax.broadcast_to_rank(jnp.array(_MEAN), x_BHWC.ndim)
+    x = x_BHWC[..., ::-1] - lax.broadcast_to_rank(jnp.array(MEAN), x_BHWC.ndim)
     kept = []
     for name in ("conv1", *FIRES):
       x = getattr(self, name)(x)
-      if name in _TAPS:
+      if name in TAPS:
         kept.append(x)
-      if name in _POOLED_AFTER:
+      if name in POOLED_AFTER:
         x = nnx.max_pool(x, (3, 3), (2, 2), "VALID")
     return kept
 
@@ -143,7 +144,7 @@ NETWORK = feature_network.FeatureNetwork(
   ndim=4,
   clips_at_once=64,
   pixels="bilinear to 227, antialiased where it shrinks, blue, green, red minus"
-  f" {_MEAN}",
+  f" {MEAN}",
   where_to_get="squeezenet_weights.pkl of the package ndf",
   sources={"ndf": feature_network.Source(_published_name)},
   is_packaged=True,
