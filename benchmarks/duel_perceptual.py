@@ -16,7 +16,7 @@ from models.features import squeezenet
 from models.weights import safetensors_file
 
 _EPSILON = 1e-10
-_TOLERANCE = 1e-4  # of the two frameworks' distances
+_TOLERANCE = 1e-4  # largest difference between the frameworks' distances
 
 
 class SqueezeNetDistance(nn.Module):
