@@ -23,9 +23,7 @@ from collections.abc import Callable
 import dataclasses
 import fractions
 import functools
-import json
 import os
-import pathlib
 import tempfile
 from typing import Any
 
@@ -40,6 +38,7 @@ from input_pipeline import pipeline
 from magvit.compression import video_codecs
 from magvit.tokenizer import describe
 from magvit.tokenizer import loaded
+from storage import files
 
 _PRESET = "veryslow"
 _FRAME_RATE = fractions.Fraction(24)  # that of the film; it costs no bits
@@ -179,12 +178,19 @@ def _result(
   return {"step": step, **dataclasses.asdict(result)}
 
 
+def _reconstruct(
+  tokenizer: loaded.LoadedTokenizer, video_BTHWC: np.ndarray
+) -> np.ndarray:
+  output = tokenizer.decode(tokenizer.encode(video_BTHWC))
+  return pictures.to_uint8(np.asarray(output), "round", "reconstructions")
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--shards", required=True, help="folder of the film")
   parser.add_argument("--workdir", help="workdir of a tokenizer of the film")
   output = "JSON to write"
-  parser.add_argument("--output", type=pathlib.Path, required=True, help=output)
+  parser.add_argument("--output", required=True, help=output)
   size = "pixels of the clips without --workdir"
   parser.add_argument("--size", type=int, default=64, help=size)
   args = parser.parse_args()
@@ -194,11 +200,7 @@ def main() -> None:
   if args.workdir:
     tokenizer = loaded.load_tokenizer(args.workdir)
     config, step = tokenizer.config, tokenizer.step or 0
-
-    def reconstruct(video_BTHWC):
-      output = tokenizer.decode(tokenizer.encode(video_BTHWC))
-      return pictures.to_uint8(np.asarray(output), "round", "reconstructions")
-
+    reconstruct = functools.partial(_reconstruct, tokenizer)
   grid_thw = describe.sizes(config).latent(describe.clip_shape(config))
   bits_per_token = float(np.log2(describe.vocabulary(config)))
   sets = {}
@@ -215,9 +217,7 @@ def main() -> None:
     "scores": "on 8-bit RGB, mean over frames, then over clips",
     "ffmpeg": video_codecs.version(),
   }
-  args.output.parent.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(_result(sets, step, facts), indent=2)
-  args.output.write_text(text + "\n")
+  files.write_json(args.output, _result(sets, step, facts))
   print(f"wrote {args.output}")
 
 

@@ -55,6 +55,10 @@ def _refused(config, workdir, match):
       "'adm_imagenet', which measures samples, .* generates none: remove it",
     ),
     (
+      {"evaluation.protocols": ("squeezenet_interpolation",)},
+      "'squeezenet_interpolation', .* samples, .* generates none: remove it",
+    ),
+    (
       {"evaluation.protocols": ("rfid_imagenet_val",)},
       "inception_weights='' is no file, .*needs it: .*models.weights.convert",
     ),
@@ -86,10 +90,11 @@ def test_protocols_are_for_the_model_that_they_measure(tiny_tokenizer_workdir):
   config.evaluation.protocols = ("reconstruction",)
   with pytest.raises(ValueError, match="reconstructions, and .* makes samples"):
     check.check_config(config, mesh)
-  config.evaluation.protocols = ("bair_fvd",)
   config.tasks.frame_prediction = 0.0
-  with pytest.raises(ValueError, match="has tasks.frame_prediction=0: remove"):
-    check.check_config(config, mesh)
+  for name in ("bair_fvd", "squeezenet_frame_prediction"):
+    config.evaluation.protocols = (name,)
+    with pytest.raises(ValueError, match="has tasks.frame_prediction=0: rem"):
+      check.check_config(config, mesh)
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
