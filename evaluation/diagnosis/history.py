@@ -19,7 +19,7 @@ _UNSETTLED = 100
 # short enough that a fault of the last hours of a long run shows.
 _LATE = 5
 # A median of fewer rows is one row's accident.
-_LEAST_ROWS = 3
+LEAST_ROWS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class History:
       return curve
     rows = max(_LATE, len(curve) // _LATE)
     late = _cut(curve, max(self.judged_from, curve.steps[-rows:][0]))
-    return late if len(late) >= _LEAST_ROWS else _cut(late, np.inf)
+    return late if len(late) >= LEAST_ROWS else _cut(late, np.inf)
 
   def level(self, name: str) -> float | None:
     """The median of the late values; None where there are too few."""

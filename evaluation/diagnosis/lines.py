@@ -71,6 +71,11 @@ CHECKS = (
   ),
   Check(
     "discriminator",
+    ("discriminator/r1",),
+    tokenizers.find_steep_discriminator,
+  ),
+  Check(
+    "discriminator",
     ("discriminator/real_logit", "discriminator/fake_logit"),
     tokenizers.find_large_logits,
   ),

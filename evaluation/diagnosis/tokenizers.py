@@ -6,6 +6,7 @@ import numpy as np
 
 from evaluation.diagnosis import any_run
 from evaluation.diagnosis.any_run import from_now
+from evaluation.diagnosis.history import LEAST_ROWS
 from evaluation.diagnosis.history import Finding
 from evaluation.diagnosis.history import History
 from evaluation.diagnosis.history import number
@@ -45,9 +46,12 @@ _COIN = {"hinge": 2.0}  # its loss at logits of 0, by loss.gan
 _COIN_DEFAULT = 2 * math.log(2)
 # Where the discriminator wins, the GAN's part of the generator's loss above
 # which its gradient, which says the same whatever the output, sets the course.
-_LARGE_PART = 0.25
+_LARGE_PART = 0.15
 # What the reconstruction may rise by above its least while it wins.
 _RISEN = 1.3
+# The papers' loss.r1. With it the penalty of healthy discriminators is below a
+# tenth of a coin's loss; one that outweighs the whole loss would not be there.
+_USUAL_R1 = 10.0
 # Logits of healthy discriminators stay within 10; beyond, softplus is a line
 # whose slope has no more information.
 _LARGEST_LOGIT = 50.0
@@ -233,6 +237,26 @@ def find_strong_discriminator(history: History) -> Finding | None:
   )
 
 
+def find_steep_discriminator(history: History) -> Finding | None:
+  """A discriminator whose logits change too much with the pixels."""
+  values = history.late("discriminator/r1").values
+  # Between the steps of a lazy R1 it is 0, and at them as many times as large.
+  values = values[values > 0] / history.field("loss.r1_interval", 1)
+  if len(values) < LEAST_ROWS:
+    return None
+  r1 = float(np.median(values))
+  coin = _COIN.get(history.field("loss.gan"), _COIN_DEFAULT)
+  if _USUAL_R1 * r1 <= coin:
+    return None
+  return Finding(
+    "discriminator",
+    f"too steep, with an R1 of {number(r1)} at step {history.last_step:,},"
+    f" which the usual weight of {_USUAL_R1:g} makes {number(_USUAL_R1 * r1)}"
+    f" against a loss of {coin:.2f}",
+    _weaker_discriminator(history),
+  )
+
+
 def _adversarial_part(history: History) -> float | None:
   """The GAN's share of the losses that pull at the output."""
   terms = {}
@@ -266,8 +290,8 @@ def find_large_logits(history: History) -> Finding | None:
 
 def _weaker_discriminator(history: History) -> str:
   remedies = {
-    "loss.adversarial": "lower",
     "loss.r1": "raise",
+    "loss.adversarial": "lower",
     "discriminator.base_channels": "lower",
   }
   changes = [

@@ -67,6 +67,7 @@ _HEALTHY = {
   "health/pixel_variance": lambda step: 0.08,
   "discriminator/adversarial": lambda step: 1.35,
   "discriminator/accuracy": lambda step: 0.7,
+  "discriminator/r1": lambda step: 0.002,
   "discriminator/real_logit": lambda step: 0.1,
   "discriminator/fake_logit": lambda step: -0.1,
   "learning_rate": lambda step: 0.002 * (1 - step / 500),
@@ -204,9 +205,9 @@ _CLIP = f"{_LOWER} optimizer.clip_norm to 1"
       },
       {},
       "discriminator: right on 100% of clips with a loss of 0.02 since step"
-      " 200, and the GAN is 71% of the generator's loss: lower"
-      " loss.adversarial from 0.1, raise loss.r1 from 10 or lower"
-      " discriminator.base_channels from 4",
+      " 200, and the GAN is 71% of the generator's loss: raise loss.r1 from 10,"
+      " lower loss.adversarial from 0.1 or lower discriminator.base_channels"
+      " from 4",
     ),
     (
       {
@@ -217,15 +218,31 @@ _CLIP = f"{_LOWER} optimizer.clip_norm to 1"
       {},
       "discriminator: right on 100% of clips with a loss of 0.02 since step"
       " 200, and the GAN is 9% of the generator's loss, and the"
-      " reconstruction's error rises to 0.015: lower loss.adversarial from"
-      " 0.1, raise loss.r1 from 10 or lower discriminator.base_channels from 4",
+      " reconstruction's error rises to 0.015: raise loss.r1 from 10, lower"
+      " loss.adversarial from 0.1 or lower discriminator.base_channels from 4",
     ),
     (
       {"discriminator/fake_logit": lambda _: -80.5},
       {},
       "discriminator: its logits are 0.1 on real clips and -80.5 on others at"
-      " step 400: lower loss.adversarial from 0.1, raise loss.r1 from 10 or"
+      " step 400: raise loss.r1 from 10, lower loss.adversarial from 0.1 or"
       " lower discriminator.base_channels from 4",
+    ),
+    (
+      {"discriminator/r1": lambda _: 1.5},
+      {"loss.r1": 0.0},
+      "discriminator: too steep, with an R1 of 1.5 at step 400, which the usual"
+      " weight of 10 makes 15 against a loss of 1.39: raise loss.r1 from 0,"
+      " lower loss.adversarial from 0.1 or lower discriminator.base_channels"
+      " from 4",
+    ),
+    (
+      {"discriminator/r1": lambda s: 24.0 * (s % 20 == 0)},
+      {"loss.r1_interval": 16, "loss.gan": "hinge", "loss.r1": 1.0},
+      "discriminator: too steep, with an R1 of 1.5 at step 400, which the usual"
+      " weight of 10 makes 15 against a loss of 2.00: raise loss.r1 from 1,"
+      " lower loss.adversarial from 0.1 or lower discriminator.base_channels"
+      " from 4",
     ),
     (
       {"health/pixel_low": _from(30, 0.0, -1.0)},
@@ -320,6 +337,11 @@ def test_a_fault_is_one_line(changes, fields, expected):
       {"loss.adversarial": 0.001},
     ),
     ({"discriminator/fake_logit": lambda _: -9.0}, {}),
+    ({"discriminator/r1": lambda _: 0.05}, {}),
+    (
+      {"discriminator/r1": lambda s: 1.5 * (s % 20 == 0)},
+      {"loss.r1_interval": 16},
+    ),
     # A dark film, a rounded float, and the first step of a warm-up.
     ({"health/pixel_high": lambda s: 0.2 if s == 50 else 0.05}, {}),
     ({"health/pixel_high": lambda _: 1.0000002}, {}),
