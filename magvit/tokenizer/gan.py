@@ -82,7 +82,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
   discriminators: dict[str, network.Network]
   distance: perceptual.Distance | None
   perceptual_params: Any
-  adam: optax.GradientTransformation
+  descent: optax.GradientTransformation
 
   @classmethod
   def build(
@@ -120,7 +120,9 @@ class TokenizerGan(algorithm_lib.Algorithm):
       },
       distance=distance,
       perceptual_params=params,
-      adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
+      descent=optimizer.make_optimizer(
+        c.optimizer, c.num_steps, c.tokenizer.architecture == "cnn"
+      ),
     )
 
   @property
@@ -149,7 +151,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      opt_state={k: self.adam.init(p) for k, p in params.items()},
+      opt_state={k: self.descent.init(p) for k, p in params.items()},
       ema={"tokenizer": algorithm_lib.copy(params["tokenizer"])},
       extras={
         "lecam": {
@@ -238,7 +240,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     for name, gradient in gradients.items():
       role = "generator" if name == "tokenizer" else name
       norms[f"{role}/gradient_norm"] = optax.tree.norm(gradient)
-      updates, opt_state[name] = self.adam.update(
+      updates, opt_state[name] = self.descent.update(
         gradient, state.opt_state[name], state.params[name]
       )
       params[name] = optax.apply_updates(state.params[name], updates)

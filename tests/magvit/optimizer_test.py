@@ -52,3 +52,39 @@ def test_gradients_are_clipped_by_their_global_norm():
     {"bias": jnp.array([30.0, 40.0])}, adam.init(params), params
   )
   np.testing.assert_allclose(state[1].mu["bias"], [0.6, 0.8], rtol=1e-5)
+
+
+def test_muon_moves_kernels_as_orthogonal_matrices_and_the_rest_as_adam():
+  c = base.tokenizer().optimizer
+  c.name, c.warmup_steps, c.peak_learning_rate = "muon", 0, 0.1
+  muon = optimizer.make_optimizer(c, 100, only_convolutions=True)
+  rng = np.random.default_rng(0)
+  shape = (1, 2, 2, 4, 8)  # a matrix of 16 inputs by 8 outputs
+  # Singular values from 1 to 0.01: Adam would all but ignore the last ones.
+  u, _ = np.linalg.qr(rng.standard_normal((16, 8)))
+  v, _ = np.linalg.qr(rng.standard_normal((8, 8)))
+  gradient = {
+    "kernel": jnp.asarray((u * np.logspace(0, -2, 8)) @ v).reshape(shape),
+    "bias": jnp.array([3.0, -1e-3]),
+  }
+  params = jax.tree.map(jnp.zeros_like, gradient)
+  updates, _ = muon.update(gradient, muon.init(params), params)
+  step = np.asarray(updates["kernel"]).reshape(16, 8)
+  singular = np.linalg.svd(step, compute_uv=False)
+  assert singular.max() < 2 * singular.min()
+  # Root mean square of a step of 16 x 8 with singular values of about 1 is
+  # sqrt(8 / 128); scaled, it is a fifth of the learning rate.
+  np.testing.assert_allclose(np.sqrt((step**2).mean()), 0.02, rtol=0.25)
+  # It descends, in the directions of the gradient.
+  assert np.diag(u.T @ step @ v.T).max() < 0
+  np.testing.assert_allclose(updates["bias"], [-0.1, 0.1], rtol=1e-3)
+
+
+def test_muon_is_refused_where_kernels_are_no_plain_matrices():
+  c = base.masked().optimizer
+  c.name = "muon"
+  with pytest.raises(ValueError, match="optimizer.name='muon' trains token"):
+    optimizer.make_optimizer(c, 10_000)
+  c.name = "sgd"
+  with pytest.raises(ValueError, match="optimizer.name='sgd': expected one"):
+    optimizer.make_optimizer(c, 10_000)
