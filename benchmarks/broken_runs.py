@@ -158,7 +158,7 @@ def train(name: str, folder: pathlib.Path) -> list[str]:
   page = pathlib.Path(
     report.write_report([workdir], workdir / "report.html")
   ).read_text()
-  if page.count('class="health"') != 2 * len(lines):
+  if page.count('class="health') != 2 * len(lines):
     raise ValueError(f"{workdir / 'report.html'} does not show {lines}")
   return lines
 

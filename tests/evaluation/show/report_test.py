@@ -235,10 +235,10 @@ def test_what_is_wrong_stands_above_the_cards_and_above_the_curves(fresh):
   )
   page = _page(fresh)
   line = (
-    '<p class="health">codebook: 6 of 10 bits stuck since step 1 (0, 1, 2, 3,'
-    " 4, 5): raise loss.entropy, or quantizer.entropy_temperature</p>"
+    '<p class="health wrong">codebook: 6 of 10 bits stuck since step 1 (0, 1,'
+    " 2, 3, 4, 5): raise loss.entropy, or quantizer.entropy_temperature</p>"
   )
-  assert page.count('class="health"') == page.count(line) == 2
+  assert page.count('class="health') == page.count(line) == 2
   first, second = (m.start() for m in re.finditer(re.escape(line), page))
   assert first < page.index('<div class="first">')
   assert page.index("<h3>Training</h3>") < second < page.index('"plots"')
@@ -248,7 +248,7 @@ def test_a_healthy_run_says_what_was_looked_at(finished, fresh):
   line = "health: nothing unusual up to step 40 (values)"
   assert _page(finished).count(f'<p class="health">{line}') == 2
   (fresh / "metrics.jsonl").unlink()
-  assert 'class="health"' not in _page(fresh)
+  assert 'class="health' not in _page(fresh)
 
 
 def test_evaluations_share_the_panel_of_the_metric_they_repeat(finished):
