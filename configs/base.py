@@ -127,8 +127,7 @@ def optimizer(
   b1: float, b2: float, warmup_steps: int
 ) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
-  # "adam" (spec), or "muon" for a short training (docs/train.md).
-  c.name = "adam"
+  c.name = "adam"  # "adam" (spec), or "muon" for a short training
   c.peak_learning_rate = 1e-4  # peak (spec), then one cosine down to 0
   c.warmup_steps = warmup_steps  # steps of linear rise from 0 to the peak
   c.b1 = b1  # decay of Adam's average of the gradient
@@ -226,8 +225,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   # Weights of the terms of the loss, and their settings; pixels are in [0, 1].
   c.loss = ml_collections.ConfigDict()
   c.loss.reconstruction = 5.0  # weight of the mean squared error (spec)
-  # Weight of the perceptual distance, mean over frames (spec, for Google's own
-  # ResNet-50).
+  # Weight of the perceptual distance, frames' mean (spec, Google's ResNet-50).
   c.loss.perceptual = 0.1
   # Perceptual distance: "resnet50", squared error of its logits (spec);
   # "lpips_vgg", LPIPS v0.1, which others weight with 1; "efficientnet_lite0" or
