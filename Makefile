@@ -13,7 +13,7 @@ REPORT = $(BIN)/python -m evaluation.show.report --output=$@ --title=$(TITLE) \
   $(patsubst %/report.html,%,$^)
 
 # make film trains on a film: FILM is its folder, ROW the row of the configs
-# (film64 and film128 are for a GPU), FILM_FLAGS what else both trainings take.
+# (film64 and film128 are for a GPU), FILM_FLAGS what else all trainings take.
 FILM ?= film
 ROW ?= film64_small
 FILM_FLAGS ?=
@@ -21,6 +21,7 @@ FILM_SIZE := $(if $(findstring 128,$(ROW)),128,64)
 SHARDS := $(FILM)/shards$(FILM_SIZE)
 SQUEEZENET := $(FILM)/weights/squeezenet.safetensors
 EFFICIENTNET := $(FILM)/weights/efficientnet_lite0.safetensors
+FILM_IMAGE := $(FILM)/$(ROW)/image_tokenizer
 FILM_VIDEO := $(FILM)/$(ROW)/tokenizer
 FILM_MASKED := $(FILM)/$(ROW)/generator
 
@@ -77,7 +78,7 @@ film: $(FILM)/$(ROW)/report.html
 
 $(FILM)/$(ROW)/report.html: $(FILM_VIDEO)/scored $(FILM_MASKED)/scored
 	$(BIN)/python -m evaluation.show.report --output=$@ \
-	  --title="MAGVIT-v2 on a film" $(^D)
+	  --title="MAGVIT-v2 on a film" $(^D) $(FILM_IMAGE)
 
 # The shards of live action are written last.
 FILM_READY := $(SHARDS)/live_action/held_out/media.json
@@ -88,10 +89,16 @@ $(FILM_READY): | $(VENV)/installed
 $(FILM)/weights/%.safetensors: | $(VENV)/installed
 	$(BIN)/python -m models.weights.fetch --network=$* --output=$@
 
-$(FILM_VIDEO)/report.html: | $(FILM_READY) $(SQUEEZENET)
-	$(TRAIN) --config=configs/tokenizer_video.py:$(ROW) --workdir=$(@D) \
-	  --config.dataset.path=$(SHARDS) \
-	  --config.loss.perceptual_weights=$(SQUEEZENET) $(FILM_FLAGS)
+TRAIN_FILM = $(TRAIN) --config=configs/$(1).py:$(ROW) --workdir=$(@D) \
+  --config.dataset.path=$(SHARDS)
+TOKENIZER_FLAGS := --config.loss.perceptual_weights=$(SQUEEZENET) $(FILM_FLAGS)
+
+$(FILM_IMAGE)/report.html: | $(FILM_READY) $(SQUEEZENET)
+	$(call TRAIN_FILM,tokenizer_image) $(TOKENIZER_FLAGS)
+
+$(FILM_VIDEO)/report.html: | $(FILM_IMAGE)/report.html
+	$(call TRAIN_FILM,tokenizer_video) $(TOKENIZER_FLAGS) \
+	  --config.inflate_from=$(FILM_IMAGE)
 
 $(FILM_VIDEO)/results/film_codecs.json: | $(FILM_VIDEO)/report.html
 	$(BIN)/python -m benchmarks.film_codecs --shards=$(SHARDS) \
@@ -101,9 +108,8 @@ $(FILM_VIDEO)/scored: | $(FILM_VIDEO)/results/film_codecs.json $(EFFICIENTNET)
 	$(call SCORE,$(RECONSTRUCTED),reconstruction codebook)
 
 $(FILM_MASKED)/report.html: | $(FILM_VIDEO)/scored
-	$(TRAIN) --config=configs/masked.py:$(ROW) --workdir=$(@D) \
-	  --config.dataset.path=$(SHARDS) \
-	  --config.tokenizer_workdir=$(FILM_VIDEO) $(FILM_FLAGS)
+	$(call TRAIN_FILM,masked) --config.tokenizer_workdir=$(FILM_VIDEO) \
+	  $(FILM_FLAGS)
 
 $(FILM_MASKED)/scored: | $(FILM_MASKED)/report.html
 	$(call SCORE,$(COMPLETED),)

@@ -23,6 +23,7 @@ trained by us.
   folder128          128x128    16x16     113.1  own pictures; a GPU
   folder256          256x256    16x16     116.3  own pictures; a GPU
   film64             64x64      8x8         16.2  frames of a film; a GPU
+  film64_small       64x64      8x8          0.6  the same; two cores
   film128            128x128    16x16       16.2  frames of a film; a GPU
   open_magvit2       256x256    16x16       115.1  for its weights
   praxis             128x128    16x16       113.1  for its weights
@@ -182,6 +183,7 @@ VARIANTS = {
   "folder128": _folder128,
   "folder256": _folder256,
   "film64": film.images64,
+  "film64_small": film.images64_small,
   "film128": film.images128,
   "open_magvit2": _open_magvit2,
   "praxis": _imagenet128,

@@ -29,7 +29,7 @@ trained by us.
   folder128        17x128x128    5x16x16       376.0  own videos; a GPU
   folder256        17x256x256    5x16x16       385.9  own videos; a GPU
   film64           17x64x64      5x8x8          57.8  a film; a GPU
-  film64_small     17x64x64      5x8x8           0.9  a film; two cores
+  film64_small     17x64x64      5x8x8           2.3  a film; two cores
   film128          17x128x128    5x16x16        57.8  a film; a GPU
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
   praxis           17x128x128    5x16x16       376.0  for its weights

@@ -7,12 +7,17 @@ import subprocess
 import pytest
 
 from configs import masked
+from configs import tokenizer_image
 from configs import tokenizer_video
 from evaluation.protocols import table as protocol_table
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _ROWS = ("film64_small", "film64", "film128")
-_CONFIGS = {"tokenizer_video": tokenizer_video, "masked": masked}
+_CONFIGS = {
+  "tokenizer_image": tokenizer_image,
+  "tokenizer_video": tokenizer_video,
+  "masked": masked,
+}
 
 
 def _would_run(folder, *flags):
@@ -28,10 +33,10 @@ def _would_run(folder, *flags):
 def test_its_stages_name_rows_and_protocols_that_there_are(row, tmp_path):
   text = _would_run(tmp_path, f"ROW={row}", "FILM_FLAGS=--config.seed=3")
   trained = re.findall(r"--config=configs/(\w+)\.py:(\w+)", text)
-  assert [name for name, _ in trained] == ["tokenizer_video", "masked"]
+  assert [name for name, _ in trained] == list(_CONFIGS)
   for name, arg in trained:
     assert arg == row and arg in _CONFIGS[name].VARIANTS
-  assert text.count("--config.seed=3") == 2
+  assert text.count("--config.seed=3") == 3
   size = tokenizer_video.get_config(row).dataset.size
   assert f"--output={tmp_path}/shards{size} --size={size}" in " ".join(
     text.replace("\\\n", " ").split()
@@ -50,6 +55,7 @@ def test_what_is_finished_is_not_run_again(tmp_path):
   stages = (
     tmp_path / "shards64" / "live_action" / "held_out" / "media.json",
     tmp_path / "weights" / "squeezenet.safetensors",
+    run / "image_tokenizer" / "report.html",
     run / "tokenizer" / "report.html",
     tmp_path / "weights" / "efficientnet_lite0.safetensors",
     run / "tokenizer" / "results" / "film_codecs.json",
@@ -59,7 +65,8 @@ def test_what_is_finished_is_not_run_again(tmp_path):
     run / "report.html",
   )
   words = (
-    *("--format=film", "--network=squeezenet", "tokenizer_video.py"),
+    *("--format=film", "--network=squeezenet", "tokenizer_image.py"),
+    "tokenizer_video.py",
     *("--network=efficientnet_lite0", "film_codecs", "_reconstructions"),
     *("masked.py", "_frame_prediction", "evaluation.show.report"),
   )
