@@ -234,6 +234,7 @@ def tokenizer() -> ml_collections.ConfigDict:
   # File of that network's weights, written by models.weights.convert or fetch.
   c.loss.perceptual_weights = REQUIRED
   c.loss.adversarial = 0.1  # weight of the generator's GAN loss (spec)
+  c.loss.adversarial_start = 0  # steps before the generator has that loss
   c.loss.gan = "non_saturating"  # form of the GAN loss (spec); or "hinge"
   # Weight of the gradient penalty R1: without the factor 1/2, summed over the
   # clip (spec).

@@ -152,6 +152,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "reconstruction": _AMOUNT,
     "perceptual": _AMOUNT,
     "adversarial": _AMOUNT,
+    "adversarial_start": _NONE_OR_MORE,
     "r1": _AMOUNT,
     "r1_interval": COUNT,
     "lecam": _AMOUNT,

@@ -167,16 +167,21 @@ def discriminator(
 def weights(
   config: ml_collections.ConfigDict, step: jax.Array
 ) -> dict[str, float | jax.Array]:
-  """Weights of the generator's terms; that of the entropy is annealed."""
+  """Weights of the generator's terms at a step, counted from 0.
+
+  That of the entropy is annealed; that of the GAN loss is 0 before its start.
+  """
   entropy = entropy_weight(
     step,
     config.entropy,
     config.entropy_start_factor,
     config.entropy_annealing_steps,
   )
-  names = ("reconstruction", "adversarial", "commitment", "codebook")
-  constant = {name: config[name] for name in (*names, "perceptual")}
-  return {**constant, "entropy": entropy}
+  names = ("reconstruction", "perceptual", "commitment", "codebook")
+  constant = {name: config[name] for name in names}
+  started = jnp.where(step >= config.adversarial_start, 1.0, 0.0)
+  adversarial = config.adversarial * started
+  return {**constant, "adversarial": adversarial, "entropy": entropy}
 
 
 def entropy_weight(

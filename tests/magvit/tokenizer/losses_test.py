@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import base
 from magvit.generators import losses as generator_losses
 from magvit.tokenizer import losses
 
@@ -56,6 +57,14 @@ def test_entropy_weight_falls_from_three_times_to_once():
   np.testing.assert_allclose(weight(1000), 0.2, rtol=1e-6)
   np.testing.assert_allclose(weight(2000), 0.1, rtol=1e-6)
   np.testing.assert_allclose(weight(9999), 0.1, rtol=1e-6)
+
+
+def test_the_gan_loss_of_the_generator_counts_from_its_start():
+  c = base.tokenizer().loss
+  c.adversarial, c.adversarial_start = 0.25, 100
+  weights = [losses.weights(c, jnp.array(step)) for step in (0, 99, 100, 9999)]
+  assert [float(w["adversarial"]) for w in weights] == [0.0, 0.0, 0.25, 0.25]
+  assert all(w["reconstruction"] == c.reconstruction for w in weights)
 
 
 def test_reconstruction_is_a_mean_over_everything():
