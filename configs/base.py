@@ -118,8 +118,7 @@ def common() -> ml_collections.ConfigDict:
   c.evaluation.c3d_weights = ""  # file of C3D's weights, likewise
   c.evaluation.efficientnet_lite0_weights = ""  # by models.weights.fetch
   c.evaluation.squeezenet_weights = ""  # by models.weights.fetch
-  # File of LPIPS's weights, with which scores of reconstructions have LPIPS.
-  c.evaluation.lpips_weights = ""
+  c.evaluation.lpips_weights = ""  # for LPIPS among scores of reconstructions
   return c
 
 
