@@ -98,11 +98,15 @@ def rows(
     fake = clips[:, hidden_T]
     made[f"{start}pool"] = _pooled(network, fake)
     made[f"{start}distance"] = _distances(network, real, fake)
-    made[f"{start}hidden_psnr"] = frame_metrics.masked_psnr(
-      *(x / np.float64(255.0) for x in (real, fake)),
-      np.ones(real.shape[1:4], bool),
-    )[:, None]
+    made[f"{start}hidden_psnr"] = _psnr(real, fake)
   return made
+
+
+def _psnr(real_BTHWC: np.ndarray, fake_BTHWC: np.ndarray) -> np.ndarray:
+  """PSNR of each clip, over all of its pixels, (B, 1)."""
+  real, fake = (x / np.float64(255.0) for x in (real_BTHWC, fake_BTHWC))
+  everywhere_THW = np.ones(real.shape[1:4], bool)
+  return frame_metrics.masked_psnr(real, fake, everywhere_THW)[:, None]
 
 
 def _pooled(network: networks.Extractor, video_BTHWC: np.ndarray) -> np.ndarray:

@@ -89,7 +89,8 @@ class Model:
   def given_frames(self, task: str) -> np.ndarray:
     shape = describe.clip_shape(self.config)
     frames = self.config.condition_frames
-    return tasks_lib.given_pixels(task, shape, frames).all((1, 2))
+    given_THW = tasks_lib.given_pixels(task, shape, frames)
+    return np.asarray(given_THW.all((1, 2)))
 
   def reconstructions(self, protocol: Protocol, originals: Clips) -> Clips:
     return clips_lib.reconstruct_clips(
