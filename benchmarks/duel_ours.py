@@ -13,9 +13,14 @@ from magvit import trained as trained_lib
 from magvit.tokenizer import describe
 from models import network
 
-# Fields that count steps of the config's num_steps. A duel is longer or shorter
-# than the config's training, and its schedules are stretched with it.
-_STRETCHED = ("optimizer.warmup_steps", "loss.entropy_annealing_steps")
+# Fields that count steps of the config's num_steps, and the least of each. A
+# duel is longer or shorter than the config's training, and its schedules are
+# stretched with it.
+_STRETCHED = {
+  "optimizer.warmup_steps": 1,
+  "loss.entropy_annealing_steps": 1,
+  "loss.adversarial_start": 0,
+}
 
 
 def stretch(
@@ -24,10 +29,10 @@ def stretch(
   """The config with its schedules stretched over another number of steps."""
   values = config.to_dict()
   fields = {"num_steps": num_steps}
-  for field in _STRETCHED:
+  for field, least in _STRETCHED.items():
     section, name = field.split(".")
     steps = round(values[section][name] * num_steps / config.num_steps)
-    fields[field] = min(max(steps, 1), num_steps - 1)
+    fields[field] = min(max(steps, least), num_steps - 1)
   return trained_lib.with_fields(config, fields)
 
 

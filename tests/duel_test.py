@@ -118,9 +118,14 @@ def test_schedules_are_stretched_over_the_steps_of_the_duel():
   warmup = config.optimizer.warmup_steps
   twice = duel_ours.stretch(config, 2 * config.num_steps)
   assert twice.optimizer.warmup_steps == 2 * warmup
+  assert twice.loss.adversarial_start == 0  # a GAN from the first step on
+  config.loss.adversarial_start = config.num_steps // 2
+  twice = duel_ours.stretch(config, 2 * config.num_steps)
+  assert twice.loss.adversarial_start == config.num_steps
   shortest = duel_ours.stretch(config, 2)
   assert shortest.optimizer.warmup_steps == 1
   assert shortest.loss.entropy_annealing_steps == 1
+  assert shortest.loss.adversarial_start == 1
   assert config.optimizer.warmup_steps == warmup
 
 

@@ -79,6 +79,12 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f"loss.gan={c.gan!r} must be one of {sorted(GENERATOR_ADVERSARIAL)}"
     )
+  if c.adversarial and c.adversarial_start >= config.num_steps:
+    raise ValueError(
+      f"loss.adversarial_start={c.adversarial_start} must be below"
+      f" num_steps={config.num_steps}, or the generator never has the GAN loss:"
+      " lower it, or set loss.adversarial to 0"
+    )
   if c.r1_interval < 1:
     raise ValueError(f"loss.r1_interval={c.r1_interval} must be at least 1")
   if config.health_every < 1:

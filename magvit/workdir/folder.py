@@ -48,8 +48,6 @@ _FREE_FIELDS = (
   "transformer.remat",
   "transformer.dropout_bits",
 )
-# Fields that configs of earlier versions lack, and what they stand for there.
-_SINCE = {"dataset.held_out_share": 0.1}
 
 
 def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
@@ -232,7 +230,8 @@ def _differing(
   stored: ml_collections.ConfigDict, given: ml_collections.ConfigDict
 ) -> list[str]:
   """Names of the fields that make two configs two experiments."""
-  there, here = ({**_SINCE, **_fields(c)} for c in (stored, given))
+  since = stored_config_lib.SINCE
+  there, here = ({**since, **_fields(c)} for c in (stored, given))
   return [
     field
     for field in sorted(there.keys() | here.keys())
@@ -278,6 +277,7 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
   if exports.is_export(workdir):
     exports.check_config(workdir, stored)
   stored_config_lib.check(path, stored)
+  stored = stored_config_lib.complete(stored)
   try:
     return fields_lib.resolved(ml_collections.ConfigDict(stored))
   except ValueError as error:

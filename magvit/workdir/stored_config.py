@@ -22,6 +22,12 @@ KNOWN = {
 _WHOLE = ("tokenizer", "quantizer", "transformer")  # sections with all fields
 # Fields of those sections that configs of earlier versions lack.
 _LATER = ("transformer.attention", "transformer.dropout_bits")
+# Fields of other sections that they lack, and what they stand for there.
+SINCE = {
+  "dataset.held_out_share": 0.1,
+  "optimizer.name": "adam",
+  "loss.adversarial_start": 0,
+}
 _NEEDED = ("name", "batch_size", "dataset", "dataset.frames", "dataset.size")
 _REMEDY = "name the directory of a run or of an export"
 _LONGEST = 1000  # entries of a list
@@ -56,6 +62,19 @@ def check(path: str, fields: dict[str, Any]) -> None:
       raise ValueError(
         f"{path} is no config of this program ({reason}): {_REMEDY}"
       )
+
+
+def complete(fields: dict[str, Any]) -> dict[str, Any]:
+  """The fields of a checked config.json, with those of SINCE that it lacks.
+
+  A field comes only into a section that is there: generators have no `loss`.
+  """
+  whole = dict(fields)
+  for name, value in SINCE.items():
+    section, _, field = name.partition(".")
+    if section in whole and field not in whole[section]:
+      whole[section] = {**whole[section], field: value}
+  return whole
 
 
 def fault(

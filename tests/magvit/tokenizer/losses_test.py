@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import base
 from magvit.generators import losses as generator_losses
@@ -65,6 +66,19 @@ def test_the_gan_loss_of_the_generator_counts_from_its_start():
   weights = [losses.weights(c, jnp.array(step)) for step in (0, 99, 100, 9999)]
   assert [float(w["adversarial"]) for w in weights] == [0.0, 0.0, 0.25, 0.25]
   assert all(w["reconstruction"] == c.reconstruction for w in weights)
+
+
+def test_a_gan_loss_that_never_starts_is_refused():
+  c = base.tokenizer()
+  c.num_steps, c.loss.adversarial_start = 100, 99
+  losses.check_settings(c)
+  c.loss.adversarial_start = 100
+  with pytest.raises(
+    ValueError, match="adversarial_start=100 .* num_steps=100"
+  ):
+    losses.check_settings(c)
+  c.loss.adversarial = 0.0  # then its start says nothing
+  losses.check_settings(c)
 
 
 def test_reconstruction_is_a_mean_over_everything():

@@ -41,6 +41,30 @@ def test_how_a_run_is_run_may_change_but_not_what_is_trained(tmp_path):
     workdir_lib.check_workdir(str(tmp_path), config)
 
 
+def test_a_run_of_before_is_read_with_the_fields_that_came_later(tmp_path):
+  config = tiny.tokenizer()
+  old = tiny.tokenizer()
+  del old.dataset.held_out_share
+  del old.optimizer.name, old.loss.adversarial_start
+  workdir_lib.write_config(str(tmp_path), old)
+  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+  stored = workdir_lib.read_config(str(tmp_path))
+  as_json = lambda c: c.to_json(sort_keys=True)
+  assert as_json(stored) == as_json(config)
+  workdir_lib.check_workdir(str(tmp_path), config)
+  config.optimizer.name = "muon"
+  with pytest.raises(ValueError, match="optimizer.name is 'adam' there"):
+    workdir_lib.check_workdir(str(tmp_path), config)
+
+
+def test_a_generator_of_before_gets_no_section_of_a_tokenizer(tmp_path):
+  old = tiny.masked("tokenizer")
+  del old.optimizer.name
+  workdir_lib.write_config(str(tmp_path), old)
+  stored = workdir_lib.read_config(str(tmp_path))
+  assert stored.optimizer.name == "adam" and "loss" not in stored
+
+
 @pytest.mark.parametrize("name", ["results", "samples"])
 def test_links_for_what_comes_at_the_end_are_refused_at_the_start(
   tmp_path, name
