@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 
 # Training ends with a workdir's report: what has one is not trained again.
+# One that failed may have a report, too, which says why: make removes it.
+.DELETE_ON_ERROR:
 TRAIN := $(BIN)/python main.py
 IMAGE := $(DEMO)/image_tokenizer
 VIDEO := $(DEMO)/video_tokenizer

@@ -12,12 +12,17 @@ again.
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 import subprocess
 import sys
 from typing import Any
+
+import numpy as np
+
+from benchmarks import seeds
+from evaluation import records
+from evaluation.diagnosis import history
 
 _BATCH_SIZE = 8
 
@@ -49,7 +54,7 @@ CHANGES: dict[str, dict[str, Any]] = {
   "commitment 4": {"loss.commitment": 4.0},
   "adversarial 0": {"loss.adversarial": 0.0},
   "adversarial 0.1": {"loss.adversarial": 0.1},
-  "adversarial 0.1 from half-way": {
+  "adversarial 0.1 from step 200": {
     "loss.adversarial": 0.1,
     "loss.adversarial_start": 200,
   },
@@ -79,7 +84,7 @@ def main():
   for done, name in enumerate(names):
     folder = args.output / _folder_name(name)
     print(f"{done}/{len(names)}: {name}", file=sys.stderr, flush=True)
-    if not (folder / "report.html").exists():
+    if not seeds.is_finished(folder):
       _train(folder, args, CHANGES[name])
     rows[name] = _scores(folder)
     (args.output / "ablations.md").write_text(table(rows))
@@ -93,10 +98,10 @@ def _folder_name(name: str) -> str:
 def _train(
   folder: pathlib.Path, args: argparse.Namespace, changes: dict[str, Any]
 ):
-  """Runs main.py.
+  """Trains the row with these changes; what main.py says goes to a log.
 
   Raises:
-    SystemExit: it failed; its log is named.
+    SystemExit: main.py failed; the log and the command are named.
   """
   fields = {
     "num_steps": args.steps,
@@ -121,24 +126,18 @@ def _train(
 
 
 def _scores(folder: pathlib.Path) -> dict[str, float]:
-  """Scores of held-out frames, seconds of training and the last losses."""
-  result = lambda name: json.loads(
-    (folder / "results" / f"held_out_{name}.json").read_text()
-  )["metrics"]
-  lines = (folder / "metrics.jsonl").read_text().splitlines()
-  logged = [json.loads(line) for line in lines]
-  logged = [row for row in logged if "steps_per_second" in row]
-  seconds, step = 0.0, 0
-  for row in logged:
-    seconds += (row["step"] - step) / row["steps_per_second"]
-    step = row["step"]
-  reconstruction, codebook = result("reconstruction"), result("codebook")
+  """Scores of held-out frames, seconds of training and the last distance."""
+  measured = seeds.scores(folder)
+  metrics, _ = records.read_metrics(folder / "metrics.jsonl")
+  run = history.History(metrics, {})
+  rates = run.curve("steps_per_second")
+  distances = run.curve("generator/perceptual").values
   return {
-    "psnr": reconstruction["psnr"],
-    "ssim": reconstruction["ssim"],
-    "perceptual": logged[-1].get("generator/perceptual", float("nan")),
-    "entropy_bits": codebook["entropy_bits"],
-    "seconds": seconds,
+    "psnr": measured["held_out_reconstruction/psnr"],
+    "ssim": measured["held_out_reconstruction/ssim"],
+    "perceptual": float(distances[-1]) if len(distances) else float("nan"),
+    "entropy_bits": measured["held_out_codebook/entropy_bits"],
+    "seconds": float((np.diff(rates.steps, prepend=0) / rates.values).sum()),
   }
 
 

@@ -6,7 +6,7 @@ Makes OUTPUT/pictures/LAYOUT, 160 crops of the two photographs that
 scikit-learn bundles, and OUTPUT/videos, 12 pans over them of odd sizes and
 lengths; then runs the commands of docs/your_data.md and prints the minutes, the
 CPU minutes and the scores of each, which OUTPUT/own_data.json keeps. A command
-whose workdir has its report is not run again.
+whose training is finished is not run again.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def main() -> None:
     folder, report[layout] = output / layout, {}
     made = commands(folder, pictures, output / "videos")
     for name, given in made.items():
-      if (folder / name / "report.html").exists():
+      if seeds.is_finished(folder / name):
         continue
       report[layout][name] = _measure(given)
       if (folder / name).exists():

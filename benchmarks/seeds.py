@@ -5,8 +5,8 @@
 
 Trains DIR/SEED/STAGE for each seed in turn, with `config.seed`
 (parameters, masks and samples; the data stay the same), and prints the lowest
-and highest of each score, which DIR/seeds.json keeps. A stage that has its
-report is not trained again, and one that was interrupted goes on. A stage needs
+and highest of each score, which DIR/seeds.json keeps. A stage that is finished
+is not trained again, and one that was interrupted goes on. A stage needs
 those before it: `generator` a `video` tokenizer, which starts from `image`.
 """
 
@@ -51,6 +51,20 @@ def command(stage: Stage, folder: pathlib.Path, name: str, seed: int):
   return [sys.executable, "main.py", *arguments]
 
 
+def is_finished(workdir: pathlib.Path) -> bool:
+  """Whether the last step of a training was evaluated.
+
+  A page alone does not say so: trainings have one after each evaluation, and
+  where a value that is not finite ended them.
+  """
+  config = workdir / "config.json"
+  if not (config.exists() and (workdir / "report.html").exists()):
+    return False
+  last = json.loads(config.read_text())["num_steps"]
+  results = (workdir / "results").glob("*.json")
+  return any(json.loads(r.read_text()).get("step") == last for r in results)
+
+
 def scores(workdir: pathlib.Path) -> dict[str, float]:
   """Every score in a workdir's results by "RESULT/METRIC"."""
   measured = {}
@@ -89,7 +103,7 @@ def main() -> None:
   for seed in seeds:
     folder = arguments.output / str(seed)
     for name in names:
-      if not (folder / name / "report.html").exists():
+      if not is_finished(folder / name):
         start = time.monotonic()
         subprocess.run(command(STAGES[name], folder, name, seed), check=True)
         minutes = (time.monotonic() - start) / 60

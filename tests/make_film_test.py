@@ -78,3 +78,23 @@ def test_what_is_finished_is_not_run_again(tmp_path):
     stage.parent.mkdir(parents=True, exist_ok=True)
     stage.touch()
   assert "Nothing to be done" in _would_run(tmp_path)
+
+
+def test_a_training_that_failed_is_trained_again(tmp_path):
+  """It may have written its page, where a value was not finite."""
+  page = tmp_path / "film64_small" / "image_tokenizer" / "report.html"
+  for done in (
+    tmp_path / "shards64" / "live_action" / "held_out" / "media.json",
+    tmp_path / "weights" / "squeezenet.safetensors",
+  ):
+    done.parent.mkdir(parents=True)
+    done.touch()
+  fails = tmp_path / "fails"
+  fails.write_text(f"#!/bin/sh\nmkdir -p {page.parent}\ntouch {page}\nexit 1\n")
+  fails.chmod(0o755)
+  command = ["make", "-o", ".venv/installed", str(page), f"FILM={tmp_path}"]
+  done = subprocess.run(
+    [*command, f"TRAIN={fails}"], cwd=_ROOT, capture_output=True, text=True
+  )
+  assert done.returncode and page.parent.exists()
+  assert not page.exists()

@@ -8,12 +8,25 @@ import sys
 import pytest
 
 from benchmarks import own_data
+from benchmarks import seeds
 
 _SMALL = {
   "image": ("automatic.least_steps=3", "automatic.most_steps=3"),
   "video": ("automatic.least_steps=3", "automatic.most_steps=3"),
   "generator": ("automatic.least_steps=3", "automatic.most_steps=3"),
 }
+
+
+def test_a_training_is_finished_when_its_last_step_was_evaluated(tmp_path):
+  assert not seeds.is_finished(tmp_path)
+  (tmp_path / "config.json").write_text('{"num_steps": 40}')
+  (tmp_path / "report.html").touch()
+  assert not seeds.is_finished(tmp_path)  # as after a value was not finite
+  (tmp_path / "results").mkdir()
+  result = tmp_path / "results" / "held_out_codebook.json"
+  for step in (20, 40):
+    result.write_text(json.dumps({"step": step, "metrics": {}}))
+    assert seeds.is_finished(tmp_path) == (step == 40)
 
 
 @pytest.mark.long
