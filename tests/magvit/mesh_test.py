@@ -15,6 +15,7 @@ from configs import tokenizer_video
 from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
+from magvit import optimizer
 from magvit.generators import autoregressive
 from magvit.generators import masked
 from magvit.tokenizer import describe
@@ -195,6 +196,36 @@ def test_no_large_parameter_of_the_papers_models_is_whole(make, layout):
   if layout[2] > 1:
     specs = {axis for s in jax.tree.leaves(shardings) for axis in s.spec}
     assert "tensor" in specs
+
+
+@pytest.mark.parametrize("layout", [(4, 2, 1), (4, 1, 2), (2, 2, 2)])
+@pytest.mark.parametrize("name, moments", [("adam", 2), ("muon", 1)])
+def test_moments_of_a_kernel_are_split_like_the_kernel(name, moments, layout):
+  config = tiny.tokenizer()
+  config.optimizer.name = name
+  descent = optimizer.make_optimizer(
+    config.optimizer, config.num_steps, only_convolutions=True
+  )
+  params = {
+    "kernel": jax.ShapeDtypeStruct((3, 3, 3, 64, 128), jnp.float32),
+    "bias": jax.ShapeDtypeStruct((128,), jnp.float32),
+  }
+  trees = {"params": params, "opt": jax.eval_shape(descent.init, params)}
+  rules = [("kernel$", ("tensor", None))]
+  mesh = _mesh(*layout)
+  kernels = [
+    sharding.spec
+    for path, sharding in jax.tree_util.tree_leaves_with_path(
+      mesh_lib.state_shardings(trees, mesh, rules)
+    )
+    if getattr(path[-1], "key", "") == "kernel"
+  ]
+  split = {
+    (4, 2, 1): PartitionSpec(None, None, None, None, "fsdp"),
+    (4, 1, 2): PartitionSpec(None, None, None, "tensor"),
+    (2, 2, 2): PartitionSpec(None, None, None, "tensor", "fsdp"),
+  }
+  assert kernels == [split[layout]] * (1 + moments)
 
 
 def test_meshes_that_do_not_use_all_devices_are_refused():

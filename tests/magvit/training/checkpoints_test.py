@@ -14,6 +14,7 @@ import pytest
 from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
+from magvit import optimizer
 from magvit.training import checkpoints as checkpoints_lib
 from magvit.workdir import folder as workdir_lib
 from tests import tiny
@@ -162,6 +163,29 @@ def test_another_mesh_resumes_with_the_same_parameters(tmp_path):
   again = _restore(tmp_path / "run", config, four)[1].params["net"]["w"]
   assert len(again.sharding.device_set) == 8
   np.testing.assert_array_equal(again, w)
+
+
+def test_the_state_of_muon_comes_back_to_the_bit(tmp_path):
+  config = tiny.tokenizer()
+  config.optimizer.name = "muon"
+  descent = optimizer.make_optimizer(
+    config.optimizer, config.num_steps, only_convolutions=True
+  )
+  params = {"kernel": jnp.ones((3, 2, 4)), "bias": jnp.ones(4)}
+  first = _state(0).replace(opt_state={"net": descent.init(params)})
+  rng = np.random.default_rng(0)
+  draw = lambda x: jnp.asarray(rng.uniform(1.0, 9.0, x.shape), x.dtype)
+  saved = jax.tree.map(draw, first)
+  workdir = str(tmp_path)
+  workdir_lib.write_config(workdir, config)
+  checkpoints = checkpoints_lib.Checkpoints(workdir, config)
+  checkpoints.save(1, saved, _data(config))
+  checkpoints.close()
+  checkpoints = checkpoints_lib.Checkpoints(workdir, config)
+  _, restored = checkpoints.restore_newest(first, _data(config))
+  checkpoints.close()
+  assert jax.tree.structure(restored) == jax.tree.structure(saved)
+  jax.tree.map(np.testing.assert_array_equal, restored, saved)
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
