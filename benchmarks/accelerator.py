@@ -15,11 +15,9 @@ first; `--set` changes a field of the configs.
 """
 
 import argparse
-from importlib import metadata
 import json
 import os
 import pathlib
-import platform
 import signal
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from typing import Any
 
 from benchmarks import accelerator_measures
 from benchmarks import open_magvit2_network
+from benchmarks import run
 
 # Names of the rows -> limit in seconds, the start of the process included.
 ROWS = {
@@ -80,7 +79,8 @@ def main():
       open_magvit2_network.source(args.peer, "video")
     except ValueError as error:
       parser.error(str(error))
-  report = {"command": sys.argv[1:], "machine": _machine(), "rows": {}}
+  machine = {**run.machine(), "driver": _driver()}
+  report = {"command": sys.argv[1:], "machine": machine, "rows": {}}
   end = time.monotonic() + args.budget
   with tempfile.TemporaryDirectory() as cache:
     for name in names:
@@ -95,18 +95,6 @@ def main():
   if args.tiny:
     print("--tiny: times of shrunk models say nothing about the measures")
   print(f"wrote {args.output}")
-
-
-def _machine() -> dict[str, Any]:
-  packages = ("jax", "jaxlib", "flax", "numpy")
-  return {
-    "processor": platform.processor() or platform.machine(),
-    "cores": os.cpu_count(),
-    "load": os.getloadavg()[0],
-    "python": platform.python_version(),
-    "driver": _driver(),
-    **{name: metadata.version(name) for name in packages},
-  }
 
 
 def _driver() -> str:

@@ -22,11 +22,9 @@ counts. The exit code is 0 whoever leads.
 import argparse
 import ast
 import dataclasses
-from importlib import metadata
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 from typing import Any
@@ -38,6 +36,7 @@ from benchmarks import duel_ours
 from benchmarks import duel_peer
 from benchmarks import duel_report
 from benchmarks import duel_run
+from benchmarks import run
 from input_pipeline import pipeline
 from magvit import trained as trained_lib
 from magvit.workdir import folder as workdir_lib
@@ -131,19 +130,19 @@ def _sides(args, config) -> list[duel_run.Settings]:
   for name in ("seconds", "points", "clips"):
     if getattr(args, name) <= 0:
       raise ValueError(f"--{name}={getattr(args, name):g} must be above 0")
-  if not args.weights.is_file():
-    raise ValueError(
-      f"--weights={args.weights} is no file: python -m models.weights.fetch"
-      f" --network=squeezenet --output={args.weights}"
-    )
-  safetensors_file.check_network(str(args.weights), "squeezenet")
-  if args.judge:
-    if not os.path.isfile(args.judge):
+  for flag, network in (
+    ("weights", "squeezenet"),
+    ("judge", "efficientnet_lite0"),
+  ):
+    path = getattr(args, flag)
+    if not path:  # nobody has to judge
+      continue
+    if not os.path.isfile(path):
       raise ValueError(
-        f"--judge={args.judge} is no file: python -m models.weights.fetch"
-        f" --network=efficientnet_lite0 --output={args.judge}"
+        f"--{flag}={path} is no file: python -m models.weights.fetch"
+        f" --network={network} --output={path}"
       )
-    safetensors_file.check_network(args.judge, "efficientnet_lite0")
+    safetensors_file.check_network(str(path), network)
   if not args.shards.is_dir():
     raise ValueError(
       f"--shards={args.shards} is no folder: python -m input_pipeline.prepare"
@@ -273,7 +272,10 @@ def _report(args, config, sides: list[duel_run.Settings]) -> None:
   seconds = args.seconds
   report = {
     "command": sys.argv[1:],
-    "machine": _machine(),
+    "machine": {
+      **run.machine(_PACKAGES),
+      "cores": len(os.sched_getaffinity(0)),
+    },
     "attribution": pipeline.attribution(config.dataset),
     "batch_size": config.batch_size,
     "config": _plain(config),
@@ -312,22 +314,6 @@ def _draw_clips(folder, config, count: int, sides: list[str]) -> None:
   truth = np.concatenate(truth)[:shown]
   outputs = {side: video[:shown] for side, video in outputs.items()}
   duel_report.draw_clips(truth, outputs, folder / "duel_clips.png")
-
-
-def _machine() -> dict[str, Any]:
-  versions = {}
-  for name in _PACKAGES:
-    try:
-      versions[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-      versions[name] = None
-  return {
-    "processor": platform.processor() or platform.machine(),
-    "cores": len(os.sched_getaffinity(0)),
-    "load": os.getloadavg()[0],
-    "python": platform.python_version(),
-    **versions,
-  }
 
 
 if __name__ == "__main__":

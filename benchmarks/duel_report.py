@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 import pathlib
 from typing import Any
 
@@ -134,7 +135,9 @@ def draw(
     title, lower_is_better = SCORES[score]
     title += " (lower is better)" if lower_is_better else ""
     axes = fig.add_subplot(lines, columns, place, title=title)
-    for colour, (side, rows) in zip(_COLOURS, histories.items(), strict=False):
+    for colour, (side, rows) in zip(
+      itertools.cycle(_COLOURS), histories.items(), strict=False
+    ):
       label = f"{side}, {parameters[side]:,} parameters"
       x, y = [r["moment"] for r in rows], [r[score] for r in rows]
       axes.plot(x, y, ".-", color=colour, label=label)

@@ -9,6 +9,7 @@ is then 1.
 """
 
 import argparse
+from collections.abc import Sequence
 from importlib import metadata
 import json
 import os
@@ -17,10 +18,12 @@ import platform
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 _DIGITS = "--config=configs/masked.py:digits"
-# Three are left out: open_magvit2 and duel need a checkout of their peer, and
-# overfit a trained workdir.
+# Left out are those that have to be given something, like the checkout of a
+# peer, a workdir or the shards of the film.
 BENCHMARKS = {
   "entropy": ("entropy",),
   "convolution": ("convolution",),
@@ -69,7 +72,7 @@ def main():
       parser.error(f"--only={name}: must be some of {', '.join(known)}")
   if not names:
     names = [*BENCHMARKS, *(ON_ACCELERATORS if _accelerated() else ())]
-  report = {"machine": _machine(), "benchmarks": {}}
+  report = {"machine": machine(), "benchmarks": {}}
   for name in names:
     print(f"== {name}", flush=True)
     report["benchmarks"][name] = _run(*known[name])
@@ -89,14 +92,20 @@ def _accelerated() -> bool:
   return answer.stdout.strip() != "cpu"
 
 
-def _machine():
-  packages = ("jax", "jaxlib", "flax", "numpy")
+def machine(packages: Sequence[str] = _PACKAGES) -> dict[str, Any]:
+  """The machine, its load, and versions of packages; None of a missing one."""
+  versions: dict[str, str | None] = {}
+  for name in packages:
+    try:
+      versions[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      versions[name] = None
   return {
     "processor": platform.processor() or platform.machine(),
     "cores": os.cpu_count(),
     "load": os.getloadavg()[0],
     "python": platform.python_version(),
-    **{name: metadata.version(name) for name in packages},
+    **versions,
   }
 
 

@@ -258,7 +258,9 @@ def find_steep_discriminator(history: History) -> Finding | None:
 
 
 def _adversarial_part(history: History) -> float | None:
-  """The GAN's share of the losses that pull at the output."""
+  """The GAN's share of the losses that pull at the output; None without it."""
+  if history.last_step <= history.field("loss.adversarial_start", 0):
+    return None
   terms = {}
   for name in ("adversarial", "reconstruction", "perceptual"):
     weight, value = (

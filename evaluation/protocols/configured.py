@@ -42,11 +42,11 @@ def _check_served(
   is_generated = protocol.made != "reconstructions"
   if is_generated and not tasks:
     raise ValueError(
-      f"{named} samples, and {config.name!r} generates none: remove it"
+      f"{named} {protocol.made}, and {config.name!r} generates none: remove it"
     )
   if is_generated and protocol.task not in tasks:
     raise ValueError(
-      f"{named} samples of {protocol.task}, and {config.name!r} has"
+      f"{named} {protocol.made} of {protocol.task}, and {config.name!r} has"
       f" tasks.{protocol.task}=0: remove it, or train on that task"
     )
   if protocol.made == "reconstructions" and tasks:

@@ -374,8 +374,8 @@ def run_configured(
     protocol = protocol_table.get(name)
     if protocol.made != "reconstructions" and not model.generates:
       raise ValueError(
-        f"evaluation.protocols names {name!r}, which measures samples, and"
-        f" {config.name!r} generates none: remove it"
+        f"evaluation.protocols names {name!r}, which measures {protocol.made},"
+        f" and {config.name!r} generates none: remove it"
       )
     weights = config.evaluation[f"{protocol.network or 'lpips'}_weights"]
     request = Request(

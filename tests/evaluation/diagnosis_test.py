@@ -336,6 +336,15 @@ def test_a_fault_is_one_line(changes, fields, expected):
       },
       {"loss.adversarial": 0.001},
     ),
+    # One that has a start before the generator.
+    (
+      {
+        "discriminator/adversarial": lambda _: 0.02,
+        "discriminator/accuracy": lambda _: 1.0,
+        "generator/adversarial": lambda _: 6.0,
+      },
+      {"loss.adversarial_start": 400},
+    ),
     ({"discriminator/fake_logit": lambda _: -9.0}, {}),
     ({"discriminator/r1": lambda _: 0.05}, {}),
     (
