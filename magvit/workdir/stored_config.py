@@ -22,12 +22,11 @@ KNOWN = {
 _WHOLE = ("tokenizer", "quantizer", "transformer")  # sections with all fields
 # Fields of those sections that configs of earlier versions lack.
 _LATER = ("transformer.attention", "transformer.dropout_bits")
-# Fields of other sections that they lack, and what they stand for there.
-SINCE = {
-  "dataset.held_out_share": 0.1,
-  "optimizer.name": "adam",
-  "loss.adversarial_start": 0,
-}
+# Fields of training that they lack, and what they stand for there.
+_TRAINED_WITH = {"optimizer.name": "adam", "loss.adversarial_start": 0}
+# The same of all sections. What was kept of clips is found by their `dataset`
+# as it was stored, so that nothing is put into it.
+SINCE = {"dataset.held_out_share": 0.1, **_TRAINED_WITH}
 _NEEDED = ("name", "batch_size", "dataset", "dataset.frames", "dataset.size")
 _REMEDY = "name the directory of a run or of an export"
 _LONGEST = 1000  # entries of a list
@@ -65,12 +64,12 @@ def check(path: str, fields: dict[str, Any]) -> None:
 
 
 def complete(fields: dict[str, Any]) -> dict[str, Any]:
-  """The fields of a checked config.json, with those of SINCE that it lacks.
+  """The fields of a checked config.json, with those of training that it lacks.
 
   A field comes only into a section that is there: generators have no `loss`.
   """
   whole = dict(fields)
-  for name, value in SINCE.items():
+  for name, value in _TRAINED_WITH.items():
     section, _, field = name.partition(".")
     if section in whole and field not in whole[section]:
       whole[section] = {**whole[section], field: value}
