@@ -131,14 +131,14 @@ class Examination:
       output = pictures.to_uint8(output, "round", "outputs", 0)
       shown += list(output[:real])[: _SHOWN_CLIPS - len(shown)]
       all_ids.append(np.asarray(ids).reshape(len(video), -1)[:real])
-      for name, values in self._of_clips(video, output).items():
+      for name, values in self._score_clips(video, output).items():
         scores.setdefault(name, []).append(values[:real])
     use = frames.codebook(np.concatenate(all_ids), self._vocabulary)
     means = {k: float(np.concatenate(v).mean()) for k, v in scores.items()}
     used = {name: use[name] for name in ("entropy_bits", "codes_used")}
     return {**means, **used}, np.stack(shown)
 
-  def _of_clips(self, video_BTHWC, output_BTHWC) -> dict[str, np.ndarray]:
+  def _score_clips(self, video_BTHWC, output_BTHWC) -> dict[str, np.ndarray]:
     """Scores of uint8 clips by name, (B,)."""
     video, output = (
       x.astype(np.float32) / 255.0 for x in (video_BTHWC, output_BTHWC)

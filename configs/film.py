@@ -85,7 +85,7 @@ def _small(c: ml_collections.ConfigDict) -> None:
 def film128(c: ml_collections.ConfigDict) -> None:
   """As `film64`, for shards of 128 pixels."""
   film64(c)
-  _of_128_pixels(c)
+  _set_128_pixels(c)
   c.batch_size = 8
 
 
@@ -106,21 +106,22 @@ def images64_small(c: ml_collections.ConfigDict) -> None:
 def images128(c: ml_collections.ConfigDict) -> None:
   """As `images64`, for shards of 128 pixels."""
   images64(c)
-  _of_128_pixels(c)
+  _set_128_pixels(c)
 
 
-def _of_128_pixels(c: ml_collections.ConfigDict) -> None:
+def _set_128_pixels(c: ml_collections.ConfigDict) -> None:
+  """Sets the size, and a discriminator with one more halving for it."""
   c.dataset.size = 128
   c.discriminator.channel_multipliers = (2, 4, 4, 4, 4)
 
 
-def _generator(c: ml_collections.ConfigDict, size: int) -> None:
+def _generator(c: ml_collections.ConfigDict) -> None:
   """Sets the data, the tasks and the tokens that all generators share.
 
   The film's labels are numbers of shots, which no model is told: every task
   here has "no class", and so the one class is without effect.
   """
-  datasets.film(c, size)
+  datasets.film(c, 64)
   c.checkpoint_every = 500
   c.evaluation.num = 0
   c.transformer.factor_bits = (9, 9)
@@ -131,7 +132,7 @@ def _generator(c: ml_collections.ConfigDict, size: int) -> None:
 
 def generator64(c: ml_collections.ConfigDict) -> None:
   """A generator of MAGVIT-B's size for the tokens of `film64`."""
-  _generator(c, 64)
+  _generator(c)
   c.num_steps = 3_000
   c.batch_size = 64
   c.transformer.num_layers = 12
@@ -153,7 +154,7 @@ def generator128(c: ml_collections.ConfigDict) -> None:
 
 def generator64_small(c: ml_collections.ConfigDict) -> None:
   """A generator for the tokens of `film64_small`, on two cores."""
-  _generator(c, 64)
+  _generator(c)
   c.num_steps = 1_500
   c.batch_size = 8
   c.transformer.num_layers = 4
