@@ -8,10 +8,11 @@ DIR of `--shards` is of `python -m input_pipeline.prepare --format=film
 each change of CHANGES in turn, for the same number of steps with batches of 8,
 and writes OUTPUT/ablations.md: scores of held-out frames and seconds of
 training, one run after another. A run that is finished in OUTPUT is not trained
-again.
+again; one whose values were not finite has "nan" for its scores.
 """
 
 import argparse
+import collections
 import pathlib
 import shlex
 import subprocess
@@ -22,6 +23,7 @@ import numpy as np
 
 from benchmarks import seeds
 from evaluation import records
+from evaluation.diagnosis import any_run
 from evaluation.diagnosis import history
 
 _BATCH_SIZE = 8
@@ -84,7 +86,7 @@ def main():
   for done, name in enumerate(names):
     folder = args.output / _folder_name(name)
     print(f"{done}/{len(names)}: {name}", file=sys.stderr, flush=True)
-    if not seeds.is_finished(folder):
+    if not seeds.is_finished(folder) and not _diverged(folder):
       _train(folder, args, CHANGES[name])
     rows[name] = _scores(folder)
     (args.output / "ablations.md").write_text(table(rows))
@@ -101,7 +103,8 @@ def _train(
   """Trains the row with these changes; what main.py says goes to a log.
 
   Raises:
-    SystemExit: main.py failed; the log and the command are named.
+    SystemExit: main.py failed for another reason than values that were not
+      finite; the log and the command are named.
   """
   fields = {
     "num_steps": args.steps,
@@ -121,15 +124,28 @@ def _train(
     done = subprocess.run(
       command, stdout=file, stderr=subprocess.STDOUT, check=False
     )
-  if done.returncode:
+  if done.returncode and not _diverged(folder):
     raise SystemExit(f"failed, see {log}: {shlex.join(command)}")
 
 
-def _scores(folder: pathlib.Path) -> dict[str, float]:
-  """Scores of held-out frames, seconds of training and the last distance."""
-  measured = seeds.scores(folder)
+def _history(folder: pathlib.Path) -> history.History:
   metrics, _ = records.read_metrics(folder / "metrics.jsonl")
-  run = history.History(metrics, {})
+  return history.History(metrics, {})
+
+
+def _diverged(folder: pathlib.Path) -> bool:
+  """Whether a value that was not finite ended the training."""
+  return any_run.find_not_finite(_history(folder)) is not None
+
+
+def _scores(folder: pathlib.Path) -> dict[str, float]:
+  """Scores of held-out frames, seconds of training and the last distance.
+
+  NaN where there is none, as of a run that diverged.
+  """
+  measured = collections.defaultdict(lambda: float("nan"))
+  measured.update(seeds.scores(folder))
+  run = _history(folder)
   rates = run.curve("steps_per_second")
   distances = run.curve("generator/perceptual").values
   return {

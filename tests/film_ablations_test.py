@@ -51,3 +51,16 @@ def test_seconds_are_those_of_the_steps_and_a_resumed_step_counts_once(
   head, rule, row = film_ablations.table({"as it is": scores}).splitlines()
   assert head.count("|") == rule.count("|") == row.count("|")
   assert row == "| as it is | 21.00 | 0.500 | 1.300 | 9.50 | 7 |"
+
+
+def test_a_run_that_diverged_has_a_row_without_scores(tmp_path):
+  rows = [{"step": 1, "steps_per_second": 2.0, "generator/loss": 0.5}]
+  _store(tmp_path, rows)
+  assert not film_ablations._diverged(tmp_path)
+  rows.append({"step": 2, "steps_per_second": 2.0, "generator/loss": np.nan})
+  (tmp_path / "results").rmdir()
+  _store(tmp_path, rows)
+  assert film_ablations._diverged(tmp_path)
+  scores = film_ablations._scores(tmp_path)
+  row = film_ablations.table({"fast": scores}).splitlines()[-1]
+  assert row == "| fast | nan | nan | nan | nan | 1 |"
