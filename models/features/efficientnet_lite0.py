@@ -100,7 +100,7 @@ class _Block(nnx.Module):
     return h + x_BHWC if self.is_residual else h
 
 
-class _Unit(nnx.Module):
+class _Unit(frozen_batch_norm.FrozenBatchNorm):
   """Convolution, frozen batch norm, ReLU6 unless it is linear.
 
   Padding is TensorFlow's "SAME": with stride 2 an even side is padded at its
@@ -116,13 +116,10 @@ class _Unit(nnx.Module):
     groups: int = 1,
     is_linear: bool = False,
   ):
+    super().__init__(width, _BATCH_NORM_EPSILON)
     self.stride, self.groups, self.is_linear = stride, groups, is_linear
     shape = (kernel, kernel, channels // groups, width)
     self.kernel = nnx.Param(jnp.zeros(shape))
-    self.scale = nnx.Param(jnp.ones(width))
-    self.bias = nnx.Param(jnp.zeros(width))
-    self.mean = nnx.Param(jnp.zeros(width))
-    self.variance = nnx.Param(jnp.ones(width))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     x_BHWC = lax.conv_general_dilated(
@@ -133,14 +130,7 @@ class _Unit(nnx.Module):
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
       feature_group_count=self.groups,
     )
-    x_BHWC = frozen_batch_norm.normalize(
-      x_BHWC,
-      self.scale[...],
-      self.bias[...],
-      self.mean[...],
-      self.variance[...],
-      _BATCH_NORM_EPSILON,
-    )
+    x_BHWC = self.normalize(x_BHWC)
     return x_BHWC if self.is_linear else jax.nn.relu6(x_BHWC)
 
 

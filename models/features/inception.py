@@ -194,19 +194,16 @@ def named_layers(branch: str, chain: Sequence[Any]):
       yield (name,), [layers]
 
 
-class _Unit(nnx.Module):
+class _Unit(frozen_batch_norm.FrozenBatchNorm):
   """Convolution, frozen batch norm, ReLU.
 
   It computes nothing useful until weights are loaded.
   """
 
   def __init__(self, channels, width, kernel, stride, padding):
+    super().__init__(width, _BATCH_NORM_EPSILON)
     self.stride, self.padding = stride, padding
     self.kernel = nnx.Param(jnp.zeros((*kernel, channels, width)))
-    self.scale = nnx.Param(jnp.ones(width))
-    self.bias = nnx.Param(jnp.zeros(width))
-    self.mean = nnx.Param(jnp.zeros(width))
-    self.variance = nnx.Param(jnp.ones(width))
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     x_BHWC = lax.conv_general_dilated(
@@ -216,14 +213,7 @@ class _Unit(nnx.Module):
       self.padding,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    x_BHWC = frozen_batch_norm.normalize(
-      x_BHWC,
-      self.scale[...],
-      self.bias[...],
-      self.mean[...],
-      self.variance[...],
-      _BATCH_NORM_EPSILON,
-    )
+    x_BHWC = self.normalize(x_BHWC)
     return jax.nn.relu(x_BHWC)
 
 

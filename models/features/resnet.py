@@ -105,21 +105,9 @@ class _Conv(nnx.Module):
     )
 
 
-class _FrozenBatchNorm(nnx.Module):
-  """Batch norm with its training statistics, which are never updated."""
-
+class _FrozenBatchNorm(frozen_batch_norm.FrozenBatchNorm):
   def __init__(self, channels: int):
-    self.scale = nnx.Param(jnp.ones(channels))
-    self.bias = nnx.Param(jnp.zeros(channels))
-    self.mean = nnx.Param(jnp.zeros(channels))
-    self.variance = nnx.Param(jnp.ones(channels))
+    super().__init__(channels, _BATCH_NORM_EPSILON)
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    return frozen_batch_norm.normalize(
-      x_BHWC,
-      self.scale[...],
-      self.bias[...],
-      self.mean[...],
-      self.variance[...],
-      _BATCH_NORM_EPSILON,
-    )
+    return self.normalize(x_BHWC)
