@@ -39,8 +39,7 @@ def _recipe(c: ml_collections.ConfigDict) -> None:
   c.loss.reconstruction = 100.0  # 24 dB weigh as much as a distance of 2
   c.loss.adversarial = 0.001  # a short run is for the mean, not for detail
   c.loss.r1_interval = 16
-  # Latents stay near their codes, and all codes are used: both weigh against
-  # the reconstruction as 1 to 100.
+  # Small beside a reconstruction's weight of 100, so that it is learned first.
   c.loss.commitment = 1.0
   c.loss.entropy = 0.3
   c.loss.entropy_start_factor = 1.0
@@ -76,7 +75,9 @@ def _small(c: ml_collections.ConfigDict) -> None:
   c.tokenizer.num_res_blocks = 1
   c.tokenizer.base_channels = 8
   c.tokenizer.channel_multipliers = (1, 2, 4, 8)
-  c.tokenizer.norm_groups = 2  # four channels each, as in the paper
+  c.tokenizer.norm_groups = (
+    2  # four channels each at the finest level, as in the paper
+  )
   c.discriminator.base_channels = 4
   c.optimizer.warmup_steps = 50
   c.ema_decay = 0.99

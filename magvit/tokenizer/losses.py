@@ -185,8 +185,8 @@ def weights(
   )
   names = ("reconstruction", "perceptual", "commitment", "codebook")
   constant = {name: config[name] for name in names}
-  started = jnp.where(step >= config.adversarial_start, 1.0, 0.0)
-  adversarial = config.adversarial * started
+  started = step >= config.adversarial_start
+  adversarial = jnp.where(started, config.adversarial, 0.0)
   return {**constant, "adversarial": adversarial, "entropy": entropy}
 
 
