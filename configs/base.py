@@ -9,6 +9,7 @@ command line is an error.
 
 import ml_collections
 
+from configs import job
 from configs import rules
 
 REQUIRED = ""  # a path the user has to give on the command line
@@ -109,16 +110,7 @@ def common() -> ml_collections.ConfigDict:
   # First and last step traced into WORKDIR/profile; (0, 0): none.
   c.profile_steps = (0, 0)
 
-  c.evaluation = ml_collections.ConfigDict()  # scores besides the usual ones
-  c.evaluation.protocols = ()  # names in evaluation/protocols/table.py
-  c.evaluation.num = 256  # clips of each protocol; 0: its own number of them
-  # File of Inception's weights, by models.weights.convert, for its protocols.
-  c.evaluation.inception_weights = ""
-  c.evaluation.i3d_weights = ""  # file of I3D's weights, likewise
-  c.evaluation.c3d_weights = ""  # file of C3D's weights, likewise
-  c.evaluation.efficientnet_lite0_weights = ""  # by models.weights.fetch
-  c.evaluation.squeezenet_weights = ""  # by models.weights.fetch
-  c.evaluation.lpips_weights = ""  # for LPIPS among scores of reconstructions
+  c.evaluation = job.evaluation()  # scores besides the usual ones
   return c
 
 

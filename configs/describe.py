@@ -1,4 +1,4 @@
-"""Every field of every experiment as a page, made from `configs/base.py`.
+"""Every field of every experiment, as a page made from `configs/base.py`.
 
   python -m configs.describe [--output=docs/configs.md]
 
@@ -17,28 +17,31 @@ import re
 import ml_collections
 
 from configs import base
+from configs import job
 
 _OUTPUT = pathlib.Path(__file__).parents[1] / "docs" / "configs.md"
 _LONG = 40  # most characters of a default that the page shows
 _HEADER = """# Every field
 
 `python -m configs.describe` writes this page from the comments of
-[configs/base.py](../configs/base.py). Any field can be changed on the command
-line, as `--config.dataset.size=64`; the files beside it say what each row of
-the papers changes. A mark says where a value comes from: `spec` is a MAGVIT-v2
-paper or Google's public code, `v1` the first MAGVIT, `OM2` Open-MAGVIT2.
+[configs/base.py](../configs/base.py) and [configs/job.py](../configs/job.py).
+Any field can be changed on the command line, as `--config.dataset.size=64`; the
+files beside them say what each row of the papers changes. A mark says where a
+value comes from: `spec` is a MAGVIT-v2 paper or Google's public code, `v1` the
+first MAGVIT, `OM2` Open-MAGVIT2.
 """
 _COMMON = "common"
+_FILES = (base, job)  # whose functions set fields
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """A line `c.PATH = ...` of base.py."""
+  """A line `c.PATH = ...`."""
 
   path: str  # names with dots, like "dataset.size"
   comment: str
   value: str  # source text of the default
-  maker: str  # function of base.py that makes this section, or ""
+  maker: str  # function that makes this section, or ""
 
 
 def page() -> str:
@@ -62,14 +65,14 @@ def page() -> str:
 
 
 def _functions() -> dict[str, list[Field]]:
-  """Name of each function of base.py -> the fields it sets, in order."""
-  text = inspect.getsource(base)
-  lines = text.splitlines()
-  return {
-    node.name: list(_fields(node, lines))
-    for node in ast.parse(text).body
-    if isinstance(node, ast.FunctionDef)
-  }
+  """Name of each function of `_FILES` -> the fields it sets, in order."""
+  functions = {}
+  for text in map(inspect.getsource, _FILES):
+    lines = text.splitlines()
+    for node in ast.parse(text).body:
+      if isinstance(node, ast.FunctionDef):
+        functions[node.name] = list(_fields(node, lines))
+  return functions
 
 
 def _fields(function: ast.FunctionDef, lines: list[str]) -> Iterator[Field]:
@@ -80,7 +83,7 @@ def _fields(function: ast.FunctionDef, lines: list[str]) -> Iterator[Field]:
     variable, _, path = ast.unparse(node.targets[0]).partition(".")
     if variable == "c" and path:
       call = node.value.func if isinstance(node.value, ast.Call) else None
-      maker = call.id if isinstance(call, ast.Name) else ""
+      maker = ast.unparse(call).rpartition(".")[2] if call else ""
       comment = _comment(node, lines)
       yield Field(path, comment, ast.unparse(node.value), maker)
 
@@ -104,7 +107,7 @@ def _text(comment: str) -> str:
 def _expanded(
   fields: list[Field], functions: dict[str, list[Field]]
 ) -> Iterator[Field]:
-  """Adds the fields of sections that another function of base.py makes."""
+  """Adds the fields of sections that another function makes."""
   for field in fields:
     yield field
     for inner in functions.get(field.maker, ()):

@@ -73,8 +73,8 @@ _TRANSFORMER = {
   "dropout": _DECAY,
   "num_classes": _NONE_OR_MORE,
 }
-# The range of every number of configs/base.py, by section; of a tuple, that of
-# each of its numbers.
+# The range of every number of configs/base.py and job.py, by section; of a
+# tuple, that of each of its numbers.
 RANGES: dict[str, dict[str, Range]] = {
   "": {
     "seed": SEED,
