@@ -106,7 +106,8 @@ class Algorithm(abc.ABC):
     """Functions of (params, batch, key), by name.
 
     Params are those of `TrainState.predict_params`. The program calls
-    "reconstruct", "encode" and "decode" of tokenizers, "sample" of generators.
+    "reconstruct", "encode" and "decode" of tokenizers, "sample" and
+    "tokenized" of generators.
     """
 
   @property

@@ -4,8 +4,14 @@ A task gives whole frames of a real clip, and the others are hidden. A model's
 completion and a trivial one (the last given frame repeated, or the given ones
 interpolated) are compared with the true clip on the hidden frames alone, which
 are the same for both.
+
+Pixels of a trivial completion are true ones, and a model's are its tokenizer's.
+What the tokens alone cost shows in two more clips: the true one and the trivial
+completion, encoded and decoded. The first is the best that any model on these
+tokens can do; the second is what a model of motion has to beat.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 
@@ -16,7 +22,9 @@ from evaluation.metrics import frames as frame_metrics
 from evaluation.protocols import networks
 from evaluation.show import pictures
 
-BASELINE = "baseline_"  # start of the names of the trivial completion's scores
+# Starts of the names of scores: of the model's completion, of the trivial one,
+# and of the true clip and the trivial completion through the tokens.
+STARTS = ("", "baseline_", "tokenized_", "tokenized_baseline_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,19 +76,21 @@ def rows(
   completed_BTHWC: np.ndarray,
   given: Given,
   network: networks.Extractor,
+  tokenize: Callable[[np.ndarray], np.ndarray],
 ) -> dict[str, np.ndarray]:
   """What the scores are made of, an array (B, ...) by name.
 
   `pool` are the network's features of the hidden frames in turn,
-  `hidden_psnr` and `distance` compare with the true frames; names that begin
-  with BASELINE are those of the trivial completion, and `real_pool` has the
-  features of the true frames.
+  `hidden_psnr` and `distance` compare with the true frames; STARTS are how the
+  names of each kind of clip begin, and `real_pool` has the features of the true
+  frames.
 
   Args:
     video_BTHWC: true clips, uint8.
     completed_BTHWC: their completions by a model, uint8.
     given: the frames that it was given.
     network: features and perceptual distance of frames.
+    tokenize: clips, uint8, encoded and decoded by the model's tokenizer.
 
   Raises:
     ValueError: clips of another length than `given` has.
@@ -91,10 +101,11 @@ def rows(
       f" model makes {len(given.frames)}: give clips of that length"
     )
   hidden_T = given.hidden_T
-  whole = {"": completed_BTHWC, BASELINE: given.fill(video_BTHWC)}
+  trivial = given.fill(video_BTHWC)
+  whole = (completed_BTHWC, trivial, tokenize(video_BTHWC), tokenize(trivial))
   real = video_BTHWC[:, hidden_T]
   made = {"real_pool": _pooled(network, real)}
-  for start, clips in whole.items():
+  for start, clips in zip(STARTS, whole, strict=True):
     fake = clips[:, hidden_T]
     made[f"{start}pool"] = _pooled(network, fake)
     made[f"{start}distance"] = _distances(network, real, fake)

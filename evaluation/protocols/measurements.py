@@ -144,7 +144,10 @@ class Work:
 
   def completions(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Features and scores of completed clips, and of trivial completions."""
-    given = self.given()
+    model, given = self._completing()
+    tokenize = lambda video: pictures.to_uint8(
+      model.tokenized(video), self.protocol.uint8, "clips through the tokens"
+    )
 
     def make(index):
       original, output = _pairs(real.read(index), made.read(index))
@@ -152,30 +155,32 @@ class Work:
       if len(output.index):
         network = typing.cast(networks.Extractor, self.network)
         rows = completions_lib.rows(
-          original.video, output.video, given, network
+          original.video, output.video, given, network, tokenize
         )
       failures = {**original.failures, **output.failures}
       return rows_lib.Part(output.index, rows, failures)
 
     subject = {**self._describe(made, "made"), "given": given.numbers}
+    subject["kinds"] = completions_lib.STARTS
     return self._rows(subject, num, make)
 
   def facts(self) -> dict[str, Any]:
     """What the result says of completions; {} of other clips."""
     if self.protocol.made != "completions":
       return {}
-    given = self.given()
+    _, given = self._completing()
     return {"given_frames": given.numbers, "baseline": given.baseline}
 
-  def given(self) -> completions_lib.Given:
-    """The frames that the protocol's task gives the model."""
+  def _completing(self) -> tuple[ScoredModel, completions_lib.Given]:
+    """The model, and the frames that the protocol's task gives it."""
     if self.model is None:
       raise ValueError(
         f"--protocol={self.protocol.name} completes real clips by a model:"
         " leave --input out, and name the workdir of a generator"
       )
     task = self.protocol.task
-    return completions_lib.Given(task, self.model.given_frames(task).tolist())
+    given = self.model.given_frames(task).tolist()
+    return self.model, completions_lib.Given(task, given)
 
   def codes(self, made: Clips, real: Clips, num: int) -> rows_lib.Rows:
     """Ids of each clip."""

@@ -111,7 +111,7 @@ def packaged_suite(
 def completions(
   protocol: protocol_table.Protocol, made: Sequence[Features], real: Real
 ) -> dict[str, float]:
-  """Scores of completed clips, each beside that of the trivial completion.
+  """Scores of completed clips, beside those of the other `STARTS`.
 
   PSNR and the perceptual distance are means over clips; Fréchet distances are
   those of `packaged_suite`. `made` has all features, those of real clips too.
@@ -120,7 +120,7 @@ def completions(
   rows = made[0]
   scores = {}
   real_NTD = _frames(protocol, rows["real_pool"])
-  for start in ("", completions_lib.BASELINE):
+  for start in completions_lib.STARTS:
     fake_NTD = _frames(protocol, rows[f"{start}pool"])
     for name in ("hidden_psnr", "distance"):
       values.check_features(f"{start}{name}", rows[f"{start}{name}"])
@@ -189,7 +189,8 @@ def left_out(
   elif protocol.measure == "completions":
     name = f"{protocol.network}_frechet_differences"
     why = "needs several hidden frames"
-    reasons = dict.fromkeys((name, f"{completions_lib.BASELINE}{name}"), why)
+    names = (f"{start}{name}" for start in completions_lib.STARTS)
+    reasons = dict.fromkeys(names, why)
   return {k: why for k, why in reasons.items() if k not in metrics}
 
 

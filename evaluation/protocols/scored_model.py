@@ -46,6 +46,10 @@ class ScoredModel(Protocol):
     """The originals, encoded and decoded."""
     ...
 
+  def tokenized(self, video: np.ndarray) -> np.ndarray:
+    """Clips, float32 in [0, 1], of a generator's own tokens of uint8 clips."""
+    ...
+
   @property
   def vocabulary(self) -> int:
     """Number of codes."""

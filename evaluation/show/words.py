@@ -83,6 +83,8 @@ for _network, _label in (
     },
   }
 _PREFIXES = {
+  "tokenized_baseline_": "without a model, through the tokens: ",
+  "tokenized_": "true clips through the tokens, the best to reach: ",
   "baseline_": "without a model: ",
   "real_": "of real clips: ",
 }

@@ -15,6 +15,7 @@ from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from models import network
 from models.quantizers import bits as bits_lib
+from models.tokenizer import tokenizer as tokenizer_network
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class TokenGenerator(algorithm_lib.Algorithm):
 
   @property
   def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
-    return {"sample": self.sample}
+    return {"sample": self.sample, "tokenized": self.tokenized}
 
   @property
   def frozen(self) -> dict[str, Any]:
@@ -54,6 +55,18 @@ class TokenGenerator(algorithm_lib.Algorithm):
         int32 (B,); "video": (B, T, H, W, 3), read where pixels are given}.
       key: PRNG key.
     """
+
+  def tokenized(
+    self, params: Any, batch: Any, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    """A batch's clips encoded and decoded, {"video": float32 in [0, 1]}.
+
+    No sample shows a clip more faithfully than its own tokens do.
+    """
+    del key
+    video_BTHWC = tokenizer_network.to_float(batch["video"])
+    ids_BN = self.tokens.encode(params["tokenizer"], video_BTHWC)
+    return {"video": self.tokens.decode(params["tokenizer"], ids_BN)}
 
   def factorize(self, ids: jax.Array) -> jax.Array:
     """Sub-tokens (..., F)."""

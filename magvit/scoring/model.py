@@ -101,6 +101,9 @@ class Model:
       self.batch_size,
     )
 
+  def tokenized(self, video: np.ndarray) -> np.ndarray:
+    return self._predict("tokenized", {"video": video})["video"]
+
   @property
   def vocabulary(self) -> int:
     return describe.vocabulary(self.config)

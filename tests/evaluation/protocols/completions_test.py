@@ -31,8 +31,17 @@ def _clips(*levels):
   return np.broadcast_to(levels, (*levels.shape[:2], 2, 2, 3)).copy()
 
 
+def _darker(video):
+  """A tokenizer that loses ten levels, where there are as many."""
+  return np.maximum(video, 10) - np.uint8(10)
+
+
+def _rows(video, completed, given):
+  return completions.rows(video, completed, given, _Network(), _darker)
+
+
 def _scores(video, completed, given):
-  rows = completions.rows(video, completed, given, _Network())
+  rows = _rows(video, completed, given)
   protocol = protocol_table.get(f"squeezenet_{given.task}")
   real = measures.Real()
   scores = measures.measure(protocol, [rows], real)
@@ -53,6 +62,15 @@ def test_only_hidden_frames_count_and_a_still_is_what_prediction_beats():
   assert 20 < scores["baseline_hidden_psnr"] < 100
   assert scores["baseline_squeezenet_frechet"] > 1
   assert scores["baseline_squeezenet_frechet_differences"] > 1
+  # Through the tokens the true clips are 10 levels off, the stills more, where
+  # they stay behind, and those of the level 9 lose it.
+  np.testing.assert_allclose(
+    scores["tokenized_squeezenet_distance"], (10 + 10 + 9) / 3
+  )
+  np.testing.assert_allclose(
+    scores["tokenized_baseline_squeezenet_distance"], (25 + 25 + 9) / 3
+  )
+  assert abs(scores["tokenized_squeezenet_frechet_differences"]) < 1e-6
   assert _PREDICTION.baseline == "last given frame repeated"
   assert _PREDICTION.numbers == [0, 1]
 
@@ -73,12 +91,12 @@ def test_linear_interpolation_is_what_interpolation_beats():
 def test_one_hidden_frame_has_no_differences_and_the_result_says_so():
   given = completions.Given("interpolation", [True, False, True])
   video = _clips([0, 1, 2, 3], [5, 6, 7, 8], [0, 0, 0, 0])[:, :3]
-  rows = completions.rows(video, video, given, _Network())
+  rows = _rows(video, video, given)
   protocol = protocol_table.get("squeezenet_interpolation")
   scores = measures.measure(protocol, [rows], measures.Real())
   reasons = measures.left_out(protocol, scores, rows, measures.Real())
   name = "squeezenet_frechet_differences"
-  assert set(reasons) == {name, f"baseline_{name}"}
+  assert set(reasons) == {f"{start}{name}" for start in completions.STARTS}
 
 
 @pytest.mark.parametrize("frames", [[True, True], [False, False]])
@@ -90,7 +108,7 @@ def test_a_task_that_gives_all_or_nothing_is_refused(frames):
 def test_clips_of_another_length_are_refused():
   video = _clips([0, 1, 2, 3])
   with pytest.raises(ValueError, match="clips of 3 frames .* makes 4"):
-    completions.rows(video[:, :3], video[:, :3], _PREDICTION, _Network())
+    _rows(video[:, :3], video[:, :3], _PREDICTION)
 
 
 def test_training_and_protocols_have_one_trivial_completion():

@@ -149,7 +149,7 @@ def test_completions_of_a_generator_beside_trivial_ones(
   record = _score(tmp_path / "run", name)
   assert record["evaluator"] == name
   scores = record["metrics"]
-  for start in ("", "baseline_"):
+  for start in ("", "baseline_", "tokenized_", "tokenized_baseline_"):
     assert 3 < scores[f"{start}hidden_psnr"] < 100
     for score in ("distance", "frechet", "frechet_differences"):
       assert scores[f"{start}squeezenet_{score}"] > 0
@@ -159,6 +159,7 @@ def test_completions_of_a_generator_beside_trivial_ones(
   assert protocol["examples"] == 2
   page = (tmp_path / "run" / "report.html").read_text()
   assert "without a model: by SqueezeNet" in page
+  assert "without a model, through the tokens: by SqueezeNet" in page
   # As by hand: a still of the last given frame.
   clips = pipeline.source(config.dataset, "held_out")
   real = np.stack([clips[i]["video"] for i in range(2)]) / 255.0
@@ -168,6 +169,14 @@ def test_completions_of_a_generator_beside_trivial_ones(
   )
   np.testing.assert_allclose(
     scores["baseline_squeezenet_distance"], mse.mean(), rtol=1e-5
+  )
+  tokenizer = loaded.load_tokenizer(tokenizer_workdir)
+  coded = np.asarray(
+    tokenizer.decode(tokenizer.encode((real * 255).round().astype(np.uint8)))
+  )
+  mse = np.square(coded - real)[:, 5:].mean((1, 2, 3, 4))
+  np.testing.assert_allclose(
+    scores["tokenized_hidden_psnr"], (-10 * np.log10(mse)).mean(), rtol=0.01
   )
   with pytest.raises(ValueError, match="completes real clips by a model"):
     _score(tmp_path / "run", name, input=str(videos), reference=str(videos))
