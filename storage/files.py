@@ -1,10 +1,11 @@
 """Files that are whole or absent, and written nowhere else than they say.
 
-All files and folders of this program are made here. A folder may come from
-someone else (an archive, a shared disk), so what lies in it is not trusted: no
-name can be guessed before a file is there, no existing file is opened to be
-written, and no symbolic link below the folder that the user named is followed
-(`inside`, `own_folder`). That folder itself may be a link.
+All files and folders of this program are made here; `storage/stores.py` sends
+those of object stores, which a URL names. A folder may come from someone else
+(an archive, a shared disk), so what lies in it is not trusted: no name can be
+guessed before a file is there, no existing file is opened to be written, and no
+symbolic link below the folder that the user named is followed (`inside`,
+`own_folder`). That folder itself may be a link.
 """
 
 from collections.abc import Iterator
@@ -18,12 +19,14 @@ import os
 import pathlib
 import secrets
 import shutil
+import tempfile
 from typing import Any
 from typing import TextIO
 
 import numpy as np
 
 from storage import schema
+from storage import stores
 
 _PREFIX, _SUFFIX = ".magvit-", ".tmp"  # names of what is not whole yet
 _STALE_SECONDS = 24 * 3600
@@ -48,6 +51,10 @@ def published(
     FileExistsError: the file exists and may not be replaced.
     OSError: it cannot be written; names it, also where the disk is full.
   """
+  if stores.is_url(path):
+    with _sent(os.fspath(path), replace) as file:
+      yield file
+    return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # The temporary file lies in the same folder, for a rename is atomic within
@@ -72,6 +79,19 @@ def published(
 
 
 @contextlib.contextmanager
+def _sent(url: str, replace: bool) -> Iterator[pathlib.Path]:
+  """Yields an empty file to write to, which then becomes an object."""
+  with tempfile.TemporaryDirectory(prefix="magvit-") as folder:
+    file = pathlib.Path(folder) / "file"
+    os.close(_create(file))
+    yield file
+    if replace:
+      stores.send(file, url)
+    else:
+      stores.create(url, file.read_bytes())
+
+
+@contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
   """Adds the path to errors of writing that lack one, as of a full disk."""
   try:
@@ -83,14 +103,27 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def published_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def published_folder(
+  path: str | os.PathLike, last: str = ""
+) -> Iterator[pathlib.Path]:
   """Yields an empty folder to fill, which is then renamed to `path`.
 
-  An exception leaves nothing, as `published` does.
+  An exception leaves nothing, as `published` does. A store cannot rename: there
+  the files are sent one by one, once all are written, and `last` after all
+  others, so that a folder that has it is whole.
+
+  Args:
+    path: the folder.
+    last: name of the file that comes last in a store.
 
   Raises:
     OSError: there is something else than an empty folder at `path`.
   """
+  if stores.is_url(path):
+    with tempfile.TemporaryDirectory(prefix="magvit-") as folder:
+      yield pathlib.Path(folder)
+      stores.send_folder(folder, os.fspath(path), last)
+    return
   path = pathlib.Path(os.path.realpath(path))
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = _new_name(path.parent)
@@ -153,6 +186,11 @@ def remove_stale(
 
 def check_writable(folder: str | os.PathLike) -> None:
   """Makes a folder unless it is there; OSError if no file can be made in it."""
+  if stores.is_url(folder):
+    url = f"{os.fspath(folder)}/{_new_name(pathlib.Path())}"
+    stores.create(url, b"")
+    stores.remove(url)
+    return
   os.makedirs(folder, exist_ok=True)
   probe = _new_name(pathlib.Path(folder))
   os.close(_create(probe))
@@ -167,6 +205,12 @@ def is_full(error: BaseException) -> bool:
 
 def claim_folder(path: str | os.PathLike) -> bool:
   """Makes a folder for the caller alone; False if another has made it."""
+  if stores.is_url(path):
+    try:
+      stores.create(f"{os.fspath(path)}/.claimed", b"")
+    except FileExistsError:
+      return False
+    return True
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   try:
@@ -186,6 +230,8 @@ def inside(root: str | os.PathLike, *names: str) -> str:
   path, below = os.fspath(root), pathlib.PurePath(*names)
   if below.is_absolute() or ".." in below.parts:
     raise ValueError(f"{below} must be the name of something inside of {path}")
+  if stores.is_url(path):  # which has no links
+    return os.path.join(path, below)
   for part in below.parts:
     path = os.path.join(path, part)
     _refuse_link(path)
@@ -202,6 +248,8 @@ def own_folder(root: str | os.PathLike, *names: str) -> str:
     ValueError: a folder on the way is a link, or the folder holds one.
   """
   folder = inside(root, *names)
+  if stores.is_url(folder):
+    return folder
   os.makedirs(folder, exist_ok=True)
   for parent, folders, others in os.walk(folder):
     for name in (*folders, *others):
@@ -226,14 +274,15 @@ def append_to(path: str | os.PathLike) -> TextIO:
 
 def write_atomically(
   path: str | os.PathLike, data: str | bytes, *, replace: bool = True
-) -> pathlib.Path:
-  """Writes a file with `published`; returns the path."""
+) -> pathlib.Path | str:
+  """Writes a file with `published`; returns the path, or the URL as it is."""
   with published(path, replace=replace) as temporary:
     temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-  return pathlib.Path(path)
+  url = os.fspath(path)
+  return url if stores.is_url(url) else pathlib.Path(url)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
+def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path | str:
   """Writes a value as indented JSON with `published`; returns the path."""
   return write_atomically(path, json.dumps(value, indent=2) + "\n")
 
@@ -255,6 +304,6 @@ def sha256(*paths: str | os.PathLike) -> str:
   """Hexadecimal checksum of the bytes of one file, or of several in turn."""
   digest = hashlib.sha256()
   for path in paths:
-    with open(path, "rb") as f:
+    with stores.opened(path) as f:
       hashlib.file_digest(f, lambda: digest)
   return digest.hexdigest()

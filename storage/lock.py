@@ -6,6 +6,11 @@ is the last sign of life: the writer sets it every few seconds. A writer that
 was killed leaves the file behind. On the machine it ran on it is known to be
 dead by its process id and its time of start; elsewhere it counts as dead after
 SILENT_SECONDS without a sign of life. The next process then takes over.
+
+In an object store the file is an object, which is made on the condition that
+there is none, and a sign of life writes it anew. A store has no other condition
+that all of fsspec's kinds share: of two processes that take over from a dead
+one within the same moment, `Lock.check` stops one later.
 """
 
 from collections.abc import Iterator
@@ -23,11 +28,13 @@ import time
 
 from storage import listing
 from storage import pulse
+from storage import stores
 
 log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 60.0  # after which a writer on another machine counts as dead
 BEAT_SECONDS = 5.0  # between two signs of life
+STORE_BEAT_SECONDS = 15.0  # the same in an object store, which bills for each
 _NAME = ".lock"
 _LONGEST = 4096  # bytes of the file at most
 _ATTEMPTS = 10  # each waits for another process that is about to write the file
@@ -78,7 +85,9 @@ class Lock:
     """Gives a sign of life."""
     with contextlib.suppress(OSError):  # the next one may succeed
       held = _is_from(self._path, self._me)
-      if held:
+      if held and stores.is_url(self._path):
+        stores.write(self._path, _encoded(self._me))
+      elif held:
         os.utime(self._path)  # by the clock of the file system
       elif held is None:  # someone removed it
         _create(self._path, self._me)
@@ -86,7 +95,7 @@ class Lock:
   def release(self) -> None:
     with contextlib.suppress(OSError):  # the folder may be gone
       if _is_from(self._path, self._me):
-        os.remove(self._path)
+        stores.remove(self._path)
 
 
 @contextlib.contextmanager
@@ -110,7 +119,8 @@ def held(
   path, mine = _path(folder, beside), this_process(mode)
   label = label or folder
   try:
-    made = _make_folders(os.path.dirname(path))
+    is_url = stores.is_url(path)
+    made = [] if is_url else _make_folders(os.path.dirname(path))
     taken_from = _take(path, label, mine)
   except OSError as error:
     raise ValueError(
@@ -120,8 +130,9 @@ def held(
   if taken_from:
     log.warning("WARNING: %s is taken over: %s", label, taken_from)
   lock = Lock(path, mine)
+  seconds = STORE_BEAT_SECONDS if is_url else BEAT_SECONDS
   try:
-    with pulse.kept(lock.beat, BEAT_SECONDS, lock.release):
+    with pulse.kept(lock.beat, seconds, lock.release):
       yield lock
   finally:
     lock.release()
@@ -136,10 +147,11 @@ def is_lock(name: str) -> bool:
 
 
 def _path(folder: str, beside: bool) -> str:
-  folder = os.path.abspath(folder)
+  folder = stores.absolute(folder)
   if not beside:
     return os.path.join(folder, _NAME)
-  parent, name = os.path.split(os.path.realpath(folder))
+  real = folder if stores.is_url(folder) else os.path.realpath(folder)
+  parent, name = os.path.split(real)
   return os.path.join(parent, f".{name}{_NAME}")
 
 
@@ -208,16 +220,26 @@ def death_of(seen: _Seen, mine: Holder, now: float) -> str | None:
 
 def _create(path: str, mine: Holder) -> bool:
   """Makes a file that names this process; False if there is one already."""
+  if stores.is_url(path):
+    try:
+      stores.create(path, _encoded(mine))
+    except FileExistsError:
+      return False
+    return True
   try:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o644)
   except FileExistsError:
     return False
   try:
-    os.write(descriptor, json.dumps(dataclasses.asdict(mine)).encode())
+    os.write(descriptor, _encoded(mine))
   finally:
     os.close(descriptor)
   return True
+
+
+def _encoded(holder: Holder) -> bytes:
+  return json.dumps(dataclasses.asdict(holder)).encode()
 
 
 def _look(path: str) -> _Seen | None:
@@ -226,6 +248,11 @@ def _look(path: str) -> _Seen | None:
   Raises:
     OSError: it is a link or no regular file.
   """
+  if stores.is_url(path):
+    try:
+      return _Seen(_holder(stores.read(path)), stores.changed(path) / 1e9)
+    except FileNotFoundError:
+      return None
   try:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags)
@@ -239,8 +266,13 @@ def _look(path: str) -> _Seen | None:
     text = os.read(descriptor, _LONGEST)
   finally:
     os.close(descriptor)
+  return _Seen(_holder(text), status.st_mtime)
+
+
+def _holder(text: bytes) -> Holder | None:
+  """The process that a lock file names; None for a damaged one."""
   try:
-    holder = Holder(**json.loads(text))
+    holder = Holder(**json.loads(text[:_LONGEST]))
     words = (v for k, v in dataclasses.asdict(holder).items() if k != "pid")
     if not isinstance(holder.pid, int) or holder.pid < 1:
       holder = None
@@ -248,7 +280,7 @@ def _look(path: str) -> _Seen | None:
       holder = None
   except (ValueError, TypeError, RecursionError):
     holder = None
-  return _Seen(holder, status.st_mtime)
+  return holder
 
 
 def _is_from(path: str, mine: Holder) -> bool | None:
@@ -262,9 +294,9 @@ def _now(path: str, mine: Holder) -> float:
   probe = f"{path}.{mine.token}"
   _create(probe, mine)
   try:
-    return os.stat(probe).st_mtime
+    return stores.changed(probe) / 1e9
   finally:
-    os.remove(probe)
+    stores.remove(probe)
 
 
 def _replace(path: str, seen: _Seen, mine: Holder) -> bool:
@@ -278,15 +310,17 @@ def _replace(path: str, seen: _Seen, mine: Holder) -> bool:
     other = _look(claim)
     now = _now(path, mine)
     if other is not None and now - other.changed > SILENT_SECONDS:
-      os.remove(claim)  # its process was killed between the next lines
+      stores.remove(claim)  # its process was killed between the next lines
     return False
   try:
     if _look(path) != seen:
       return False
-    os.replace(claim, path)
+    if stores.is_url(path):
+      stores.write(path, _encoded(mine))
+    else:
+      os.replace(claim, path)
   finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(claim)
+    stores.remove(claim, missing_ok=True)
   return _is_from(path, mine) is True
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from storage import files
 from storage import listing
 from storage import schema
+from storage import stores
 
 _CHUNK = 2**24  # bytes that are unpacked at once
 _RATIO = 1032  # most bytes that deflate, the method of numpy, makes of one
@@ -79,8 +80,9 @@ class Rows:
     self.shape, self.dtype = array.shape, array.dtype
     self._map = None
     if array.info.compress_type == zipfile.ZIP_STORED and array.nbytes:
-      start = _data_start(path, array.info) + array.header_size
-      self._map = np.memmap(path, self.dtype, "r", start, self.shape)
+      held = stores.fetched(path)
+      start = _data_start(held, array.info) + array.header_size
+      self._map = np.memmap(held, self.dtype, "r", start, self.shape)
     self._stream, self._next = None, 0
 
   def __len__(self) -> int:
@@ -99,7 +101,7 @@ class Rows:
     row = self._array.nbytes // max(len(self), 1)
     with _readable(self._path):
       if self._stream is None or start < self._next:
-        archive = zipfile.ZipFile(self._path)
+        archive = zipfile.ZipFile(stores.fetched(self._path))
         self._stream, self._next = _elements(archive, self._array), 0
       _skip(self._stream, (start - self._next) * row)
       _fill(self._stream, rows)
@@ -199,10 +201,11 @@ def _readable(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _archive(path: str) -> Iterator[zipfile.ZipFile]:
   with _readable(path):
-    reason = listing.unreadable(path)
+    held = stores.fetched(path)
+    reason = listing.unreadable(held)
     if reason:
       raise ValueError(reason)
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(held) as archive:
       yield archive
 
 

@@ -18,7 +18,6 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
-import pathlib
 import threading
 from typing import Any
 
@@ -26,6 +25,7 @@ from storage import files
 from storage import processes
 from storage import progress as progress_lib
 from storage import schema
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Folder:
     """
     try:
       files.check_writable(self.path)
-      held = [n for n in os.listdir(self.path) if not n.startswith(".")]
+      held = [n for n in stores.names(self.path) if not n.startswith(".")]
     except OSError as error:
       raise ValueError(
         f"cannot write to {self.path} ({error.strerror}): {_REMEDY}"
@@ -121,6 +121,8 @@ class Folder:
 
   def _remove_old_leftovers(self, record: str) -> None:
     """Removes what killed processes of earlier versions left, by its names."""
+    if stores.is_url(self.path):
+      return
     for path in (*self.names, record):
       below, name = os.path.split(path)
       folder = files.inside(self.path, below)  # nothing goes behind a link
@@ -135,7 +137,7 @@ class Folder:
     """Numbers of the missing parts that this process makes.
 
     A power loss can leave a file of the right name that is cut or empty. It is
-    removed, and counts as missing.
+    removed, and counts as missing. Objects of a store are whole.
 
     Args:
       collective: whether all processes make each part together; then all get
@@ -147,10 +149,12 @@ class Folder:
     missing = []
     for number in share:
       path = self.part(number)
-      if os.path.exists(path) and not is_whole(number, path):
+      there = stores.exists(path)
+      if there and not stores.is_url(path) and not is_whole(number, path):
         log.warning("%s is damaged: it is made again", path)
-        pathlib.Path(path).unlink(missing_ok=True)
-      if not os.path.exists(path):
+        stores.remove(path, missing_ok=True)
+        there = False
+      if not there:
         missing.append(number)
     # No process writes its first part before all have listed the missing ones;
     # so all list the same.
@@ -166,7 +170,7 @@ class Folder:
     if self.index != 0:
       return
     paths = [self.part(i) for i in range(len(self.names))]
-    lacks = [i for i, path in enumerate(paths) if not os.path.exists(path)]
+    lacks = [i for i, path in enumerate(paths) if not stores.exists(path)]
     if lacks:
       raise ValueError(
         f"{self.path} still lacks {len(lacks)} of {len(paths)} parts, first"

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from storage import parts
 from storage import processes
 from storage import progress as progress_lib
 from storage import schema
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -93,16 +93,19 @@ def compute(
   fields = {**subject, "num": num, "part_size": part_size}
   subject = json.loads(json.dumps(fields))
   path = os.path.join(folder, "of.json")
-  if not os.path.exists(path):
+  if not stores.exists(path):
     layout = parts.Layout(num, part_size)
     _make_parts(folder, subject, layout, make, collective)
   stored = schema.load(path, _Record, _REMEDY)
   parts.check_same(folder, stored.of, subject, "rows")
   _check_failures(list(stored.failures.items()), num)
-  names = [n[:-4] for n in os.listdir(folder) if n.endswith(".npy")]
+  names = [n[:-4] for n in stores.names(folder) if n.endswith(".npy")]
   try:
     arrays = {
-      n: np.load(os.path.join(folder, f"{n}.npy"), mmap_mode="r") for n in names
+      n: np.load(
+        stores.fetched(os.path.join(folder, f"{n}.npy")), mmap_mode="r"
+      )
+      for n in names
     }
     index = arrays.pop("index", np.zeros(0))
     _check_index(index, arrays, num - len(stored.failures))
@@ -130,7 +133,7 @@ def discard(rows: Rows) -> None:
   """Removes the files of rows that all processes have read."""
   processes.wait_for_all("rows are read")
   if processes.is_first():
-    shutil.rmtree(rows.folder)
+    stores.remove_folder(rows.folder)
 
 
 def _make_parts(folder, subject, layout, make, collective) -> None:
@@ -176,4 +179,4 @@ def _join(folder: str, subject: dict[str, Any], paths: list[str]) -> None:
   # This file comes last: a folder that has it is complete.
   record = {"of": subject, "failures": failures}
   files.write_json(os.path.join(folder, "of.json"), record)
-  shutil.rmtree(os.path.join(folder, "parts"))
+  stores.remove_folder(os.path.join(folder, "parts"))

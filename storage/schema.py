@@ -22,6 +22,8 @@ import types
 import typing
 from typing import Any
 
+from storage import stores
+
 MOST_BYTES = 2**25
 MOST_DEPTH = 32  # lists and objects in each other
 _SHORT = 60  # characters of a name or value that an error shows
@@ -81,22 +83,26 @@ def read(
   """
   name = os.fspath(path)
   try:
-    status = os.stat(path)
     # A pipe would keep its reader waiting for ever.
-    if not stat.S_ISREG(status.st_mode):
+    if not _is_regular(name):
       raise ValueError(f"{name} is not a regular file{_end(remedy)}")
-    if status.st_size > most_bytes:
+    size = stores.size(name)
+    if size > most_bytes:
       raise ValueError(
-        f"{name} has {status.st_size} bytes, more than the {most_bytes} that"
-        f" are read{_end(remedy)}"
+        f"{name} has {size} bytes, more than the {most_bytes} that are read"
+        f"{_end(remedy)}"
       )
-    with open(path, "rb") as f:
-      text = f.read()
+    text = stores.read(name)
   except OSError as error:
     raise ValueError(
       f"cannot read {name} ({error.strerror}){_end(remedy)}"
     ) from error
   return parse(text, name, remedy)
+
+
+def _is_regular(name: str) -> bool:
+  """Whether a file is one of bytes; FileNotFoundError if there is none."""
+  return stores.is_url(name) or stat.S_ISREG(os.stat(name).st_mode)
 
 
 def parse(text: str | bytes, name: str, remedy: str = "") -> Any:

@@ -22,6 +22,7 @@ from grain.sources import ArrayRecordDataSource
 from storage import files
 from storage import parts
 from storage import schema
+from storage import stores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def count_records(path: str) -> int:
 
 def is_whole(path: str, count: int) -> bool:
   """Whether a file has so many records, none of them damaged."""
-  if not os.path.isfile(path):
+  if not stores.is_file(path):
     return False
   try:
     records = Records([path])
@@ -126,7 +127,7 @@ def is_whole(path: str, count: int) -> bool:
 def describe(folder: str, name: str) -> Shard:
   """The shard of a finished file."""
   path = os.path.join(folder, name)
-  return Shard(name, os.path.getsize(path), files.sha256(path))
+  return Shard(name, stores.size(path), files.sha256(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +152,10 @@ class Format:
     the file `record`, by default the manifest's.
     """
     whole.claim(record or self.manifest, text, self.kind, self.manifest)
-    if not os.path.exists(os.path.join(whole.path, self.manifest)):
+    if not stores.exists(os.path.join(whole.path, self.manifest)):
       return []
     _, shards = self.read(whole.path)
-    exists = lambda shard: os.path.exists(os.path.join(whole.path, shard.name))
+    exists = lambda shard: stores.exists(os.path.join(whole.path, shard.name))
     return [shard for shard in shards if exists(shard)]
 
   def read(self, folder: str) -> tuple[Any, list[Any]]:
@@ -164,7 +165,7 @@ class Format:
       ValueError: no manifest, or a damaged one.
     """
     path = os.path.join(folder, self.manifest)
-    if not os.path.isfile(path):
+    if not stores.is_file(path):
       raise ValueError(
         f"{folder} holds no {self.manifest}, so no job has finished there:"
         f" {self.remedy}"
@@ -230,9 +231,9 @@ class Format:
     With `contents` the checksum is compared as well.
     """
     path = _inside(folder, shard.name)
-    if not os.path.isfile(path):
+    if not stores.is_file(path):
       raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
-    actual: dict[str, int | str] = {"bytes": os.path.getsize(path)}
+    actual: dict[str, int | str] = {"bytes": stores.size(path)}
     if contents:
       actual["sha256"] = files.sha256(path)
     for field, value in actual.items():
@@ -257,6 +258,8 @@ def to_json(
 def _inside(folder: str, name: str) -> str:
   """Path of a file in a folder; ValueError if a link leads out of it."""
   path = os.path.join(folder, name)
+  if stores.is_url(path):  # which has no links
+    return path
   if os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
     raise ValueError(
       f"{path} leads out of its folder, to {os.path.realpath(path)}: put the"

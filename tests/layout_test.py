@@ -46,6 +46,7 @@ _WRITING_CALLS = frozenset(
 # What may write beside storage/files.py, and why that is safe.
 _PUBLISHED = "the path comes from files.published"
 _OWN_FOLDER = "a library writes into a folder of files.own_folder"
+_COPIES = "copies of objects, in a folder whose name cannot be guessed"
 _MEMORY = "into memory"
 _OTHER = "another function of that name, which uses storage/files.py"
 _OTHER_WRITERS = {
@@ -79,6 +80,9 @@ _OTHER_WRITERS = {
   ("storage.npz", "open"): "members of an archive that is published",
   ("storage.rows", "open"): _PUBLISHED,
   ("storage.shards", "ArrayRecordWriter"): _PUBLISHED,
+  ("storage.stores", "os.makedirs"): _COPIES,
+  ("storage.stores", "shutil.move"): _OWN_FOLDER,
+  ("storage.stores", "tempfile.mkdtemp"): _COPIES,
 }
 # Functions of more than 60 lines, and why each is better whole.
 _LONG_FUNCTIONS = {

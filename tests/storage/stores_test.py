@@ -1,0 +1,295 @@
+"""Tests of storage/stores.py, and of the others of storage/ on a store.
+
+fsspec's memory:// is a store within one process; tests/storage/emulator.py has
+one of gs://.
+"""
+
+import errno
+import json
+import os
+import uuid
+
+import fsspec
+import numpy as np
+import pytest
+
+from storage import files
+from storage import lock
+from storage import npz
+from storage import parts
+from storage import paths
+from storage import rows
+from storage import schema
+from storage import shards
+from storage import store_calls
+from storage import stores
+
+
+@pytest.fixture
+def url():
+  """A folder of a store of this process, which is not there yet."""
+  return f"memory://{uuid.uuid4().hex}/run"
+
+
+def test_urls_are_told_from_paths():
+  for text in ("gs://b/x", "s3://b", "memory://x", "GS://b"):
+    assert stores.is_url(text)
+  for text in ("", "/a/b", "a:b", "./gs:/b", "~/x", "C:\\x"):
+    assert not stores.is_url(text)
+  assert [store_calls.protocol(x) for x in ("gcs://b", "S3A://b", "/a")] == [
+    *("gs", "s3", "")
+  ]
+  assert stores.absolute("gs://b/x/") == "gs://b/x"
+
+
+@pytest.mark.parametrize("where", ["store", "disk"])
+def test_files_are_written_read_listed_and_removed(where, url, tmp_path):
+  folder = url if where == "store" else str(tmp_path / "run")
+  assert not stores.exists(folder)
+  with pytest.raises(FileNotFoundError):
+    stores.read(f"{folder}/a")
+  files.write_atomically(f"{folder}/a", "one")
+  files.write_atomically(f"{folder}/b/c.json", "[2]")
+  assert stores.is_file(f"{folder}/a") and stores.is_folder(folder)
+  assert stores.is_folder(f"{folder}/b") and not stores.is_file(f"{folder}/b")
+  assert sorted(stores.names(folder)) == ["a", "b"]
+  assert stores.read(f"{folder}/a") == b"one"
+  assert stores.size(f"{folder}/a") == 3
+  assert schema.read(f"{folder}/b/c.json") == [2]
+  assert files.sha256(f"{folder}/a") == files.sha256(
+    stores.fetched(f"{folder}/a")
+  )
+  files.write_atomically(f"{folder}/a", "other")
+  assert stores.read(stores.fetched(f"{folder}/a")) == b"other"
+  with pytest.raises(FileExistsError):
+    files.write_atomically(f"{folder}/a", "third", replace=False)
+  assert stores.read(f"{folder}/a") == b"other"
+  copy = stores.fetched_folder(folder)
+  assert stores.read(os.path.join(copy, "b", "c.json")) == b"[2]"
+  stores.move_folder(f"{folder}/b", f"{folder}/d")
+  assert sorted(stores.names(folder)) == ["a", "d"]
+  stores.remove(f"{folder}/a")
+  with pytest.raises(FileNotFoundError):
+    stores.remove(f"{folder}/a")
+  stores.remove(f"{folder}/a", missing_ok=True)
+  stores.remove_folder(folder)
+  assert not stores.exists(f"{folder}/d/c.json")
+
+
+def test_neighbours_of_a_like_name_are_not_in_a_folder(url):
+  files.write_atomically(f"{url}/a/x", "1")
+  files.write_atomically(f"{url}/ab/x", "22")
+  assert stores.sizes(f"{url}/a") == {"x": 1}
+  stores.remove_folder(f"{url}/a")
+  assert stores.sizes(url) == {"ab/x": 2}
+
+
+def test_a_file_that_fails_is_not_sent(url):
+  files.write_atomically(f"{url}/a", "before")
+  with pytest.raises(ZeroDivisionError):
+    with files.published(f"{url}/a") as file:
+      file.write_text("half")
+      raise ZeroDivisionError
+  assert stores.read(f"{url}/a") == b"before"
+  with pytest.raises(ZeroDivisionError):
+    with files.published_folder(f"{url}/folder", "z") as folder:
+      (folder / "z").write_text("half")
+      raise ZeroDivisionError
+  assert stores.sizes(f"{url}/folder") == {}
+
+
+def test_the_file_that_says_whole_is_sent_last(url, monkeypatch):
+  sent = []
+  real = store_calls.written
+
+  def record(target, act):
+    real(target, act)
+    sent.append(sorted(stores.sizes(f"{url}/folder")))
+
+  monkeypatch.setattr(store_calls, "written", record)
+  with files.published_folder(f"{url}/folder", "a") as folder:
+    for name in ("a", "b", "c"):
+      (folder / name).write_text(name)
+  assert sent == [["b", "c"], ["a", "b", "c"]]
+
+
+def test_a_folder_is_claimed_once(url):
+  assert files.claim_folder(url)
+  assert not files.claim_folder(url)
+  files.check_writable(url)
+  assert stores.names(url) == [".claimed"]
+  with pytest.raises(ValueError, match="must be the name of something inside"):
+    files.inside(url, "..", "other")
+
+
+def test_an_outbox_sends_what_has_changed(url, tmp_path, monkeypatch):
+  box = stores.Outbox(url)
+  with open(f"{box.folder}/lines", "a") as f:
+    for number in range(3):
+      f.write(f"{number}\n")
+      f.flush()
+      box.push()
+      assert stores.read(f"{url}/lines").decode().split() == [
+        str(n) for n in range(number + 1)
+      ]
+  monkeypatch.setattr(store_calls, "written", lambda *_: pytest.fail("sent"))
+  box.push()
+  assert stores.Outbox(str(tmp_path)).folder == str(tmp_path)
+
+
+def test_a_lock_of_a_store_keeps_others_out(url):
+  with lock.held(url, "--mode=train", label=f"workdir={url}") as held:
+    held.check()
+    held.beat()
+    held.check()
+    with pytest.raises(ValueError, match="is in use: --mode=train"):
+      with lock.held(url, "--mode=sample", label=f"workdir={url}"):
+        pass
+  assert stores.sizes(url) == {}
+  with lock.held(f"{url}/x", "--mode=sample", beside=True):
+    assert stores.names(url) == [".x.lock"]
+
+
+def test_a_dead_holder_is_replaced(url, monkeypatch, caplog):
+  other = lock.this_process("--mode=train")
+  fields = {**other.__dict__, "machine": "another", "token": "f" * 32}
+  stores.write(f"{url}/.lock", json.dumps(fields).encode())
+  with pytest.raises(ValueError, match="is in use"):
+    with lock.held(url, "--mode=train"):
+      pass
+  now = lock._now
+  later = lambda *arguments: now(*arguments) + lock.SILENT_SECONDS + 1
+  monkeypatch.setattr(lock, "_now", later)
+  with lock.held(url, "--mode=train") as held:
+    held.check()
+    assert "no sign of life" in caplog.text
+    stores.write(f"{url}/.lock", json.dumps(fields).encode())
+    with pytest.raises(OSError, match="is of another process now"):
+      held.check()
+
+
+def test_parts_rows_and_arrays_lie_in_a_store(url):
+  made = []
+
+  def make(index):
+    made.extend(index.tolist())
+    return rows.Part(index, {"x": np.asarray(index, np.float32)[:, None]})
+
+  first = rows.compute(url, {"name": "n"}, 5, 2, make)
+  again = rows.compute(url, {"name": "n"}, 5, 2, make)
+  assert made == [0, 1, 2, 3, 4]
+  np.testing.assert_array_equal(again.rows["x"][:, 0], np.arange(5))
+  np.testing.assert_array_equal(first.index, again.index)
+  assert sorted(stores.names(url)) == ["index.npy", "of.json", "x.npy"]
+  arrays = {"arr_0": np.arange(12).reshape(4, 3)}
+  files.write_npz(f"{url}/a.npz", arrays)
+  assert npz.is_whole(f"{url}/a.npz", 4)
+  np.testing.assert_array_equal(
+    npz.Rows(f"{url}/a.npz").read(1, 3), arrays["arr_0"][1:3]
+  )
+  with pytest.raises(ValueError, match="cannot read memory://.*b.npz"):
+    npz.names(f"{url}/b.npz")
+
+
+def test_work_in_a_store_goes_on_with_what_is_missing(url):
+  layout = parts.Layout(4, 1)
+  whole = parts.Folder(url, layout.names)
+  whole.claim("of.json", "{}", "rows")
+  assert whole.mine() == [0, 1, 2, 3]
+  files.write_npz(whole.part(1), {"x": np.zeros(1)})
+  whole.claim("of.json", "{}", "rows")
+  assert whole.mine() == [0, 2, 3]
+  with pytest.raises(ValueError, match="still lacks 3 of 4 parts"):
+    whole.finish(lambda _: None)
+  with pytest.raises(ValueError, match="holds other rows"):
+    whole.claim("of.json", '{"a": 1}', "rows")
+
+
+def test_shards_are_written_and_described(url):
+  shards.write(f"{url}/a.arrayrecord", [b"one", b"two"])
+  described = shards.describe(url, "a.arrayrecord")
+  copy = stores.fetched(f"{url}/a.arrayrecord")
+  assert described.bytes == os.path.getsize(copy)
+  assert described.sha256 == files.sha256(copy)
+  assert shards.is_whole(copy, 2)
+
+
+def test_urls_of_flags_are_expanded_or_refused(monkeypatch):
+  monkeypatch.setenv("BUCKET", "b")
+  assert paths.expand("gs://$BUCKET/~/x", urls=True) == "gs://b/~/x"
+  assert paths.argument_or_url("gs://b/x") == "gs://b/x"
+  monkeypatch.delenv("BUCKET")
+  with pytest.raises(ValueError, match="the variable BUCKET is not set"):
+    paths.expand("gs://$BUCKET/x", urls=True)
+
+
+class _Faulty:
+  """A file system whose requests fail so many times."""
+
+  def __init__(self, *errors: Exception):
+    self.errors = list(errors)
+
+  def cat_file(self, url):
+    if self.errors:
+      raise self.errors.pop(0)
+    return b"read"
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+  """Function that makes the store raise these errors, one at each request."""
+  waits = []
+  monkeypatch.setattr(store_calls.time, "sleep", waits.append)
+
+  def install(*errors):
+    waits.clear()
+    system = _Faulty(*errors)
+    monkeypatch.setattr(store_calls, "_system", lambda url: system)
+    return waits
+
+  return install
+
+
+def test_requests_that_fail_for_a_while_are_repeated(faulty):
+  waits = faulty(ConnectionResetError("reset"), TimeoutError("slow"))
+  assert stores.read("gs://b/x") == b"read"
+  assert waits == [1.0, 2.0]
+  waits = faulty(*[ConnectionResetError("reset")] * 9)
+  with pytest.raises(OSError, match="does not answer as it should .*reset"):
+    stores.read("gs://b/x")
+  assert waits == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+  "error, words",
+  [
+    (PermissionError("no"), "let this account read and write there"),
+    (OSError("Forbidden: b/x"), "let this account read and write there"),
+    (
+      type("NoCredentialsError", (Exception,), {})("Unable to locate"),
+      "gcloud auth application-default login",
+    ),
+    (
+      type("HttpError", (Exception,), {"code": 401})("Invalid"),
+      "gcloud auth application-default login",
+    ),
+  ],
+)
+def test_refusals_are_told_at_once_with_the_remedy(faulty, error, words):
+  waits = faulty(error, error)
+  with pytest.raises(OSError, match=words) as caught:
+    stores.read("gs://b/x")
+  assert waits == [] and caught.value.filename == "gs://b/x"
+  assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_and_an_unknown_store_are_named(monkeypatch):
+  def missing(name):
+    raise ImportError(f"Please install {name}")
+
+  with pytest.raises(OSError, match="no such kind of store") as caught:
+    stores.read("nothing://b/x")
+  assert caught.value.errno == errno.EINVAL
+  monkeypatch.setattr(fsspec, "filesystem", missing)
+  with pytest.raises(OSError, match="pip install s3fs"):
+    stores.exists("s3://b/x")
