@@ -44,7 +44,8 @@ SCORE = @set -e; for name in $(1) $(addsuffix $(LIVE),$(2) $(1)); do \
     --workdir=$(@D) --protocol=$${name%%$(LIVE)} $$more; \
   done; touch $@
 
-.PHONY: demo demo-multitask film test test-long test-rows lint clean
+.PHONY: demo demo-multitask film test test-long test-rows test-versions lint \
+  clean
 
 demo: $(DEMO)/report.html
 
@@ -125,13 +126,33 @@ test-long: $(VENV)/installed-dev
 test-rows: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 -m rows
 
+# The tests with each Python that is at hand, and the newest packages for it
+# that pyproject.toml allows; a Python that is not at hand is named and passed
+# over. TESTS chooses tests, as TESTS="tests/models -m 'not slow'".
+VERSIONS ?= 3.11 3.12 3.13
+TESTS ?=
+test-versions:
+	@set -e; tried=; for version in $(VERSIONS); do \
+	  python=$$(command -v python$$version) || \
+	    { echo "Python $$version: not at hand, not tested"; continue; }; \
+	  env=$(VENV)-$$version; \
+	  test -e $$env || $$python -m venv $$env; \
+	  $$env/bin/python -m pip install --quiet --upgrade \
+	    --upgrade-strategy=eager --editable ".[dev]"; \
+	  $$env/bin/python -m pip freeze | grep -iE "^(jax|flax|numpy)="; \
+	  JAX_COMPILATION_CACHE_DIR=.xla_cache-$$version \
+	    $$env/bin/python -m pytest -n 2 --dist=worksteal $(TESTS); \
+	  tried="$$tried $$version"; \
+	done; test -n "$$tried" || { echo "no Python at hand"; exit 1; }; \
+	echo "passed with Python$$tried"
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
 clean:
-	rm -rf $(DEMO) .xla_cache
+	rm -rf $(DEMO) .xla_cache .xla_cache-* .venv-*
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] < (3, 11) and \

@@ -19,6 +19,7 @@ from evaluation.metrics import frechet
 from evaluation.metrics import lpips as lpips_lib
 from storage import files
 from storage import progress as progress_lib
+from storage.version import VERSION
 
 # Reconstructs: clips uint8 -> {"video": float, "ids": int, ...}.
 Reconstruct = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -45,7 +46,8 @@ class Result:
   def write(self, workdir: str, step: int) -> str:
     """Writes WORKDIR/results/EVALUATOR.json; returns its path."""
     path = files.inside(workdir, "results", f"{self.evaluator}.json")
-    files.write_json(path, {"step": step, **dataclasses.asdict(self)})
+    fields = {"step": step, "version": VERSION, **dataclasses.asdict(self)}
+    files.write_json(path, fields)
     return path
 
   def summary(self) -> str:

@@ -8,6 +8,7 @@ import importlib
 import typing
 
 import models  # noqa: F401  It sets flags of XLA, before anything computes.
+from storage.version import VERSION as __version__  # noqa: F401
 
 if typing.TYPE_CHECKING:
   from magvit.api import load_generator as load_generator

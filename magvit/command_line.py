@@ -24,10 +24,18 @@ from absl import flags
 from absl import logging as absl_logging
 
 from configs import fields as config_fields
+import evaluation
+import input_pipeline
+import models
+import storage
 from storage import interrupts
 from storage import paths
 
-_PACKAGES = ("evaluation", "input_pipeline", "magvit", "models", "storage")
+# Packages whose lines are shown. In a wheel the others are within magvit.
+_PACKAGES = (
+  *(evaluation.__name__, input_pipeline.__name__, __name__.partition(".")[0]),
+  *(models.__name__, storage.__name__),
+)
 
 # File whose get_config reads every config, with one line for each mistake.
 _CONFIG_READER = pathlib.Path(__file__).parent / "workdir/given_config.py"

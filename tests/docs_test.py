@@ -21,6 +21,7 @@ import pytest
 
 from configs import base
 from configs import describe
+import hatch_build
 from magvit.modes import table
 import main  # noqa: F401  defines the flags
 from tests import markdown
@@ -35,7 +36,11 @@ _WINGS = (
   *("magvit", "models", "storage", "tests"),
 )
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_:.]*|\.\.\.")  # DIR, FILE:ARG, ...
-_COMMAND = re.compile(r"python (main\.py|-m [\w.]+)(?= |$|\")")
+# A command of ours; `magvit` is main.py, where the package is installed.
+_COMMAND = re.compile(
+  r"(?:python (?=main\.py|-m)|(?<![\w./=-])(?=magvit --))"
+  r"(main\.py|magvit|-m [\w.]+)(?= |$|\")"
+)
 _FOREIGN_FLAGS = {"max-restarts", "signal"}  # flags of xpk and Slurm
 
 
@@ -147,6 +152,7 @@ def _module_faults(module: str, arguments: list[str]) -> list[str]:
   Flags of our programs are strings in their files; the help of a program that
   derives its flags has the others.
   """
+  module = _in_the_repository(module)
   if module.split(".")[0] not in _WINGS:  # pytest, with files to run
     installed = importlib.util.find_spec(module) is not None
     files = [a for a in arguments if a.endswith(".py")]
@@ -162,6 +168,12 @@ def _module_faults(module: str, arguments: list[str]) -> list[str]:
     known = re.findall(r"--\w+", _help(module))
     missing = [name for name in missing if name not in known]
   return [f"{module} knows no {name}" for name in missing]
+
+
+def _in_the_repository(name: str) -> str:
+  """The name here of a module that an installed package has within it."""
+  inner = name.removeprefix("magvit.")
+  return inner if inner.split(".")[0] in hatch_build.WINGS else name
 
 
 def _make_faults(words: list[str]) -> list[str]:
@@ -184,7 +196,7 @@ def _faults(line: str) -> list[str]:
     if line[: match.start()].count('"') % 2:  # within --command="..."
       tail = tail.partition('"')[0]
     arguments = shlex.split(tail, comments=True)
-    if match[1] == "main.py":
+    if match[1] in ("main.py", "magvit"):
       faults += _main_faults(arguments)
     else:
       faults += _module_faults(match[1].removeprefix("-m "), arguments)
@@ -217,7 +229,7 @@ def _span_faults(span: str) -> list[str]:
     faults += _field_faults(_base_configs(), section[1], section[2])
   elif span.startswith("magvit."):
     try:
-      pkgutil.resolve_name(span.partition("(")[0])
+      pkgutil.resolve_name(_in_the_repository(span.partition("(")[0]))
     except (ImportError, AttributeError) as error:
       faults.append(f"{span}: {error}")
   elif path and path[2] in _WINGS and not (_ROOT / path[1]).exists():
@@ -295,7 +307,9 @@ def test_the_page_of_fields_is_the_generated_one():
       "transformer.width",
     ),
     ('ssh --command="cd x && python main.py --nothing" # it', "no --nothing"),
+    ("magvit --mode=trian --workdir=x", "--mode=trian"),
     ("python -m magvit.nothing", "no module magvit.nothing"),
+    ("python -m magvit.models.nothing", "no module models.nothing"),
     ("python -m input_pipeline.prepare --inputs=x", "no --inputs"),
     ("python -m pytest tests/nothing_test.py -s", "no file tests/nothing"),
     ("make demos", "no make target demos"),

@@ -10,7 +10,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # The wings from the roof down, one floor in each line. A file imports from its
 # wing and from the floors below.
 _FLOORS = (
-  ("main",),
+  ("main", "magvit/console"),
   ("magvit/compress", "magvit/decompress"),
   ("magvit/modes",),
   ("magvit/compression",),

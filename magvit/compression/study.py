@@ -53,6 +53,7 @@ from storage import listing
 from storage import parts
 from storage import progress as progress_lib
 from storage import schema
+from storage.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -359,6 +360,7 @@ def _scores(video_THWC, output_THWC, distance) -> dict[str, float | None]:
 def _summary(study, settings, rows, failures) -> dict[str, Any]:
   curves = rate_distortion.mean_curves(rows)
   return {
+    "version": VERSION,
     "settings": settings,
     "psnr": f"{frame_metrics.PSNR_RULE}; mean over frames, then videos",
     "curves": curves,

@@ -21,6 +21,7 @@ from magvit.cost import fit as fit_lib
 from magvit.cost import programs as cost_programs
 from magvit.cost import remedies
 from storage import files
+from storage.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,7 @@ def _start(config, topology: str, mesh: Mesh) -> dict[str, Any]:
   """The report before any program is compiled."""
   return {
     "config": config.name,
+    "version": VERSION,
     "topology": topology,
     "chip": mesh.devices.flat[0].device_kind,
     "slices": chips.slices(list(mesh.devices.flat)),

@@ -23,6 +23,7 @@ import safetensors.numpy
 from magvit import mesh as mesh_lib
 from models.weights import safetensors_file
 from storage import schema
+from storage.version import VERSION
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"  # folder in a generator's export, as in a workdir
@@ -133,6 +134,7 @@ class Notes:
       **fields,
       "config": json.dumps(self.config, sort_keys=True),
       "defining": json.dumps(self.defining),
+      "magvit_version": VERSION,
     }
 
 

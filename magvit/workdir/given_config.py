@@ -1,15 +1,18 @@
 """The config that --config names: a file of Python, or one that was stored.
 
-FILE.py or FILE.py:ARG   calls get_config() or get_config(ARG) of the file
+FILE.py or FILE.py:ARG   calls get_config() or get_config(ARG) of the file;
+                         configs/NAME.py is ours where the user has none
 WORKDIR/config.json      the experiment of a workdir or of an export, once more
 
 Every mistake is one ValueError. `command_line` gives this file to absl's
 config flags in place of the one that the user names.
 """
 
+import importlib.util
 import inspect
 import json
 import os
+import pathlib
 import runpy
 import traceback
 from typing import Any
@@ -21,6 +24,10 @@ from configs import fields as config_fields
 from magvit.workdir import stored_config
 from storage import paths
 
+# The folder that holds our configs/, and the package that it is in: none in the
+# repository, "magvit." in a wheel.
+_ROOT = pathlib.Path(base.__file__).parents[1]
+_WITHIN = base.__name__.removesuffix("configs.base")
 _HOW = (
   "it must define get_config(), or get_config(arg), that returns an"
   " ml_collections.ConfigDict, best from a function of configs/base.py"
@@ -36,6 +43,9 @@ def get_config(name: str) -> ml_collections.ConfigDict:
   """
   name = paths.expand(name)
   file, colon, arg = name.partition(":")
+  if not os.path.lexists(file) and pathlib.Path(file).parts[:1] == ("configs",):
+    ours = _ROOT / file
+    file = str(ours) if ours.is_file() else file
   if os.path.isdir(file):
     stored = os.path.join(file, "config.json")
     remedy = "name a file FILE.py:ARG"
@@ -77,7 +87,18 @@ def _call(file: str, arguments: tuple[str, ...]) -> Any:
     lines = [place.lineno for place in places if place.filename == file]
     where = f", line {lines[-1]}" if lines else ""
     text = f"{type(error).__name__}: {error}"
-    raise ValueError(f"{file}{where}: {text}: mend the file") from error
+    remedy = "mend the file"
+    if isinstance(error, ModuleNotFoundError) and _is_ours(error.name):
+      remedy = f"import {_WITHIN}{error.name}, as it is named where installed"
+    raise ValueError(f"{file}{where}: {text}: {remedy}") from error
+
+
+def _is_ours(module: str | None) -> bool:
+  """Whether a wheel has, within its package, a module that a file names."""
+  if not module or not _WITHIN:
+    return False
+  top = module.partition(".")[0]
+  return importlib.util.find_spec(f"{_WITHIN}{top}") is not None
 
 
 def _check_arguments(file: str, function: Any, given: tuple[str, ...]) -> None:

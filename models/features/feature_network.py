@@ -83,8 +83,8 @@ class FeatureNetwork:
         f" --output={name}.safetensors"
       )
     return (
-      f"get {self.where_to_get} and convert it once by python -m"
-      f" models.weights.convert --network={name} --input=FILE"
+      f"get {self.where_to_get} and convert it once by"
+      f" python -m models.weights.convert --network={name} --input=FILE"
       f" --output={name}.safetensors"
     )
 

@@ -31,9 +31,9 @@ _NETWORKS = {
 _WHERE_TO_GET = {
   "resnet50": (
     "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1, from"
-    " https://download.pytorch.org/models/), converted once by python -m"
-    " models.weights.convert --network=resnet50 --input=resnet50-0676ba61.pth"
-    " --output=resnet50.safetensors"
+    " https://download.pytorch.org/models/), converted once by"
+    " python -m models.weights.convert --network=resnet50"
+    " --input=resnet50-0676ba61.pth --output=resnet50.safetensors"
   ),
   "lpips_vgg": (
     "vgg16-397923af.pth (torchvision, IMAGENET1K_V1, from"

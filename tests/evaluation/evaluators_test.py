@@ -10,6 +10,7 @@ from evaluation import evaluators
 from evaluation.metrics import digit_judge
 from evaluation.protocols import table as protocol_table
 from input_pipeline.sources import digits
+import magvit
 
 
 def _clips(split, first, count):
@@ -165,6 +166,7 @@ def test_results_are_json_with_their_protocol(tmp_path):
   path = result.write(str(tmp_path), 7)
   assert json.loads(pathlib.Path(path).read_text()) == {
     "step": 7,
+    "version": magvit.__version__,
     "evaluator": "psnr",
     "metrics": {"psnr": 20.5},
     "protocol": {"split": "held_out"},

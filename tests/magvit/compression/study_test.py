@@ -10,6 +10,7 @@ import pytest
 from evaluation.show import mp4
 from input_pipeline.decoding import media
 from input_pipeline.sources import photo
+import magvit
 from magvit.compression import decode as decode_file
 from magvit.compression import file_format
 from magvit.compression import study as study_lib
@@ -71,6 +72,7 @@ def test_a_study_measures_the_bytes_on_disk_and_goes_on(
   study = _study([tiny_tokenizer_workdir])
   results = study_lib.compress(study, str(videos), str(tmp_path))
   assert results == json.loads((tmp_path / "study.json").read_text())
+  assert results["version"] == magvit.__version__
   assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
   assert results["videos"] == 1 and not results["failures"]
   curves = results["curves"]

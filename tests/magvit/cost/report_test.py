@@ -8,6 +8,7 @@ import pytest
 
 from configs import masked as masked_configs
 from configs import tokenizer_video
+import magvit
 from magvit import mesh as mesh_lib
 from magvit.cost import chips
 from magvit.cost import compiled
@@ -126,6 +127,7 @@ def test_a_tiny_tokenizer_is_compiled_for_eight_chips(tmp_path, monkeypatch):
     assert program["fits"] and program["flops"] > 0
     assert program["seconds"]["least"] == max(program["seconds"].values())
   assert report["programs"]["train"]["collective_bytes"]["all-reduce"] > 0
+  assert report["version"] == magvit.__version__
 
 
 @pytest.mark.slow

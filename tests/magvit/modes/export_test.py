@@ -93,6 +93,7 @@ def test_the_layout_is_that_of_the_hub(folder):
     with safetensors.safe_open(weights, framework="numpy") as f:
       assert f.metadata()["fingerprint"] in body
       assert "least significant bit" in f.metadata()["ids"]
+      assert f.metadata()["magvit_version"] == magvit.__version__
 
 
 def test_no_folder_is_overwritten_and_a_failure_leaves_none(
