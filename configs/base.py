@@ -94,14 +94,7 @@ def common() -> ml_collections.ConfigDict:
   c.automatic.batch_size = 0  # batch_size at the most; a small set has less
   c.automatic.eval_examples = 0  # dataset.eval_examples at the most
 
-  c.mesh = ml_collections.ConfigDict()
-  c.mesh.data = -1  # devices that split the batch; -1: all the other axes leave
-  c.mesh.fsdp = 1  # devices that split both the parameters and the batch
-  c.mesh.tensor = 1  # devices that split the work of each layer, by `rules`
-  # Split of parameters by path: (regex, a mesh axis or None for each of the
-  # last dimensions); the first match counts. Large arrays are split over fsdp
-  # as well.
-  c.mesh.rules = ()
+  c.mesh = job.mesh()  # devices that share the work
 
   c.log_every = 10  # steps between two lines of metrics
   c.checkpoint_every = 100  # steps between two checkpoints

@@ -53,7 +53,8 @@ def page() -> str:
     for name, fields in functions.items()
     if name != _COMMON and any(field.path == "algorithm" for field in fields)
   }
-  comments = {f.path: f.comment for f in functions[_COMMON]}
+  common = _expanded(functions[_COMMON], functions)
+  comments = {field.path: field.comment for field in common}
   parts = [_HEADER]
   for name, title in titles.items():
     heading = title if name == _COMMON else f"`algorithm = {title!r}`"

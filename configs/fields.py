@@ -114,7 +114,12 @@ RANGES: dict[str, dict[str, Range]] = {
     "batch_size": _NONE_OR_MORE,
     "eval_examples": _NONE_OR_MORE,
   },
-  "mesh": {"data": whole(-1), "fsdp": COUNT, "tensor": COUNT},
+  "mesh": {
+    "slices": whole(-1),
+    "data": whole(-1),
+    "fsdp": COUNT,
+    "tensor": COUNT,
+  },
   "evaluation": {"num": _NONE_OR_MORE},
   "optimizer": {
     "peak_learning_rate": _AMOUNT,

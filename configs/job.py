@@ -6,6 +6,22 @@ They are sections of `base.common`, and a resumed run may change each of them.
 import ml_collections
 
 
+def mesh() -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  # Slices of TPUs, which split the batch, too; -1: all there are. GPUs and CPUs
+  # are in one, or in so many of consecutive devices.
+  c.slices = -1
+  # Devices of a slice that split the batch; -1: all the other axes leave.
+  c.data = -1
+  c.fsdp = 1  # devices that split both the parameters and the batch
+  c.tensor = 1  # devices that split the work of each layer, by `rules`
+  # Split of parameters by path: (regex, a mesh axis or None for each of the
+  # last dimensions); the first match counts. Large arrays are split over fsdp
+  # as well.
+  c.rules = ()
+  return c
+
+
 def evaluation() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.protocols = ()  # names in evaluation/protocols/table.py

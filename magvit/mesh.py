@@ -1,11 +1,14 @@
 """The device mesh and where each array lives on it.
 
-The mesh has three axes, all of Auto type: `data` splits the batch; `fsdp`
-splits the batch and the parameters; `tensor` splits the work of each layer, by
-rules. Programs are written for the global batch, and XLA inserts the
-collectives, so every mean in a loss is a mean over all devices.
+The mesh has four axes, all of Auto type: `slice` and `data` split the batch,
+over slices of TPUs and within each; `fsdp` splits the batch and the parameters;
+`tensor` splits the work of each layer, by rules. Programs are written for the
+global batch, and XLA inserts the collectives, so every mean in a loss is a mean
+over all devices. Only sums over the batch cross slices: XLA for TPUs sums in
+each slice first, and sends each chip's part of that sum to the others.
 """
 
+import collections
 from collections.abc import Sequence
 import math
 import re
@@ -19,8 +22,8 @@ from jax.sharding import PartitionSpec
 import ml_collections
 import numpy as np
 
-_AXES = ("data", "fsdp", "tensor")
-_BATCH_AXES = ("data", "fsdp")
+_AXES = ("slice", "data", "fsdp", "tensor")
+_BATCH_AXES = ("slice", "data", "fsdp")
 # Size from which fsdp splits an array: splitting less costs more than it saves.
 _SMALLEST_SHARDED = 2**16  # scalars
 
@@ -33,37 +36,72 @@ def make_mesh(
   config: ml_collections.ConfigDict,
   devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-  """Makes a mesh of `config.data` x `config.fsdp` x `config.tensor` devices.
+  """Makes a mesh of `config.data` x `config.fsdp` x `config.tensor` a slice.
 
-  `data` runs over the slices of TPUs in turn.
+  Slices are those of TPUs. GPUs and CPUs are in one, or in `config.slices` of
+  consecutive devices each.
 
   Raises:
-    ValueError: the product of the sizes is not the number of devices (by
-      default, all of the job), or a slice has not a whole part of `data`.
+    ValueError: the product of the sizes is not the number of devices in a slice
+      (by default, of all devices of the job), or slices that are not there.
   """
   devices = jax.devices() if devices is None else devices
+  # Configs of earlier versions have no such field.
+  slices = _slices(devices, config.get("slices", -1))
+  each = len(devices) // len(slices)
   data, fsdp, tensor = config.data, config.fsdp, config.tensor
   if data == -1 and fsdp > 0 and tensor > 0:
-    data = len(devices) // (fsdp * tensor)
-  if data * fsdp * tensor != len(devices) or min(data, fsdp, tensor) < 1:
+    data = each // (fsdp * tensor)
+  if data * fsdp * tensor != each or min(data, fsdp, tensor) < 1:
+    of = f" of each of the {len(slices)} slices" * (len(slices) > 1)
     raise ValueError(
       f"mesh.data={config.data} x mesh.fsdp={fsdp} x mesh.tensor={tensor} must"
-      f" use all {len(devices)} devices; with mesh.data=-1, the product of the"
-      f" others can be any divisor of {len(devices)}"
+      f" use all {each} devices{of}; with mesh.data=-1, the product of the"
+      f" others can be any divisor of {each}"
     )
-  slices = {slice_of(device) for device in devices}
-  if data % len(slices):
-    raise ValueError(
-      f"mesh.data={data} must be a multiple of the {len(slices)} slices, so"
-      f" that mesh.fsdp={fsdp} and mesh.tensor={tensor} stay within one: lower"
-      " these"
-    )
-  in_slices = sorted(devices, key=slice_of)
   return Mesh(
-    np.asarray(in_slices).reshape(data, fsdp, tensor),
+    # The order of jax.devices() within a slice puts groups of four and eight
+    # v5e chips in squares. Those of mesh_utils.create_hybrid_device_mesh lie in
+    # a row there, with half of the links; elsewhere they have no fewer.
+    np.asarray(slices).reshape(len(slices), data, fsdp, tensor),
     _AXES,
     axis_types=(AxisType.Auto,) * len(_AXES),
   )
+
+
+def _slices(
+  devices: Sequence[jax.Device], number: int
+) -> list[list[jax.Device]]:
+  """The devices of each slice; `number` is mesh.slices, -1 for all there are.
+
+  Raises:
+    ValueError: another number of slices, or slices of different sizes.
+  """
+  slices = collections.defaultdict(list)
+  for device in devices:
+    slices[slice_of(device)].append(device)
+  made = [slices[key] for key in sorted(slices)]
+  if devices[0].platform != "tpu" and number > 0:
+    if len(devices) % number:
+      below = [n for n in range(1, number) if len(devices) % n == 0]
+      raise ValueError(
+        f"mesh.slices={number} must divide the {len(devices)} devices: take"
+        f" {max(below)}, or -1"
+      )
+    each = len(devices) // number
+    made = [list(devices[i : i + each]) for i in range(0, len(devices), each)]
+  if number not in (-1, len(made)):
+    raise ValueError(
+      f"mesh.slices={number} must be the {len(made)} of the TPUs at hand, or"
+      " -1, which takes all there are"
+    )
+  if len({len(each) for each in made}) > 1:
+    sizes = ", ".join(str(len(each)) for each in made)
+    raise ValueError(
+      f"slices of {sizes} devices cannot train together: start the job on"
+      " slices of one size"
+    )
+  return made
 
 
 def slice_of(device: jax.Device) -> int:

@@ -23,17 +23,22 @@ _WEIGHT_READS = 3  # forward, recomputed, and in the backward pass
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """How a step is spread: devices of each axis, parts in turn, and remat."""
+  """How a step is spread: devices of each axis, parts in turn, and remat.
+
+  data: devices of the axis in one slice.
+  slices: number of slices.
+  """
 
   data: int
   fsdp: int
   tensor: int
   microbatches: int
   remat: str
+  slices: int = 1
 
   @property
   def parts(self) -> int:
-    return self.data * self.fsdp
+    return self.slices * self.data * self.fsdp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +86,9 @@ class Estimator:
     chip: chips.Chip,
     links: links_lib.Links,
     devices: int,
-    slices: int,
   ):
     self._facts, self._chip, self._links = facts, chip, links
-    self._devices, self._slices = devices, slices
+    self._devices = devices
     # Factors of what a step holds and moves beside its state, and of what it
     # sends, by mesh.fsdp: a compiler may do badly with one size alone.
     self._held, self._moved = 1.0, 4.0
@@ -144,11 +148,10 @@ class Estimator:
   def _send(self, shape: Shape) -> tuple[float, float]:
     """Seconds in which a device sends to its slice, and to other slices."""
     facts, each = self._facts, shape.fsdp * shape.tensor
-    in_slice = shape.data // self._slices
     groups = {
       "tensor": range(shape.tensor),
       "fsdp": range(0, each, shape.tensor),
-      "data": range(0, each * in_slice, each),
+      "data": range(0, each * shape.data, each),
     }
     share = links_lib.share_sent
     sums = facts.weights / each  # gradients, one part of which a device has
@@ -160,7 +163,7 @@ class Estimator:
       * facts.padding(shape)
       * (2 * shape.microbatches + 1)
       * share("all-gather", shape.fsdp),
-      "data": sums * share("all-reduce", in_slice),
+      "data": sums * share("all-reduce", shape.data),
       # Each layer sums twice in each direction.
       "tensor": 4 * passing * share("all-reduce", shape.tensor),
     }
@@ -169,8 +172,8 @@ class Estimator:
       for axis, size in sent.items()
       if size
     )
-    several = self._slices > 1
-    network = several * facts.weights / (self._devices // self._slices)
+    several = shape.slices > 1
+    network = several * facts.weights / (self._devices // shape.slices)
     return seconds, network / self._chip.network
 
 
@@ -186,14 +189,14 @@ def shapes(
   in_slice = devices // slices
   for tensor in tensors:
     for fsdp in _powers(in_slice // tensor):
-      data = devices // (fsdp * tensor)
-      if fsdp * tensor * data != devices or data % slices:
+      data = in_slice // (fsdp * tensor)
+      if fsdp * tensor * data * slices != devices:
         continue
-      clips, rest = divmod(batch_size, data * fsdp)
+      clips, rest = divmod(batch_size, slices * data * fsdp)
       if rest or not clips:
         continue
       made += [
-        Shape(data, fsdp, tensor, parts, remat)
+        Shape(data, fsdp, tensor, parts, remat, slices)
         for parts in _powers(clips)
         if clips % parts == 0
         for remat in remats

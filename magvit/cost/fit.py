@@ -268,7 +268,7 @@ def run(
   one = chips.links_of(chip, list(mesh_lib.data_mesh(devices).devices.flat))
   tried = search(
     shapes,
-    estimate_lib.Estimator(facts, chip, one, len(devices), slices),
+    estimate_lib.Estimator(facts, chip, one, len(devices)),
     lambda shape: changes_to(config, shape),
     lambda shape: _compile(config, shape, devices, chip),
     chip.memory_gib,

@@ -34,14 +34,12 @@ class Program:
 
   name: as in `programs.programs`.
   mesh: devices along each axis.
-  slices: number of slices that the devices are in.
   state_bytes: weights, and in training moments, of one device.
   """
 
   name: str
   config: ml_collections.ConfigDict
   mesh: dict[str, int]
-  slices: int
   state_bytes: int
 
   @property
@@ -60,7 +58,7 @@ class Program:
   @property
   def clips(self) -> int:
     """Number of clips of a device at a time."""
-    parts = self.mesh["data"] * self.mesh["fsdp"]
+    parts = self.mesh["slice"] * self.mesh["data"] * self.mesh["fsdp"]
     parts *= self.config.microbatches if self.trains else 1
     return self.config.batch_size // parts
 
@@ -230,7 +228,7 @@ def _larger_fsdp(program: Program, least: float = 1.0) -> int | None:
 
   None if there is none.
   """
-  parts = program.mesh["data"] * program.mesh["fsdp"] // program.slices
+  parts = program.mesh["data"] * program.mesh["fsdp"]
   sizes = [
     n
     for n in range(program.mesh["fsdp"] + 1, parts + 1)

@@ -95,15 +95,13 @@ def write(
 
 def _advise(name: str, config, mesh: Mesh, program, figures) -> list[str]:
   """What binds the program and what to change, in a sentence or two."""
-  devices = list(mesh.devices.flat)
   about = remedies.Program(
     name,
     config,
     dict(mesh.shape),
-    chips.slices(devices),
     remedies.state_bytes(program.arguments[0]),
   )
-  chip = chips.CHIPS[devices[0].device_kind]
+  chip = chips.CHIPS[mesh.devices.flat[0].device_kind]
   return remedies.advise(about, figures, chip)
 
 
@@ -138,7 +136,7 @@ def _start(config, topology: str, mesh: Mesh) -> dict[str, Any]:
     "version": VERSION,
     "topology": topology,
     "chip": mesh.devices.flat[0].device_kind,
-    "slices": chips.slices(list(mesh.devices.flat)),
+    "slices": mesh.shape["slice"],
     "mesh": dict(mesh.shape),
     "batch_size": config.batch_size,
     "parameters": cost_programs.parameters(

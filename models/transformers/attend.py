@@ -28,8 +28,7 @@ from models.transformers import tpu_attention
 from models.transformers.kernels import How
 
 FORMS = ("auto", "plain", "blocks", "kernel")
-# Mesh axes that split batch and heads (magvit/mesh.py).
-_BATCH_AXES, _HEAD_AXIS = ("data", "fsdp"), "tensor"
+_HEAD_AXIS = "tensor"  # mesh axis that splits heads; all others split the batch
 _BLOCK = 256  # queries of a block
 _SHORT = 512  # keys up to which "auto" takes the plain form on CPUs
 
@@ -270,14 +269,18 @@ def _divides(form: Form, q_BNAd) -> bool:
   """Whether the mesh splits batch and heads evenly, as `_split` needs it."""
   if form.mesh is None:
     return True
-  parts = math.prod(form.mesh.shape[axis] for axis in _BATCH_AXES)
+  parts = math.prod(form.mesh.shape[axis] for axis in _batch_axes(form.mesh))
   heads = form.mesh.shape[_HEAD_AXIS]
   return q_BNAd.shape[0] % parts == 0 and q_BNAd.shape[2] % heads == 0
 
 
+def _batch_axes(mesh: Mesh) -> tuple[str, ...]:
+  return tuple(axis for axis in mesh.axis_names if axis != _HEAD_AXIS)
+
+
 def _split(run, form: Form):
   """Runs a kernel on each device's part of batch and heads."""
-  batch, heads = _BATCH_AXES, _HEAD_AXIS
+  batch, heads = _batch_axes(form.mesh), _HEAD_AXIS
   spec = PartitionSpec(batch, None, heads, None)
   return jax.shard_map(
     run,

@@ -26,11 +26,12 @@ _LAYOUTS = {
   "data 8": (8, 1, 1),
   "data 2 x fsdp 4": (2, 4, 1),
   "data 2 x fsdp 2 x tensor 2": (2, 2, 2),
+  "2 slices x data 4": (4, 1, 1, 2),
 }
 
 
-def _mesh(data, fsdp, tensor=1, devices=None):
-  sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+def _mesh(data, fsdp, tensor=1, slices=-1, devices=None):
+  sizes = {"slices": slices, "data": data, "fsdp": fsdp, "tensor": tensor}
   return mesh_lib.make_mesh(ml_collections.ConfigDict(sizes), devices)
 
 
@@ -229,8 +230,8 @@ def test_moments_of_a_kernel_are_split_like_the_kernel(name, moments, layout):
 
 
 def test_meshes_that_do_not_use_all_devices_are_refused():
-  assert _mesh(-1, 2).shape == {"data": 4, "fsdp": 2, "tensor": 1}
-  assert _mesh(-1, 2, 2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
+  assert tuple(_mesh(-1, 2).shape.values()) == (1, 4, 2, 1)
+  assert tuple(_mesh(-1, 2, 2).shape.values()) == (1, 2, 2, 2)
   for sizes in ((3, 1), (-1, 3), (8, 2), (-1, 0), (-1, 1, 3), (4, 1, 1)):
     message = f"mesh.data={sizes[0]} x mesh.fsdp={sizes[1]} .* 8 devices"
     with pytest.raises(ValueError, match=message):
@@ -275,15 +276,45 @@ class _Chip:
   platform: str = "tpu"
 
 
-def test_data_runs_over_slices_one_after_another():
+@pytest.mark.parametrize("slices", [-1, 2])
+def test_slices_of_tpus_are_the_first_axis(slices):
   chips = [_Chip(i, i % 2) for i in range(8)]
-  mesh = _mesh(4, 2, devices=chips)
-  assert [[c.slice_index for c in row] for row in mesh.devices[:, :, 0]] == [
-    [0, 0],
-    [0, 0],
-    [1, 1],
-    [1, 1],
+  mesh = _mesh(-1, 2, slices=slices, devices=chips)
+  assert mesh.shape == {"slice": 2, "data": 2, "fsdp": 2, "tensor": 1}
+  assert [[c.id for c in each.flat] for each in mesh.devices] == [
+    [0, 2, 4, 6],
+    [1, 3, 5, 7],
   ]
-  match = "^mesh.data=1 must be a multiple of the 2 slices, .*: lower these$"
-  with pytest.raises(ValueError, match=match):
+  assert mesh_lib.batch_parts(mesh) == 8
+  with pytest.raises(
+    ValueError, match="all 4 devices of each of the 2 slices; .* divisor of 4$"
+  ):
     _mesh(1, 8, devices=chips)
+
+
+def test_slices_that_are_not_there_are_refused():
+  chips = [_Chip(i, i % 2) for i in range(8)]
+  for number in (0, 1, 3):
+    match = f"^mesh.slices={number} must be the 2 of the TPUs at hand, or -1"
+    with pytest.raises(ValueError, match=match):
+      _mesh(-1, 1, slices=number, devices=chips)
+  with pytest.raises(ValueError, match="^slices of 4, 3 devices .* one size$"):
+    _mesh(-1, 1, devices=chips[:-1])
+
+
+def test_other_devices_are_split_into_slices_in_order():
+  mesh = _mesh(-1, 2, slices=2)
+  assert mesh.shape == {"slice": 2, "data": 2, "fsdp": 2, "tensor": 1}
+  assert mesh.devices.ravel().tolist() == jax.devices()
+  match = "^mesh.slices=3 must divide the 8 devices: take 2, or -1$"
+  with pytest.raises(ValueError, match=match):
+    _mesh(-1, 1, slices=3)
+  with pytest.raises(
+    ValueError, match="batch_size=12 .* 8 devices .* 8 and 16"
+  ):
+    mesh_lib.check_batch_size(12, mesh)
+
+
+def test_configs_of_before_have_no_slices():
+  config = ml_collections.ConfigDict({"data": 4, "fsdp": 2, "tensor": 1})
+  assert mesh_lib.make_mesh(config).shape["slice"] == 1

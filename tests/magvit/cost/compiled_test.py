@@ -33,7 +33,7 @@ def _figures(function, out, mesh: Mesh, *arguments):
 def test_what_crosses_slices_is_counted_apart(monkeypatch):
   monkeypatch.delenv("XLA_FLAGS", raising=False)
   mesh = mesh_lib.data_mesh(chips.devices("2xv5e:2x4"))
-  assert dict(mesh.shape) == {"data": 16, "fsdp": 1, "tensor": 1}
+  assert mesh.shape == {"slice": 2, "data": 8, "fsdp": 1, "tensor": 1}
   x = jax.ShapeDtypeStruct(
     (1600, 2048), jnp.float32, sharding=mesh_lib.batch_sharding(mesh)
   )

@@ -36,7 +36,7 @@ def _facts(state_gib=4.0, activations_gib=3.0, clips=16) -> estimate.Facts:
 
 
 def _estimator(facts, slices=1):
-  return estimate.Estimator(facts, _V5E, _GRID, 16 * slices, slices)
+  return estimate.Estimator(facts, _V5E, _GRID, 16 * slices)
 
 
 def _compiler(truth: estimate.Estimator, compiled: list):
@@ -151,8 +151,9 @@ def test_the_choice_prefers_few_changes_among_equals():
 
 def test_shapes_stay_within_slices_and_divide_the_batch():
   shapes = estimate.shapes(32, 2, 64, (1, 2), ("all",))
-  assert {s.data * s.fsdp * s.tensor for s in shapes} == {32}
-  assert all(s.data % 2 == 0 for s in shapes)
+  assert {s.data * s.fsdp * s.tensor for s in shapes} == {16}
+  assert {s.slices for s in shapes} == {2}
+  assert all(64 % (s.parts * s.microbatches) == 0 for s in shapes)
   assert max(s.fsdp * s.tensor for s in shapes) == 16
   assert {s.microbatches for s in shapes if s.tensor == 1} == {1, 2}
   assert estimate.shapes(8, 1, 7, (1,), ("all",)) == []
@@ -165,7 +166,7 @@ def test_what_crosses_slices_takes_the_networks_time():
   facts = _facts()
   shape = estimate.Shape(16, 1, 1, 1, "dots")
   one = _estimator(facts).estimate(shape)
-  both = _estimator(facts, 2).estimate(dataclasses.replace(shape, data=32))
+  both = _estimator(facts, 2).estimate(dataclasses.replace(shape, slices=2))
   assert one.seconds["network"] == 0.0
   assert both.seconds["network"] == facts.weights / 16 / _V5E.network
 

@@ -9,7 +9,7 @@ from magvit.cost import chips
 from magvit.cost import remedies
 
 _V5E = chips.CHIPS["TPU v5 lite"]
-_MESH = {"data": 256, "fsdp": 1, "tensor": 1}
+_MESH = {"slice": 1, "data": 256, "fsdp": 1, "tensor": 1}
 
 
 def _generator(**fields) -> ml_collections.ConfigDict:
@@ -20,7 +20,7 @@ def _generator(**fields) -> ml_collections.ConfigDict:
   return config
 
 
-def _advise(config, name="train", mesh=None, state=4e9, slices=1, **figures):
+def _advise(config, name="train", mesh=None, state=4e9, **figures):
   seconds = {"compute": 0.0, "memory": 0.0, "links": 0.0, "network": 0.0}
   bound = figures.get("bound", "memory")
   seconds[bound] = seconds["least"] = 1.0
@@ -35,7 +35,7 @@ def _advise(config, name="train", mesh=None, state=4e9, slices=1, **figures):
     **figures,
   }
   mesh = {**_MESH, **(mesh or {})}
-  program = remedies.Program(name, config, mesh, slices, int(state))
+  program = remedies.Program(name, config, mesh, int(state))
   return " ".join(remedies.advise(program, figures, _V5E))
 
 
@@ -111,6 +111,6 @@ def test_an_evaluation_sends_no_gradients():
 
 
 def test_groups_stay_within_a_slice():
-  small = {"data": 8, "fsdp": 1}
-  text = _advise(_generator(), mesh=small, slices=2)
-  assert "mesh.fsdp=4" in text
+  small = {"slice": 2, "data": 2, "fsdp": 1}
+  text = _advise(_generator(), mesh=small)
+  assert "mesh.fsdp=2" in text

@@ -70,7 +70,7 @@ def test_what_does_not_fit_says_what_to_change():
   program = {"fits": False, "error": "Ran out of memory", "advice": ["Less."]}
   report = {
     "chip": "TPU v5 lite",
-    "mesh": {"data": 16, "fsdp": 1, "tensor": 1},
+    "mesh": {"slice": 1, "data": 16, "fsdp": 1, "tensor": 1},
     "programs": {"train": program},
   }
   text = "\n".join(cost_report.table("train", report))

@@ -101,7 +101,9 @@ def _assert_same(one, two, step):
 def test_two_processes_train_and_score_a_tokenizer_as_one(tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
   flags = ["--config=tests/tiny.py:tokenizer", "--config.num_steps=5"]
-  processes = [_start(1, one, *flags), *_start_two(two, *flags)]
+  # Each process has the devices of one slice.
+  slices = ["--config.mesh.slices=2", "--config.mesh.fsdp=2"]
+  processes = [_start(1, one, *flags), *_start_two(two, *flags, *slices)]
   for process in processes:
     _end(process)
   _assert_same(one, two, 5)
