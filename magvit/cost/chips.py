@@ -25,10 +25,10 @@ class Chip:
   clock: float  # cycles/s
 
 
-# Networks, by the pages /v5e, /v5p and /v6e there: 6.4 Tbit/s of a v5e Pod of 256
-# chips (two cards of 100 Gbit/s for the eight of a host), 50 Gbit/s of a v5p chip
-# and 25.6 Tbit/s of a v6e Pod of 256 (four cards of 200 Gbit/s a host). That of a
-# v4 host is not published; it is taken to be a v5e's.
+# Networks, by the pages /v5e, /v5p and /v6e there: 6.4 Tbit/s of a v5e Pod of
+# 256 chips (two cards of 100 Gbit/s for the eight of a host), 50 Gbit/s of a
+# v5p chip, 25.6 Tbit/s of a v6e Pod of 256 (four cards of 200 Gbit/s a host).
+# That of a v4 host is not published; it is taken to be a v5e's.
 CHIPS = {
   "TPU v4": Chip(275e12, 32, 1.2e12, 300e9, 3.125e9, 1.05e9),
   "TPU v5 lite": Chip(197e12, 16, 819e9, 200e9, 3.125e9, 1.5e9),

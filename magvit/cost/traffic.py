@@ -25,6 +25,10 @@ _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _KERNEL = 'custom_call_target="tpu_custom_call"'
 _KERNEL_NAME = re.compile(r'op_name="[^"]*?([^"/]+)/pallas_call"')
 _TO_HOST = "is_host_transfer=true"  # from which it goes to other slices
+# What the hosts of slices do with it, and the slices that take part, by number
+# or as FIRST:LAST.
+_HOSTS_DO = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+_HOSTS_OF = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}')
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 # A fusion of this name sums over devices and keeps one part of the sum.
@@ -81,7 +85,7 @@ def traffic(
       if _kind(instruction) in links_lib.COLLECTIVES:
         sent.add(instruction, name, shapes, run.times)
       if instruction.opcode == "send" and _TO_HOST in instruction.text:
-        network += run.times * _sent_or_received(instruction)
+        network += run.times * _sent_to_slices(instruction)
       estimate = _CYCLES.search(instruction.text)
       cycles += run.times * int(estimate[1]) if estimate else 0
       if _KERNEL in instruction.text:
@@ -101,8 +105,21 @@ def traffic(
   )
 
 
-def _sent_or_received(instruction: hlo.Instruction) -> int:
-  return hlo.size_of(hlo.first_of(instruction), on_chip=True)
+def _sent_to_slices(instruction: hlo.Instruction) -> int:
+  """Bytes that a chip's host sends to other slices for it."""
+  size = hlo.size_of(hlo.first_of(instruction), on_chip=True)
+  kind = _HOSTS_DO.search(instruction.text)
+  target = _HOSTS_OF.search(instruction.text)
+  name = kind[1].lower().replace("_", "-") if kind else ""
+  if target is None or name not in links_lib.COLLECTIVES:
+    return size
+  slices = 0
+  for item in target[1].split(","):
+    first, _, last = item.partition(":")
+    slices += int(last or first) - int(first) + 1
+  # A chip hands over its part of what all gather.
+  whole = size * slices if name == "all-gather" else size
+  return int(whole * links_lib.share_sent(name, slices))
 
 
 def _kind(instruction: hlo.Instruction) -> str:

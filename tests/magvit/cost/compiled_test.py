@@ -30,21 +30,28 @@ def _figures(function, out, mesh: Mesh, *arguments):
   return compiled.figures(mesh, _V5E, 1, program)
 
 
-def test_what_crosses_slices_is_counted_apart(monkeypatch):
+@pytest.mark.parametrize(("slices", "arrays"), [(2, 1.0), (4, 1.5)])
+def test_gradients_are_summed_in_each_slice_first(slices, arrays, monkeypatch):
   monkeypatch.delenv("XLA_FLAGS", raising=False)
-  mesh = mesh_lib.data_mesh(chips.devices("2xv5e:2x4"))
-  assert mesh.shape == {"slice": 2, "data": 8, "fsdp": 1, "tensor": 1}
+  mesh = mesh_lib.data_mesh(chips.devices(f"{slices}xv5e:2x4"))
+  assert mesh.shape == {"slice": slices, "data": 8, "fsdp": 1, "tensor": 1}
+  whole = mesh_lib.replicated(mesh)
+  w = jax.ShapeDtypeStruct((512, 1024), jnp.float32, sharding=whole)
   x = jax.ShapeDtypeStruct(
-    (1600, 2048), jnp.float32, sharding=mesh_lib.batch_sharding(mesh)
+    (8 * mesh.size, 512), jnp.float32, sharding=mesh_lib.batch_sharding(mesh)
   )
-  out = mesh_lib.replicated(mesh)
-  figures = _figures(lambda x: x.sum(0), out, mesh, x)
-  # Each chip sends its sum, or its part of the sum of its slice.
-  assert 2048 * 4 / 8 <= figures["network_bytes"] <= 2048 * 4
+  gradient = jax.grad(lambda w, x: ((x @ w) ** 2).mean())
+  figures = _figures(gradient, whole, mesh, w, x)
+  # Each chip has an eighth of the slice's sum, which a sum over two slices
+  # sends once, and over four half as much again.
+  assert figures["network_bytes"] == arrays * w.size * 4 / 8
   assert figures["seconds"]["network"] == (
     figures["network_bytes"] / _V5E.network
   )
-  assert figures["collective_bytes"].keys() == {"all-reduce"}
+  in_slice = {"reduce-scatter", "all-gather"}
+  assert figures["collective_bytes"].keys() == in_slice
+  for size in figures["collective_bytes"].values():
+    assert size == w.size * 4 * 7 // 8
 
 
 def test_a_kernel_is_found_in_what_is_compiled(monkeypatch):

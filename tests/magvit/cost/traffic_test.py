@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
+import pytest
 
 from magvit.cost import kernels as kernels_lib
 from magvit.cost import links as links_lib
@@ -156,6 +157,30 @@ def test_what_devices_and_slices_send_by_recorded_text():
   # Both groups are rows, which close to rings: two of four links.
   assert traffic.link_seconds == 2 * sent / 2e9
   assert traffic.network_bytes == whole
+
+
+@pytest.mark.parametrize(
+  ("kind", "slices", "sent"),
+  [
+    # A sum over two sends one array; over four, half as much again.
+    ("ALL_REDUCE", "1,2", 1.0),
+    ("ALL_REDUCE", "1,2,3,4", 1.5),
+    ("ALL_REDUCE", "1:4", 1.5),
+    ("ALL_GATHER", "1,2,3,4", 3.0),
+    ("REDUCE_SCATTER", "1,2,3,4", 0.75),
+    ("ONE_TO_ONE", "1,2,3,4", 1.0),
+  ],
+)
+def test_what_hosts_of_slices_send_for_a_chip(kind, slices, sent):
+  attributes = (
+    f'frontend_attributes={{_xla_megascale_target="{{{slices}}}x{{0:3}}",'
+    f'_xla_megascale_transfer_type="{kind}"}}'
+  )
+  before = "is_host_transfer=true"
+  assert before in _SPLIT
+  text = _SPLIT.replace(before, f"{before}, {attributes}")
+  whole = traffic_lib.traffic(_SPLIT).network_bytes
+  assert traffic_lib.traffic(text).network_bytes == sent * whole
 
 
 def test_a_kernel_moves_its_blocks_as_often_as_it_reads_them():

@@ -113,7 +113,7 @@ def test_a_run_goes_on_with_fewer_and_with_more_slices(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: devices[: 2 * slices])
     config = tiny.tokenizer(temporal=False)
     config.batch_size, config.mesh.slices = 12, slices
-    config.num_steps, config.optimizer.warmup_steps = steps, 4
+    config.num_steps, config.optimizer.warmup_steps = steps, 2
     config.optimizer.peak_learning_rate = 1e-4
     loop.train(config, str(workdir))
     return _history(workdir)
