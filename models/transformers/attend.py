@@ -125,7 +125,7 @@ def attend(
   how = How(q_BNAd.shape[1], layout is not None, rate)
   run = functools.partial(_fused, how=how)
   if form.mesh is not None:
-    run = _split(run, form)
+    run = _split(run, form.mesh)
   return run(q_BNAd, k_BSAd, v_BSAd, seeds, prefix)
 
 
@@ -278,13 +278,13 @@ def _batch_axes(mesh: Mesh) -> tuple[str, ...]:
   return tuple(axis for axis in mesh.axis_names if axis != _HEAD_AXIS)
 
 
-def _split(run, form: Form):
+def _split(run, mesh: Mesh):
   """Runs a kernel on each device's part of batch and heads."""
-  batch, heads = _batch_axes(form.mesh), _HEAD_AXIS
+  batch, heads = _batch_axes(mesh), _HEAD_AXIS
   spec = PartitionSpec(batch, None, heads, None)
   return jax.shard_map(
     run,
-    mesh=form.mesh,
+    mesh=mesh,
     in_specs=(spec, spec, spec, PartitionSpec(batch, heads), PartitionSpec()),
     out_specs=spec,
     check_vma=False,
