@@ -115,7 +115,7 @@ _CURVES = (
   ("*codebook*", "*codes_used", "*dead_bits", "*entropy"),
   ("eval/*",),
   ("generator/*", "*"),
-  ("learning_rate", "steps_per_second"),
+  ("learning_rate", "steps_per_second", "data_wait"),
   ("health/*", "image/*"),
   ("*discriminator/*",),
 )

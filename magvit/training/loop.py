@@ -26,6 +26,7 @@ from magvit.training import metrics as metrics_lib
 from magvit.training import preemption
 from magvit.training import starting_point
 from magvit.training import trace as trace_lib
+from magvit.training import waits as waits_lib
 from magvit.workdir import folder as workdir_lib
 from storage import processes
 from storage import progress as progress_lib
@@ -128,6 +129,7 @@ class _Run:
     self._config, self._workdir, self._mesh = config, workdir, mesh
     self._algorithm, self._checkpoints = algorithm, checkpoints
     self._start = start
+    self._data_wait = waits_lib.DataWait(config.dataset.workers)
     self._writer = metrics_lib.Writer(workdir, start)
     # All networks of an algorithm have the one schedule.
     self._learning_rate = optimizer.make_schedule(
@@ -190,9 +192,11 @@ class _Run:
     pending = None  # step to wait for, once the next one is under way
     for step in range(self._start + 1, self._config.num_steps + 1):
       if step > self._start + 1:
-        batch = mesh_lib.place_batch(next(data), self._mesh)
+        with self._data_wait.reading():
+          batch = mesh_lib.place_batch(next(data), self._mesh)
       trace.before(step, state)
       state, metrics = step_fn(state, batch, jax.random.fold_in(key, step))
+      self._data_wait.stepping(metrics)
       if pending is not None:
         self._finish(*pending)
       pending = (step, metrics)
@@ -223,13 +227,16 @@ class _Run:
     is_due = step % config.log_every == 0 or step == config.num_steps
     # A step that ends the run is written, so that its report can say why.
     is_written = is_due or bool(metrics_lib.not_finite(values))
+    waited = self._data_wait.share(self._progress.seconds())
     if is_written:
+      values["data_wait"] = waited
       values["learning_rate"] = np.asarray(self._learning_rate(step - 1)).item()
       values["steps_per_second"] = self._progress.rate(step)
       self._writer.write(step, values)
     metrics_lib.check_finite(step, values)
     if is_written or self._progress.is_due():
       progress_lib.say(self._progress.line(step, values))
+      self._data_wait.say(waited)
 
   def _evaluate(self, state: algorithm_lib.TrainState, step: int) -> None:
     results = held_out.evaluate_all(

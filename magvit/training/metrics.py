@@ -156,12 +156,15 @@ class Progress:
 
   def is_due(self) -> bool:
     """Whether steps are so slow that one has to say that they go on."""
-    return time.monotonic() - self._last[1] >= _LONGEST_WAIT
+    return self.seconds() >= _LONGEST_WAIT
 
   def rate(self, step: int) -> float:
     """Steps per second since the last line, or since the clock restarted."""
-    last_step, last_time = self._last
-    return (step - last_step) / max(time.monotonic() - last_time, 1e-9)
+    return (step - self._last[0]) / max(self.seconds(), 1e-9)
+
+  def seconds(self) -> float:
+    """Seconds of training since the last line, or since the clock restarted."""
+    return time.monotonic() - self._last[1]
 
   def restart_clock(self, step: int) -> None:
     """Leaves out of the rate all before, like compiling."""

@@ -61,7 +61,7 @@ def history(workdir: str) -> list[dict[str, Any]]:
   """The lines of metrics.jsonl: a step each, without what was not logged."""
   path = pathlib.Path(workdir, "metrics.jsonl")
   steps = [json.loads(line) for line in path.read_text().splitlines()]
-  newer = ("learning_rate", "steps_per_second")
+  newer = ("learning_rate", "steps_per_second", "data_wait")
   return [{k: v for k, v in s.items() if k not in newer} for s in steps]
 
 

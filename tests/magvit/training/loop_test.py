@@ -39,9 +39,8 @@ def _history(workdir):
   lines = path.read_text().splitlines(keepends=True)
   steps = [json.loads(line) for line in lines if line.endswith("\n")]
   # How fast steps were is the one thing that differs between equal runs.
-  return [
-    {k: v for k, v in step.items() if k != "steps_per_second"} for step in steps
-  ]
+  timed = ("steps_per_second", "data_wait")
+  return [{k: v for k, v in step.items() if k not in timed} for step in steps]
 
 
 def _start(workdir, steps):
@@ -199,6 +198,7 @@ def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
   assert rates == [float(schedule(step)) for step in range(6)]
   lines = (workdir / "metrics.jsonl").read_text().splitlines()
   assert all(json.loads(line)["steps_per_second"] > 0 for line in lines)
+  assert all(0 <= json.loads(line)["data_wait"] <= 1 for line in lines)
   names = {p.stem for p in (workdir / "results").glob("*.json")}
   assert names == {"frechet", *tasks}
   for name in tasks:
