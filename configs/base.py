@@ -102,6 +102,9 @@ def common() -> ml_collections.ConfigDict:
   c.eval_every = 0  # steps between two evaluations; 0: only at the end
   # First and last step traced into WORKDIR/profile; (0, 0): none.
   c.profile_steps = (0, 0)
+  # Whether compiled programs are kept in WORKDIR/programs, for restarts on
+  # other machines; whoever can write there can run code in them.
+  c.keep_programs = False
 
   c.evaluation = job.evaluation()  # scores besides the usual ones
   return c

@@ -217,11 +217,29 @@ def descend(
   )
 
 
+def described(algorithm: Algorithm, mesh: Mesh) -> TrainState:
+  """Shapes and shardings of a state, frozen networks included."""
+  drawn = jax.eval_shape(algorithm.init, jax.random.key(0))
+  place = lambda tree, rules: jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding
+    ),
+    tree,
+    mesh_lib.state_shardings(tree, mesh, rules),
+  )
+  frozen = place(algorithm.frozen, ())
+  return place(drawn, algorithm.sharding_rules).replace(frozen=frozen)
+
+
+def place_frozen(algorithm: Algorithm, mesh: Mesh) -> dict[str, Any]:
+  """The weights of networks that are never trained, on the mesh."""
+  shardings = mesh_lib.state_shardings(algorithm.frozen, mesh)
+  return jax.device_put(algorithm.frozen, shardings)
+
+
 def create(algorithm: Algorithm, mesh: Mesh, key: jax.Array) -> TrainState:
   """Creates the first state in shards: no device ever holds all of it."""
-  shardings = mesh_lib.state_shardings(
-    jax.eval_shape(algorithm.init, key), mesh, algorithm.sharding_rules
-  )
+  shardings = shardings_of(described(algorithm, mesh).replace(frozen={}))
   # XLA would spend 20 s on a CPU optimising a small network's random numbers.
   on_cpu = mesh.devices.flat[0].platform == "cpu"
   state = jax.jit(
@@ -229,10 +247,7 @@ def create(algorithm: Algorithm, mesh: Mesh, key: jax.Array) -> TrainState:
     out_shardings=shardings,
     compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
   )(key)
-  frozen = jax.device_put(
-    algorithm.frozen, mesh_lib.state_shardings(algorithm.frozen, mesh)
-  )
-  return state.replace(frozen=frozen)
+  return state.replace(frozen=place_frozen(algorithm, mesh))
 
 
 def shardings_of(state: TrainState) -> TrainState:

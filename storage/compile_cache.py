@@ -21,6 +21,20 @@ def keep() -> None:
     os.environ[_VARIABLE] = os.path.join(cache, "magvit", "xla", _processor())
 
 
+def keep_in(folder: str) -> None:
+  """Keeps the programs that are compiled from now on in this folder instead.
+
+  Whoever can write there can run code in the programs that read it.
+  """
+  import jax  # `keep` comes before it
+  from jax.experimental.compilation_cache import compilation_cache
+
+  jax.config.update(
+    "jax_compilation_cache_dir", os.path.join(folder, _processor())
+  )
+  compilation_cache.reset_cache()  # it stays with the first folder it has used
+
+
 def _processor() -> str:
   """Name of a kind of processor.
 

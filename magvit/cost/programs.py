@@ -85,13 +85,8 @@ def programs(
     shardings,
   )
   whole = mesh_lib.replicated(mesh)
-  shard = lambda tree, rules: placed(
-    tree, mesh_lib.state_shardings(tree, mesh, rules)
-  )
   key = placed(jax.eval_shape(lambda: jax.random.key(0)), whole)
-  state = shard(
-    jax.eval_shape(algorithm.init, jax.random.key(0)), algorithm.sharding_rules
-  ).replace(frozen=shard(algorithm.frozen, ()))
+  state = algorithm_lib.described(algorithm, mesh)
   batch = _describe_batch(config, mesh)
   made = {
     "train": Program(

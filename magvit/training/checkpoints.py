@@ -11,6 +11,7 @@ import glob
 import logging
 import os
 import shutil
+import typing
 from typing import Any
 
 import grain
@@ -27,6 +28,12 @@ from storage import files
 from storage import processes
 
 log = logging.getLogger(__name__)
+
+
+class Positioned(typing.Protocol):
+  """What moves to a position in the data, like an iterator of grain."""
+
+  def set_state(self, position: Any, /) -> None: ...
 
 
 class Checkpoints:
@@ -94,14 +101,29 @@ class Checkpoints:
     with self._named_failure():
       self._opened().check_for_errors()
 
+  def newest(self) -> tuple[int, Any] | None:
+    """(step, position in the data) that the newest checkpoint says it has.
+
+    None if there is no checkpoint, or its position cannot be read. Its arrays
+    may be damaged, so that `restore_newest` takes another one.
+    """
+    workdir = os.path.dirname(self._directory)
+    try:
+      step = steps.names(workdir)[0]
+      path = os.path.join(self._path(step), "data")
+      return step, steps.read_position(path)
+    except Exception:  # orbax raises many kinds; whoever restores says which
+      return None
+
   def restore_newest(
-    self, state: algorithm_lib.TrainState, data: grain.DatasetIterator
+    self, state: algorithm_lib.TrainState, data: Positioned
   ) -> tuple[int, algorithm_lib.TrainState]:
     """(step, state) of the newest checkpoint that can be read, or (0, state).
 
-    `state` gives shapes and shardings; `data` is moved to the checkpoint's
-    position. Newer checkpoints that cannot be read, and others that lack a
-    part, are moved to WORKDIR/damaged, with a warning: nothing is deleted.
+    `state` gives shapes and shardings, of arrays or not; `data` is told the
+    checkpoint's position. Newer checkpoints that cannot be read, and others
+    that lack a part, are moved to WORKDIR/damaged, with a warning: nothing is
+    deleted.
 
     Raises:
       ValueError: there are checkpoints, and none can be read; all stay.

@@ -18,6 +18,7 @@ from magvit import trained as trained_lib
 from magvit.generators import tokens as tokens_lib
 from magvit.scoring import held_out
 from magvit.scoring import pictures
+from magvit.training import ahead as ahead_lib
 from magvit.training import automatic
 from magvit.training import check
 from magvit.training import checkpoints as checkpoints_lib
@@ -28,6 +29,9 @@ from magvit.training import starting_point
 from magvit.training import trace as trace_lib
 from magvit.training import waits as waits_lib
 from magvit.workdir import folder as workdir_lib
+from magvit.workdir import weights as weights_lib
+from storage import compile_cache
+from storage import files
 from storage import processes
 from storage import progress as progress_lib
 
@@ -81,14 +85,76 @@ def _train(
     )
   workdir_lib.write_config(workdir, config)
   workdir_lib.keep_tokenizer(config, workdir, algorithm.frozen)
+  if config.get("keep_programs", False):
+    compile_cache.keep_in(files.own_folder(workdir, "programs"))
 
-  key = jax.random.key(config.seed)
-  init_key, step_key = jax.random.split(key)
-  with progress_lib.phase("compiling and drawing the first weights"):
-    state = algorithm_lib.create(algorithm, mesh, init_key)
+  init_key, step_key = jax.random.split(jax.random.key(config.seed))
   checkpoints = checkpoints_lib.Checkpoints(workdir, config)
+  described = algorithm_lib.described(algorithm, mesh)
+  step_fn = _jitted(algorithm, described, mesh)
+  with ahead_lib.Ahead(step_fn, described, step_key, data, mesh) as ahead:
+    start, state = _first_state(
+      config, workdir, mesh, algorithm, checkpoints, init_key, ahead
+    )
+    if processes.is_first():
+      log_sizes(state)
+    run = _Run(
+      config, workdir, mesh, algorithm, checkpoints, start, check_alone
+    )
+    try:
+      state = run.run_steps(step_fn, state, step_key, data, ahead)
+    except endings.NonFiniteError:
+      # The page says why the run ended, to somebody who has no log of it.
+      metrics_lib.say_health(workdir, config)
+      pictures.write_report(workdir)
+      raise
+  held_out.evaluate_all(
+    run.trained(state, config.num_steps), held_out.training_count(config)
+  )
+  metrics_lib.say_health(workdir, config)
+
+
+def _jitted(
+  algorithm: algorithm_lib.Algorithm,
+  described: algorithm_lib.TrainState,
+  mesh: Mesh,
+) -> Callable:
+  """The training step, to be compiled."""
+  return jax.jit(
+    algorithm.step,
+    donate_argnums=0,
+    out_shardings=(
+      algorithm_lib.shardings_of(described),
+      mesh_lib.replicated(mesh),
+    ),
+  )
+
+
+def _first_state(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  mesh: Mesh,
+  algorithm: algorithm_lib.Algorithm,
+  checkpoints: checkpoints_lib.Checkpoints,
+  key: jax.Array,
+  ahead: ahead_lib.Ahead,
+) -> tuple[int, algorithm_lib.TrainState]:
+  """(step, state) to go on from: of the newest checkpoint, or the first one.
+
+  The first batch is read, and the step compiled, beside it.
+  """
+  described = algorithm_lib.described(algorithm, mesh)
+  newest = checkpoints.newest()
+  if newest is None or newest[0] < config.num_steps:
+    ahead.begin(newest and newest[1])
+  if weights_lib.is_resumed(workdir):
+    frozen = algorithm_lib.place_frozen(algorithm, mesh)
+    state = described.replace(frozen=frozen)
+  else:
+    with progress_lib.phase("compiling and drawing the first weights"):
+      state = algorithm_lib.create(algorithm, mesh, key)
   with progress_lib.phase("looking for a checkpoint, and reading it"):
-    start, state = checkpoints.restore_newest(state, data)
+    start, state = checkpoints.restore_newest(state, ahead)
   if start == config.num_steps:
     log.info("all %d steps are done in %s: nothing to train", start, workdir)
   elif start:
@@ -96,20 +162,8 @@ def _train(
   else:
     with progress_lib.phase("reading the weights to start from"):
       state = starting_point.first_state(config, algorithm, mesh, state)
-  if processes.is_first():
-    log_sizes(state)
-  run = _Run(config, workdir, mesh, algorithm, checkpoints, start, check_alone)
-  try:
-    state = run.run_steps(state, step_key, data)
-  except endings.NonFiniteError:
-    # The page says why the run ended, to somebody who has no log of it.
-    metrics_lib.say_health(workdir, config)
-    pictures.write_report(workdir)
-    raise
-  held_out.evaluate_all(
-    run.trained(state, config.num_steps), held_out.training_count(config)
-  )
-  metrics_lib.say_health(workdir, config)
+  # The step is compiled for these shardings.
+  return start, jax.device_put(state, algorithm_lib.shardings_of(described))
 
 
 class _Run:
@@ -141,11 +195,16 @@ class _Run:
 
   def run_steps(
     self,
+    step_fn: Callable,
     state: algorithm_lib.TrainState,
     key: jax.Array,
     data: grain.DatasetIterator,
+    ahead: ahead_lib.Ahead,
   ) -> algorithm_lib.TrainState:
-    """Steps from `state.step` to `config.num_steps`; returns the last state."""
+    """Steps from `state.step` to `config.num_steps`; returns the last state.
+
+    `ahead` has the first batch, and `data` those after it.
+    """
     try:
       if self._evaluates_after(self._start) and not metrics_lib.has_evaluation(
         self._workdir, self._start
@@ -154,9 +213,7 @@ class _Run:
       if self._start >= self._config.num_steps:
         return state
       # Before the listener: a signal ends the process, as nothing is unsaved.
-      with progress_lib.phase("reading the first batch"):
-        batch = mesh_lib.place_batch(next(data), self._mesh)
-      step_fn = self._compiled(state, batch, key)
+      batch = ahead.batch()
       self._progress.restart_clock(self._start)
       with (
         progress_lib.phase("training"),
@@ -169,24 +226,6 @@ class _Run:
     finally:
       self._checkpoints.close()
       self._writer.close()
-
-  def _compiled(self, state, batch, key) -> Callable:
-    """The training step, compiled: calls find its program in JAX's cache."""
-    step_fn = jax.jit(
-      self._algorithm.step,
-      donate_argnums=0,
-      out_shardings=(
-        algorithm_lib.shardings_of(state),
-        mesh_lib.replicated(self._mesh),
-      ),
-    )
-    with progress_lib.phase(
-      "compiling the training step",
-      "for minutes, if the model is large; JAX_COMPILATION_CACHE_DIR=DIR keeps"
-      " the program for the next run",
-    ):
-      step_fn.lower(state, batch, jax.random.fold_in(key, 0)).compile()
-    return step_fn
 
   def _run_steps(self, step_fn, state, key, batch, data, listener, trace):
     pending = None  # step to wait for, once the next one is under way

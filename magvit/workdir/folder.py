@@ -39,6 +39,7 @@ _FREE_FIELDS = (
   "checkpoints_to_keep",
   "eval_every",
   "profile_steps",
+  "keep_programs",
   "evaluation",
   "sampling",
   "dataset.eval_examples",

@@ -5,6 +5,9 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
 from storage import compile_cache
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -31,6 +34,18 @@ def test_a_program_is_kept_below_the_users_cache(tmp_path):
   )
   (folder,) = (tmp_path / "magvit" / "xla").iterdir()
   assert list(folder.iterdir())
+
+
+def test_programs_are_kept_in_a_folder_from_then_on(tmp_path):
+  before = jax.config.jax_compilation_cache_dir
+  try:
+    compile_cache.keep_in(str(tmp_path / "programs"))
+    jax.jit(lambda x: x * 7 + 3)(1.0)
+  finally:
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+  (folder,) = (tmp_path / "programs").iterdir()
+  assert list(folder.glob("jit_*"))
 
 
 def test_a_home_that_is_no_path_is_left_alone(monkeypatch):

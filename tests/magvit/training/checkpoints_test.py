@@ -150,6 +150,30 @@ def test_a_new_run_starts_at_0(tmp_path):
   assert _restore(tmp_path / "run", tiny.tokenizer())[0] == 0
 
 
+def test_a_state_is_restored_into_shapes(saved):
+  """A start that goes on draws no first weights."""
+  workdir, config = saved
+  checkpoints = checkpoints_lib.Checkpoints(str(workdir), config)
+  assert checkpoints.newest() == (3, {"next_batch": 3})
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _state(0)
+  )
+  step, state = checkpoints.restore_newest(shapes, _data(config))
+  checkpoints.close()
+  assert step == 3
+  jax.tree.map(np.testing.assert_array_equal, state, _state(3))
+
+
+def test_the_newest_position_is_told_only_where_it_can_be_read(saved, tmp_path):
+  workdir, config = tmp_path / "run", saved[1]
+  shutil.copytree(saved[0], workdir)
+  _DAMAGE["position"](workdir / "checkpoints" / "3")
+  assert checkpoints_lib.Checkpoints(str(workdir), config).newest() is None
+  empty = checkpoints_lib.Checkpoints(str(tmp_path / "new"), config)
+  assert empty.newest() is None
+
+
 def test_another_mesh_resumes_with_the_same_parameters(tmp_path):
   mesh = tiny.tokenizer().mesh
   mesh.fsdp = 4
