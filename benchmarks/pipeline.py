@@ -37,7 +37,7 @@ def main():
   parser.add_argument("--output", default="", help="JSON to write as well")
   args = parser.parse_args()
   results = {
-    f"keyframes {n}": _measure(_encode(n), args.clips) for n in (12, 250)
+    f"keyframes {n}": measure(encode(n), args.clips) for n in (12, 250)
   }
   text = json.dumps(results, indent=1)
   print(text)
@@ -46,7 +46,7 @@ def main():
       f.write(text + "\n")
 
 
-def _encode(keyframes: int) -> bytes:
+def encode(keyframes: int) -> bytes:
   photo = Image.fromarray(photos.load_sample_images().images[0])
   rng = np.random.default_rng(0)
   file = io.BytesIO()
@@ -81,7 +81,7 @@ class _OneVideo:
     return self._encoded
 
 
-def _measure(data: bytes, count: int) -> dict[str, float]:
+def measure(data: bytes, count: int) -> dict[str, float]:
   config = base.tokenizer()
   datasets.ucf101(config)
   store = _OneVideo(data)

@@ -32,8 +32,10 @@ BENCHMARKS = {
   "generator": ("generator",),
   "features": ("features",),
   "pipeline": ("pipeline",),
+  "host_input": ("host_input",),
   "streaming": ("streaming",),
   "kills": ("kills",),
+  "restart": ("restart",),
 }
 # Models of the papers, which are measured only where there is a GPU or TPU.
 ON_ACCELERATORS = {
