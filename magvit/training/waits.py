@@ -69,7 +69,9 @@ def line(share: float, workers: int, cores: int | None = None) -> str:
   cores = cores or os.cpu_count() or 1
   text = f"steps wait for data {share:.0%} of the time"
   busy = max(1.0 - share, 0.01)  # the part in which steps run
-  needed = max(math.ceil((workers or _THREADS) / busy), workers + 1)
+  # Rounded first: 4 / 0.1 is a little more than 40.
+  needed = math.ceil(round((workers or _THREADS) / busy, 6))
+  needed = max(needed, workers + 1)
   if needed <= cores:
     return f"{text}: --config.dataset.workers={needed} would keep up"
   return (
