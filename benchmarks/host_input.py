@@ -54,7 +54,7 @@ STEPS = (
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
   parser.add_argument("--clips", type=int, default=60, help="clips of a round")
   parser.add_argument("--output", type=pathlib.Path, help="JSON to write")
   args = parser.parse_args()

@@ -35,7 +35,7 @@ _PROGRAMS = "--config.keep_programs=True"
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
   parser.add_argument("--config", default="configs/tokenizer_video.py:digits")
   parser.add_argument("--before", type=pathlib.Path, help="another checkout")
   parser.add_argument("--repeats", type=int, default=3, help="starts of a kind")
@@ -127,7 +127,7 @@ class _Run:
         _check_alive(process)
         time.sleep(0.1)
       # The step of a moved run is compiled anew, into the workdir.
-      for line in process.stdout:
+      for line in process.stdout or ():
         if _steps(line):
           break
       process.kill()
@@ -143,7 +143,7 @@ class _Run:
     shutil.copytree(workdir, kept)
     begun, times = time.monotonic(), []
     process = self._start(cache)
-    for line in process.stdout:
+    for line in process.stdout or ():
       if not times and "resuming from step" in line:
         times.append(time.monotonic() - begun)
       elif times and _steps(line):
@@ -186,7 +186,7 @@ def _steps(line: str) -> bool:
 
 def _check_alive(process: subprocess.Popen) -> None:
   if process.poll() is not None:
-    raise SystemExit(f"the run ended: {process.stdout.read()[-2000:]}")
+    raise SystemExit(f"the run ended: {process.communicate()[0][-2000:]}")
 
 
 if __name__ == "__main__":
