@@ -18,14 +18,20 @@ class Batches(grain.DatasetIterator):
   Pillow release it. The order of batches is the same.
   """
 
-  def __init__(self, batches: grain.MapDataset, workers: int):
-    """Takes the number of worker processes; 0 is for two threads.
+  def __init__(self, batches: grain.MapDataset, workers: int, threads: int = 2):
+    """Starts nothing yet.
+
+    Args:
+      batches: all batches.
+      workers: number of worker processes; 0 is for threads.
+      threads: number of batches that are read at the same time, two for those
+        of a disk.
 
     Raises:
       ValueError: a negative number of workers.
     """
     super().__init__()
-    self._batches, self._workers = batches, workers
+    self._batches, self._workers, self._threads = batches, workers, threads
     self._next, self._running = 0, None
     if workers < 0:
       raise ValueError(f"dataset.workers={workers} must be at least 0")
@@ -40,10 +46,13 @@ class Batches(grain.DatasetIterator):
   def _start(self) -> grain.DatasetIterator:
     rest = self._batches[self._next :]
     if not self._workers:
-      options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+      options = grain.ReadOptions(
+        num_threads=self._threads, prefetch_buffer_size=max(4, self._threads)
+      )
       return iter(rest.to_iter_dataset(options))
-    # A worker makes whole batches, one at a time.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    # A worker makes whole batches, of a disk one at a time.
+    each = max(1, self._threads // max(2, self._workers))
+    options = grain.ReadOptions(num_threads=each, prefetch_buffer_size=each)
     processes = grain.MultiprocessingOptions(
       num_workers=self._workers, per_worker_buffer_size=1
     )

@@ -36,7 +36,8 @@ class Source(typing.Protocol):
   def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-_THREADS = 2  # threads that decode the clips of an evaluation
+_THREADS = 2  # that decode clips
+_REMOTE_THREADS = 8  # if each waits for a store most of the time
 _SOURCES = {"digits": digits.Digits, "photo": photo.Photo}
 
 
@@ -179,7 +180,11 @@ def train_batches(
     count = min(len(batches), len(images))
     pairs = grain.experimental.ZipMapDataset([batches[:count], images[:count]])
     batches = pairs.map(lambda pair: {**pair[0], "image": pair[1]["video"]})
-  return Batches(batches, dataset.workers)
+  return Batches(batches, dataset.workers, _threads(dataset))
+
+
+def _threads(dataset: ml_collections.ConfigDict) -> int:
+  return _REMOTE_THREADS if stores.is_remote(dataset) else _THREADS
 
 
 class _Share:
@@ -237,7 +242,7 @@ def eval_batches(
   """
   clips = source(dataset, split, length=count, training=False)
   options = grain.ReadOptions(
-    num_threads=_THREADS, prefetch_buffer_size=2 * batch_size
+    num_threads=_threads(dataset), prefetch_buffer_size=2 * batch_size
   )
   stream = iter(grain.MapDataset.source(clips).to_iter_dataset(options))
   for start in range(0, count, batch_size):

@@ -4,6 +4,8 @@ auto    whichever of the following the folder holds
 folder  raw files, in a layout of input_pipeline/sources/folders.py
 tfds    files of TensorFlow Datasets: input_pipeline/sources/tfds_files.py
 shards  shards of `prepare`: input_pipeline/sources/media_shards.py
+
+Shards may also lie in an object store, like gs://BUCKET/SHARDS.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from input_pipeline.sources import media_shards
 from input_pipeline.sources import own_folders
 from input_pipeline.sources import tfds_files
 from storage import paths
+from storage import stores as object_stores
 
 FORMATS = ("auto", "folder", "tfds", "shards")
 
@@ -66,23 +69,30 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   """Names of the training split's classes; () if the data are not at hand."""
   if dataset.mixture:
     return clips_lib.all_names(_mixed_stores(dataset)[1])
-  if not os.path.isdir(paths.expand(dataset.path)):
+  if not object_stores.is_folder(paths.expand(dataset.path, urls=True)):
     return ()
   return _store(dataset, "train").class_names
 
 
 def attribution(dataset: ml_collections.ConfigDict) -> str:
   """Whose the held-out clips are; "" if nobody says or they are not at hand."""
-  path = paths.expand(dataset.path)
-  if not os.path.isdir(path) or kind(dataset) != "shards":
+  path = paths.expand(dataset.path, urls=True)
+  if not object_stores.is_folder(path) or kind(dataset) != "shards":
     return ""
   return media_shards.MediaShards(path, "held_out").attribution
 
 
 def kind(dataset: ml_collections.ConfigDict) -> str:
   """The format of `dataset.path` on disk, "folder" if nothing is there."""
-  path = paths.expand(dataset.path)
+  path = paths.expand(dataset.path, urls=True)
   return _detect(path) if dataset.format == "auto" else dataset.format
+
+
+def is_remote(dataset: ml_collections.ConfigDict) -> bool:
+  """Whether examples are read from an object store, each with a request."""
+  mixed = [str(part).partition(":")[2] for part in dataset.mixture]
+  named = (dataset.tokens, dataset.path, dataset.joint_path, *mixed)
+  return any(isinstance(f, str) and object_stores.is_url(f) for f in named)
 
 
 def held_out_folder(dataset: ml_collections.ConfigDict) -> str:
@@ -123,14 +133,20 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
     )
   if split not in clips_lib.SPLITS:
     raise ValueError(f"split={split!r} must be one of {clips_lib.SPLITS}")
-  path = paths.expand(dataset.path)
-  if not os.path.isdir(path):
+  path = paths.expand(dataset.path, urls=True)
+  if not object_stores.is_folder(path):
     raise ValueError(
       f"dataset.path={path!r} is no folder: name that of the data, or of the"
       " shards that `python -m input_pipeline.prepare` made of them, with"
       " --config.dataset.path=DIR"
     )
   form = kind(dataset)
+  if form != "shards" and object_stores.is_url(path):
+    raise ValueError(
+      f"dataset.path={path} holds no shards, and from a store nothing else is"
+      " read: make them of the data by `python -m input_pipeline.prepare` and"
+      " copy them there, or copy the data to a disk and name that folder"
+    )
   held_out = held_out_folder(dataset)
   if form == "tfds":
     return tfds_files.TfdsFiles(path, split, held_out)
@@ -152,9 +168,11 @@ def _store(dataset: ml_collections.ConfigDict, split: str) -> clips_lib.Store:
 
 
 def _detect(path: str) -> str:
-  if os.path.exists(os.path.join(path, tfds_files.INFO)):
+  is_url = object_stores.is_url(path)
+  if not is_url and os.path.exists(os.path.join(path, tfds_files.INFO)):
     return "tfds"
   for split in clips_lib.SPLITS:
-    if os.path.exists(os.path.join(path, split, media_shards.FORMAT.manifest)):
+    manifest = os.path.join(path, split, media_shards.FORMAT.manifest)
+    if object_stores.exists(manifest):
       return "shards"
   return "folder"

@@ -22,6 +22,7 @@ from grain.sources import ArrayRecordDataSource
 from storage import files
 from storage import parts
 from storage import schema
+from storage import store_records
 from storage import stores
 
 
@@ -202,14 +203,31 @@ class Format:
     return str(files.write_atomically(path, text))
 
   def open(
-    self, folder: str, names: Sequence[str], count: int
+    self, folder: str, shards: Sequence[Shard], counts: Sequence[int]
   ) -> Sequence[bytes]:
-    """Records of shards; ValueError if their number is not `count`."""
-    records = Records([_inside(folder, name) for name in names])
-    if len(records) != count:
+    """Records of shards, each of which has one at least.
+
+    Those of a store are opened when a record of theirs is read, and no record
+    is got before (`store_records`).
+
+    Args:
+      folder: the folder.
+      shards: the shards in order.
+      counts: number of records of each.
+
+    Raises:
+      ValueError: they have other numbers of records.
+    """
+    paths = [_inside(folder, shard.name) for shard in shards]
+    if stores.is_url(folder):
+      sizes = [shard.bytes for shard in shards]
+      checksums = [shard.sha256 for shard in shards]
+      return store_records.StoreRecords(paths, sizes, counts, checksums)
+    records = Records(paths)
+    if len(records) != sum(counts):
       raise ValueError(
         f"{folder} holds {len(records)} examples, and its {self.manifest} says"
-        f" {count}: {self.remedy}, in a new folder"
+        f" {sum(counts)}: {self.remedy}, in a new folder"
       )
     return records
 
@@ -225,6 +243,24 @@ class Format:
         f" {self.kind} ({reason}): {self.remedy}, in a new folder"
       ) from error
 
+  def check_all(
+    self, folder: str, shards: Sequence[Shard], contents: bool
+  ) -> None:
+    """Checks all shards, as `check` does.
+
+    The checksums of those of a store are not compared, for that would read all
+    of them; each record has one of its own, which is compared when it is read.
+    """
+    if not stores.is_url(folder):
+      for shard in shards:
+        self.check(folder, shard, contents)
+      return
+    sizes = stores.sizes(folder)
+    for shard in shards:
+      if shard.name not in sizes:
+        raise self._lacks(folder, shard)
+      self._compare(folder, shard, {"bytes": sizes[shard.name]})
+
   def check(self, folder: str, shard: Shard, contents: bool) -> None:
     """Raises ValueError for a shard that is missing or of another size.
 
@@ -232,10 +268,18 @@ class Format:
     """
     path = _inside(folder, shard.name)
     if not stores.is_file(path):
-      raise ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
+      raise self._lacks(folder, shard)
     actual: dict[str, int | str] = {"bytes": stores.size(path)}
     if contents:
       actual["sha256"] = files.sha256(path)
+    self._compare(folder, shard, actual)
+
+  def _lacks(self, folder: str, shard: Shard) -> ValueError:
+    return ValueError(f"{folder} lacks the shard {shard.name}: {self.remedy}")
+
+  def _compare(
+    self, folder: str, shard: Shard, actual: dict[str, int | str]
+  ) -> None:
     for field, value in actual.items():
       if value != getattr(shard, field):
         raise ValueError(

@@ -83,6 +83,7 @@ _OTHER_WRITERS = {
   ("storage.shard_cache", "os.makedirs"): "the folder of the machine's cache",
   ("storage.shard_cache", "os.open"): "locks and the count of that folder",
   ("storage.shard_cache", "os.replace"): "renames what is whole",
+  ("storage.store_records", "tempfile.NamedTemporaryFile"): "no guessed name",
   ("storage.shards", "ArrayRecordWriter"): _PUBLISHED,
   ("storage.stores", "os.makedirs"): _COPIES,
   ("storage.stores", "shutil.move"): _OWN_FOLDER,

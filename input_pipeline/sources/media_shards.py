@@ -127,15 +127,15 @@ class MediaShards:
     if not shards:
       raise ValueError(f"{folder} is not finished: {FORMAT.remedy}")
     FORMAT.check_names(folder, plan.layout, shards)
-    for shard in shards:
-      FORMAT.check(folder, shard, contents=False)
+    FORMAT.check_all(folder, shards, contents=False)
     self.lengths = [n for shard in shards for n in shard.lengths]
     self.class_names = plan.class_names
     self.attribution = plan.attribution
     held = [shard for shard in shards if shard.lengths]
     self._folder, self._names = folder, [shard.name for shard in held]
-    self._ends = np.cumsum([len(shard.lengths) for shard in held])
-    self._records = FORMAT.open(folder, self._names, len(self.lengths))
+    counts = [len(shard.lengths) for shard in held]
+    self._ends = np.cumsum(counts)
+    self._records = FORMAT.open(folder, held, counts)
 
   def __len__(self) -> int:
     return len(self.lengths)

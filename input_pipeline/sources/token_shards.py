@@ -78,6 +78,8 @@ class TokenShards:
   def __init__(self, folder: str, num_classes: int = 0):
     """Reads every shard once for the checksum, about a second per GB.
 
+    Those of a store are not read before a record of theirs is.
+
     Args:
       folder: a finished folder.
       num_classes: number of classes that labels are of; 0 if it is not known.
@@ -90,10 +92,11 @@ class TokenShards:
       raise ValueError(f"{folder} is not finished: {FORMAT.remedy}")
     self._path, self._num_classes = folder, num_classes
     FORMAT.check_names(folder, self.contents.layout, shards)
-    for shard in shards:
-      FORMAT.check(folder, shard, contents=True)
+    FORMAT.check_all(folder, shards, contents=True)
     self._names = [shard.name for shard in shards]
-    self._records = FORMAT.open(folder, self._names, self.contents.examples)
+    layout = self.contents.layout
+    counts = [len(layout.places(number)) for number in range(len(shards))]
+    self._records = FORMAT.open(folder, shards, counts)
 
   def __len__(self) -> int:
     return len(self._records)

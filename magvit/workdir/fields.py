@@ -5,6 +5,13 @@ import ml_collections
 from configs import fields
 from storage import paths
 
+# Fields that name files of a disk; data are read from object stores, too.
+_ON_DISK = tuple(
+  name
+  for name in fields.PATHS
+  if name not in ("dataset.path", "dataset.joint_path", "dataset.tokens")
+)
+
 
 def resolved(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Copies a config, with ~ and $VARIABLES of its paths replaced.
@@ -34,10 +41,10 @@ def _expanded(name: str, value, weighted: bool):
     raise ValueError(f"{name}={value!r} must be {kind}")
   try:
     if not weighted:
-      return paths.expand(value)
+      return paths.expand(value, urls=name not in _ON_DISK)
     pairs = (part.partition(":") for part in value)
     return tuple(
-      f"{weight}{colon}{paths.expand(folder)}"
+      f"{weight}{colon}{paths.expand(folder, urls=True)}"
       for weight, colon, folder in pairs
     )
   except ValueError as error:
