@@ -4,13 +4,14 @@ The file is written line by line, and a run that is killed leaves a torn one. So
 a line that says nothing is no error, and readers count it instead.
 """
 
-import pathlib
+import os
 from typing import Annotated
 from typing import Any
 
 import numpy as np
 
 from storage import schema
+from storage import stores
 
 _STEP = Annotated[int, schema.at_least(0)]
 _VALUE = float | tuple[float, ...]
@@ -38,7 +39,7 @@ def read_line(line: str) -> tuple[int, dict[str, float | tuple]] | None:
 
 
 def read_metrics(
-  path: pathlib.Path,
+  path: str | os.PathLike,
 ) -> tuple[dict[str, dict[int, float | tuple]], int]:
   """({metric: {step: value}}, number of damaged lines) of metrics.jsonl.
 
@@ -46,11 +47,12 @@ def read_metrics(
   last line may be torn because the run is just writing it, which is no damage;
   a torn line further up is left from a killed run.
   """
-  if not path.is_file():
+  if not stores.is_file(path):
     return {}, 0
   metrics, damaged = {}, set()
   # The text after the last newline is empty or torn.
-  lines = path.read_text(errors="replace").split("\n")
+  with open(stores.fetched(path), errors="replace") as f:
+    lines = f.read().split("\n")
   for row, line in enumerate(lines):
     read = read_line(line)
     if read is None:

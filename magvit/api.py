@@ -287,7 +287,7 @@ def load_generator(path: str | os.PathLike) -> LoadedGenerator:
     ValueError: nothing was trained there, another kind of model, or an export
       that was changed.
   """
-  path = paths.expand(path)
+  path = paths.expand(path, urls=True)
   config = workdir_lib.read_config(path)
   if describe.is_tokenizer(config):
     raise ValueError(

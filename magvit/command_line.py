@@ -76,7 +76,7 @@ class _Path(flags.ArgumentParser):
   """Parses the path of a file or folder."""
 
   def parse(self, argument: str) -> str:
-    return paths.expand(argument)
+    return paths.expand(argument, urls=True)
 
 
 def define_path(name: str, help: str) -> flags.FlagHolder:

@@ -22,6 +22,7 @@ from input_pipeline.decoding import media
 from models.weights import readers
 from storage import listing
 from storage import npz
+from storage import stores
 
 UINT8_RULE = "uint8_rule"  # array of an .npz that says how its clips were cast
 
@@ -65,9 +66,9 @@ def open_path(path: str, protocol: Protocol, flag: str) -> Clips:
   Raises:
     ValueError: `path` is neither, or holds nothing that the protocol reads.
   """
-  if os.path.isdir(path):
+  if stores.is_folder(path):
     return _open_folder(path, protocol, flag)
-  if not os.path.isfile(path):
+  if not stores.is_file(path):
     raise ValueError(f"--{flag}={path} is neither a file nor a folder")
   if not path.endswith(".npz"):
     raise ValueError(
@@ -103,7 +104,7 @@ def _open_npz(path: str, protocol: Protocol, flag: str) -> Clips:
   return Clips(
     len(rows),
     {
-      "file": os.path.abspath(path),
+      "file": stores.absolute(path),
       "sha256": readers.sha256(path),
       "shape": list(shape),
       "uint8": rule or "as given",
@@ -146,11 +147,12 @@ def check_frames(frames: int, protocol: Protocol, where: str) -> None:
 
 
 def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
-  names, _ = media.find(path)
+  held = stores.fetched_folder(path)
+  names, _ = media.find(held)
   if not names:
     raise ValueError(f"--{flag}={path} holds no images or videos")
-  full = [os.path.join(path, name) for name in names]
-  states = [(name, *_state(os.path.join(path, name))) for name in names]
+  full = [os.path.join(held, name) for name in names]
+  states = [(name, *_state(os.path.join(held, name))) for name in names]
   shape = []  # shape of the first readable clip, the same in every process
 
   def load(file):
@@ -190,7 +192,7 @@ def _open_folder(path: str, protocol: Protocol, flag: str) -> Clips:
   return Clips(
     len(names),
     {
-      "folder": os.path.abspath(path),
+      "folder": stores.absolute(path),
       "files": len(names),
       "listing_sha256": hashlib.sha256(repr(states).encode()).hexdigest(),
       "frames": "the first of each file",

@@ -1,7 +1,6 @@
 """The protocols that a config names, checked before training begins."""
 
 from collections.abc import Sequence
-import os
 
 import ml_collections
 
@@ -10,6 +9,7 @@ from evaluation.protocols import table as protocol_table
 from models.features import networks as feature_networks
 from models.quantizers import build as quantizer_build
 from models.weights import safetensors_file
+from storage import stores
 
 
 def check(config: ml_collections.ConfigDict, tasks: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def _check_weights(
 ) -> None:
   field = f"evaluation.{kind}_weights"
   path = config.evaluation[f"{kind}_weights"]
-  if not os.path.isfile(path):
+  if not stores.is_file(path):
     network = network or kind
     known = feature_networks.NETWORKS.get(network)
     remedy = (

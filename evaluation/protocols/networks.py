@@ -6,7 +6,6 @@ are the user's; the metrics are built on it in the files beside this one.
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import os
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from models import network
 from models.features import networks as feature_networks
 from models.weights import readers
 from models.weights import safetensors_file
+from storage import stores
 
 
 class Extractor:
@@ -164,7 +164,7 @@ def load(
       f"variant={variant!r} of {name!r} must be '' or one of"
       f" {sorted(known[name].variants)}"
     )
-  if not weights_path or not os.path.isfile(weights_path):
+  if not weights_path or not stores.is_file(weights_path):
     raise ValueError(
       f"{weights_path!r} is no file, and the features of {name!r} need their"
       f" weights: {known[name].how_to_get(name)}"

@@ -51,6 +51,7 @@ from storage import listing
 from storage import npz
 from storage import processes
 from storage import rows as rows_lib
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class _Run:
     path, protocol = self._request.reference, self._protocol
     if path is None:
       return {}, None
-    if not path.endswith(".npz") or os.path.isdir(path):
+    if not path.endswith(".npz") or stores.is_folder(path):
       return {}, clips_lib.open_path(path, protocol, "reference")
     held = npz.names(path)
     gaussians = {}
@@ -298,7 +299,7 @@ class _Run:
     actual = {"num": self._num, "folds": self._folds, "all": self._all}
     actual["seed"] = self._request.seed
     if self._request.data is not None:
-      folder = os.path.basename(os.path.abspath(self._request.data))
+      folder = os.path.basename(stores.absolute(self._request.data))
       actual["data"] = listing.safe(folder)
     if made.origin["uint8"] in pictures.UINT8_RULES:
       actual["uint8"] = made.origin["uint8"]
@@ -312,7 +313,7 @@ class _Run:
       if protocol.real_num == 0 and 0 < real_count < self._num * self._folds:
         actual["real"] = real_count
     elif self._reference is not None and self._request.reference:
-      if os.path.isdir(self._request.reference) and protocol.frames > 1:
+      if stores.is_folder(self._request.reference) and protocol.frames > 1:
         actual["window"] = "first"
     if self._model is not None and protocol.condition_frames:
       actual["condition_frames"] = self._model.config.condition_frames
@@ -326,7 +327,7 @@ class _Run:
     network = self._network
     reference = request.reference
     digest = None
-    if reference is not None and os.path.isfile(reference):
+    if reference is not None and stores.is_file(reference):
       digest = readers.sha256(reference)
     return {
       **rules,

@@ -34,6 +34,7 @@ from storage import files
 from storage import listing
 from storage import paths
 from storage import schema
+from storage import stores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Picture:
 class _Run:
   """All that the page shows of one workdir."""
 
-  workdir: pathlib.Path
+  workdir: str
   config: dict
   pictures: list[_Picture]
   results: list  # objects of results/*.json
@@ -126,7 +127,7 @@ class _Run:
 
   @property
   def name(self):
-    return str(self.config.get("name") or self.workdir.resolve().name)
+    return str(self.config.get("name") or _last_name(self.workdir))
 
   @property
   def facts(self):
@@ -143,7 +144,7 @@ class _Run:
       last = max(max(curve) for curve in self.metrics.values())
       total = markup.plain(self.config.get("num_steps", "?"))
       facts.append(f"step {markup.plain(last)} of {total}")
-    return [*facts, self.when, str(self.workdir)]
+    return [*facts, self.when, self.workdir]
 
   @property
   def health(self):
@@ -195,7 +196,7 @@ def write_report(workdirs, path, title=None):
       parse. A damaged result is a line of the page and of the log, and damaged
       lines of metrics.jsonl, which is read while it is written, are counted.
   """
-  runs = [_read_run(pathlib.Path(workdir)) for workdir in workdirs]
+  runs = [_read_run(workdir) for workdir in workdirs]
   if not runs:
     raise ValueError("workdirs=[] must name at least one workdir to report on.")
   # Names of files that are no UTF-8 come with their bytes, which HTML has not.
@@ -226,7 +227,7 @@ def _render(runs, title):
   templates.filters["json"] = lambda x: json.dumps(x, ensure_ascii=False)
 
   def draw(run):
-    drawn = curves.draw(run.metrics, str(run.workdir), run.damaged_lines)
+    drawn = curves.draw(run.metrics, run.workdir, run.damaged_lines)
     return markupsafe.Markup(drawn)
 
   return templates.get_template("report.html.jinja").render(
@@ -237,32 +238,49 @@ def _render(runs, title):
     style=markupsafe.Markup((folder / "report.css").read_text()),
     curves=draw,
     first_curve=lambda run: markupsafe.Markup(
-      curves.draw_first(run.metrics, str(run.workdir))
+      curves.draw_first(run.metrics, run.workdir)
     ),
     missing=lambda text: markupsafe.Markup(markup.missing(text)),
   )
 
 
-def _read_run(workdir):
-  if not workdir.is_dir():
-    raise ValueError(f"workdir {str(workdir)!r} is not a directory.")
-  if not (workdir / "config.json").is_file():
+def _last_name(workdir: str) -> str:
+  """The name of a workdir's folder, without those above it."""
+  if stores.is_url(workdir):
+    return os.path.basename(stores.absolute(workdir))
+  return pathlib.Path(workdir).resolve().name
+
+
+def _is_shown(name: str) -> bool:
+  """Whether the page shows a file of a workdir, by its name there."""
+  folder, _, last = name.rpartition("/")
+  plain = ("config.json", "metrics.jsonl", "samples/captions.json")
+  shown = {"results": (".json",), "samples": tuple(_MEDIA_TYPES)}
+  return name in plain or last.endswith(shown.get(folder, ("/",)))
+
+
+def _read_run(path):
+  shown = str(pathlib.Path(path)) if not stores.is_url(path) else path
+  if not stores.is_folder(path):
+    raise ValueError(f"workdir {shown!r} is not a directory.")
+  if not stores.is_file(os.path.join(path, "config.json")):
     raise ValueError(
-      f"workdir {str(workdir)!r} has no config.json, expected the workdir of "
+      f"workdir {shown!r} has no config.json, expected the workdir of "
       "a started experiment; training writes that file first."
     )
+  workdir = pathlib.Path(stores.fetched_folder(path, _is_shown))
   config = schema.load(workdir / "config.json", dict[str, Any])
   samples = workdir / "samples"
   captions = _read_captions(workdir)
   for file in sorted(samples.glob("*"), key=_natural):
     if file.suffix in _MEDIA_TYPES:
       captions.setdefault(file.name, _Caption())
-  shown = [_read_picture(samples, *pair) for pair in captions.items()]
+  drawn = [_read_picture(samples, *pair) for pair in captions.items()]
   read, damaged = results.read(workdir / "results")
   metrics, damaged_lines = records.read_metrics(workdir / "metrics.jsonl")
   when = _day(workdir)
   return _Run(
-    *(workdir, config, shown, read, metrics, damaged_lines, damaged, when)
+    *(shown, config, drawn, read, metrics, damaged_lines, damaged, when)
   )
 
 
@@ -301,7 +319,7 @@ def _is_number(value):
 def _read_captions(workdir):
   """{path of a picture below samples/: its caption}."""
   path = files.inside(workdir, "samples", "captions.json")
-  if not os.path.exists(path):
+  if not stores.exists(path):
     return {}
   remedy = "write it again, or remove it"
   return schema.load(path, dict[str, _Caption], remedy)
@@ -341,14 +359,14 @@ def main() -> None:
   parser.add_argument(
     "workdirs",
     nargs="+",
-    type=paths.argument,
+    type=paths.argument_or_url,
     metavar="WORKDIR",
     help="folder of an experiment, as training writes it",
   )
   parser.add_argument(
     "--output",
     default="report.html",
-    type=paths.argument,
+    type=paths.argument_or_url,
     help="HTML page to write",
   )
   parser.add_argument("--title", help="title of the page")

@@ -9,7 +9,6 @@ it.
 """
 
 import logging
-import os
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from magvit.tokenizer import fingerprint
 from magvit.tokenizer import frames as frames_lib
 from magvit.tokenizer import loaded
 from magvit.workdir import folder as workdir_lib
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +34,14 @@ def decompress(input_path: str, output_path: str, workdir: str) -> None:
   """
   if not output_path.endswith(".mp4"):
     raise ValueError(f"--output={output_path} must end in .mp4")
-  if os.path.exists(output_path):
+  if stores.exists(output_path):
     raise ValueError(f"--output={output_path} exists: name another file")
-  if not os.path.isfile(input_path):
+  if not stores.is_file(input_path):
     raise ValueError(
       f"--input={input_path} is no file: name one that --mode=compress wrote"
     )
   tokenizer, name, generator = models(workdir)
-  with open(input_path, "rb") as f:
-    data = f.read()
+  data = stores.read(input_path)
   grid = tokenizer_grid(tokenizer)
   coded = file_format.unpack(data, name, generator, input_path, grid)
   frames, height, width = coded.video_shape

@@ -13,6 +13,7 @@ from magvit.compression import study
 from magvit.compression import video_codecs
 from magvit.modes import table
 from storage import lock
+from storage import stores
 
 
 def run(
@@ -41,5 +42,12 @@ def run(
     at_bpp=options.at_bpp,
     lpips=options.lpips,
   )
+  for name in ("input", "output", "lpips"):
+    value = getattr(options, name)
+    if value and stores.is_url(value):
+      raise ValueError(
+        f"--{name}={value} is an address, and a study reads and writes disks"
+        " alone: copy it to a disk, and name that folder"
+      )
   with lock.held(options.output, "--mode=compress"):
     study.compress(compared, options.input, options.output)

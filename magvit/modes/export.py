@@ -33,6 +33,7 @@ from models import network
 from models.weights import safetensors_file
 from storage import files
 from storage import processes
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -54,21 +55,21 @@ def export(workdir: str, output: str, stablehlo: bool = False) -> None:
       that another process writes.
   """
   workdir_lib.read_config(workdir)  # raises where nothing was trained
-  output = os.path.abspath(output)
+  output = stores.absolute(output)
   label = f"--output={output}"
   with processes.one_writer(output, "--mode=export", beside=True, label=label):
     _export(workdir, output, stablehlo)
 
 
 def _export(workdir: str, output: str, stablehlo: bool) -> None:
-  if os.path.exists(output) and (
-    not os.path.isdir(output) or os.listdir(output)
+  if stores.exists(output) and (
+    not stores.is_folder(output) or stores.names(output)
   ):
     raise ValueError(f"--output={output} is not empty: name a new folder")
   if not processes.is_first():
     return
   # It fails on a folder that got files meanwhile.
-  with files.published_folder(output) as temporary:
+  with files.published_folder(output, exports.WEIGHTS) as temporary:
     _write(workdir, str(temporary), stablehlo)
   log.info("wrote %s", output)
 

@@ -27,6 +27,7 @@ from models.weights import safetensors_file
 from storage import files
 from storage import lock
 from storage import processes
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def import_weights(
 
 def _import(source: str, path: str, get_config, workdir: str) -> None:
   """Imports into a folder of this process."""
-  if any(not lock.is_lock(name) for name in os.listdir(workdir)):
+  if any(not lock.is_lock(name) for name in stores.names(workdir)):
     raise ValueError(
       f"workdir={workdir} is not empty: import into a new directory"
     )

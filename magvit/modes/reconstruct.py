@@ -48,6 +48,7 @@ from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import listing
 from storage import progress as progress_lib
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def reconstruct(workdir: str, path: str) -> None:
         )
       except Exception as error:  # decoders and encoders raise nearly anything
         reason = command_line.reason(error)
-        if not os.path.isdir(path):
+        if not stores.is_folder(path):
           raise ValueError(f"--input={path}: {reason}") from error
         if files.is_full(error):
           raise  # no other file can be written either
@@ -166,14 +167,16 @@ def _sources(path: str) -> tuple[str, list[str], list[str]]:
       f"--input={path} is read by one process, and {jax.process_count()} were"
       " started: run again without --distributed"
     )
-  if os.path.isfile(path):
-    return os.path.dirname(path), [os.path.basename(path)], []
-  if not os.path.isdir(path):
+  if stores.is_file(path):
+    held = stores.fetched(path)
+    return os.path.dirname(held), [os.path.basename(held)], []
+  if not stores.is_folder(path):
     raise ValueError(
       f"--input={path} is neither a file nor a folder: give the path of an"
       " image, a video, or a folder of them"
     )
-  names, others = media_lib.find(path)
+  held = stores.fetched_folder(path)
+  names, others = media_lib.find(held)
   if not names:
     suffixes = " ".join(media_lib.IMAGE_SUFFIXES + media_lib.VIDEO_SUFFIXES)
     raise ValueError(
@@ -182,7 +185,7 @@ def _sources(path: str) -> tuple[str, list[str], list[str]]:
     )
   if others:
     log.info("skipping %d files of other types in %s", len(others), path)
-  return path, names, others
+  return held, names, others
 
 
 def _claim_name(workdir: str, path: str) -> str:
@@ -191,14 +194,18 @@ def _claim_name(workdir: str, path: str) -> str:
   It is the name of the input, with a number if another run took it, be it one
   that goes on at the same time.
   """
-  stem = listing.safe(_stem(os.path.basename(os.path.abspath(path)))) or "input"
+  stem = listing.safe(_stem(os.path.basename(stores.absolute(path)))) or "input"
   numbered = (f"{stem}-{number}" for number in itertools.count(2))
   return next(
     name
     for name in itertools.chain([stem], numbered)
-    if not os.path.lexists(_results_path(workdir, name))
+    if not _is_taken(_results_path(workdir, name))
     if files.claim_folder(files.inside(workdir, "reconstructions", name))
   )
+
+
+def _is_taken(path: str) -> bool:
+  return stores.exists(path) or os.path.lexists(path)
 
 
 def _results_path(workdir: str, run: str) -> str:

@@ -26,7 +26,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from typing import Annotated
 from typing import Any
 
@@ -59,6 +58,7 @@ from storage import parts
 from storage import processes
 from storage import progress as progress_lib
 from storage import schema
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def _sample(
   free = (clips_lib.UINT8_RULE,)
   whole.claim(_RECORD, text, "samples", free=free)
   archive = files.inside(folder, "samples.npz")
-  if os.path.exists(archive):
+  if stores.exists(archive):
     log.info("%s is complete: nothing is left to do", archive)
     return
 
@@ -177,7 +177,7 @@ def _sample(
 def _stored_request(folder: str) -> dict[str, Any] | None:
   """The request that a folder holds, or None."""
   path = files.inside(folder, _RECORD)
-  if not os.path.exists(path):
+  if not stores.exists(path):
     return None
   return schema.load(path, dict[str, Any], _REMEDY)
 
@@ -322,14 +322,15 @@ class _Clips:
 
 
 def _paths(path: str) -> list[str]:
-  if not os.path.isdir(path):
-    return [path]
-  names, _ = media.find(path)
+  if not stores.is_folder(path):
+    return [stores.fetched(path) if stores.is_file(path) else path]
+  held = stores.fetched_folder(path)
+  names, _ = media.find(held)
   if not names:
     raise ValueError(
       f"--input={path} holds no images or videos: name a folder of them"
     )
-  return [os.path.join(path, name) for name in names]
+  return [os.path.join(held, name) for name in names]
 
 
 def _read_clip(path: str, frames: int, shape: Sequence[int]):
@@ -374,7 +375,7 @@ def _join(
   if tasks.TASKS[request.task].class_conditional:
     arrays["arr_1"] = (npz.load(path, "arr_1") for path in paths)
   npz.write(archive, request.num, arrays, {clips_lib.UINT8_RULE: rule})
-  shutil.rmtree(os.path.join(folder, "parts"))
+  stores.remove_folder(os.path.join(folder, "parts"))
   log.info("wrote %s and pictures beside it", archive)
 
 

@@ -40,6 +40,7 @@ from storage import parts
 from storage import processes
 from storage import progress as progress_lib
 from storage import shards as shards_lib
+from storage import stores as stores_lib
 
 log = logging.getLogger(__name__)
 
@@ -329,8 +330,8 @@ def _finish(
   text = shards_lib.to_json(contents, shards)
   path = token_shards.FORMAT.finish(folder, text)
   unfinished = os.path.join(folder, _UNFINISHED)
-  if os.path.exists(unfinished):
-    os.remove(unfinished)
+  if stores_lib.exists(unfinished):
+    stores_lib.remove(unfinished)
   size = sum(shard.bytes for shard in shards)
   log.info(
     "wrote %s: %s clips in %d shards, %s bytes, %.0f a clip",

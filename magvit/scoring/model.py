@@ -18,11 +18,13 @@ from magvit import trained as trained_lib
 from magvit.generators import tasks as tasks_lib
 from magvit.tokenizer import describe
 from magvit.trained import Trained
+from magvit.workdir import commits
 from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
 from models.quantizers import build as quantizer_build
 from models.tokenizer import tokenizer as tokenizer_network
 from storage import progress as progress_lib
+from storage import stores
 
 
 class Model:
@@ -158,9 +160,11 @@ def open_model(
       workdir, config = own_tokenizer, workdir_lib.read_config(own_tokenizer)
   trained = trained_lib.open_trained(workdir, config)
   path = os.path.join(workdir, "checkpoints", str(trained.step))
+  if stores.is_url(workdir):  # where folders have no time of change
+    path = os.path.join(path, commits.COMMITTED)
   if exports.is_export(workdir):
     path = os.path.join(workdir, exports.WEIGHTS)
-  return Model(trained, os.stat(path).st_mtime_ns)
+  return Model(trained, stores.changed(path))
 
 
 def batches(config, count):

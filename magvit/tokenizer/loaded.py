@@ -125,7 +125,7 @@ def load_tokenizer(path: str | os.PathLike) -> LoadedTokenizer:
   Raises:
     ValueError: nothing was trained there, or an export that was changed.
   """
-  path = paths.expand(path)
+  path = paths.expand(path, urls=True)
   config = workdir_lib.read_config(path)
   if not describe.is_tokenizer(config):
     path = os.path.join(path, "tokenizer")

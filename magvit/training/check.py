@@ -19,6 +19,7 @@ from magvit.generators import tasks as tasks_lib
 from magvit.training import trace as trace_lib
 from magvit.workdir import weights as weights_lib
 from models import network
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ def check_room(algorithm: algorithm_lib.Algorithm, workdir: str) -> None:
   state = jax.eval_shape(algorithm.init, jax.random.key(0))
   parts = (state.params, state.opt_state, state.ema, state.extras)
   saved = 4 * sum(map(network.count, parts))  # nearly all of it is float32
+  if stores.is_url(workdir):
+    return
   free = shutil.disk_usage(workdir).free
   if free < saved:
     raise ValueError(

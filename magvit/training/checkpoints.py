@@ -10,7 +10,6 @@ import contextlib
 import glob
 import logging
 import os
-import shutil
 import typing
 from typing import Any
 
@@ -21,11 +20,13 @@ import orbax.checkpoint as ocp
 
 from magvit import algorithm as algorithm_lib
 from magvit.training import endings
+from magvit.workdir import commits
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import steps
 from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import processes
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +41,29 @@ class Checkpoints:
   """The checkpoints of one workdir: training state and data position."""
 
   def __init__(self, workdir: str, config: ml_collections.ConfigDict):
-    self._directory = os.path.abspath(files.own_folder(workdir, "checkpoints"))
+    self._directory = stores.absolute(files.own_folder(workdir, "checkpoints"))
+    commits.check_alone(self._directory)
+    # Where orbax writes: there, or to a disk from which checkpoints are sent.
+    self._box = self._directory
+    if commits.is_staged(self._directory):
+      self._box = stores.Outbox(self._directory).folder
     self._to_keep = config.checkpoints_to_keep
     self._manager: ocp.CheckpointManager | None = None
     self._saving = 0  # newest step whose save has begun
     self._unchecked = False  # whether it may have failed
     self._failed = False
 
+  @property
+  def _is_staged(self) -> bool:
+    return self._box != self._directory
+
   def _opened(self) -> ocp.CheckpointManager:
     """The manager, which cannot be made while a checkpoint is damaged."""
     if self._manager is None:
       self._manager = ocp.CheckpointManager(
-        self._directory,
+        self._box,
         options=ocp.CheckpointManagerOptions(
-          max_to_keep=self._to_keep,
+          max_to_keep=1 if self._is_staged else self._to_keep,
           cleanup_tmp_directories=True,  # those that a killed run left
           async_options=ocp.options.AsyncOptions(
             post_finalization_callback=self._before_commit
@@ -89,11 +99,15 @@ class Checkpoints:
           data=ocp.args.JsonSave(data.get_state()),
         ),
       )
+    if self._is_staged:
+      self.wait()
 
   def _before_commit(self) -> None:
     """Adds the digests to a checkpoint that is written and not yet renamed."""
     if processes.is_first():
-      (folder,) = glob.glob(f"{glob.escape(self._path(self._saving))}.*tmp*")
+      folder = os.path.join(self._box, str(self._saving))
+      if not stores.is_url(folder):
+        (folder,) = glob.glob(f"{glob.escape(folder)}.*tmp*")
       steps.write_digests(folder)
 
   def check(self) -> None:
@@ -129,7 +143,7 @@ class Checkpoints:
       ValueError: there are checkpoints, and none can be read; all stay.
     """
     workdir = os.path.dirname(self._directory)
-    if not os.path.isdir(self._directory) or not steps.names(workdir):
+    if not stores.is_folder(self._directory) or not steps.names(workdir):
       self._opened()
       return 0, state
     wanted = _saved(state)
@@ -157,12 +171,12 @@ class Checkpoints:
     folder = files.inside(workdir, "damaged")
     for step in sorted(set(damaged), reverse=True):
       target, copies = os.path.join(folder, str(step)), 1
-      while os.path.exists(target):
+      while stores.exists(target):
         copies += 1
         target = os.path.join(folder, f"{step}-{copies}")
       if processes.is_first():
         files.own_folder(workdir, "damaged")
-        shutil.move(self._path(step), target)
+        stores.move_folder(self._path(step), target, commits.COMMITTED)
       log.warning(
         "WARNING: the damaged checkpoint of step %d is now %s", step, target
       )
@@ -176,8 +190,19 @@ class Checkpoints:
       self._opened().wait_until_finished()
       self._opened().check_for_errors()
       if processes.is_first():
-        steps.check_written(self._path(self._saving))
+        written = os.path.join(self._box, str(self._saving))
+        steps.check_written(written)
+        if self._is_staged:
+          commits.commit(written, self._path(self._saving))
     self._unchecked = False
+    if self._is_staged:
+      self._remove_old()
+
+  def _remove_old(self) -> None:
+    """Removes the oldest checkpoints of a store, as orbax does elsewhere."""
+    workdir = os.path.dirname(self._directory)
+    for step in steps.names(workdir)[self._to_keep :]:
+      stores.remove_folder(self._path(step), commits.COMMITTED)
 
   def close(self) -> None:
     """Waits for saves under way; OSError if one failed."""

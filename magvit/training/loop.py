@@ -248,6 +248,7 @@ class _Run:
       if saves:
         self._check_alone()
         with self._progress.paused(), progress_lib.phase(f"saving step {step}"):
+          self._writer.push()  # first, for a resumed run repeats later steps
           self._checkpoints.save(step, state, data)
       if stops:
         raise endings.Stopped(step)
@@ -282,6 +283,7 @@ class _Run:
       self.trained(state, step), held_out.training_count(self._config)
     )
     self._writer.write(step, held_out.flat(results))
+    self._writer.push()
     metrics_lib.say_health(self._workdir, self._config)
 
   def _evaluates_after(self, step: int) -> bool:

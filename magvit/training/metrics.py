@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import pathlib
 import time
 
 import ml_collections
@@ -20,9 +19,11 @@ from magvit.training import endings
 from storage import files
 from storage import processes
 from storage import progress as progress_lib
+from storage import stores
 
 log = logging.getLogger(__name__)
 
+_SENT_EVERY = 30.0  # seconds after which a store gets the newest metrics
 _LONGEST_WAIT = 10.0  # seconds between two lines of slow steps
 
 
@@ -31,19 +32,24 @@ class Writer:
 
   A resumed run repeats the steps after its checkpoint, so the lines of those
   steps are removed first: each step stands in the files once.
+
+  An object of a store cannot be appended to. There the files are written on a
+  disk and sent whole, every _SENT_EVERY seconds and by `push`.
   """
 
   def __init__(self, workdir: str, start_step: int):
     self._file = self._board = None
     if not processes.is_first():
       return
-    path = files.inside(workdir, "metrics.jsonl")
-    board = files.own_folder(workdir, "tensorboard")
-    files.write_atomically(
-      path, "".join(f"{line}\n" for line in _lines_up_to(path, start_step))
-    )
+    self._box = stores.Outbox(workdir)
+    self._sent = time.monotonic()
+    lines = _lines_up_to(files.inside(workdir, "metrics.jsonl"), start_step)
+    path = files.inside(self._box.folder, "metrics.jsonl")
+    board = files.own_folder(self._box.folder, "tensorboard")
+    files.write_atomically(path, "".join(f"{line}\n" for line in lines))
     self._path, self._file = path, files.append_to(path)
     self._board = tensorboardX.SummaryWriter(board, purge_step=start_step + 1)
+    self.push()
 
   def write(
     self, step: int, metrics: Mapping[str, float | list[float]]
@@ -63,10 +69,26 @@ class Writer:
       else:
         self._board.add_scalar(name, value, step)
 
+    if time.monotonic() - self._sent > _SENT_EVERY:
+      try:
+        self.push()
+      except OSError as error:  # the next save says so if it stays
+        self._sent = time.monotonic()
+        log.warning("WARNING: the newest metrics were not sent: %s", error)
+
+  def push(self) -> None:
+    """Sends what was written since the last time, if the workdir is a store."""
+    if self._file is None or self._board is None:
+      return
+    self._board.flush()
+    self._box.push()
+    self._sent = time.monotonic()
+
   def close(self) -> None:
     if self._file is not None and self._board is not None:
       self._file.close()
       self._board.close()
+      self._box.push()
 
 
 def _lines_up_to(path: str, step: int) -> list[str]:
@@ -74,10 +96,10 @@ def _lines_up_to(path: str, step: int) -> list[str]:
 
   Damaged lines are left out, and the log says so: a kill tears the last one.
   """
-  if not os.path.exists(path):
+  if not stores.exists(path):
     return []
   kept, damaged = [], 0
-  with open(path, errors="replace") as f:
+  with open(stores.fetched(path), errors="replace") as f:
     for line in f:
       read = records.read_line(line)
       if read is None:
@@ -103,7 +125,7 @@ def has_evaluation(workdir: str, step: int) -> bool:
 def say_health(workdir: str, config: ml_collections.ConfigDict) -> None:
   """Logs what is wrong with a run, a line each, or that nothing is."""
   if processes.is_first():
-    path = pathlib.Path(files.inside(workdir, "metrics.jsonl"))
+    path = files.inside(workdir, "metrics.jsonl")
     metrics, _ = records.read_metrics(path)
     for line in diagnosis.lines(metrics, config.to_dict()):
       progress_lib.say(line)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from storage import files
+from storage import stores
 
 
 def check_steps(steps: Sequence[int], num_steps: int) -> None:
@@ -32,21 +33,28 @@ class Trace:
     self._first, self._last = steps
     self._workdir = workdir
     self._running = False
+    self._box: stores.Outbox | None = None
 
   def __enter__(self) -> "Trace":
     return self
 
   def __exit__(self, *unused) -> None:
     if self._running:
-      jax.profiler.stop_trace()
+      self._end()
 
   def before(self, step: int, state: Any) -> None:
     """Starts or ends the trace; `state` is what the step before returns."""
     if self._running and step > self._last:
       jax.block_until_ready(state)
-      jax.profiler.stop_trace()
-      self._running = False
+      self._end()
     elif not self._running and self._first <= step <= self._last:
       jax.block_until_ready(state)
-      jax.profiler.start_trace(files.own_folder(self._workdir, "profile"))
+      self._box = stores.Outbox(files.own_folder(self._workdir, "profile"))
+      jax.profiler.start_trace(self._box.folder)
       self._running = True
+
+  def _end(self) -> None:
+    jax.profiler.stop_trace()
+    self._running = False
+    if self._box is not None:
+      self._box.push()

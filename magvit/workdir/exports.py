@@ -23,6 +23,7 @@ import safetensors.numpy
 from magvit import mesh as mesh_lib
 from models.weights import safetensors_file
 from storage import schema
+from storage import stores
 from storage.version import VERSION
 
 WEIGHTS = "model.safetensors"
@@ -36,7 +37,7 @@ _OLD_DEFINING_GENERATOR = (
 
 
 def is_export(folder: str) -> bool:
-  return os.path.isfile(os.path.join(folder, WEIGHTS))
+  return stores.is_file(os.path.join(folder, WEIGHTS))
 
 
 def step(folder: str) -> int:
@@ -112,7 +113,7 @@ def tensors(folder: str) -> dict[str, np.ndarray]:
   """
   notes = _read_notes(folder)
   path = os.path.join(folder, WEIGHTS)
-  arrays = safetensors.numpy.load_file(path)
+  arrays = safetensors.numpy.load_file(stores.fetched(path))
   _check_fingerprint(path, notes, arrays)
   return arrays
 
@@ -141,7 +142,7 @@ class Notes:
 def _read_notes(folder: str) -> Notes:
   path = os.path.join(folder, WEIGHTS)
   try:
-    with safetensors.safe_open(path, framework="numpy") as f:
+    with safetensors.safe_open(stores.fetched(path), framework="numpy") as f:
       metadata = f.metadata() or {}
   except Exception as error:
     raise ValueError(

@@ -5,12 +5,7 @@ import ml_collections
 from configs import fields
 from storage import paths
 
-# Fields that name files of a disk; data are read from object stores, too.
-_ON_DISK = tuple(
-  name
-  for name in fields.PATHS
-  if name not in ("dataset.path", "dataset.joint_path", "dataset.tokens")
-)
+_ON_DISK = ("dataset.lists",)  # the other fields may name object stores
 
 
 def resolved(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -9,7 +9,6 @@ tokenizer that made its tokens.
 import json
 import logging
 import os
-import shutil
 from typing import Any
 
 import ml_collections
@@ -23,6 +22,7 @@ from magvit.workdir import weights as weights_lib
 from storage import files
 from storage import lock
 from storage import processes
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
     ) from error
   for name in ("results", "samples"):  # what training writes at its end
     files.inside(workdir, name)
-  if os.path.exists(os.path.join(workdir, IMPORTED)):
+  if stores.exists(os.path.join(workdir, IMPORTED)):
     raise ValueError(
       f"workdir={workdir} holds imported weights without a training state:"
       " train in another directory"
@@ -80,7 +80,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
       f"workdir={workdir} holds an export without a training state: train in"
       f" another directory, from its weights with --config.init_from={workdir}"
     )
-  if os.path.exists(os.path.join(workdir, "config.json")):
+  if stores.exists(os.path.join(workdir, "config.json")):
     stored = read_config(workdir)
     if weights_lib.is_resumed(workdir):
       _check_goes_on(stored, config, workdir)
@@ -88,7 +88,7 @@ def check_workdir(workdir: str, config: ml_collections.ConfigDict) -> None:
       _take_new_config(stored, config, workdir)
   elif any(
     not files.is_temporary(name) and not lock.is_lock(name)
-    for name in os.listdir(workdir)
+    for name in stores.names(workdir)
   ):
     raise ValueError(
       f"workdir={workdir} holds files but no config.json, so it is not a"
@@ -140,7 +140,7 @@ def _take_new_config(
   if "tokenizer_workdir" in given:
     read_config(given.tokenizer_workdir)  # raises before the copy is removed
   if processes.is_first():
-    shutil.rmtree(files.inside(workdir, "tokenizer"))
+    stores.remove_folder(files.inside(workdir, "tokenizer"))
   processes.wait_for_all("old tokenizer removed")
 
 
@@ -183,13 +183,13 @@ def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
 
 def has_config(workdir: str) -> bool:
   """Whether something was trained or imported in a directory."""
-  return os.path.exists(os.path.join(workdir, "config.json"))
+  return stores.exists(os.path.join(workdir, "config.json"))
 
 
 def own_tokenizer(workdir: str) -> str | None:
   """The copy of the tokenizer in a generator's workdir, if it has one."""
   path = os.path.join(workdir, "tokenizer")
-  return path if os.path.exists(os.path.join(path, "config.json")) else None
+  return path if stores.exists(os.path.join(path, "config.json")) else None
 
 
 def keep_tokenizer(
@@ -202,7 +202,7 @@ def keep_tokenizer(
   """
   if "tokenizer_workdir" not in config or own_tokenizer(workdir) is not None:
     return
-  path = os.path.abspath(files.inside(workdir, "tokenizer"))
+  path = stores.absolute(files.inside(workdir, "tokenizer"))
   step = weights_lib.latest_step(config.tokenizer_workdir)
   weights_lib.save_average(path, step, frozen["tokenizer"])
   # The config is written last: a tokenizer that has one is complete.
@@ -265,11 +265,11 @@ def stored_config(
 def read_config(workdir: str) -> ml_collections.ConfigDict:
   """The config a workdir was trained with; ValueError if there is none."""
   path = os.path.join(workdir, "config.json")
-  if not os.path.isdir(workdir):
+  if not stores.is_folder(workdir):
     raise ValueError(
       f"workdir={workdir} is not a directory: train into it first"
     )
-  if not os.path.exists(path):
+  if not stores.exists(path):
     raise ValueError(
       f"workdir={workdir} holds no config.json, so nothing was trained there:"
       " train into it first (--mode=train), or name another"

@@ -24,6 +24,7 @@ from magvit.workdir import folder as workdir_lib
 from storage import files
 from storage import paths
 from storage import schema
+from storage import stores
 
 MANIFEST = "programs.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -226,9 +227,9 @@ def load_program(folder: str | os.PathLike, name: str) -> Program:
   Raises:
     ValueError: no such program, or a file that is not as it was exported.
   """
-  folder = paths.expand(folder)
+  folder = paths.expand(folder, urls=True)
   path = os.path.join(folder, MANIFEST)
-  if not os.path.isfile(path):
+  if not stores.is_file(path):
     raise ValueError(
       f"folder={folder} holds no {MANIFEST}: export with --mode=export"
       " --stablehlo"
@@ -247,8 +248,7 @@ def load_program(folder: str | os.PathLike, name: str) -> Program:
     path = os.path.join(folder, f"{name}.stablehlo")
     if files.sha256(path) != entry["sha256"]:
       raise ValueError(f"its sha256 is not that of {MANIFEST}")
-    with open(path, "rb") as f:
-      data = f.read()
+    data = stores.read(path)
     networks = list(entry["weights"])
   except (KeyError, OSError, TypeError, ValueError) as error:
     raise ValueError(

@@ -6,11 +6,11 @@ renaming it, so one that was cut short has another name. `digests.json` has the
 size and sha256 of all other files, against which they are read before use.
 Checkpoints of earlier versions lack it; that they are damaged shows in use.
 `newest_readable` takes the checkpoint before if one is damaged either way.
+
+An object store cannot rename: see `magvit/workdir/commits.py`.
 """
 
-import asyncio
 from collections.abc import Callable
-from collections.abc import Iterator
 import contextlib
 import json
 import logging
@@ -24,8 +24,11 @@ from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 import tensorstore
 
+from magvit.workdir import commits
+from magvit.workdir import patience
 from storage import files
 from storage import schema
+from storage import stores
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,8 @@ class OtherNetwork(ValueError):
 
 def directory(workdir: str) -> str:
   """Folder of the checkpoints; ValueError if a workdir has none."""
-  path = os.path.abspath(os.path.join(workdir, "checkpoints"))
-  if not os.path.isdir(path):
+  path = stores.absolute(os.path.join(workdir, "checkpoints"))
+  if not stores.is_folder(path):
     raise ValueError(
       f"workdir={workdir} holds no checkpoints/: train into it first"
       " (--mode=train), or name another"
@@ -54,8 +57,10 @@ def directory(workdir: str) -> str:
 
 def names(workdir: str) -> list[int]:
   """Steps that have a committed checkpoint, damaged or not, newest first."""
-  listed = os.listdir(directory(workdir))
-  steps = [n for n in listed if n.isdecimal() and str(int(n)) == n]
+  folder = directory(workdir)
+  steps = [n for n in stores.names(folder) if n.isdecimal()]
+  steps = [n for n in steps if str(int(n)) == n]
+  steps = [n for n in steps if commits.is_committed(f"{folder}/{n}")]
   return sorted(map(int, steps), reverse=True)
 
 
@@ -92,7 +97,8 @@ def check_written(path: str) -> None:
   if problem is not None:
     raise ValueError(problem)
   folder = os.path.join(path, "state")
-  spec = {"driver": "ocdbt", "base": f"file://{folder}/"}
+  base = folder if stores.is_url(folder) else f"file://{folder}"
+  spec = {"driver": "ocdbt", "base": f"{base}/"}
   listed = tensorstore.KvStore.open(spec).result().list().result()
   stored = {name.decode().rpartition("/")[0] for name in listed}
   leaves = jax.tree_util.tree_leaves_with_path(stored_tree(folder))
@@ -139,22 +145,33 @@ def newest_readable(
 
 def _try(path: str, read: Callable[[str], _T]) -> tuple[str | None, Any]:
   """(what is wrong, None) or (None, what `read` returned)."""
-  value, problem = None, _missing(path) or _changed(path)
-  if problem is None:
-    try:
-      with _patient_loops():
-        value = read(path)
-    except RecursionError:  # a list of arrays may be nested without end
-      problem = "its lists of arrays are damaged"
-    except (OtherNetwork, RuntimeError, MemoryError):  # no fault of the files
-      raise
-    except Exception as error:  # orbax fails in many ways at wrong files
-      problem = cause(error)
+  value, problem = None, _missing(path)
+  with contextlib.ExitStack() as stack:
+    if problem is None and commits.is_staged(path):
+      path = stores.fetched_folder(path)
+      stack.callback(stores.remove_folder, path)
+      problem = _missing(path)
+    problem = problem or _changed(path)
+    if problem is None:
+      value, problem = _read(path, read)
   if jax.process_count() > 1:
     bad = multihost_utils.process_allgather(problem is not None)
     if bad.any() and problem is None:
       problem = f"process {int(bad.argmax())} cannot read it"
   return problem, value
+
+
+def _read(path: str, read: Callable[[str], _T]) -> tuple[Any, str | None]:
+  """(what `read` returned, None) or (None, what is wrong)."""
+  try:
+    with patience.patient_loops():
+      return read(path), None
+  except RecursionError:  # a list of arrays may be nested without end
+    return None, "its lists of arrays are damaged"
+  except (OtherNetwork, RuntimeError, MemoryError):  # no fault of the files
+    raise
+  except Exception as error:  # orbax fails in many ways at wrong files
+    return None, cause(error)
 
 
 def cause(error: BaseException) -> str:
@@ -180,6 +197,8 @@ def _none_left(workdir: str, problems: dict[int, str]) -> ValueError:
 
 def _missing(path: str) -> str | None:
   """Says what a checkpoint lacks; None if it has all parts, whole or not."""
+  if stores.is_url(path):
+    return _missing_objects(path)
   parts = ["state", "state/_METADATA"]
   if os.path.isdir(os.path.join(path, "data")):  # training wrote it
     parts.append(_METADATA)
@@ -214,6 +233,23 @@ def _missing(path: str) -> str | None:
   return None
 
 
+def _missing_objects(path: str) -> str | None:
+  """The same of a checkpoint in a store, where objects are whole or absent."""
+  sizes = stores.sizes(path)
+  wanted = [commits.COMMITTED, "state/_METADATA"]
+  if any(name.startswith("data/") for name in sizes):
+    wanted.append(_METADATA)
+  try:
+    digests = _digests(path) if _DIGESTS in sizes else {}
+  except ValueError:
+    return f"{path}/{_DIGESTS} is damaged"
+  lacks = [name for name in (*wanted, *digests) if name not in sizes]
+  if lacks:
+    return f"{path}/{lacks[0]} is missing"
+  other = [name for name, (size, _) in digests.items() if sizes[name] != size]
+  return f"{path}/{other[0]} is of another size" if other else None
+
+
 def _odd_file(path: str) -> str | None:
   """Names what is neither a file nor a folder; None if there is no such thing.
 
@@ -235,11 +271,13 @@ def _odd_file(path: str) -> str | None:
 def _digests(path: str) -> dict[str, tuple[int, str]]:
   """(size, sha256) of a checkpoint's files by name; empty if none is stored.
 
+  The sha256 is "" of objects that a store has checksums of.
+
   Raises:
     ValueError: it is damaged, or names no files below the checkpoint.
   """
   stored = os.path.join(path, _DIGESTS)
-  if not os.path.lexists(stored):
+  if not (stores.exists(stored) or os.path.lexists(stored)):
     return {}
   digests = schema.load(stored, dict[str, tuple[int, str]])
   for name in digests:
@@ -258,7 +296,7 @@ def _changed(path: str) -> str | None:
   for name, (_, digest) in share[jax.process_index() :: jax.process_count()]:
     file = os.path.join(path, name)
     try:
-      if files.sha256(file) != digest:
+      if digest and files.sha256(file) != digest:
         return f"{file} is not as it was written"
     except OSError as error:
       return f"{file} cannot be read ({error.strerror})"
@@ -268,6 +306,12 @@ def _changed(path: str) -> str | None:
 def write_digests(path: str) -> None:
   """Notes what the files of a checkpoint are, once all are written."""
   digests = {}
+  if stores.is_url(path):
+    digests = {
+      name: (size, "")
+      for name, size in stores.sizes(path).items()
+      if name not in (_METADATA, commits.COMMITTED)
+    }
   for folder, _, others in os.walk(path):
     for other in others:
       file = os.path.join(folder, other)
@@ -279,6 +323,8 @@ def write_digests(path: str) -> None:
 
 def _identity(path: str) -> tuple[int, int]:
   try:
+    if stores.is_url(path):
+      return 0, stores.changed(os.path.join(path, commits.COMMITTED))
     status = os.lstat(path)
   except OSError:
     return 0, 0
@@ -346,43 +392,9 @@ def read_arrays(path: str, tree: Any, shardings: Any, **options) -> Any:
 
 def read_position(path: str) -> Any:
   """Reads the position in the data from a checkpoint's `data`."""
+  path = stores.fetched_folder(path) if commits.is_staged(path) else path
   with reader(ocp.JsonCheckpointHandler) as checkpointer:
     try:
       return checkpointer.restore(path, args=ocp.args.JsonRestore())
     except ValueError as error:
       raise ValueError(f"{path} is damaged ({error})") from error
-
-
-class _PatientLoop(asyncio.SelectorEventLoop):
-  """Event loop that lets all reads end before it is closed."""
-
-  def close(self) -> None:
-    if not self.is_closed() and not self.is_running():
-      left = asyncio.all_tasks(self)
-      if left:
-        everything = asyncio.gather(*left, return_exceptions=True)
-        self.run_until_complete(everything)
-    super().close()
-
-  def call_exception_handler(self, context: dict[str, Any]) -> None:
-    """Drops the errors of reads beside the one that is reported."""
-
-
-class _PatientLoops(asyncio.DefaultEventLoopPolicy):
-  def new_event_loop(self) -> asyncio.AbstractEventLoop:
-    return _PatientLoop()
-
-
-@contextlib.contextmanager
-def _patient_loops() -> Iterator[None]:
-  """Suppresses the tracebacks of arrays that are read beside a damaged one.
-
-  orbax closes its event loop at the first error. The other arrays are still
-  being read then, and each would print what became of it.
-  """
-  before = asyncio.get_event_loop_policy()
-  asyncio.set_event_loop_policy(_PatientLoops())
-  try:
-    yield
-  finally:
-    asyncio.set_event_loop_policy(before)

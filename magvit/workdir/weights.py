@@ -9,10 +9,12 @@ from jax.sharding import Mesh
 import orbax.checkpoint as ocp
 
 from magvit import mesh as mesh_lib
+from magvit.workdir import commits
 from magvit.workdir import exports
 from magvit.workdir import steps
 from storage import files
 from storage import processes
+from storage import stores
 
 # Networks that checkpoints of earlier versions have under another name.
 _OLD_NAMES = {"tokenizer": "generator"}
@@ -20,8 +22,13 @@ _OLD_NAMES = {"tokenizer": "generator"}
 
 def save_average(workdir: str, step: int, params: Any) -> None:
   """Saves a tokenizer's averaged weights alone, without a training state."""
-  folder = files.own_folder(os.path.abspath(workdir), "checkpoints")
+  folder = files.own_folder(stores.absolute(workdir), "checkpoints")
   path = os.path.join(folder, str(step))
+  with commits.written(path) as path:
+    _save_average(path, params)
+
+
+def _save_average(path: str, params: Any) -> None:
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(
       os.path.join(path, "state"),

@@ -8,7 +8,6 @@ bring.
 
 from collections.abc import Callable
 import functools
-import os
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from models.features import lpips
 from models.features import resnet
 from models.features import squeezenet
 from models.weights import safetensors_file
+from storage import stores
 
 Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
@@ -65,7 +65,7 @@ def load(name: str, path: str) -> tuple[Distance, Any]:
       f"loss.perceptual_network={name!r} must be one of {sorted(_NETWORKS)} or"
       " 'off'"
     )
-  if not path or not os.path.isfile(path):
+  if not path or not stores.is_file(path):
     raise ValueError(
       f"loss.perceptual_weights={path!r} must be a file with the weights of"
       f" loss.perceptual_network={name!r}: {_WHERE_TO_GET[name]}; or switch the"

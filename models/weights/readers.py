@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import os
 import pathlib
 import typing
 from typing import Any
@@ -18,6 +17,7 @@ from models.weights import torch_file
 from storage import files
 from storage import npz
 from storage import schema
+from storage import stores
 
 _MOST_PACKED = 100  # bytes of arrays in a byte of a larger file
 _ANY_SIZE = 2**26  # bytes that arrays may have however small the file is
@@ -39,7 +39,7 @@ def read(path: str) -> dict[str, np.ndarray]:
   suffix = pathlib.Path(path).suffix
   if suffix not in _READERS:
     raise ValueError(f"{path} must end in one of {', '.join(_READERS)}")
-  if not os.path.isfile(path):
+  if not stores.is_file(path):
     raise ValueError(f"{path} is no file")
   return _READERS[suffix](path)
 
@@ -53,12 +53,12 @@ def sha256(path: str) -> str:
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:
   with _named(path, "a file of torch tensors"):
-    return torch_file.read(path)
+    return torch_file.read(stores.fetched(path))
 
 
 def _read_flax(path: str) -> dict[str, np.ndarray]:
   with _named(path, "a .flax file"):
-    data = pathlib.Path(path).read_bytes()
+    data = stores.read(path)
     tree = typing.cast(dict[str, Any], serialization.msgpack_restore(data))
     tensors = traverse_util.flatten_dict(tree.get("params", tree), sep="/")
   if not all(isinstance(x, np.ndarray) for x in tensors.values()):
@@ -68,24 +68,26 @@ def _read_flax(path: str) -> dict[str, np.ndarray]:
 
 def _read_graph(path: str) -> dict[str, np.ndarray]:
   with _named(path, "a frozen graph"):
-    return tensorflow_files.read_graph(path)
+    return tensorflow_files.read_graph(stores.fetched(path))
 
 
 def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
   with _named(path, "a checkpoint of TensorFlow"):
+    if stores.is_url(path):
+      raise ValueError("its data lie in files beside it: copy all to a disk")
     return tensorflow_files.read_checkpoint(path)
 
 
 def _read_safetensors(path: str) -> dict[str, np.ndarray]:
   with _named(path, "a .safetensors file"):
-    return safetensors.numpy.load_file(path)
+    return safetensors.numpy.load_file(stores.fetched(path))
 
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
   with _named(path, "an .npz file"):
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(stores.fetched(path)) as archive:
       unpacked = sum(info.file_size for info in archive.infolist())
-    size = os.path.getsize(path)
+    size = stores.size(path)
     if unpacked > max(_ANY_SIZE, _MOST_PACKED * size):
       raise ValueError(f"its arrays have {unpacked} bytes, and the file {size}")
     return {name: npz.load(path, name) for name in npz.names(path)}

@@ -19,6 +19,7 @@ import safetensors.numpy
 
 from storage import files
 from storage import schema
+from storage import stores
 
 _FORMAT_VERSION = "1"
 
@@ -33,7 +34,7 @@ def load(path: str, name: str, abstract: Any) -> Any:
       not write, or a tensor that is missing, extra or of another shape.
   """
   try:
-    with safetensors.safe_open(path, framework="numpy") as f:
+    with safetensors.safe_open(stores.fetched(path), framework="numpy") as f:
       metadata = f.metadata() or {}
       tensors = {key: f.get_tensor(key) for key in f.keys()}
   except Exception as error:
@@ -53,7 +54,7 @@ def check_network(path: str, name: str) -> None:
       not write.
   """
   try:
-    with safetensors.safe_open(path, framework="numpy") as f:
+    with safetensors.safe_open(stores.fetched(path), framework="numpy") as f:
       metadata = f.metadata() or {}
   except Exception as error:
     reason = schema.brief(error, 300)

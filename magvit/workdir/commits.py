@@ -1,0 +1,69 @@
+"""Checkpoints of object stores: when they are whole, and who writes them.
+
+A store cannot rename. There a checkpoint is whole once it has the file
+COMMITTED, which is written last. On gs:// orbax reads and writes the objects
+itself, from all processes of a job, and the store compares checksums. orbax
+knows no other store: for those a checkpoint is written to a disk, and then sent
+(`written`); and it is read from a copy on a disk.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import tempfile
+
+import jax
+
+from storage import store_calls
+from storage import stores
+
+COMMITTED = "commit_success.txt"  # the name that orbax gives it, too
+
+
+def is_staged(path: str) -> bool:
+  """Whether checkpoints are written to a disk first, and read from a copy."""
+  return stores.is_url(path) and store_calls.protocol(path) != "gs"
+
+
+def is_committed(path: str) -> bool:
+  """Whether a checkpoint is whole, by its name on a disk, by its files else."""
+  return not stores.is_url(path) or stores.exists(f"{path}/{COMMITTED}")
+
+
+@contextlib.contextmanager
+def written(path: str) -> Iterator[str]:
+  """Yields the folder to write a checkpoint's parts to; commits it at the end.
+
+  Raises:
+    ValueError: a job of several processes that share no store orbax knows.
+  """
+  if not is_staged(path):
+    yield path
+    if stores.is_url(path) and jax.process_index() == 0:
+      stores.write(os.path.join(path, COMMITTED), b"")
+    return
+  check_alone(path)
+  with tempfile.TemporaryDirectory(prefix="magvit-") as folder:
+    yield folder
+    commit(folder, path)
+
+
+def check_alone(path: str) -> None:
+  """Raises ValueError for several processes on a store that is staged."""
+  if jax.process_count() > 1 and is_staged(path):
+    raise ValueError(
+      f"{path} is written by one process, and {jax.process_count()} were"
+      " started: name a folder of gs://, or of a disk that all of them share"
+    )
+
+
+def commit(folder: str, url: str) -> None:
+  """Sends a checkpoint from a disk to a store, and says there that it is whole.
+
+  Args:
+    folder: the folder of the checkpoint on the disk.
+    url: its folder in the store.
+  """
+  stores.remove_folder(url, COMMITTED)  # what a killed run has left
+  stores.send_folder(folder, url)
+  stores.write(os.path.join(url, COMMITTED), b"")
