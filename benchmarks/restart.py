@@ -110,7 +110,7 @@ class _Run:
   def __init__(self, root: pathlib.Path, folder: pathlib.Path, command):
     self._root, self._folder = root, folder
     self._command = [
-      *(sys.executable, "main.py", "--config.log_every=1", *command),
+      *(sys.executable, "main.py", *command, "--config.log_every=1"),
       *("--config.num_steps=1000000", "--config.checkpoint_every=3"),
     ]
 
