@@ -10,6 +10,7 @@ import numpy as np
 
 from storage import lock
 
+_LONGEST_MEETING = 4 * 3600  # seconds
 _LONGEST = 2048  # bytes of a refusal that process 0 tells the others
 
 
@@ -22,6 +23,19 @@ def wait_for_all(name: str) -> None:
   """Returns when every process of the job has called this with `name`."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
+
+
+def meet(name: str) -> None:
+  """Returns when every process of the job has called this, hours later or not.
+
+  `wait_for_all` computes a sum over all devices, which on CPUs gives up where a
+  process is half a minute late; this computes nothing.
+  """
+  if jax.process_count() > 1:
+    from orbax.checkpoint import multihost  # It takes a second.
+
+    barrier = multihost.get_barrier_sync_fn()
+    barrier(key=name, timeout_ms=1000 * _LONGEST_MEETING)
 
 
 def place(

@@ -214,6 +214,8 @@ class _Run:
         return state
       # Before the listener: a signal ends the process, as nothing is unsaved.
       batch = ahead.batch()
+      with progress_lib.phase("waiting for the other processes to compile"):
+        processes.meet("the training step is compiled")
       self._progress.restart_clock(self._start)
       with (
         progress_lib.phase("training"),
