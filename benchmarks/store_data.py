@@ -172,7 +172,9 @@ def main() -> None:
   parser.add_argument("--url", default="")
   args = parser.parse_args()
   with contextlib.ExitStack() as stack:
-    root = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    # Threads that read ahead may still write into the cache at the end.
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    root = pathlib.Path(stack.enter_context(folder))
     if args.media:
       size = _make_media(root / "shards" / "train", args.clips)
     else:

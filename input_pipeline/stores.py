@@ -88,13 +88,6 @@ def kind(dataset: ml_collections.ConfigDict) -> str:
   return _detect(path) if dataset.format == "auto" else dataset.format
 
 
-def is_remote(dataset: ml_collections.ConfigDict) -> bool:
-  """Whether examples are read from an object store, each with a request."""
-  mixed = [str(part).partition(":")[2] for part in dataset.mixture]
-  named = (dataset.tokens, dataset.path, dataset.joint_path, *mixed)
-  return any(isinstance(f, str) and object_stores.is_url(f) for f in named)
-
-
 def held_out_folder(dataset: ml_collections.ConfigDict) -> str:
   """The folder or TFDS split that is held out; "": the only one there is."""
   # Configs that earlier versions stored lack the field, and stay as they are:
