@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 
+from storage import store_calls
 from storage import stores
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
@@ -20,8 +21,8 @@ def expand(path: str | os.PathLike, urls: bool = False) -> str:
 
   Raises:
     ValueError: an unknown user or a variable that is not set, which would make
-      a folder of that very name; a URL where none is read; or what is no path
-      in text.
+      a folder of that very name; a URL where none is read, or of no kind of
+      store; or what is no path in text.
   """
   text = os.fspath(path) if isinstance(path, os.PathLike) else path
   if not isinstance(text, str):
@@ -33,6 +34,8 @@ def expand(path: str | os.PathLike, urls: bool = False) -> str:
       " alone here: mount the bucket, or copy it to a disk, and name that"
       " folder"
     )
+  if is_url:
+    store_calls.check_kind(text)
   home = text if is_url else os.path.expanduser(text)
   if home.startswith("~") and not os.path.lexists(home):
     user = home.partition(os.sep)[0]

@@ -42,6 +42,17 @@ def protocol(url: str) -> str:
   return {"gcs": "gs", "s3a": "s3"}.get(match[1].lower(), match[1].lower())
 
 
+def check_kind(url: str) -> None:
+  """Raises ValueError for a URL of a kind that no store has."""
+  import fsspec  # it takes a while, and most programs need none
+
+  if protocol(url) not in fsspec.available_protocols():
+    raise ValueError(
+      f"{url} is an address in no such kind of store as fsspec knows: name one"
+      " of gs://, s3:// and others, or a folder of a disk"
+    )
+
+
 def written(url: str, act: Callable[[Any], None]) -> None:
   """As `tried`; what is absent at a write is the bucket."""
   try:

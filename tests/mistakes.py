@@ -134,8 +134,8 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     ("cannot write to workdir=", "choose a directory"),
   ),
   "bucket": (
-    f"{_TINY} --workdir=gs://bucket/run",
-    ("gs://bucket/run is an address", "mount the bucket"),
+    f"{_TINY} --workdir=nowhere://bucket/run",
+    ("in no such kind of store", "name one of gs://"),
   ),
   "home of nobody": (
     f"{_TINY} --workdir=~nobody_here/run",

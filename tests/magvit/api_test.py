@@ -143,7 +143,7 @@ def test_paths_are_objects_or_text(tiny_generator_workdir, monkeypatch):
     (None, "None must be a path in text"),
     (7, "7 must be a path in text"),
     (b"run", "b'run' must be a path in text"),
-    ("gs://bucket/run", "gs://bucket/run is an address"),
+    ("nowhere://bucket/run", "in no such kind of store"),
     ("~no-such-user/run", "~no-such-user is the home of no user"),
     (pathlib.Path("no/such"), "=no/such (is not a directory|holds no)"),
   ],

@@ -218,6 +218,8 @@ def test_urls_of_flags_are_expanded_or_refused(monkeypatch):
   monkeypatch.setenv("BUCKET", "b")
   assert paths.expand("gs://$BUCKET/~/x", urls=True) == "gs://b/~/x"
   assert paths.argument_or_url("gs://b/x") == "gs://b/x"
+  with pytest.raises(ValueError, match="in no such kind of store"):
+    paths.expand("nowhere://b/x", urls=True)
   monkeypatch.delenv("BUCKET")
   with pytest.raises(ValueError, match="the variable BUCKET is not set"):
     paths.expand("gs://$BUCKET/x", urls=True)
