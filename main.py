@@ -1,8 +1,8 @@
 """Trains models and works with trained ones: one experiment a workdir.
 
   python main.py --config=configs/tokenizer_video.py:digits --workdir=DIR
-  python main.py --mode=evaluate --workdir=DIR
-  python main.py --mode=evaluate --workdir=DIR --protocol=NAME --weights=FILE
+  python main.py --mode=evaluate --workdir=DIR [--protocol=NAME --weights=FILE]
+  python main.py --mode=status --workdir=DIR
   python main.py --mode=reconstruct --workdir=DIR --input=FILE_OR_FOLDER
   python main.py --mode=sample --workdir=DIR --task=TASK --num=N
   python main.py --mode=tokenize --workdir=DIR --output=FOLDER --num=N
@@ -71,7 +71,7 @@ def run(argv: list[str]) -> None:
     from magvit.training import distributed  # It imports JAX.
 
     distributed.join(*job)
-  command_line.start_logging()
+  command_line.start_logging(mode.Options)
   run_mode(options, config, _WORKDIR.value)
 
 

@@ -106,6 +106,7 @@ def common() -> ml_collections.ConfigDict:
   # other machines; whoever can write there can run code in them.
   c.keep_programs = False
 
+  c.watch = job.watch()  # signs of life, hangs, steps that are left out
   c.evaluation = job.evaluation()  # scores besides the usual ones
   return c
 

@@ -120,6 +120,12 @@ RANGES: dict[str, dict[str, Range]] = {
     "fsdp": COUNT,
     "tensor": COUNT,
   },
+  "watch": {
+    "heartbeat_seconds": _POSITIVE,
+    "hang_seconds": _AMOUNT,
+    "skips": _NONE_OR_MORE,
+    "spike": _AMOUNT,
+  },
   "evaluation": {"num": _NONE_OR_MORE},
   "optimizer": {
     "peak_learning_rate": _AMOUNT,

@@ -22,6 +22,23 @@ def mesh() -> ml_collections.ConfigDict:
   return c
 
 
+def watch() -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  # Seconds from one heartbeat in WORKDIR/heartbeat.json to the next.
+  c.heartbeat_seconds = 15.0
+  # Seconds without a training step after which a run counts as hung and ends,
+  # with the exit code 75; ten times as many before the first step, in saves and
+  # in evaluations. 0: never.
+  c.hang_seconds = 1800.0
+  # Steps that may be left out because a metric is not finite, or by `spike`;
+  # they change no weight. The next that is not finite ends the run.
+  c.skips = 0
+  # Loss, the first that progress lines show, above which a step is left out, as
+  # a multiple of its running average; 0: none is.
+  c.spike = 0.0
+  return c
+
+
 def evaluation() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.protocols = ()  # names in evaluation/protocols/table.py

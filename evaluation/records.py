@@ -13,6 +13,7 @@ import numpy as np
 from storage import schema
 from storage import stores
 
+_TAIL = 2**18  # bytes of the file that surely hold its last line
 _STEP = Annotated[int, schema.at_least(0)]
 _VALUE = float | tuple[float, ...]
 
@@ -36,6 +37,17 @@ def read_line(line: str) -> tuple[int, dict[str, float | tuple]] | None:
     if number != ():
       values[name] = number
   return step, values
+
+
+def last_step(path: str | os.PathLike) -> int:
+  """The newest step of training in the last lines of metrics.jsonl; 0: none."""
+  if not stores.is_file(path):
+    return 0
+  with stores.opened(path) as f:
+    f.seek(max(stores.size(os.fspath(path)) - _TAIL, 0))
+    lines = f.read().decode(errors="replace").splitlines()
+  read = filter(None, map(read_line, lines))
+  return max((step for step, _ in read), default=0)
 
 
 def read_metrics(

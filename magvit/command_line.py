@@ -236,7 +236,7 @@ def run_alone(name: str, mode: Any) -> None:
       workdir = flags.FLAGS.workdir
     check_given(name, mode.Options, None, workdir)
     run_mode = mode.load()
-    start_logging()
+    start_logging(mode.Options)
     run_mode(options, None, workdir)
 
 
@@ -314,11 +314,14 @@ def one_line(error: BaseException) -> str:
   return "error: " + " ".join(str(error).split())
 
 
-def start_logging() -> None:
+def start_logging(options: type) -> None:
   """Shows what our packages log, from process 0, with the time of day.
 
-  Other packages show errors alone, unless --verbosity says otherwise.
+  Other packages show errors alone, unless --verbosity says otherwise. A mode
+  whose `options` say that it computes nothing only prints.
   """
+  if not getattr(options, "COMPUTES", True):
+    return
   from storage import processes  # It imports JAX: not before flags are right.
 
   if not flags.FLAGS["verbosity"].present:

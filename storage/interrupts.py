@@ -26,6 +26,7 @@ from typing import Any
 INTERRUPTED = 130  # exit code, 128 + SIGINT
 
 _PATIENCE = 3.0  # seconds that the main thread has for an end of its own
+_LAST_ACTS = 10.0  # seconds that all last acts have: a disk may not answer
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _CLOSE = b"\0"  # no signal has this number
 
@@ -110,6 +111,15 @@ def answered_later(announce: Callable[[], None]) -> Iterator[None]:
     _watch.announce = before
 
 
+def end_now(code: int) -> None:
+  """Ends the process at once, after the acts of `before_the_end`.
+
+  For a thread that finds that the main thread hangs: an ordinary exit would
+  wait for it.
+  """
+  _watch.end(code)
+
+
 def _end(number: int, frame: Any) -> None:
   del number, frame
   # Buffers of sys.stderr may be in use by the code that was interrupted.
@@ -187,7 +197,7 @@ class _Watch:
       left = None if end is None else max(0.0, end - time.monotonic())
       ready, _, _ = select.select([reading], [], [], left)
       if not ready:
-        self._end(INTERRUPTED)
+        self.end(INTERRUPTED)
       numbers = os.read(reading, 512)
       if _CLOSE in numbers:
         return
@@ -199,19 +209,24 @@ class _Watch:
           left_alone.add(number)
         elif number == signal.SIGTERM:
           if signal.getsignal(signal.SIGTERM) is _left_to_the_watch:
-            self._end(128 + signal.SIGTERM)  # as a shell reports it
+            self.end(128 + signal.SIGTERM)  # as a shell reports it
         elif number == signal.SIGINT and self.ends_on_ctrl_c and end is None:
           end = time.monotonic() + _PATIENCE
 
-  def _end(self, code: int) -> None:
+  def end(self, code: int) -> None:
     """Ends the process, whatever the main thread is in."""
-    for act in reversed(self.acts):
-      act()
+    acting = threading.Thread(target=self._act, name="last acts", daemon=True)
+    acting.start()
+    acting.join(_LAST_ACTS)
     _flush()
     if code == INTERRUPTED:
       with contextlib.suppress(OSError):
         os.write(1, b"interrupted: run the same command again to continue\n")
     os._exit(code)
+
+  def _act(self) -> None:
+    for act in reversed(self.acts):
+      act()
 
 
 _watch = _Watch()

@@ -204,6 +204,22 @@ def _describe(holder: Holder | None) -> str:
   return listing.text(words)
 
 
+def has_died(folder: str, pid: int) -> bool:
+  """Whether a process of this machine that wrote in a folder was killed.
+
+  False where that cannot be seen: for processes of other machines, and for
+  those that left in order.
+  """
+  try:
+    seen = _look(_path(folder, beside=False))
+  except OSError:
+    return False
+  holder = None if seen is None else seen.holder
+  if holder is None or holder.pid != pid or holder.machine != _machine():
+    return False
+  return _start_of(pid) not in ("", holder.started)
+
+
 def death_of(seen: _Seen, mine: Holder, now: float) -> str | None:
   """Words on how one knows that a holder is dead; None if it may live."""
   holder = seen.holder

@@ -14,6 +14,7 @@ _QUIET = 10.0  # longest time, in seconds, in which a phase says nothing
 
 _phases: list[object] = []  # those under way; the last is inside the others
 _said = float("-inf")  # when the newest line was logged, by time.monotonic
+_advances = 0  # signs that work goes on, so far
 
 
 def say(line: str) -> None:
@@ -21,6 +22,21 @@ def say(line: str) -> None:
   global _said
   _said = time.monotonic()
   log.info("%s", line)
+
+
+def advance() -> None:
+  """Notes that work goes on, for those who would end a process that hangs."""
+  global _advances
+  _advances += 1
+
+
+def advances() -> int:
+  """How often work went on so far: a number that stands still if it hangs.
+
+  Each phase counts as it begins and ends, and each part of a `Progress`. Signs
+  of life do not: they come whatever the work does.
+  """
+  return _advances
 
 
 @contextlib.contextmanager
@@ -41,6 +57,7 @@ def phase(doing: str, hint: str = "", at_once: bool = False) -> Iterator[None]:
     say(first)
   mine, begun, ended = object(), time.monotonic(), threading.Event()
   _phases.append(mine)
+  advance()
 
   def tell() -> None:
     announced = at_once
@@ -53,7 +70,7 @@ def phase(doing: str, hint: str = "", at_once: bool = False) -> Iterator[None]:
         if _said < begun:  # else the work is known by its parts
           say(first)
       elif now - _said >= _QUIET:
-        say(f"still {doing}, {_clock(now - begun)} so far")
+        say(f"still {doing}, {clock(now - begun)} so far")
 
   thread = threading.Thread(target=tell, name="phase", daemon=True)
   thread.start()
@@ -63,18 +80,20 @@ def phase(doing: str, hint: str = "", at_once: bool = False) -> Iterator[None]:
     ended.set()
     thread.join()
     _phases.remove(mine)
+    advance()
   lasted = time.monotonic() - begun
   if lasted >= _QUIET:
-    say(f"finished {doing} in {_clock(lasted)}")
+    say(f"finished {doing} in {clock(lasted)}")
 
 
-def _clock(seconds: float) -> datetime.timedelta:
+def clock(seconds: float) -> datetime.timedelta:
+  """Seconds as people read them, like 0:04:12."""
   return datetime.timedelta(seconds=round(seconds))
 
 
 def progress(name: str, done: int, total: int, rate: float, unit: str) -> str:
   """Line like "NAME 120/600 (20%), 1.9 steps/s, 4:12 left"; rate per second."""
-  left = _clock((total - done) / max(rate, 1e-9))
+  left = clock((total - done) / max(rate, 1e-9))
   share = 100 * done // total
   return f"{name} {done}/{total} ({share}%), {rate:.3g} {unit}/s, {left} left"
 
@@ -96,6 +115,8 @@ class Progress:
 
   def update(self, done: int, note: str = "") -> None:
     """Sets the number of units done so far; `note` ends the line."""
+    if done > self._done:
+      advance()
     now, self._done = time.monotonic(), done
     if not done:
       return  # there is no rate yet

@@ -85,6 +85,14 @@ def test_mistakes_in_flags_wait_for_no_import(arguments, expected):
   assert packages == _FLAGS
 
 
+def test_the_status_of_a_run_waits_for_no_slow_import(tmp_path):
+  (tmp_path / "config.json").write_text("{}")
+  command = ("main.py", "--mode=status", f"--workdir={tmp_path}")
+  ended, packages = _run(*command)
+  assert "its training has not begun" in ended.stdout
+  assert packages == _FLAGS | {"numpy"}
+
+
 @pytest.mark.parametrize(
   "program, packages",
   [

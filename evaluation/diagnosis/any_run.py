@@ -34,11 +34,13 @@ def lower_rate(history: History) -> str:
 
 
 def find_not_finite(history: History) -> Finding | None:
-  """A metric that became NaN or infinite."""
-  first = {}
+  """A metric that became NaN or infinite, in a step that was not left out."""
+  first, skipped = {}, history.metrics.get("skips/left_out", {})
   for name, curve in history.training().items():
     bad = [
-      step for step, value in curve.items() if not np.isfinite(value).all()
+      step
+      for step, value in curve.items()
+      if not np.isfinite(value).all() and not skipped.get(step)
     ]
     if bad:
       first[name] = min(bad)

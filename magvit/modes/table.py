@@ -24,10 +24,24 @@ _QPS = (22, 26, 30, 34, 38, 42)
 class Train:
   """Trains a new model, or resumes an interrupted run.
 
-  It has no flags: everything about an experiment is in its config.
+  Everything about an experiment is in its config, and nothing in its flags.
   """
 
   NEEDS_CONFIG: ClassVar = True
+
+  tracker: str | None = command_line.option(
+    "Function FILE.py:FUNCTION that gets the metrics, too, for wandb and the"
+    " like",
+    is_path=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+  """Says where a run stands, or each run in a folder of them."""
+
+  READS_CONFIG: ClassVar = False
+  COMPUTES: ClassVar = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +296,7 @@ class Mode:
 
 MODES = {
   "train": Mode(Train, "train"),
+  "status": Mode(Status, "status"),
   "evaluate": Mode(Evaluate, "evaluate"),
   "sample": Mode(Sample, "sample"),
   "reconstruct": Mode(Reconstruct, "reconstruct"),

@@ -4,10 +4,10 @@ import ml_collections
 
 from magvit.modes import table
 from magvit.training import loop
+from magvit.training import trackers
 
 
 def run(
   options: table.Train, config: ml_collections.ConfigDict, workdir: str
 ) -> None:
-  del options
-  loop.train(config, workdir)
+  loop.train(config, workdir, trackers.load(options.tracker))

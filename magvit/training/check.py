@@ -16,6 +16,7 @@ from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.generators import tasks as tasks_lib
+from magvit.training import skips
 from magvit.training import trace as trace_lib
 from magvit.workdir import weights as weights_lib
 from models import network
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
   """Raises ValueError for numbers, or fields of the loop, that cannot work."""
   fields.check(config)
-  section = trained_lib.find_algorithm(config).facts.section
+  facts = trained_lib.find_algorithm(config).facts
+  skips.check(config, facts)
   trace_lib.check_steps(config.profile_steps, config.num_steps)
   mesh_lib.check_batch_size(
     config.batch_size, mesh, microbatches=config.microbatches
@@ -40,11 +42,11 @@ def check_config(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
       config.microbatches,
     )
   classes = len(pipeline.class_names(config.dataset))
-  known = config[section].get("num_classes", 0)
+  known = config[facts.section].get("num_classes", 0)
   if classes > known > 1:
     raise ValueError(
-      f"{section}.num_classes={known} must be at least the {classes} classes"
-      f" of dataset.name={config.dataset.name!r}"
+      f"{facts.section}.num_classes={known} must be at least the {classes}"
+      f" classes of dataset.name={config.dataset.name!r}"
     )
   _check_protocols(config)
 

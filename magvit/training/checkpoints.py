@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from magvit import algorithm as algorithm_lib
 from magvit.training import endings
+from magvit.training import skips
 from magvit.workdir import commits
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import steps
@@ -150,7 +151,8 @@ class Checkpoints:
 
     def read(path: str) -> tuple[Any, Any]:
       stored = steps.stored_tree(os.path.join(path, "state"))
-      tree = weights_lib.rename_as_stored(wanted, stored)
+      tree = skips.as_stored(wanted, stored)
+      tree = weights_lib.rename_as_stored(tree, stored)
       shardings = jax.tree.map(lambda array: array.sharding, tree)
       position = steps.read_position(os.path.join(path, "data"))
       arrays = steps.read_arrays(os.path.join(path, "state"), tree, shardings)
@@ -160,7 +162,7 @@ class Checkpoints:
     self._put_aside([*damaged, *steps.incomplete(workdir)])
     self._opened()
     data.set_state(position)
-    fields = weights_lib.rename_as_now(arrays, wanted)
+    fields = weights_lib.rename_as_now(skips.as_now(arrays, wanted), wanted)
     return step, state.replace(**fields)
 
   def _path(self, step: int) -> str:

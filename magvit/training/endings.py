@@ -11,6 +11,7 @@ import sys
 import traceback
 
 EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports a process that it ended
+HUNG = 75  # exit code of a run that hung: EX_TEMPFAIL, "try again later"
 
 
 class Stopped(Exception):

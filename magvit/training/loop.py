@@ -1,6 +1,8 @@
 """The training loop, one for all algorithms."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import logging
 
 from clu import parameter_overview
@@ -25,10 +27,14 @@ from magvit.training import checkpoints as checkpoints_lib
 from magvit.training import endings
 from magvit.training import metrics as metrics_lib
 from magvit.training import preemption
+from magvit.training import skips
 from magvit.training import starting_point
 from magvit.training import trace as trace_lib
+from magvit.training import trackers
 from magvit.training import waits as waits_lib
+from magvit.training import watch as watch_lib
 from magvit.workdir import folder as workdir_lib
+from magvit.workdir import heartbeat as heartbeat_lib
 from magvit.workdir import weights as weights_lib
 from storage import compile_cache
 from storage import files
@@ -38,7 +44,11 @@ from storage import progress as progress_lib
 log = logging.getLogger(__name__)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> None:
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  tracker: trackers.Tracker | None = None,
+) -> None:
   """Trains in `workdir`, from its newest checkpoint or from the start.
 
   Running the same command again continues an interrupted run: the same losses
@@ -56,24 +66,38 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
   with processes.one_writer(
     workdir, "--mode=train", label=label
   ) as check_alone:
-    _train(config, workdir, check_alone)
+    _train(config, workdir, tracker, check_alone)
 
 
 def _train(
   config: ml_collections.ConfigDict,
   workdir: str,
+  tracker: trackers.Tracker | None,
   check_alone: Callable[[], None],
 ) -> None:
   mesh = mesh_lib.make_mesh(config.mesh)
   config = automatic.with_numbers(config, workdir, mesh)
   check.check_config(config, mesh)
   workdir_lib.check_workdir(workdir, config)
+  watch = watch_lib.Watch(workdir, config)
+  with watch.running():
+    _train_watched(config, workdir, mesh, tracker, watch, check_alone)
+
+
+def _train_watched(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  mesh: Mesh,
+  tracker: trackers.Tracker | None,
+  watch: watch_lib.Watch,
+  check_alone: Callable[[], None],
+) -> None:
   check.check_data(config, workdir, training=True)
   config = workdir_lib.as_begun(workdir, config)
   starting_point.check(config, workdir)
   resolved = trained_lib.resolve(config, workdir, training=True)
   with progress_lib.phase("reading the networks that training uses"):
-    algorithm = trained_lib.build(resolved, mesh)
+    algorithm = skips.guarded(trained_lib.build(resolved, mesh))
   check.check_room(algorithm, workdir)
   tokens_lib.check_stored(resolved)
   with progress_lib.phase("opening the data set"):
@@ -92,14 +116,20 @@ def _train(
   checkpoints = checkpoints_lib.Checkpoints(workdir, config)
   described = algorithm_lib.described(algorithm, mesh)
   step_fn = _jitted(algorithm, described, mesh)
-  with ahead_lib.Ahead(step_fn, described, step_key, data, mesh) as ahead:
+  with (
+    ahead_lib.Ahead(step_fn, described, step_key, data, mesh) as ahead,
+    contextlib.ExitStack() as told,
+  ):
     start, state = _first_state(
       config, workdir, mesh, algorithm, checkpoints, init_key, ahead
     )
     if processes.is_first():
       log_sizes(state)
+    watch.start_at(start)
+    tell = told.enter_context(trackers.opened(tracker, workdir, config, start))
     run = _Run(
-      config, workdir, mesh, algorithm, checkpoints, start, check_alone
+      *(config, workdir, mesh, algorithm, checkpoints, start),
+      *(watch, tell, check_alone),
     )
     try:
       state = run.run_steps(step_fn, state, step_key, data, ahead)
@@ -108,9 +138,11 @@ def _train(
       metrics_lib.say_health(workdir, config)
       pictures.write_report(workdir)
       raise
-  held_out.evaluate_all(
-    run.trained(state, config.num_steps), held_out.training_count(config)
-  )
+    with watch.doing(heartbeat_lib.EVALUATING):
+      results = held_out.evaluate_all(
+        run.trained(state, config.num_steps), held_out.training_count(config)
+      )
+    tell(config.num_steps, held_out.flat(results))
   metrics_lib.say_health(workdir, config)
 
 
@@ -177,14 +209,16 @@ class _Run:
     algorithm: algorithm_lib.Algorithm,
     checkpoints: checkpoints_lib.Checkpoints,
     start: int,
+    watch: watch_lib.Watch,
+    tell: trackers.Write,
     check_alone: Callable[[], None],
   ):
-    self._check_alone = check_alone
+    self._watch, self._check_alone = watch, check_alone
     self._config, self._workdir, self._mesh = config, workdir, mesh
     self._algorithm, self._checkpoints = algorithm, checkpoints
     self._start = start
     self._data_wait = waits_lib.DataWait(config.dataset.workers)
-    self._writer = metrics_lib.Writer(workdir, start)
+    self._writer = metrics_lib.Writer(workdir, start, tell)
     # All networks of an algorithm have the one schedule.
     self._learning_rate = optimizer.make_schedule(
       config.optimizer, config.num_steps
@@ -213,11 +247,13 @@ class _Run:
       if self._start >= self._config.num_steps:
         return state
       # Before the listener: a signal ends the process, as nothing is unsaved.
-      batch = ahead.batch()
-      with progress_lib.phase("waiting for the other processes to compile"):
-        processes.meet("the training step is compiled")
+      with self._watch.doing(heartbeat_lib.COMPILING):
+        batch = ahead.batch()
+        with progress_lib.phase("waiting for the other processes to compile"):
+          processes.meet("the training step is compiled")
       self._progress.restart_clock(self._start)
       with (
+        self._watch.doing(heartbeat_lib.TRAINING),
         progress_lib.phase("training"),
         preemption.Listener() as listener,
         trace_lib.Trace(self._workdir, self._config.profile_steps) as trace,
@@ -249,41 +285,59 @@ class _Run:
       self._checkpoints.check()
       if saves:
         self._check_alone()
-        with self._progress.paused(), progress_lib.phase(f"saving step {step}"):
+        with self._saving(step):
           self._writer.push()  # first, for a resumed run repeats later steps
           self._checkpoints.save(step, state, data)
       if stops:
         raise endings.Stopped(step)
       if self._evaluates_after(step):
-        with self._progress.paused():
-          with progress_lib.phase(f"saving step {step}"):
-            self._checkpoints.wait()
-          with listener.suspended():
-            self._evaluate(state, step)
+        with self._saving(step):
+          self._checkpoints.wait()
+        with self._progress.paused(), listener.suspended():
+          self._evaluate(state, step)
     return state
 
+  @contextlib.contextmanager
+  def _saving(self, step: int) -> Iterator[None]:
+    with (
+      self._progress.paused(),
+      self._watch.doing(heartbeat_lib.SAVING),
+      progress_lib.phase(f"saving step {step}"),
+    ):
+      yield
+
   def _finish(self, step: int, metrics: algorithm_lib.Metrics) -> None:
-    """Waits for a step; stops the run there if a metric is not finite."""
+    """Waits for a step; stops the run there if a metric is not finite.
+
+    A step that was left out, which `watch.skips` allows, is logged instead.
+    """
     values = {k: v.tolist() for k, v in jax.device_get(metrics).items()}
     config = self._config
     is_due = step % config.log_every == 0 or step == config.num_steps
+    left_out = skips.was_left_out(values)
     # A step that ends the run is written, so that its report can say why.
-    is_written = is_due or bool(metrics_lib.not_finite(values))
+    is_written = is_due or left_out or bool(metrics_lib.not_finite(values))
     waited = self._data_wait.share(self._progress.seconds())
     if is_written:
       values["data_wait"] = waited
       values["learning_rate"] = np.asarray(self._learning_rate(step - 1)).item()
       values["steps_per_second"] = self._progress.rate(step)
       self._writer.write(step, values)
-    metrics_lib.check_finite(step, values)
+    if left_out:
+      skips.say(step, values, config.watch.skips)
+    else:
+      metrics_lib.check_finite(step, values)
+    self._watch.stepped(step, values.get(skips.TOTAL, 0))
     if is_written or self._progress.is_due():
+      self._watch.measured(self._progress.rate(step))
       progress_lib.say(self._progress.line(step, values))
       self._data_wait.say(waited)
 
   def _evaluate(self, state: algorithm_lib.TrainState, step: int) -> None:
-    results = held_out.evaluate_all(
-      self.trained(state, step), held_out.training_count(self._config)
-    )
+    with self._watch.doing(heartbeat_lib.EVALUATING):
+      results = held_out.evaluate_all(
+        self.trained(state, step), held_out.training_count(self._config)
+      )
     self._writer.write(step, held_out.flat(results))
     self._writer.push()
     metrics_lib.say_health(self._workdir, self._config)

@@ -16,6 +16,7 @@ import tensorboardX
 from evaluation import records
 from evaluation.diagnosis import lines as diagnosis
 from magvit.training import endings
+from magvit.training import trackers
 from storage import files
 from storage import processes
 from storage import progress as progress_lib
@@ -37,7 +38,14 @@ class Writer:
   disk and sent whole, every _SENT_EVERY seconds and by `push`.
   """
 
-  def __init__(self, workdir: str, start_step: int):
+  def __init__(
+    self,
+    workdir: str,
+    start_step: int,
+    tell: trackers.Write = lambda step, metrics: None,
+  ):
+    """Opens the files; `tell` gets what is written, too."""
+    self._tell = tell
     self._file = self._board = None
     if not processes.is_first():
       return
@@ -68,6 +76,7 @@ class Writer:
         self._board.add_histogram(name, np.asarray(value), step)
       else:
         self._board.add_scalar(name, value, step)
+    self._tell(step, metrics)
 
     if time.monotonic() - self._sent > _SENT_EVERY:
       try:

@@ -40,6 +40,7 @@ _FREE_FIELDS = (
   "eval_every",
   "profile_steps",
   "keep_programs",
+  "watch",
   "evaluation",
   "sampling",
   "dataset.eval_examples",

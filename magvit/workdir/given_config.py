@@ -130,14 +130,12 @@ def _from_json(path: str) -> ml_collections.ConfigDict:
   fields = stored_config.read(path)
   stored_config.check(path, fields)
   known = stored_config.KNOWN.get(fields["algorithm"])
-  if known is None:
-    return ml_collections.ConfigDict(_with_tuples(fields))
-  config = known()
+  config = (known or base.common)()
   known_names = {name for name, _ in config_fields.leaves(config)}
   unknown = sorted(
     name for name, _ in config_fields.leaves(fields) if name not in known_names
   )
-  if unknown:
+  if unknown and known is not None:
     raise ValueError(
       f"{path}: the field {unknown[0]} is none of this version: copy the file"
       " and remove it"
