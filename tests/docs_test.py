@@ -41,7 +41,8 @@ _COMMAND = re.compile(
   r"(?:python (?=main\.py|-m)|(?<![\w./=-])(?=magvit --))"
   r"(main\.py|magvit|-m [\w.]+)(?= |$|\")"
 )
-_FOREIGN_FLAGS = {"max-restarts", "signal"}  # flags of xpk and Slurm
+# Flags of xpk and Slurm.
+_FOREIGN_FLAGS = {"max-restarts", "num-slices", "signal"}
 
 
 def _readers() -> dict[str, tuple[str, ...]]:
