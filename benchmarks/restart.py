@@ -123,8 +123,9 @@ class _Run:
         if self._root != _ROOT:
           continue
       process = self._start(cache)
-      while not list(workdir.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")):
-        _check_alive(process)
+      while not _saved(workdir):
+        if process.poll() is not None:
+          raise SystemExit(f"the run ended: {process.communicate()[0][-2000:]}")
         time.sleep(0.1)
       # The step of a moved run is compiled anew, into the workdir.
       for line in process.stdout or ():
@@ -132,6 +133,8 @@ class _Run:
           break
       process.kill()
       process.communicate()
+      for checkpoint in _saved(workdir)[1:]:
+        shutil.rmtree(checkpoint)
 
   def restart(self, cache: str) -> list[float]:
     """Seconds until the checkpoint was read, and until the first step."""
@@ -146,7 +149,7 @@ class _Run:
     for line in process.stdout or ():
       if not times and "resuming from step" in line:
         times.append(time.monotonic() - begun)
-      elif times and _steps(line):
+      elif _steps(line):
         times.append(time.monotonic() - begun)
         break
     process.kill()
@@ -155,7 +158,7 @@ class _Run:
     shutil.rmtree(workdir)
     shutil.move(kept, workdir)
     if len(times) < 2:
-      raise SystemExit("the run ended before its first step")
+      raise SystemExit(f"the run in {workdir} did not go on from a checkpoint")
     return [round(x, 2) for x in times]
 
   def _workdir(self, cache: str) -> pathlib.Path:
@@ -184,9 +187,11 @@ def _steps(line: str) -> bool:
   return " steps/s, " in line
 
 
-def _check_alive(process: subprocess.Popen) -> None:
-  if process.poll() is not None:
-    raise SystemExit(f"the run ended: {process.communicate()[0][-2000:]}")
+def _saved(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Checkpoints that are whole, the first one first."""
+  folders = workdir.glob("checkpoints/*/_CHECKPOINT_METADATA")
+  whole = [file.parent for file in folders if file.parent.name.isdecimal()]
+  return sorted(whole, key=lambda folder: int(folder.name))
 
 
 if __name__ == "__main__":
