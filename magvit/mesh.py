@@ -62,7 +62,7 @@ def make_mesh(
   return Mesh(
     # The order of jax.devices() within a slice puts groups of four and eight
     # v5e chips in squares. Those of mesh_utils.create_hybrid_device_mesh lie in
-    # a row there, with half of the links; elsewhere they have no fewer.
+    # a row there, with half of the links; on v5p some groups would have more.
     np.asarray(slices).reshape(len(slices), data, fsdp, tensor),
     _AXES,
     axis_types=(AxisType.Auto,) * len(_AXES),

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import sys
 
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -11,14 +12,19 @@ _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 def keep() -> None:
   """Lets JAX keep compiled programs, unless its own variable names a folder.
 
-  It must be called before JAX is imported. The folder is below
-  $XDG_CACHE_HOME or ~/.cache; where it cannot be written JAX warns and goes on.
+  JAX reads its variable when it is imported, and a config of one's own may have
+  done that; it is told of the folder then. The folder is below $XDG_CACHE_HOME
+  or ~/.cache; where it cannot be written JAX warns and goes on.
   """
   if _VARIABLE in os.environ:
     return
   cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  if os.path.isabs(cache):
-    os.environ[_VARIABLE] = os.path.join(cache, "magvit", "xla", _processor())
+  if not os.path.isabs(cache):
+    return
+  folder = os.path.join(cache, "magvit", "xla", _processor())
+  os.environ[_VARIABLE] = folder
+  if "jax" in sys.modules:
+    sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
 
 
 def keep_in(folder: str) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+import pytest
 
 from storage import compile_cache
 
@@ -20,12 +21,16 @@ def test_a_folder_that_is_named_is_taken(monkeypatch):
   assert os.environ[_VARIABLE] == "elsewhere"
 
 
-def test_a_program_is_kept_below_the_users_cache(tmp_path):
-  """JAX reads the variable, and writes a program there."""
-  program = (
-    "from storage import compile_cache; compile_cache.keep(); import jax;"
-    "jax.jit(lambda x: x + 1)(1.0)"
-  )
+@pytest.mark.parametrize(
+  "program",
+  [
+    "from storage import compile_cache; compile_cache.keep(); import jax;",
+    "import jax; from storage import compile_cache; compile_cache.keep();",
+  ],
+)
+def test_a_program_is_kept_below_the_users_cache(program, tmp_path):
+  """JAX writes a program there, whether or not it is imported before."""
+  program += "jax.jit(lambda x: x + 1)(1.0)"
   # The tests keep programs however small they are (tests/conftest.py).
   environment = {k: v for k, v in os.environ.items() if k != _VARIABLE}
   environment["XDG_CACHE_HOME"] = str(tmp_path)
