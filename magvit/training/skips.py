@@ -59,7 +59,8 @@ def check(
 
 def guarded(algorithm: algorithm_lib.Algorithm) -> algorithm_lib.Algorithm:
   """The algorithm, with steps that may leave out their change if it says so."""
-  if not algorithm.config.watch.skips:
+  # Configs of earlier versions have no such section.
+  if not algorithm.config.get("watch", {}).get("skips", 0):
     return algorithm
   return typing.cast(algorithm_lib.Algorithm, _Guarded(algorithm))
 

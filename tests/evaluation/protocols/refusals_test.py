@@ -13,6 +13,7 @@ import pytest
 
 from evaluation.metrics import frechet
 from evaluation.protocols import clips as clips_lib
+from evaluation.protocols import completions
 from evaluation.protocols import measures
 from evaluation.protocols import run as protocol_run
 from evaluation.protocols import table as protocol_table
@@ -78,6 +79,9 @@ class _Model:
       *(lambda video: self._make(video.shape), self.describe(), protocol),
       *(originals, self.batch_size),
     )
+
+  def tokenized(self, video):
+    return video / np.float32(255)
 
   def bits(self):
     return 4
@@ -246,7 +250,7 @@ def test_measures_of_kept_rows_refuse_what_is_no_number(measure):
   rows = {name: np.ones((12, width)) for name, width in _DIMS.items()}
   rows |= {f"pool3_alpha_{a}": rows["pool3"] for a in protocol_table.ALPHAS}
   rows["probabilities"] = np.full((12, 4), 0.25)
-  for start in ("", "baseline_"):
+  for start in completions.STARTS:
     rows |= {
       f"{start}{k}": np.ones((12, 1)) for k in ("hidden_psnr", "distance")
     }
