@@ -59,8 +59,7 @@ def check(
 
 def guarded(algorithm: algorithm_lib.Algorithm) -> algorithm_lib.Algorithm:
   """The algorithm, with steps that may leave out their change if it says so."""
-  # Configs of earlier versions have no such section.
-  if not algorithm.config.get("watch", {}).get("skips", 0):
+  if not algorithm.config.watch.skips:
     return algorithm
   return typing.cast(algorithm_lib.Algorithm, _Guarded(algorithm))
 

@@ -12,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from configs import base
+from configs import job
 from storage import schema
 
 KNOWN = {
@@ -66,9 +67,11 @@ def check(path: str, fields: dict[str, Any]) -> None:
 def complete(fields: dict[str, Any]) -> dict[str, Any]:
   """The fields of a checked config.json, with those of training that it lacks.
 
-  A field comes only into a section that is there: generators have no `loss`.
+  A field comes only into a section that is there: generators have no `loss`. Of
+  sections, `watch` is put in whole, as all algorithms have it.
   """
   whole = dict(fields)
+  whole.setdefault("watch", job.watch().to_dict())
   for name, value in _TRAINED_WITH.items():
     section, _, field = name.partition(".")
     if section in whole and field not in whole[section]:
