@@ -1,7 +1,6 @@
 """Tests of training data in an object store: the same batches as of a disk."""
 
 import fsspec
-import numpy as np
 import pytest
 
 from configs import datasets
@@ -13,6 +12,7 @@ from input_pipeline.sources import token_shards
 from magvit.workdir import fields
 from storage import shard_cache
 from storage import shards
+from tests import batches as batches_lib
 from tests import raw_data
 from tests import tiny
 from tests.input_pipeline.sources import token_shards_test
@@ -64,29 +64,14 @@ def _dataset(path, **changes):
   return c.dataset
 
 
-def _batches(dataset, count, check=lambda: None):
-  data, batches = pipeline.train_batches(dataset, 2), []
-  for _ in range(count):
-    batches.append(next(data))
-    check()
-  data.close()
-  return batches
-
-
-def _assert_equal(some, others):
-  for a, b in zip(some, others, strict=True):
-    assert set(a) == set(b)
-    for name in a:
-      np.testing.assert_array_equal(a[name], b[name])
-
-
 def test_clips_of_a_store_are_those_of_the_disk(media, small_cache):
   folder, url = media
   here, there = _dataset(folder), _dataset(url)
-  _assert_equal(
-    _batches(there, 6, lambda: _check_bound(small_cache)), _batches(here, 6)
+  batches_lib.assert_equal(
+    batches_lib.take(there, 6, check=lambda: _check_bound(small_cache)),
+    batches_lib.take(here, 6),
   )
-  _assert_equal(
+  batches_lib.assert_equal(
     [b for b, _ in pipeline.eval_batches(there, "held_out", 2, 2)],
     [b for b, _ in pipeline.eval_batches(here, "held_out", 2, 2)],
   )
@@ -99,7 +84,9 @@ def test_clips_of_a_store_are_those_of_the_disk(media, small_cache):
 def test_a_mixture_may_name_stores(media):
   folder, url = media
   mixed = lambda path: _dataset(path, mixture=(f"1:{path}", f"2:{path}"))
-  _assert_equal(_batches(mixed(url), 4), _batches(mixed(folder), 4))
+  batches_lib.assert_equal(
+    batches_lib.take(mixed(url), 4), batches_lib.take(mixed(folder), 4)
+  )
 
 
 @pytest.fixture
@@ -123,17 +110,19 @@ def _stored(folder):
 
 def test_tokens_of_a_store_are_those_of_the_disk(tokens, small_cache):
   url = _copied(tokens, "memory://tokens")
-  there = _batches(
-    _stored(url), 40, lambda: _check_bound(small_cache)
+  there = batches_lib.take(
+    _stored(url), 40, check=lambda: _check_bound(small_cache)
   )  # more than two epochs
-  _assert_equal(there, _batches(_stored(tokens), 40))
+  batches_lib.assert_equal(there, batches_lib.take(_stored(tokens), 40))
 
 
 @pytest.mark.slow
 def test_worker_processes_share_the_cache(tokens, small_cache):
   there = _stored(f"file://{tokens}")
   there.workers = 2
-  _assert_equal(_batches(there, 20), _batches(_stored(tokens), 20))
+  batches_lib.assert_equal(
+    batches_lib.take(there, 20), batches_lib.take(_stored(tokens), 20)
+  )
   assert len(list(small_cache.rglob("lease"))) == 1
 
 

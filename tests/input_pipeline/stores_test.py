@@ -14,6 +14,7 @@ from input_pipeline import prepare
 from input_pipeline.decoding import media
 from input_pipeline.sources import folders
 from storage import parts
+from tests import batches as batches_lib
 from tests import raw_data
 from tests import tiny
 from tests.input_pipeline.sources import tfds_reference
@@ -48,27 +49,13 @@ def _dataset(root, name="ucf101", **changes):
   return c.dataset
 
 
-def _take(dataset, count, batch_size=2, **share):
-  data = pipeline.train_batches(dataset, batch_size, **share)
-  batches = [next(data) for _ in range(count)]
-  data.close()
-  return batches
-
-
-def _assert_equal(some, others):
-  for a, b in zip(some, others, strict=True):
-    assert set(a) == set(b)
-    for key in a:
-      np.testing.assert_array_equal(a[key], b[key])
-
-
 def test_shards_and_raw_files_give_the_same_batches(root):
   for name in ("ucf101", "bair"):
     raw = _dataset(root, name, flip=True)
     shards = _dataset(root, name, flip=True)
     shards.path += "_shards"
-    batches = _take(raw, 4)
-    _assert_equal(batches, _take(shards, 4))
+    batches = batches_lib.take(raw, 4)
+    batches_lib.assert_equal(batches, batches_lib.take(shards, 4))
     assert batches[0]["video"].shape == (2, 5, 16, 16, 3)
     assert pipeline.class_names(raw) == pipeline.class_names(shards)
 
@@ -95,7 +82,9 @@ def test_a_clip_is_a_crop_of_a_window_of_its_video(root):
 
 def test_clips_differ_between_epochs_and_an_epoch_has_every_video(root):
   dataset = _dataset(root)
-  (first,), (second,) = ([b] for b in _take(dataset, 2, batch_size=4))
+  (first,), (second,) = (
+    [b] for b in batches_lib.take(dataset, 2, batch_size=4)
+  )
   for batch in (first, second):
     assert sorted(batch["label"]) == [0, 0, 1, 1]
   flat = lambda batch: {video.tobytes() for video in batch["video"]}
@@ -104,36 +93,40 @@ def test_clips_differ_between_epochs_and_an_epoch_has_every_video(root):
   clips = pipeline.source(dataset, "train")
   assert flat(first) == {clips[i]["video"].tobytes() for i in range(4)}
   other_seed = _dataset(root, seed=1)
-  assert flat(first) != flat(_take(other_seed, 1, batch_size=4)[0])
+  assert flat(first) != flat(batches_lib.take(other_seed, 1, batch_size=4)[0])
 
 
 def test_processes_share_each_global_batch(root):
   dataset = _dataset(root)
-  whole = _take(dataset, 3, batch_size=4)
-  parts = [_take(dataset, 3, 4, parts=(i,), num_parts=2) for i in range(2)]
+  whole = batches_lib.take(dataset, 3, batch_size=4)
+  parts = [
+    batches_lib.take(dataset, 3, 4, parts=(i,), num_parts=2) for i in range(2)
+  ]
   for batch, *shares in zip(whole, *parts, strict=True):
     for i, share in enumerate(shares):
       rows = slice(2 * i, 2 * i + 2)
-      _assert_equal([{k: v[rows] for k, v in batch.items()}], [share])
+      batches_lib.assert_equal(
+        [{k: v[rows] for k, v in batch.items()}], [share]
+      )
 
 
 @pytest.mark.slow
 def test_workers_change_nothing_nor_does_resuming_with_others(root):
   dataset = _dataset(root)
-  expected = _take(dataset, 8)  # two batches are an epoch
+  expected = batches_lib.take(dataset, 8)  # two batches are an epoch
   state = None
   for workers in (1, 4):
     dataset.workers = workers
     data = pipeline.train_batches(dataset, 2)
     if state:
       data.set_state(state)
-      _assert_equal(expected[3:], [next(data) for _ in range(5)])
+      batches_lib.assert_equal(expected[3:], [next(data) for _ in range(5)])
     else:
-      _assert_equal(expected[:3], [next(data) for _ in range(3)])
+      batches_lib.assert_equal(expected[:3], [next(data) for _ in range(3)])
       state = data.get_state()
     data.close()
   dataset.workers = 4
-  _assert_equal(expected, _take(dataset, 8))
+  batches_lib.assert_equal(expected, batches_lib.take(dataset, 8))
 
 
 def test_evaluations_use_their_own_rules_on_every_split(root):
@@ -183,9 +176,11 @@ def test_a_mixture_draws_by_weight_and_joins_classes(root):
   assert pipeline.class_names(dataset) == ("ApplyEyeMakeup", "HandstandPushups")
   ucf, bair = _dataset(root), _dataset(root, "bair", train_crop="random")
   one_set = lambda dataset, n: {
-    video.tobytes() for batch in _take(dataset, n) for video in batch["video"]
+    video.tobytes()
+    for batch in batches_lib.take(dataset, n)
+    for video in batch["video"]
   }
-  mixed = _take(dataset, 8)
+  mixed = batches_lib.take(dataset, 8)
   videos = [v.tobytes() for batch in mixed for v in batch["video"]]
   assert len(set(videos) & one_set(ucf, 6)) == 12
   assert len(set(videos) & one_set(bair, 2)) == 4
@@ -205,7 +200,7 @@ def test_images_of_imagenet_train_beside_clips(root):
     joint_format="auto",
     joint_path=f"{root}/prepared/imagenet2012/5.1.0",
   )
-  batch = _take(dataset, 1)[0]
+  batch = batches_lib.take(dataset, 1)[0]
   assert batch["video"].shape == (2, 5, 16, 16, 3)
   assert batch["image"].shape == (2, 1, 16, 16, 3)
   assert batch["image"].std() > 10
@@ -214,14 +209,14 @@ def test_images_of_imagenet_train_beside_clips(root):
 def test_broken_and_short_videos_and_wrong_paths_are_named(root, tmp_path):
   dataset = _dataset(root, frames=13)
   with pytest.raises(ValueError, match="_g0._c01.avi: it has .* spans 13"):
-    _take(dataset, 2)
+    batches_lib.take(dataset, 2)
   dataset.short_videos = "hold"
-  assert _take(dataset, 1)[0]["video"].shape[1] == 13
+  assert batches_lib.take(dataset, 1)[0]["video"].shape[1] == 13
   raw_data.ucf101(tmp_path, tmp_path)
   broken = tmp_path / "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi"
   broken.write_bytes(b"")
   with pytest.raises(ValueError, match=f"cannot read {broken}"):
-    _take(_dataset(root, path=str(tmp_path)), 2)
+    batches_lib.take(_dataset(root, path=str(tmp_path)), 2)
   for changes, message in (
     (dict(path=""), "dataset.path='' .*input_pipeline.prepare"),
     (dict(format="tfrecord"), "dataset.format='tfrecord' .*'embedded'.*'tfds'"),
