@@ -18,18 +18,14 @@ import pathlib
 import tempfile
 import time
 
-import numpy as np
-
 from benchmarks import pipeline as video_benchmark
+from benchmarks import random_tokens
 from benchmarks import run
 from configs import base
 from input_pipeline import pipeline
-from input_pipeline.sources import token_shards
-from storage import shards
 
 _BATCH = 4  # clips of a host and step
 _CORES = 112  # vCPUs of a host
-_LATENT, _VOCABULARY = (5, 16, 16), 2**18
 _STORED = 2048  # clips of tokens
 
 
@@ -93,7 +89,7 @@ def table(rates: dict[str, float]) -> list[str]:
 def _tokens_rate() -> float:
   """Clips of stored tokens of a CPU second."""
   with tempfile.TemporaryDirectory() as folder:
-    _write(pathlib.Path(folder))
+    random_tokens.write(pathlib.Path(folder), _STORED, _STORED // 2)
     config = base.masked()
     config.dataset.tokens = folder
     data = pipeline.train_batches(config.dataset, _BATCH)
@@ -105,36 +101,6 @@ def _tokens_rate() -> float:
     seconds = time.process_time() - start
     data.close()
   return round(steps * _BATCH / seconds, 1)
-
-
-def _write(folder: pathlib.Path) -> None:
-  """Shards of random tokens, as --mode=tokenize writes them."""
-  contents = token_shards.Contents(
-    tokenizer="f" * 64,
-    dataset={},
-    examples=_STORED,
-    examples_per_shard=_STORED // 2,
-    clip_shape=(17, 128, 128),
-    latent_shape=_LATENT,
-    vocabulary=_VOCABULARY,
-    bits=18,
-    ids="drawn at random",
-    dtype="uint32",
-    tasks=(),
-    condition_frames=1,
-  )
-  rng = np.random.default_rng(0)
-
-  def record(index: int) -> bytes:
-    ids = rng.integers(_VOCABULARY, size=_LATENT, dtype=np.uint32)
-    label, place = np.asarray(0, np.int32), np.asarray(index, np.int64)
-    return token_shards.pack({"ids": ids, "label": label, "index": place})
-
-  layout = contents.layout
-  for number, name in enumerate(layout.names):
-    shards.write(str(folder / name), map(record, layout.places(number)))
-  described = [shards.describe(str(folder), name) for name in layout.names]
-  (folder / "tokens.json").write_text(shards.to_json(contents, described))
 
 
 if __name__ == "__main__":

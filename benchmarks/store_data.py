@@ -22,16 +22,15 @@ import av
 import fsspec
 import numpy as np
 
+from benchmarks import random_tokens
 from configs import tokenizer_video
 from input_pipeline import pipeline
 from input_pipeline.decoding import frame_reader
 from input_pipeline.sources import media_shards
-from input_pipeline.sources import token_shards
 from storage import shard_cache
 from storage import shards
 
 _FRAMES, _SIZE, _BATCH = 5, 64, 16
-_LATENTS, _VOCABULARY = (5, 16, 16), 2**18  # a clip of the papers
 _VIDEOS = 64  # that differ; a clip is one of them, with a label of its own
 _PER_SHARD = 256
 
@@ -51,42 +50,6 @@ def _video(seed: int) -> bytes:
     container.mux(stream.encode())
   file.seek(0)
   return file.read()
-
-
-def _make_tokens(folder: pathlib.Path, clips: int) -> int:
-  """Writes shards of random tokens; returns their bytes."""
-  folder.mkdir(parents=True)
-  contents = token_shards.Contents(
-    tokenizer="0" * 64,
-    dataset={},
-    examples=clips,
-    examples_per_shard=4 * _PER_SHARD,
-    clip_shape=(17, 128, 128),
-    latent_shape=_LATENTS,
-    vocabulary=_VOCABULARY,
-    bits=18,
-    ids="random",
-    dtype="uint32",
-    tasks=(),
-    condition_frames=0,
-  )
-  rng = np.random.default_rng(0)
-  made = []
-  for number, name in enumerate(contents.layout.names):
-    records = (
-      token_shards.pack(
-        {
-          "ids": rng.integers(0, _VOCABULARY, _LATENTS, np.uint32),
-          "label": np.asarray(0, np.int32),
-          "index": np.asarray(index, np.int64),
-        }
-      )
-      for index in contents.layout.places(number)
-    )
-    shards.write(str(folder / name), records)
-    made.append(shards.describe(str(folder), name))
-  (folder / "tokens.json").write_text(shards.to_json(contents, made))
-  return sum(shard.bytes for shard in made)
 
 
 def _make_media(folder: pathlib.Path, clips: int) -> int:
@@ -178,7 +141,7 @@ def main() -> None:
     if args.media:
       size = _make_media(root / "shards" / "train", args.clips)
     else:
-      size = _make_tokens(root / "shards", args.clips)
+      size = random_tokens.write(root / "shards", args.clips, 4 * _PER_SHARD)
     url = args.url or f"file://{root}/store"
     system, path = fsspec.url_to_fs(url)
     system.put(f"{root}/shards/", f"{path}/", recursive=True)

@@ -6,6 +6,8 @@ import pathlib
 import platform
 import sys
 
+from storage import paths
+
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -18,7 +20,7 @@ def keep() -> None:
   """
   if _VARIABLE in os.environ:
     return
-  cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  cache = paths.user_cache()
   if not os.path.isabs(cache):
     return
   folder = os.path.join(cache, "magvit", "xla", _processor())

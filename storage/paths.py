@@ -53,6 +53,11 @@ def expand(path: str | os.PathLike, urls: bool = False) -> str:
   return os.path.expandvars(home)
 
 
+def user_cache() -> str:
+  """The user's cache folder, $XDG_CACHE_HOME or ~/.cache; perhaps relative."""
+  return os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+
+
 def argument(text: str) -> str:
   """Expands a path in the argument of a program; a `type` of argparse."""
   return _argument(text, urls=False)

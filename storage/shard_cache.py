@@ -44,6 +44,8 @@ import threading
 import time
 import zlib
 
+from storage import paths
+
 log = logging.getLogger(__name__)
 
 FOLDER, GIGABYTES = "MAGVIT_SHARD_CACHE", "MAGVIT_SHARD_CACHE_GB"
@@ -71,8 +73,8 @@ class Settings:
 
 def settings() -> Settings:
   """The settings of this machine; ValueError that names a variable."""
-  cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  folder = os.environ.get(FOLDER) or os.path.join(cache, "magvit", "shards")
+  default = os.path.join(paths.user_cache(), "magvit", "shards")
+  folder = os.environ.get(FOLDER) or default
   if not os.path.isabs(folder):
     raise ValueError(
       f"{FOLDER}={folder} must be an absolute path, for all processes of the"

@@ -121,10 +121,9 @@ def _train_watched(
     contextlib.ExitStack() as told,
   ):
     start, state = _first_state(
-      config, workdir, mesh, algorithm, checkpoints, init_key, ahead
+      *(config, workdir, mesh, algorithm, described),
+      *(checkpoints, init_key, ahead),
     )
-    if processes.is_first():
-      log_sizes(state)
     watch.start_at(start)
     tell = told.enter_context(trackers.opened(tracker, workdir, config, start))
     run = _Run(
@@ -167,6 +166,7 @@ def _first_state(
   workdir: str,
   mesh: Mesh,
   algorithm: algorithm_lib.Algorithm,
+  described: algorithm_lib.TrainState,
   checkpoints: checkpoints_lib.Checkpoints,
   key: jax.Array,
   ahead: ahead_lib.Ahead,
@@ -175,7 +175,6 @@ def _first_state(
 
   The first batch is read, and the step compiled, beside it.
   """
-  described = algorithm_lib.described(algorithm, mesh)
   newest = checkpoints.newest()
   if newest is None or newest[0] < config.num_steps:
     ahead.begin(newest and newest[1])
@@ -195,7 +194,10 @@ def _first_state(
     with progress_lib.phase("reading the weights to start from"):
       state = starting_point.first_state(config, algorithm, mesh, state)
   # The step is compiled for these shardings.
-  return start, jax.device_put(state, algorithm_lib.shardings_of(described))
+  state = jax.device_put(state, algorithm_lib.shardings_of(described))
+  if processes.is_first():
+    log_sizes(state)
+  return start, state
 
 
 class _Run:

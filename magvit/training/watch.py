@@ -169,21 +169,15 @@ class Watch:
   @contextlib.contextmanager
   def _ending_a_hang(self) -> Iterator[None]:
     period = min(self._hang_seconds / _LOOKS, _LONGEST_LOOK)
-    ended, stall = threading.Event(), Stall(period)
+    stall = Stall(period)
 
     def look() -> None:
-      while not ended.wait(period):
-        seconds = stall.seconds()
-        if seconds > self._patience():
-          self._end_hung(seconds)
+      seconds = stall.seconds()
+      if seconds > self._patience():
+        self._end_hung(seconds)
 
-    thread = threading.Thread(target=look, name="hang", daemon=True)
-    thread.start()
-    try:
+    with pulse.repeated(look, period, "hang"):
       yield
-    finally:
-      ended.set()
-      thread.join()
 
   def _patience(self) -> float:
     steps = self._beat.state == heartbeat_lib.TRAINING and self._trains

@@ -5,14 +5,14 @@ COMMITTED, which is written last. On gs:// orbax reads and writes the objects
 itself, from all processes of a job, and the store compares checksums. orbax
 knows no other store: for those a checkpoint is written to a disk, and then sent
 (`written`); and it is read from a copy on a disk.
+
+JAX is imported only where it is used: `--mode=status` starts without it.
 """
 
 from collections.abc import Iterator
 import contextlib
 import os
 import tempfile
-
-import jax
 
 from storage import store_calls
 from storage import stores
@@ -30,6 +30,20 @@ def is_committed(path: str) -> bool:
   return not stores.is_url(path) or stores.exists(f"{path}/{COMMITTED}")
 
 
+def steps(folder: str) -> list[int]:
+  """Steps that have a committed checkpoint, damaged or not, newest first.
+
+  Args:
+    folder: the folder checkpoints/ of a workdir.
+
+  Raises:
+    FileNotFoundError: there is no such folder of a disk.
+  """
+  names = [n for n in stores.names(folder) if n.isdecimal()]
+  ordered = sorted((int(n) for n in names if str(int(n)) == n), reverse=True)
+  return [n for n in ordered if is_committed(f"{folder}/{n}")]
+
+
 @contextlib.contextmanager
 def written(path: str) -> Iterator[str]:
   """Yields the folder to write a checkpoint's parts to; commits it at the end.
@@ -37,6 +51,8 @@ def written(path: str) -> Iterator[str]:
   Raises:
     ValueError: a job of several processes that share no store orbax knows.
   """
+  import jax
+
   if not is_staged(path):
     yield path
     if stores.is_url(path) and jax.process_index() == 0:
@@ -50,6 +66,8 @@ def written(path: str) -> Iterator[str]:
 
 def check_alone(path: str) -> None:
   """Raises ValueError for several processes on a store that is staged."""
+  import jax
+
   if jax.process_count() > 1 and is_staged(path):
     raise ValueError(
       f"{path} is written by one process, and {jax.process_count()} were"

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from evaluation import records
+from magvit.workdir import commits
 from magvit.workdir import heartbeat as heartbeat_lib
 from storage import files
 from storage import listing
@@ -21,9 +22,6 @@ from storage import stores
 # busy disk, or another machine's clock, may be late by some.
 _MISSING = 4
 _SILENT_SECONDS = 60.0
-# Name of the file that makes a checkpoint in an object store whole, as
-# magvit/workdir/commits.py has it, which takes long to import.
-_COMMITTED = "commit_success.txt"
 _MOST_LETTERS = 1000  # in a line at most
 _LONGEST_SECONDS = 1e12  # that are written as a time
 
@@ -61,16 +59,8 @@ def lines(workdir: str, now: float | None = None) -> list[str]:
 def saved_step(workdir: str) -> int:
   """The newest checkpoint that is committed, damaged or not; 0: none."""
   folder = os.path.join(workdir, "checkpoints")
-  names = stores.names(folder) if stores.is_folder(folder) else []
-  steps = sorted(
-    (int(n) for n in names if n.isdecimal() and str(int(n)) == n), reverse=True
-  )
-  whole = (s for s in steps if _is_committed(f"{folder}/{s}"))
-  return next(whole, 0)
-
-
-def _is_committed(path: str) -> bool:
-  return not stores.is_url(path) or stores.exists(f"{path}/{_COMMITTED}")
+  steps = commits.steps(folder) if stores.is_folder(folder) else []
+  return steps[0] if steps else 0
 
 
 def _has_config(folder: str) -> bool:

@@ -57,11 +57,7 @@ def directory(workdir: str) -> str:
 
 def names(workdir: str) -> list[int]:
   """Steps that have a committed checkpoint, damaged or not, newest first."""
-  folder = directory(workdir)
-  steps = [n for n in stores.names(folder) if n.isdecimal()]
-  steps = [n for n in steps if str(int(n)) == n]
-  steps = [n for n in steps if commits.is_committed(f"{folder}/{n}")]
-  return sorted(map(int, steps), reverse=True)
+  return commits.steps(directory(workdir))
 
 
 def latest(workdir: str) -> int:
@@ -305,19 +301,21 @@ def _changed(path: str) -> str | None:
 
 def write_digests(path: str) -> None:
   """Notes what the files of a checkpoint are, once all are written."""
-  digests = {}
+  # orbax adds the time of the commit to its metadata.
   if stores.is_url(path):
     digests = {
       name: (size, "")
       for name, size in stores.sizes(path).items()
       if name not in (_METADATA, commits.COMMITTED)
     }
-  for folder, _, others in os.walk(path):
-    for other in others:
-      file = os.path.join(folder, other)
-      name = os.path.relpath(file, path)
-      if name != _METADATA:  # orbax adds the time of the commit to it
-        digests[name] = (os.path.getsize(file), files.sha256(file))
+  else:
+    digests = {}
+    for folder, _, others in os.walk(path):
+      for other in others:
+        file = os.path.join(folder, other)
+        name = os.path.relpath(file, path)
+        if name != _METADATA:
+          digests[name] = (os.path.getsize(file), files.sha256(file))
   files.write_json(os.path.join(path, _DIGESTS), digests)
 
 
