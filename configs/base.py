@@ -125,6 +125,24 @@ def optimizer(
   return c
 
 
+def tasks() -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  c.class_conditional = 1.0  # the class is given
+  c.frame_prediction = 0.0  # the first condition_frames are given
+  # The class and the first condition_frames are given.
+  c.class_conditional_frame_prediction = 0.0
+  c.interpolation = 0.0  # the first and the last frame are given
+  c.central_outpainting = 0.0  # a box in the middle is given
+  c.vertical_outpainting = 0.0  # a strip of full height is given
+  c.horizontal_outpainting = 0.0  # a strip of full width is given
+  # A strip of full height that moves to the right is given.
+  c.dynamic_outpainting = 0.0
+  c.central_inpainting = 0.0  # all but a box in the middle is given
+  # All but a box that moves to the right is given.
+  c.dynamic_inpainting = 0.0
+  return c
+
+
 def tokenizer() -> ml_collections.ConfigDict:
   """The final video tokenizer, 17 x 128 x 128 to 5 x 16 x 16 tokens (spec)."""
   c = common()
@@ -277,20 +295,7 @@ def masked() -> ml_collections.ConfigDict:
   c.transformer.dtype = "float32"
 
   # Relative frequency of each task in training; 0: the model does not learn it.
-  c.tasks = ml_collections.ConfigDict()
-  c.tasks.class_conditional = 1.0  # the class is given
-  c.tasks.frame_prediction = 0.0  # the first condition_frames are given
-  # The class and the first condition_frames are given.
-  c.tasks.class_conditional_frame_prediction = 0.0
-  c.tasks.interpolation = 0.0  # the first and the last frame are given
-  c.tasks.central_outpainting = 0.0  # a box in the middle is given
-  c.tasks.vertical_outpainting = 0.0  # a strip of full height is given
-  c.tasks.horizontal_outpainting = 0.0  # a strip of full width is given
-  # A strip of full height that moves to the right is given.
-  c.tasks.dynamic_outpainting = 0.0
-  c.tasks.central_inpainting = 0.0  # all but a box in the middle is given
-  # All but a box that moves to the right is given.
-  c.tasks.dynamic_inpainting = 0.0
+  c.tasks = tasks()
   c.condition_frames = 5  # frames given to frame prediction: K600's (spec)
   c.label_drop = 0.1  # share of class labels replaced by "no class" (spec)
   c.label_smoothing = 1e-4  # share of targets spread over all values (spec, v1)

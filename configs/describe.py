@@ -7,6 +7,7 @@ A field's comment stands behind it, or in whole lines right above it.
 
 import argparse
 import ast
+from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
 import inspect
@@ -18,20 +19,27 @@ import ml_collections
 
 from configs import base
 from configs import job
+from configs import latent_base
 
 _OUTPUT = pathlib.Path(__file__).parents[1] / "docs" / "configs.md"
 _LONG = 40  # most characters of a default that the page shows
 _HEADER = """# Every field
 
 `python -m configs.describe` writes this page from the comments of
-[configs/base.py](../configs/base.py) and [configs/job.py](../configs/job.py).
+[configs/base.py](../configs/base.py),
+[configs/latent_base.py](../configs/latent_base.py) and
+[configs/job.py](../configs/job.py).
 Any field can be changed on the command line, as `--config.dataset.size=64`; the
 files beside them say what each row of the papers changes. A mark says where a
 value comes from: `spec` is a MAGVIT-v2 paper or Google's public code, `v1` the
 first MAGVIT, `OM2` Open-MAGVIT2.
 """
 _COMMON = "common"
-_FILES = (base, job)  # whose functions set fields
+_SHARED = {  # functions that are no experiment -> heading
+  _COMMON: "Every experiment",
+  "latent_generator": "Every generator of latents",
+}
+_FILES = (base, latent_base, job)  # whose functions set fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +55,25 @@ class Field:
 def page() -> str:
   """Returns the page in Markdown."""
   functions = _functions()
-  titles = {_COMMON: "Every experiment"}
-  titles |= {
-    name: name
+  titles = {
+    name: _SHARED.get(name, f"`algorithm = {name!r}`")
     for name, fields in functions.items()
-    if name != _COMMON and any(field.path == "algorithm" for field in fields)
+    if name in _SHARED or any(field.path == "algorithm" for field in fields)
   }
   common = _expanded(functions[_COMMON], functions)
   comments = {field.path: field.comment for field in common}
   parts = [_HEADER]
   for name, title in titles.items():
-    heading = title if name == _COMMON else f"`algorithm = {title!r}`"
-    config = getattr(base, name)()
+    config = _maker(name)()
     fields = list(_expanded(functions[name], functions))
-    parts += [f"## {heading}", _summary(name)]
+    parts += [f"## {title}", _summary(name)]
     parts += _tables(fields, config, comments)
   return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _maker(name: str) -> Callable[[], ml_collections.ConfigDict]:
+  """The function of this name in one of `_FILES`."""
+  return next(getattr(file, name) for file in _FILES if hasattr(file, name))
 
 
 def _functions() -> dict[str, list[Field]]:
@@ -164,7 +175,7 @@ def _code(value) -> str:
 
 def _summary(name: str) -> str:
   """First paragraph of a function's docstring."""
-  text = (inspect.getdoc(getattr(base, name)) or "").split("\n\n")[0]
+  text = (inspect.getdoc(_maker(name)) or "").split("\n\n")[0]
   return re.sub(r"\s+", " ", text)
 
 

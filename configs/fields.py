@@ -176,6 +176,13 @@ RANGES: dict[str, dict[str, Range]] = {
     "entropy_annealing_steps": _NONE_OR_MORE,
   },
   "transformer": _TRANSFORMER,
+  "denoiser": {
+    "num_layers": COUNT,
+    "width": COUNT,
+    "mlp_width": COUNT,
+    "num_heads": COUNT,
+    "num_classes": _NONE_OR_MORE,
+  },
   "tasks": dict.fromkeys(
     (
       "class_conditional",
@@ -210,6 +217,7 @@ AUTOMATIC = {
   "batch_size": "automatic.batch_size",
   "dataset.eval_examples": "automatic.eval_examples",
   "transformer.num_classes": None,
+  "denoiser.num_classes": None,
 }
 
 # Choices of `tokenizer.remat`, from the least recomputation to the most, and

@@ -69,7 +69,35 @@ def autoregressive(tokenizer_workdir: str) -> ml_collections.ConfigDict:
   return c
 
 
+def latent_generator(
+  c: ml_collections.ConfigDict, tokenizer_workdir: str
+) -> ml_collections.ConfigDict:
+  """Makes a config of `latent_base.latent_generator` tiny; all tasks train."""
+  c.name = f"tiny {c.algorithm} generator"
+  _small_run(c, tokenizer_workdir)
+  for task in c.tasks:
+    c.tasks[task] = 1.0
+  c.denoiser.num_layers = 2
+  c.denoiser.width = 16
+  c.denoiser.mlp_width = 32
+  c.denoiser.num_heads = 2
+  c.denoiser.num_classes = 10
+  c.sampling.steps = 3
+  return c
+
+
 def _generator(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
+  _small_run(c, tokenizer_workdir)
+  c.transformer.num_layers = 2
+  c.transformer.width = 16
+  c.transformer.mlp_width = 32
+  c.transformer.num_heads = 2
+  c.transformer.factor_bits = (3, 3)
+  c.transformer.num_classes = 10
+
+
+def _small_run(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
+  """A few steps of any generator on the clips of `tokenizer()`."""
   c.num_steps = 6
   c.batch_size = 8
   c.log_every = 1
@@ -78,12 +106,6 @@ def _generator(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
   c.dataset.size = 16
   c.dataset.eval_examples = 10
   c.tokenizer_workdir = tokenizer_workdir
-  c.transformer.num_layers = 2
-  c.transformer.width = 16
-  c.transformer.mlp_width = 32
-  c.transformer.num_heads = 2
-  c.transformer.factor_bits = (3, 3)
-  c.transformer.num_classes = 10
   c.condition_frames = 3
   c.sampling.samples_per_class = 1
   c.optimizer.warmup_steps = 2

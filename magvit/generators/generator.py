@@ -1,4 +1,4 @@
-"""Generators of tokens: one network on the tokens of a frozen tokenizer."""
+"""Generators: one network on what a frozen tokenizer makes of clips."""
 
 import abc
 from collections.abc import Callable
@@ -19,21 +19,59 @@ from models.tokenizer import tokenizer as tokenizer_network
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TokenGenerator(algorithm_lib.Algorithm):
-  """A generator that trains one network and keeps no average of it.
+class Generator(algorithm_lib.Algorithm):
+  """A generator of clips by tasks, whatever it models them as.
 
-  A subclass adds `build`, `step` and `sample`. Arrays over the config's tasks
-  have the axis S.
+  A subclass adds `build`, `step`, `sample` and `tokenized`. Arrays over the
+  config's tasks have the axis S.
   """
 
-  tokens: tokens_lib.Tokens
-  transformer: network.Network  # `facts.network` is the name in params
   tasks: tasks_lib.TaskTable
   adam: optax.GradientTransformation
 
   @property
   def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return {"sample": self.sample, "tokenized": self.tokenized}
+
+  @abc.abstractmethod
+  def sample(
+    self, params: Any, batch: Any, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    """Generates clips: {"video": float32 in [0, 1]}.
+
+    Where clips have tokens, "ids", int32 (B, t, h, w), are beside them.
+
+    Args:
+      params: those of the network and of the tokenizer.
+      batch: {"task": int32 (), place of the task in `tasks.names`; "label":
+        int32 (B,); "video": (B, T, H, W, 3), read where pixels are given}.
+      key: PRNG key.
+    """
+
+  @abc.abstractmethod
+  def tokenized(
+    self, params: Any, batch: Any, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    """A batch's clips encoded and decoded, {"video": float32 in [0, 1]}.
+
+    No sample shows a clip more faithfully than its own tokens do.
+    """
+
+  def classes(
+    self, task: jax.Array, label_B: jax.Array, dropped_B: bool | jax.Array
+  ) -> jax.Array:
+    """The class that each clip is told; "no class" where dropped."""
+    has_class = jnp.asarray(self.tasks.has_class_S)[task]
+    no_class = self.config[self.facts.section].num_classes
+    return jnp.where(dropped_B | ~has_class, no_class, label_B)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenGenerator(Generator):
+  """A generator of tokens that keeps no average of its network."""
+
+  tokens: tokens_lib.Tokens
+  transformer: network.Network  # `facts.network` is the name in params
 
   @property
   def frozen(self) -> dict[str, Any]:
@@ -43,26 +81,9 @@ class TokenGenerator(algorithm_lib.Algorithm):
     params = self.transformer.init(key)
     return algorithm_lib.first_state(self.facts.network, params, self.adam)
 
-  @abc.abstractmethod
-  def sample(
-    self, params: Any, batch: Any, key: jax.Array
-  ) -> dict[str, jax.Array]:
-    """Generates clips: {"video": float32 in [0, 1], "ids": (B, t, h, w)}.
-
-    Args:
-      params: those of the network and of the tokenizer.
-      batch: {"task": int32 (), place of the task in `tasks.names`; "label":
-        int32 (B,); "video": (B, T, H, W, 3), read where pixels are given}.
-      key: PRNG key.
-    """
-
   def tokenized(
     self, params: Any, batch: Any, key: jax.Array
   ) -> dict[str, jax.Array]:
-    """A batch's clips encoded and decoded, {"video": float32 in [0, 1]}.
-
-    No sample shows a clip more faithfully than its own tokens do.
-    """
     del key
     video_BTHWC = tokenizer_network.to_float(batch["video"])
     ids_BN = self.tokens.encode(params["tokenizer"], video_BTHWC)
@@ -71,14 +92,6 @@ class TokenGenerator(algorithm_lib.Algorithm):
   def factorize(self, ids: jax.Array) -> jax.Array:
     """Sub-tokens (..., F)."""
     return bits_lib.factorize(ids, self.config[self.facts.section].factor_bits)
-
-  def classes(
-    self, task: jax.Array, label_B: jax.Array, dropped_B: bool | jax.Array
-  ) -> jax.Array:
-    """The class that each clip is told; "no class" where dropped."""
-    has_class = jnp.asarray(self.tasks.has_class_S)[task]
-    no_class = self.config[self.facts.section].num_classes
-    return jnp.where(dropped_B | ~has_class, no_class, label_B)
 
   def decode(self, params: Any, parts_BNF: jax.Array) -> dict[str, jax.Array]:
     """Clips and ids, as `sample` returns them, of sub-tokens."""

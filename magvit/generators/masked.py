@@ -72,18 +72,13 @@ class MaskedGenerator(generator.TokenGenerator):
     tokens = tokens_lib.open_tokenizer(c, mesh, abstract)
     _check(c, tokens)
     table = tasks_lib.TaskTable.from_config(c)
-    region = lambda latents: np.stack(
-      [
-        latents(
-          name,
-          tokens.latent_shape,
-          c.condition_frames,
-          tokens.sizes.time,
-          tokens.sizes.causal,
-        ).reshape(-1)
-        for name in table.names
-      ]
-    )
+    region = lambda latents: table.latents(
+      latents,
+      tokens.latent_shape,
+      c.condition_frames,
+      tokens.sizes.time,
+      tokens.sizes.causal,
+    ).reshape(len(table.names), -1)
     likeliest = c.sampling.completion == "likeliest"
     return cls(
       config=c,
@@ -153,18 +148,8 @@ class MaskedGenerator(generator.TokenGenerator):
 
     A task that is given nothing has none: `parts_BNF` stands in for it.
     """
-    given_STHW = self.tasks.given_pixels(
-      video_BTHWC.shape[1:4], self.config.condition_frames
-    )
-    filled_BTHWC = lax.switch(
-      task,
-      [
-        lambda video, fill=tasks_lib.TASKS[name].fill, given=given: fill(
-          video, given
-        )
-        for name, given in zip(self.tasks.names, given_STHW, strict=True)
-      ],
-      video_BTHWC,
+    filled_BTHWC = self.tasks.fill(
+      task, video_BTHWC, self.config.condition_frames
     )
     return lax.cond(
       jnp.asarray(self.given_SN.any(-1))[task],
@@ -347,11 +332,5 @@ def _check(
   config: ml_collections.ConfigDict, tokens: tokens_lib.Tokens
 ) -> None:
   tokens.check_factors(config)
-  names = tasks_lib.task_names(config)
-  if any("frame_prediction" in name for name in names):
-    tasks_lib.check_condition_frames(
-      config.condition_frames,
-      config.dataset.frames,
-      tokens.sizes.time if tokens.sizes.causal else 1,
-    )
+  tasks_lib.check_prediction(config, tokens.sizes.time, tokens.sizes.causal)
   sampling.check_settings(config.sampling)

@@ -21,6 +21,7 @@ import dataclasses
 from typing import Self
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -220,6 +221,33 @@ class TaskTable:
       [given_pixels(name, video_shape, condition_frames) for name in self.names]
     )
 
+  def latents(
+    self,
+    region: Callable[..., np.ndarray],
+    latent_shape: Sequence[int],
+    condition_frames: int,
+    time_factor: int,
+    causal: bool,
+  ) -> np.ndarray:
+    """`region`, `given_latents` or `kept_latents`, of each task: (S, t, h, w).
+
+    Raises:
+      ValueError: a grid so small that all of it is given, or nothing.
+    """
+    grid = (latent_shape, condition_frames, time_factor, causal)
+    return np.stack([region(name, *grid) for name in self.names])
+
+  def fill(
+    self, task: jax.Array, video_BTHWC: jax.Array, condition_frames: int
+  ) -> jax.Array:
+    """The condition clip of the task at this place, float32 like the clip."""
+    given_STHW = self.given_pixels(video_BTHWC.shape[1:4], condition_frames)
+    fills = [
+      lambda video, fill=TASKS[name].fill, given=given: fill(video, given)
+      for name, given in zip(self.names, given_STHW, strict=True)
+    ]
+    return lax.switch(task, fills, video_BTHWC)
+
   def draw(self, key: jax.Array) -> jax.Array:
     """Draws the place of a task, int32 (), as often as the weights say."""
     return jax.random.categorical(key, jnp.log(jnp.asarray(self.weight_S)))
@@ -280,6 +308,18 @@ def _latent_frames(frames: int, time_factor: int, causal: bool) -> int:
   if causal:
     return 1 + (frames - 1) // time_factor
   return max(1, frames // time_factor)
+
+
+def check_prediction(
+  config: ml_collections.ConfigDict, time_factor: int, causal: bool
+) -> None:
+  """Raises ValueError if frame prediction is given no whole latents."""
+  if any("frame_prediction" in name for name in task_names(config)):
+    check_condition_frames(
+      config.condition_frames,
+      config.dataset.frames,
+      time_factor if causal else 1,
+    )
 
 
 def check_condition_frames(frames: int, clip_length: int, factor: int) -> None:

@@ -46,6 +46,7 @@ class Tokens:
   sizes: geometry.Sizes
   latent_shape: tuple[int, int, int]  # (t, h, w)
   vocabulary: int
+  made_by: ml_collections.ConfigDict  # the tokenizer's config
 
   @property
   def num(self) -> int:
@@ -147,7 +148,7 @@ def describe_tokenizer(
   vocabulary = describe.vocabulary(made_by)
   net = describe.define_tokenizer(made_by)
   shapes = jax.eval_shape(net.init, jax.random.key(0))
-  return Tokens(net, shapes, sizes, latent_shape, vocabulary)
+  return Tokens(net, shapes, sizes, latent_shape, vocabulary, made_by)
 
 
 def needs_condition_tokens(task: str, causal: bool) -> bool:

@@ -6,6 +6,7 @@ batch_size, that of held-out clips dataset.eval_examples, and the classes are
 counted. config.json has the numbers, and a resumed run goes on with them.
 """
 
+from collections.abc import Iterable
 import logging
 
 from jax.sharding import Mesh
@@ -46,16 +47,14 @@ def with_numbers(
   going_on = _words(config, resumed, left)
   log.info("chosen when the run began: %s", going_on)
   if going_on != words:
-    name = "transformer.num_classes"
-    if name in left and resumed.transformer.num_classes < (
-      chosen.transformer.num_classes
-    ):
-      raise ValueError(
-        f"dataset.path={config.dataset.path} has"
-        f" {chosen.transformer.num_classes} classes, and the run in"
-        f" workdir={workdir} began with {resumed.transformer.num_classes}: take"
-        " the new ones away, or train in another workdir"
-      )
+    there, here = (dict(fields.leaves(c)) for c in (resumed, chosen))
+    for name in _class_fields(left):
+      if there[name] < here[name]:
+        raise ValueError(
+          f"dataset.path={config.dataset.path} has {here[name]} classes, and"
+          f" the run in workdir={workdir} began with {there[name]}: take the"
+          " new ones away, or train in another workdir"
+        )
     log.info("the data have changed since, and would give %s", words)
   return resumed
 
@@ -100,10 +99,15 @@ def _numbers(config: ml_collections.ConfigDict, mesh: Mesh) -> dict[str, int]:
   if "dataset.eval_examples" in left:
     held_out = len(pipeline.source(config.dataset, "held_out"))
     numbers["dataset.eval_examples"] = min(held_out, c.eval_examples)
-  if "transformer.num_classes" in left:
+  for name in _class_fields(left):
     classes = len(pipeline.class_names(config.dataset))
-    numbers["transformer.num_classes"] = max(classes, 1)
+    numbers[name] = max(classes, 1)
   return numbers
+
+
+def _class_fields(names: Iterable[str]) -> list[str]:
+  """Those of these fields that hold a number of classes."""
+  return [name for name in names if name.endswith(".num_classes")]
 
 
 def _training_clips(config: ml_collections.ConfigDict, field: str) -> int:

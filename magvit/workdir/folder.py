@@ -49,6 +49,8 @@ _FREE_FIELDS = (
   "transformer.attention",
   "transformer.remat",
   "transformer.dropout_bits",
+  "denoiser.attention",
+  "denoiser.remat",
 )
 
 

@@ -20,7 +20,8 @@ KNOWN = {
   "masked": base.masked,
   "autoregressive": base.autoregressive,
 }
-_WHOLE = ("tokenizer", "quantizer", "transformer")  # sections with all fields
+# Sections with all fields.
+_WHOLE = ("tokenizer", "quantizer", "transformer", "latents", "denoiser")
 # Fields of those sections that configs of earlier versions lack.
 _LATER = ("transformer.attention", "transformer.dropout_bits")
 # Fields of training that they lack, and what they stand for there.

@@ -6,6 +6,7 @@ import pytest
 
 from configs import base
 from configs import describe
+from configs import latent_base
 
 
 def _paths(config, prefix=""):
@@ -17,7 +18,13 @@ def _paths(config, prefix=""):
 
 
 @pytest.mark.parametrize(
-  "make", [base.tokenizer, base.masked, base.autoregressive]
+  "make",
+  [
+    base.tokenizer,
+    base.masked,
+    base.autoregressive,
+    latent_base.latent_generator,
+  ],
 )
 def test_every_field_of_every_experiment_has_a_row(make):
   page = describe.page()

@@ -7,8 +7,14 @@ import pytest
 
 from configs import base
 from configs import fields
+from configs import latent_base
 
-_MAKERS = (base.tokenizer, base.masked, base.autoregressive)
+_MAKERS = (
+  base.tokenizer,
+  base.masked,
+  base.autoregressive,
+  latent_base.latent_generator,
+)
 
 
 def _numbers(node, prefix=""):
