@@ -34,13 +34,20 @@ def common() -> ml_collections.ConfigDict:
   c.dataset.frames = 17  # clip length, 1 + a multiple of the temporal stride
   c.dataset.size = 32  # height and width of a clip, pixels
   # Path of the moving digits: "bounce" off the borders, or "cross" from one
-  # border to the opposite one within each clip.
+  # border to the opposite one within each clip, or "drift" from the middle to
+  # one side, whose first frame does not tell the direction.
   c.dataset.motion = "bounce"
+  # Label of a clip: its "class", or the "motion" and class of a digit that
+  # goes up, down, left or right ("cross" or "drift"): 40 of them.
+  c.dataset.labels = "class"
   c.dataset.seed = 0  # seed of random clips, windows, crops and shuffling
   c.dataset.tokens = ""  # folder of --mode=tokenize to train on; "": pixels
   # Whether a finite set, or stored tokens, is shuffled anew in each epoch.
   # False keeps the source's order, in which pixels and tokens train the same.
   c.dataset.shuffle = False
+  # Training clips that are used, at random or the first of an endless set; 0:
+  # all.
+  c.dataset.train_examples = 0
   # Held-out clips that an evaluation reads; 0: by `automatic`.
   c.dataset.eval_examples = 256
   c.dataset.joint_images = 0  # images per step that train beside the clips

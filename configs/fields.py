@@ -98,6 +98,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "frames": COUNT,
     "size": COUNT,
     "seed": SEED,
+    "train_examples": _NONE_OR_MORE,
     "eval_examples": _NONE_OR_MORE,
     "held_out_share": Range(0, 1, low_open=True, high_open=True),
     "joint_images": _NONE_OR_MORE,

@@ -69,7 +69,7 @@ def source(
   if dataset.format != "embedded":
     training = split == "train" if training is None else training
     clips = stores.source(dataset, split, training)
-    return clips if length is None else _Spread(clips, length, dataset.seed)
+    return clips if length is None else _spread(clips, length, dataset.seed)
   if dataset.name not in _SOURCES:
     raise ValueError(
       f"dataset.name={dataset.name!r} must be one of {sorted(_SOURCES)}; for"
@@ -78,28 +78,69 @@ def source(
   kwargs = {} if length is None else {"length": length}
   if dataset.name == "digits":
     kwargs["motion"] = dataset.motion
+    kwargs["labels"] = dataset.get("labels", "class")
   return _SOURCES[dataset.name](
     split, dataset.frames, dataset.size, dataset.seed, **kwargs
   )
 
 
-class _Spread:
-  """Some of the clips, in random order, for lists are sorted by class."""
+class _Some:
+  """Some of the clips, in an order of their own."""
 
-  def __init__(self, clips: clips_lib.Clips, length: int, seed: int):
-    if length > len(clips):
-      raise ValueError(
-        f"{length} clips (dataset.eval_examples, --num) are more than the"
-        f" {len(clips)} that there are: lower it"
-      )
-    self._clips = clips
-    self._order = np.random.default_rng(seed).permutation(len(clips))[:length]
+  def __init__(self, clips: Any, order: np.ndarray):
+    self._clips, self._order = clips, order
 
   def __len__(self) -> int:
     return len(self._order)
 
-  def __getitem__(self, index: int) -> dict[str, np.ndarray | np.int32]:
-    return self._clips[self._order[index]]
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self._clips[int(self._order[index])]
+
+  def draw(self, index: int, epoch: int) -> dict[str, Any]:
+    """As that of `clips.Clips`, for clips of files."""
+    return self._clips.draw(int(self._order[index]), epoch)
+
+
+def _spread(clips: Any, length: int, seed: int) -> _Some:
+  """Some of the clips, in random order, for lists are sorted by class."""
+  if length > len(clips):
+    raise ValueError(
+      f"{length} clips (dataset.eval_examples, --num) are more than the"
+      f" {len(clips)} that there are: lower it"
+    )
+  order = np.random.default_rng(seed).permutation(len(clips))[:length]
+  return _Some(clips, order)
+
+
+def training_count(clips: Any, dataset: ml_collections.ConfigDict) -> int:
+  """Number of the clips that training reads: dataset.train_examples, or all."""
+  return dataset.get("train_examples", 0) or len(clips)
+
+
+def _training_clips(clips: Any, dataset: ml_collections.ConfigDict) -> Any:
+  """The clips that training reads: dataset.train_examples of them, or all.
+
+  Stored tokens are those of the same clips.
+
+  Raises:
+    ValueError: more than there are, or a part of a mixture.
+  """
+  count = training_count(clips, dataset)
+  if not dataset.get("train_examples", 0):
+    return clips
+  if dataset.mixture:
+    raise ValueError(
+      f"dataset.train_examples={count} is for one data set, and"
+      f" dataset.mixture={tuple(dataset.mixture)} has several: set either"
+    )
+  if count > len(clips):
+    raise ValueError(
+      f"dataset.train_examples={count} is more than the {len(clips)} training"
+      " clips that there are: lower it"
+    )
+  if dataset.format == "embedded":  # in random order as it is
+    return _Some(clips, np.arange(count))
+  return _spread(clips, count, dataset.seed)
 
 
 def is_endless(clips) -> bool:
@@ -114,6 +155,8 @@ def class_names(dataset: ml_collections.ConfigDict) -> Sequence[str]:
   """
   if dataset.format != "embedded":
     return stores.class_names(dataset)
+  if dataset.name == "digits":
+    return digits.class_names(dataset.get("labels", "class"))
   return getattr(_SOURCES.get(dataset.name), "CLASS_NAMES", ())
 
 
@@ -129,6 +172,8 @@ def image_source(dataset: ml_collections.ConfigDict):
   images.format, images.path = dataset.joint_format, dataset.joint_path
   images.train_crop, images.flip = dataset.joint_crop, dataset.joint_flip
   images.lists, images.mixture, images.held_out = "", (), ""
+  # Nobody reads the labels of images, and few labelled clips leave them whole.
+  images.labels, images.train_examples = "class", 0
   # With the same seed they would be the clips' first frames.
   images.seed = dataset.seed + 1
   return source(images, "train")
@@ -215,6 +260,8 @@ class _Share:
 
 
 def _endless(clips, dataset: ml_collections.ConfigDict) -> grain.MapDataset:
+  real = isinstance(clips, clips_lib.Clips)
+  clips = _training_clips(clips, dataset)
   if is_endless(clips):
     if dataset.shuffle:
       raise ValueError(
@@ -222,7 +269,6 @@ def _endless(clips, dataset: ml_collections.ConfigDict) -> grain.MapDataset:
         f" {dataset.name!r} is endless: set it to False"
       )
     return grain.MapDataset.source(clips)
-  real = isinstance(clips, clips_lib.Clips)
   numbers = grain.MapDataset.range(len(clips))
   stream = numbers if real else grain.MapDataset.source(clips)
   if dataset.shuffle:
@@ -233,7 +279,7 @@ def _endless(clips, dataset: ml_collections.ConfigDict) -> grain.MapDataset:
   return stream.map_with_index(draw) if real else stream
 
 
-def _draw(clips: clips_lib.Clips, position: int, number: int):
+def _draw(clips: clips_lib.Clips | _Some, position: int, number: int):
   return clips.draw(number, position // len(clips))
 
 

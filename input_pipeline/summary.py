@@ -66,7 +66,10 @@ def _trained_on(
       f"; beside them images of {dataset.joint_path or dataset.joint_name}"
     )
   folder = _folder(dataset, "train")
-  return f"{_count(train)} clips{folder}, {cut}{joint}"
+  count = _count(train)
+  if dataset.get("train_examples", 0):
+    count = f"{dataset.train_examples:,} of {count}"
+  return f"{count} clips{folder}, {cut}{joint}"
 
 
 def _count(clips: pipeline.Source) -> str:

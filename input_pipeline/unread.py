@@ -19,6 +19,7 @@ _CUTTING = (
 )
 _RESIZING = ("scale", "filter")  # joint images have these, too
 _FILES = ("path", "lists", "held_out", "held_out_share", "fold", "mixture")
+_OF_DIGITS = ("motion", "labels")
 _JOINT = ("name", "format", "path", "crop", "flip")
 _FOLDER_ROW = "a row folder64"
 
@@ -60,8 +61,9 @@ def _check_embedded(
         " on disk add --config.dataset.format=auto and"
         f" --config.dataset.name=NAME, or take {_FOLDER_ROW}; else leave it out"
       )
-  if "motion" in given and dataset.name != "digits":
-    raise _needless("motion", given, "the embedded 'digits' alone have it")
+  for name in _OF_DIGITS:
+    if name in given and dataset.name != "digits":
+      raise _needless(name, given, "the embedded 'digits' alone have it")
 
 
 def _check_files(
@@ -74,8 +76,9 @@ def _check_files(
       " --config.dataset.name=NAME"
     )
   digits = dataset.joint_images and dataset.joint_format == "embedded"
-  if "motion" in given and not digits:
-    raise _needless("motion", given, "the embedded 'digits' alone have it")
+  for name in _OF_DIGITS:
+    if name in given and not (digits and name == "motion"):
+      raise _needless(name, given, "the embedded 'digits' alone have it")
   with_lists = dataset.name in folders.WITH_LISTS
   if "lists" in given and not with_lists:
     raise _needless("lists", given, f"{dataset.name!r} has none")

@@ -4,9 +4,14 @@ The digits are real: the 1,797 8x8 scans of the UCI set that scikit-learn
 bundles (`load_digits`), split once into training and held-out scans.
 Each is enlarged to three quarters of the frame and moves on a straight line: at
 any speed up to a 64th of the frame per frame and axis, bouncing off the borders
-("bounce"), or within the clip from one border to the opposite one ("cross").
-Clip i is a pure function of (seed, split, motion, i), so the set is endless,
-deterministic, and can be resumed anywhere.
+("bounce"), within the clip from one border to the opposite one ("cross"), or
+from the middle to one side ("drift"). Clip i is a pure function of (seed,
+split, motion, i), so the set is endless, deterministic, and can be resumed
+anywhere.
+
+A label is the class of the digit, or its direction and class ("motion"), which
+no single frame of "drift" tells: digits start at the same places, whichever way
+they go. Those of "cross" start at the border that they leave.
 """
 
 import functools
@@ -23,6 +28,8 @@ _MAX_SPEED = 1.0 / 64.0  # frame sizes per frame and axis
 ENDLESS = 2**40  # number of clips; far more than any run reads
 
 _SPLITS = ("train", "held_out")
+_DIRECTED = ("cross", "drift")  # motions that have one direction
+_DIRECTIONS = ("up", "down", "left", "right")
 
 
 class Digits:
@@ -41,18 +48,29 @@ class Digits:
     seed: int,
     motion: str = "bounce",
     length: int = ENDLESS,
+    labels: str = "class",
   ):
     """Clips of `frames` frames of `size` x `size` pixels.
 
     Raises:
-      ValueError: an unknown split or motion, or a size that is not a multiple
-        of 8.
+      ValueError: an unknown split, motion or kind of labels, labels that the
+        motion does not have, or a size that is not a multiple of 8.
     """
     if split not in _SPLITS:
       raise ValueError(f"split={split!r} must be one of {_SPLITS}")
     if motion not in _PATHS:
       raise ValueError(
         f"dataset.motion={motion!r} must be one of {sorted(_PATHS)}"
+      )
+    if labels not in _NAMES:
+      raise ValueError(
+        f"dataset.labels={labels!r} must be one of {sorted(_NAMES)}"
+      )
+    if labels == "motion" and (motion not in _DIRECTED or frames < 2):
+      raise ValueError(
+        "dataset.labels='motion' needs digits that move in one direction, and"
+        f" dataset.motion={motion!r} with dataset.frames={frames} has none: set"
+        " dataset.motion='drift' or 'cross', and two frames or more"
       )
     if size % 8 or size < 16:
       raise ValueError(
@@ -63,6 +81,7 @@ class Digits:
       raise ValueError(f"dataset.frames={frames} must be at least 1")
     self._split, self._frames, self._size = split, frames, size
     self._seed, self._motion, self._length = seed, motion, length
+    self._labels = labels
 
   def __len__(self) -> int:
     return self._length
@@ -78,7 +97,10 @@ class Digits:
     corners = _PATHS[self._motion](rng, travel, self._frames, self._size)
     video = _render(images[sample], corners, self._size)
     video = np.repeat(video[..., None], 3, axis=-1)
-    return {"video": video, "label": np.int32(labels[sample])}
+    label = labels[sample]
+    if self._labels == "motion":
+      label += CLASSES * _direction(corners)
+    return {"video": video, "label": np.int32(label)}
 
 
 def _bounce(rng, travel: int, frames: int, size: int) -> np.ndarray:
@@ -98,7 +120,40 @@ def _cross(rng, travel: int, frames: int, size: int) -> np.ndarray:
   return np.linspace(ends[0], ends[1], frames)
 
 
-_PATHS = {"bounce": _bounce, "cross": _cross}
+def _drift(rng, travel: int, frames: int, size: int) -> np.ndarray:
+  """Corners (T, 2): from the middle half three quarters of the way to a side.
+
+  They leave [0, travel] by up to a half of it; the other axis changes by up to
+  a quarter. Where a path starts does not depend on where it leads.
+  """
+  del size
+  start = rng.uniform(travel / 4, 3 * travel / 4, 2)
+  change = rng.uniform(-travel / 4, travel / 4, 2)
+  change[rng.integers(2)] = rng.permutation([-1, 1])[0] * 3 * travel / 4
+  return np.linspace(start, start + change, frames)
+
+
+def _direction(corners_T2: np.ndarray) -> int:
+  """Place in `_DIRECTIONS` of the longer way that corners go."""
+  change = corners_T2[-1] - corners_T2[0]
+  axis = int(np.abs(change).argmax())  # rows, then columns
+  return 2 * axis + int(change[axis] > 0)
+
+
+_PATHS = {"bounce": _bounce, "cross": _cross, "drift": _drift}
+_NAMES = {  # of each kind of labels
+  "class": Digits.CLASS_NAMES,
+  "motion": tuple(
+    f"{name} going {direction}"
+    for direction in _DIRECTIONS
+    for name in Digits.CLASS_NAMES
+  ),
+}
+
+
+def class_names(labels: str) -> tuple[str, ...]:
+  """Names of the classes of a kind of labels; () for an unknown kind."""
+  return _NAMES.get(labels, ())
 
 
 @functools.cache
@@ -124,14 +179,20 @@ def _enlarged(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _render(image_HW, corners_T2, size: int) -> np.ndarray:
-  """Clip of the image at fractional corners on black, uint8 (T, size, size)."""
-  n = image_HW.shape[0]
-  video = np.zeros((len(corners_T2), size + 1, size + 1), np.float32)
+  """Clip of the image at fractional corners on black, uint8 (T, size, size).
+
+  Corners may lie outside the frame by up to an eighth of it.
+  """
+  n, margin = image_HW.shape[0], size // 8
+  wide = size + 2 * margin + 1
+  video = np.zeros((len(corners_T2), wide, wide), np.float32)
   whole = np.floor(corners_T2).astype(int)
   for frame, (y, x), (fy, fx) in zip(
     video, whole, corners_T2 - whole, strict=True
   ):
+    y, x = y + margin, x + margin
     for dy, wy in ((0, 1 - fy), (1, fy)):
       for dx, wx in ((0, 1 - fx), (1, fx)):
         frame[y + dy : y + dy + n, x + dx : x + dx + n] += wy * wx * image_HW
-  return np.rint(255 * video[:, :size, :size]).astype(np.uint8)
+  shown = slice(margin, margin + size)
+  return np.rint(255 * video[:, shown, shown]).astype(np.uint8)

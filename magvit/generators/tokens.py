@@ -31,6 +31,9 @@ _CLIP_FIELDS = (
   *("train_window", "train_crop", "short_videos", "short_side", "scale"),
   *("flip", "filter"),
 )
+# Fields that came later, and their value where they are missing: it is left out
+# of what is written, so that folders of before go on.
+_LATER_CLIP_FIELDS = {"labels": "class"}
 # Fields that decide, beside the weights, what a generator computes.
 DEFINING = ("algorithm", "transformer", "tasks", "condition_frames")
 _OLD_SETTINGS = {"attention": "auto", "dropout_bits": "threefry"}
@@ -198,7 +201,12 @@ def transformer_settings(
 def clips_of(dataset: ml_collections.ConfigDict) -> dict[str, Any]:
   """Fields that decide which clips a data set gives, in JSON's types."""
   fields = json.loads(dataset.to_json())
-  return {name: fields[name] for name in _CLIP_FIELDS}
+  later = {
+    name: fields[name]
+    for name, usual in _LATER_CLIP_FIELDS.items()
+    if fields.get(name, usual) != usual
+  }
+  return {**{name: fields[name] for name in _CLIP_FIELDS}, **later}
 
 
 def check_stored(config: ml_collections.ConfigDict) -> None:
@@ -226,8 +234,8 @@ def check_stored(config: ml_collections.ConfigDict) -> None:
       f" is {made_by[:16]}: name the workdir that made the tokens, or make"
       " others with --mode=tokenize"
     )
-  dataset = {**clips_of(config.dataset), "split": "train"}
-  for field, stored in contents.dataset.items():
+  dataset = {**_LATER_CLIP_FIELDS, **clips_of(config.dataset), "split": "train"}
+  for field, stored in {**_LATER_CLIP_FIELDS, **contents.dataset}.items():
     wanted = dataset.get(field)
     if stored != wanted:
       raise ValueError(

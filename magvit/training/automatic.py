@@ -113,6 +113,8 @@ def _class_fields(names: Iterable[str]) -> list[str]:
 def _training_clips(config: ml_collections.ConfigDict, field: str) -> int:
   """Number of clips of an epoch of training."""
   dataset = config.dataset
+  if dataset.train_examples:
+    return dataset.train_examples
   if dataset.tokens:
     return len(token_shards.TokenShards(dataset.tokens))
   if dataset.mixture:

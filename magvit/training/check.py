@@ -76,11 +76,12 @@ def check_data(
   summary.check_first(dataset, held_out, "held_out")
   for line in summary.lines(dataset, train, held_out):
     log.info("%s", line)
-  if train is not None and len(train) < config.batch_size:
+  count = 0 if train is None else pipeline.training_count(train, dataset)
+  if train is not None and count < config.batch_size:
     log.warning(
       "WARNING: batch_size=%d is more than the %d training clips, so that a"
       " step sees some of them more than once",
-      *(config.batch_size, len(train)),
+      *(config.batch_size, count),
     )
 
 

@@ -28,7 +28,12 @@ _LATER = ("transformer.attention", "transformer.dropout_bits")
 _TRAINED_WITH = {"optimizer.name": "adam", "loss.adversarial_start": 0}
 # The same of all sections. What was kept of clips is found by their `dataset`
 # as it was stored, so that nothing is put into it.
-SINCE = {"dataset.held_out_share": 0.1, **_TRAINED_WITH}
+SINCE = {
+  "dataset.held_out_share": 0.1,
+  "dataset.labels": "class",
+  "dataset.train_examples": 0,
+  **_TRAINED_WITH,
+}
 _NEEDED = ("name", "batch_size", "dataset", "dataset.frames", "dataset.size")
 _REMEDY = "name the directory of a run or of an export"
 _LONGEST = 1000  # entries of a list

@@ -76,6 +76,88 @@ def test_crossing_digits_go_from_border_to_border_at_constant_speed():
     digits.Digits("train", 17, 16, seed=0, motion="spin")
 
 
+def _centre(frame_HWC):
+  light = frame_HWC[..., 0].astype(float)
+  return [
+    (light.sum(1 - a) * np.arange(16)).sum() / light.sum() for a in (0, 1)
+  ]
+
+
+@pytest.mark.parametrize("motion", ["cross", "drift"])
+def test_a_label_of_motion_is_the_direction_and_the_class(motion):
+  settings = dict(split="train", frames=17, size=16, seed=0, motion=motion)
+  clips = digits.Digits(**settings)
+  directed = digits.Digits(**settings, labels="motion")
+  names = digits.class_names("motion")
+  assert len(names) == 40
+  seen = set()
+  for index in range(60):
+    video, label = directed[index]["video"], int(directed[index]["label"])
+    np.testing.assert_array_equal(video, clips[index]["video"])
+    assert label % 10 == clips[index]["label"]
+    rows, columns = np.subtract(_centre(video[-1]), _centre(video[0]))
+    if abs(rows) > abs(columns):
+      direction = "down" if rows > 0 else "up"
+    else:
+      direction = "right" if columns > 0 else "left"
+    name = digits.Digits.CLASS_NAMES[label % 10]
+    assert names[label] == f"{name} going {direction}"
+    seen.add(direction)
+  assert len(seen) == 4
+
+
+def test_where_a_drift_starts_does_not_tell_its_direction():
+  """The digits start alike in all directions, and those that cross do not."""
+
+  def starts(motion):
+    clips = digits.Digits("train", 2, 16, 0, motion, labels="motion")
+    found = {n: [] for n in range(4)}
+    for index in range(1200):
+      corners = digits._PATHS[motion](
+        np.random.default_rng(index), 4, clips._frames, 16
+      )
+      found[digits._direction(corners)].append(corners[0])
+    return np.array([np.mean(x, 0) for x in found.values()])
+
+  spread = np.ptp(starts("drift"), axis=0)
+  assert spread.max() < 0.2  # of 2 pixels, with means of about 300
+  assert np.ptp(starts("cross"), axis=0).min() > 3.9
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (dict(labels="motion"), "'motion' needs .*motion='bounce' .*'drift'"),
+    (dict(labels="motion", motion="drift", frames=1), "frames=1 has none"),
+    (dict(labels="speed"), r"labels='speed' .*\['class', 'motion'\]"),
+  ],
+)
+def test_labels_that_a_motion_does_not_have_are_refused(changes, message):
+  settings = dict(split="train", frames=17, size=16, seed=0)
+  with pytest.raises(ValueError, match=message):
+    digits.Digits(**{**settings, **changes})
+
+
+def test_few_training_clips_are_the_first_of_an_endless_set_and_come_again():
+  dataset = _dataset(train_examples=3, shuffle=True, motion="drift")
+  dataset.labels = "motion"
+  batches = _take(pipeline.train_batches(dataset, 3), 3)
+  clips = digits.Digits("train", 5, 16, 0, "drift", labels="motion")
+  first = {
+    clips[i]["video"].tobytes(): int(clips[i]["label"]) for i in range(3)
+  }
+  orders = set()
+  for batch in batches:
+    shown = {
+      video.tobytes(): int(label)
+      for video, label in zip(batch["video"], batch["label"], strict=True)
+    }
+    assert shown == first
+    orders.add(tuple(batch["label"].tolist()))
+  assert len(orders) > 1  # each epoch is shuffled anew
+  assert pipeline.class_names(dataset) == digits.class_names("motion")
+
+
 def test_every_class_is_drawn():
   clips = digits.Digits("held_out", 1, 16, seed=0)
   assert {int(clips[i]["label"]) for i in range(200)} == set(range(10))

@@ -69,6 +69,8 @@ def test_joint_images_of_files_are_resized_beside_embedded_clips():
   [
     (dict(name="photo", motion="cross"), "dataset.motion='cross' is not read"),
     (dict(format="auto", name="mine", motion="cross"), "dataset.motion='cr"),
+    (dict(name="photo", labels="motion"), "labels='motion' is not read"),
+    (dict(format="auto", name="mine", labels="motion"), "labels='motion' is"),
     (dict(format="auto"), "dataset.name='digits' is an embedded .*name=NAME"),
     (dict(format="auto", name="mine", lists="l"), "lists='l' is not read"),
     (dict(format="auto", name="ssv2", fold=2), "fold=2 .*'ucf101' alone"),

@@ -385,6 +385,8 @@ def test_tokens_that_do_not_fit_a_generator_are_refused(
   refused("made from frames=5, .* frames=7", **{"dataset.frames": 7})
   refused("made from seed=0, .* needs seed=1", **{"dataset.seed": 1})
   refused("made from flip=False, .* needs flip=True", **{"dataset.flip": True})
+  # A folder of before has no kind of labels: they are classes.
+  refused("labels='class', .* labels='motion'", **{"dataset.labels": "motion"})
   for field, value in (("latent_shape", [1, 4, 4]), ("vocabulary", 128)):
     kept = json.loads((copied / "tokens.json").read_text())[field]
     _stored(copied, **{field: value})
