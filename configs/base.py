@@ -9,10 +9,11 @@ command line is an error.
 
 import ml_collections
 
+from configs import clips
 from configs import job
 from configs import rules
 
-REQUIRED = ""  # a path the user has to give on the command line
+REQUIRED = clips.REQUIRED  # a path the user has to give on the command line
 
 
 def common() -> ml_collections.ConfigDict:
@@ -27,70 +28,7 @@ def common() -> ml_collections.ConfigDict:
   # Parts of a batch, computed in turn to save memory; the gradient is the same.
   c.microbatches = 1
 
-  c.dataset = ml_collections.ConfigDict()
-  # Data set. "digits" and "photo" are embedded; on disk it says how folders are
-  # laid out (docs/data.md).
-  c.dataset.name = "digits"
-  c.dataset.frames = 17  # clip length, 1 + a multiple of the temporal stride
-  c.dataset.size = 32  # height and width of a clip, pixels
-  # Path of the moving digits: "bounce" off the borders, or "cross" from one
-  # border to the opposite one within each clip, or "drift" from the middle to
-  # one side, whose first frame does not tell the direction.
-  c.dataset.motion = "bounce"
-  # Label of a clip: its "class", or the "motion" and class of a digit that
-  # goes up, down, left or right ("cross" or "drift"): 40 of them.
-  c.dataset.labels = "class"
-  c.dataset.seed = 0  # seed of random clips, windows, crops and shuffling
-  c.dataset.tokens = ""  # folder of --mode=tokenize to train on; "": pixels
-  # Whether a finite set, or stored tokens, is shuffled anew in each epoch.
-  # False keeps the source's order, in which pixels and tokens train the same.
-  c.dataset.shuffle = False
-  # Training clips that are used, at random or the first of an endless set; 0:
-  # all.
-  c.dataset.train_examples = 0
-  # Held-out clips that an evaluation reads; 0: by `automatic`.
-  c.dataset.eval_examples = 256
-  c.dataset.joint_images = 0  # images per step that train beside the clips
-  c.dataset.joint_name = "digits"  # data set of the joint images, as `name`
-  c.dataset.joint_format = "embedded"  # store of the joint images, as `format`
-  c.dataset.joint_path = ""  # folder of the joint images, as `path`
-  c.dataset.joint_crop = "random_resized"  # crop of the joint images
-  c.dataset.joint_flip = True  # whether half of the joint images are mirrored
-  # Store of the clips: "embedded" sets are made as they are read; "folder",
-  # "tfds" and "shards" lie on disk (docs/data.md); "auto" takes whichever of
-  # the three `path` holds.
-  c.dataset.format = "embedded"
-  c.dataset.path = REQUIRED  # folder of the data; an embedded set needs none
-  c.dataset.lists = ""  # folder of the lists of a "folder" set; "": `path`
-  c.dataset.held_out = ""  # held-out folder or TFDS split; "": the only one
-  # Share of the files that is held out, by a hash of their names, where a
-  # "folder" set has neither lists nor a held-out folder.
-  c.dataset.held_out_share = 0.1
-  c.dataset.fold = 1  # official split of UCF-101 in a "folder": 1, 2 or 3
-  # Sets to train on instead of `path`, each "WEIGHT:FOLDER" with a folder of
-  # shards; clips are drawn in proportion to the weights. Evaluations read
-  # `path`.
-  c.dataset.mixture = ()
-  c.dataset.stride = 1  # step from one frame of the clip to the next, in frames
-  # Frames of a video that a training clip shows: "random", "first", "centre",
-  # "ends" or "all" (input_pipeline/windows.py).
-  c.dataset.train_window = "random"
-  c.dataset.eval_window = "centre"  # as `train_window`, for held-out clips
-  # Treatment of videos shorter than a clip: "error", or "hold", which repeats
-  # their last frame.
-  c.dataset.short_videos = "error"
-  # Part of the frame that a training clip keeps: "centre", "random",
-  # "random_resized", "three", "squash" or "adm" (input_pipeline/crops.py).
-  c.dataset.train_crop = "random"
-  c.dataset.eval_crop = "centre"  # as `train_crop`, for held-out clips
-  c.dataset.short_side = 0  # short side before cropping, pixels; 0: `size`
-  # Smallest and largest share of the side that "random_resized" keeps (spec).
-  c.dataset.scale = (0.8, 1.0)
-  c.dataset.flip = False  # whether half of the training clips are mirrored
-  # Filter of resizing, Pillow's, antialiased: "box", "bilinear", "hamming",
-  # "bicubic" or "lanczos".
-  c.dataset.filter = "bicubic"
-  c.dataset.workers = 0  # processes that decode training clips; 0: two threads
+  c.dataset = clips.clips()  # Which clips there are, and how they are cut.
 
   # Numbers that a field of 0 gets by the data as training starts; they are
   # logged and kept in config.json.

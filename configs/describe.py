@@ -18,6 +18,7 @@ import re
 import ml_collections
 
 from configs import base
+from configs import clips
 from configs import job
 from configs import latent_base
 
@@ -27,8 +28,8 @@ _HEADER = """# Every field
 
 `python -m configs.describe` writes this page from the comments of
 [configs/base.py](../configs/base.py),
-[configs/latent_base.py](../configs/latent_base.py) and
-[configs/job.py](../configs/job.py).
+[configs/latent_base.py](../configs/latent_base.py),
+[configs/clips.py](../configs/clips.py) and [configs/job.py](../configs/job.py).
 Any field can be changed on the command line, as `--config.dataset.size=64`; the
 files beside them say what each row of the papers changes. A mark says where a
 value comes from: `spec` is a MAGVIT-v2 paper or Google's public code, `v1` the
@@ -39,7 +40,7 @@ _SHARED = {  # functions that are no experiment -> heading
   _COMMON: "Every experiment",
   "latent_generator": "Every generator of latents",
 }
-_FILES = (base, latent_base, job)  # whose functions set fields
+_FILES = (base, latent_base, clips, job)  # whose functions set fields
 
 
 @dataclasses.dataclass(frozen=True)
