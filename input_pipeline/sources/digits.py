@@ -141,7 +141,7 @@ def _direction(corners_T2: np.ndarray) -> int:
 
 
 _PATHS = {"bounce": _bounce, "cross": _cross, "drift": _drift}
-_NAMES = {  # of each kind of labels
+_NAMES = {  # kind of labels -> names of the classes
   "class": Digits.CLASS_NAMES,
   "motion": tuple(
     f"{name} going {direction}"
