@@ -111,16 +111,16 @@ def test_where_a_drift_starts_does_not_tell_its_direction():
 
   def starts(motion):
     clips = digits.Digits("train", 2, 16, 0, motion, labels="motion")
-    found = {n: [] for n in range(4)}
+    places = {n: [] for n in range(4)}
     for index in range(1200):
       corners = digits._PATHS[motion](
         np.random.default_rng(index), 4, clips._frames, 16
       )
-      found[digits._direction(corners)].append(corners[0])
-    return np.array([np.mean(x, 0) for x in found.values()])
+      places[digits._direction(corners)].append(corners[0])
+    return np.array([np.mean(x, 0) for x in places.values()])
 
   spread = np.ptp(starts("drift"), axis=0)
-  assert spread.max() < 0.2  # of 2 pixels, with means of about 300
+  assert spread.max() < 0.2  # they start within 2 pixels
   assert np.ptp(starts("cross"), axis=0).min() > 3.9
 
 
