@@ -36,7 +36,13 @@ _CLIP_FIELDS = (
 _LATER_CLIP_FIELDS = {"labels": "class"}
 # Fields that decide, beside the weights, what a generator computes.
 DEFINING = ("algorithm", "transformer", "tasks", "condition_frames")
-_OLD_SETTINGS = {"attention": "auto", "dropout_bits": "threefry"}
+# What sections mean that lack these fields: those of configs of before, and
+# `denoiser`, which has no dropout.
+_OLD_SETTINGS = {
+  "attention": "auto",
+  "dropout": 0.0,
+  "dropout_bits": "threefry",
+}
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: no conversion
 
 
@@ -164,7 +170,10 @@ def needs_condition_tokens(task: str, causal: bool) -> bool:
 
 
 def transformer_settings(
-  config: ml_collections.ConfigDict, positions: int, mesh: Mesh | None
+  config: ml_collections.ConfigDict,
+  positions: int,
+  mesh: Mesh | None,
+  section: str = "transformer",
 ) -> tuple[dict[str, Any], Any]:
   """(arguments of a generator's network, the dtype that it computes in).
 
@@ -172,16 +181,16 @@ def transformer_settings(
     config: the generator's.
     positions: length of the sequence.
     mesh: devices that it runs on; None for one of the default kind.
+    section: the config's section of the network.
 
   Raises:
     ValueError: a field that has not one of its values.
   """
-  # Configs of before lack these fields.
-  settings = {**_OLD_SETTINGS, **config.transformer.to_dict()}
+  settings = {**_OLD_SETTINGS, **config[section].to_dict()}
   name = settings.pop("dtype")
   if name not in _DTYPES:
     raise ValueError(
-      f"transformer.dtype={name!r} must be one of {sorted(_DTYPES)}"
+      f"{section}.dtype={name!r} must be one of {sorted(_DTYPES)}"
     )
   dropout_lib.check(settings["dropout_bits"])
   platform = jax.default_backend()

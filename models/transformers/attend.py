@@ -97,17 +97,19 @@ def attend(
   layout: Layout | None = None,
   drop: Drop | None = None,
   form: Form = Form(),  # noqa: B008 - frozen
+  bias_ANS: jax.Array | None = None,
 ) -> jax.Array:
   """Attention of N queries to S keys: (B, N, A, d), softmax in float32.
 
-  Without a layout all queries see all keys. Bits of "threefry" cannot be drawn
-  a block at a time, so they are drawn as before, in the plain form.
+  Without a layout all queries see all keys. A bias is added to the scores. Bits
+  of "threefry" cannot be drawn a block at a time, so they are drawn as before,
+  in the plain form; so is a bias, which the kernels do not take.
   """
   if drop is not None and not drop.rate:
     drop = None
   threefry = drop is not None and drop.bits == "threefry"
-  if form.name == "plain" or threefry:
-    return _plain(q_BNAd, k_BSAd, v_BSAd, layout, drop)
+  if form.name == "plain" or threefry or bias_ANS is not None:
+    return _plain(q_BNAd, k_BSAd, v_BSAd, layout, drop, bias_ANS)
   if form.name == "kernel" and q_BNAd.shape[1] == 1 and drop is None:
     return _one_query(q_BNAd, k_BSAd, v_BSAd, layout)
   seeds, rate = jnp.zeros((*_heads(q_BNAd), 2), jnp.int32), 0.0
@@ -133,8 +135,10 @@ def _heads(q_BNAd) -> tuple[int, int]:
   return q_BNAd.shape[0], q_BNAd.shape[2]
 
 
-def _plain(q_BNAd, k_BSAd, v_BSAd, layout, drop: Drop | None):
+def _plain(q_BNAd, k_BSAd, v_BSAd, layout, drop: Drop | None, bias_ANS):
   scores_BANS = _scores(q_BNAd, k_BSAd, layout, 0)
+  if bias_ANS is not None:
+    scores_BANS += bias_ANS[None].astype(scores_BANS.dtype)
   p_BANS = jax.nn.softmax(scores_BANS)
   if drop is not None:
     p_BANS = dropout_lib.dropout(p_BANS, drop.rate, drop.key, drop.bits)
