@@ -92,6 +92,8 @@ RANGES: dict[str, dict[str, Range]] = {
     "label_drop": _SHARE,
     "label_smoothing": _DECAY,
     "masks_per_clip": COUNT,
+    "draws_per_token": COUNT,
+    "later_start": _SHARE,
     "loss_chunks": COUNT,
   },
   "dataset": {
@@ -178,6 +180,9 @@ RANGES: dict[str, dict[str, Range]] = {
   },
   "transformer": _TRANSFORMER,
   "denoiser": {
+    "dropout": _DECAY,
+    "head_blocks": COUNT,
+    "head_width": COUNT,
     "num_layers": COUNT,
     "width": COUNT,
     "mlp_width": COUNT,
@@ -201,6 +206,7 @@ RANGES: dict[str, dict[str, Range]] = {
   ),
   "sampling": {
     "steps": COUNT,
+    "diffusion_steps": whole(2),
     "choice_temperature": _AMOUNT,
     "guidance": GUIDANCE,
     "guidance_power": _POSITIVE,

@@ -122,11 +122,15 @@ def _generator(c: ml_collections.ConfigDict) -> None:
   The film's labels are numbers of shots, which no model is told: every task
   here has "no class", and so the one class is without effect.
   """
+  _film(c)
+  c.transformer.factor_bits = (9, 9)
+  c.transformer.num_classes = 1
+
+
+def _film(c: ml_collections.ConfigDict) -> None:
   datasets.film(c, 64)
   c.checkpoint_every = 500
   c.evaluation.num = 0
-  c.transformer.factor_bits = (9, 9)
-  c.transformer.num_classes = 1
   for task in c.tasks:
     c.tasks[task] = _TASKS.get(task, 0.0)
 
@@ -164,6 +168,22 @@ def generator64_small(c: ml_collections.ConfigDict) -> None:
   c.transformer.num_heads = 4
   c.optimizer.peak_learning_rate = 2e-3
   c.optimizer.warmup_steps = 50
+
+
+def latents64(c: ml_collections.ConfigDict) -> None:
+  """As `generator64`, what all generators of latents share."""
+  _film(c)
+  c.denoiser.num_classes = 1
+  c.num_steps = 3_000
+  c.batch_size = 64
+  c.denoiser.num_layers = 12
+  c.denoiser.width = 768
+  c.denoiser.mlp_width = 3072
+  c.denoiser.num_heads = 12
+  c.denoiser.dtype = "bfloat16"
+  c.ema_decay = 0.995
+  c.optimizer.peak_learning_rate = 3e-4
+  c.optimizer.warmup_steps = 200
 
 
 def masked64(c: ml_collections.ConfigDict) -> None:

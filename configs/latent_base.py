@@ -42,7 +42,8 @@ def latent_generator() -> ml_collections.ConfigDict:
   c.sampling.steps = 50  # forward passes that make a clip
   # Strength of guidance: output + guidance * (output - unconditional); 0: none.
   c.sampling.guidance = 0.0
-  # Guidance over the steps: "constant", or "power_cosine", from 0 upwards.
+  # Guidance over the steps: "constant"; or "linear" (xAR; MAR by the share of
+  # decided tokens) or "power_cosine", from 0 upwards.
   c.sampling.guidance_schedule = "constant"
   c.sampling.guidance_power = 4.0  # exponent of "power_cosine"
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
@@ -54,4 +55,68 @@ def latent_generator() -> ml_collections.ConfigDict:
   c.optimizer.clip_norm = 1.0  # largest norm of the gradient
   # Decay of the moving average of the network's weights, from step 0.
   c.ema_decay = 0.9999
+  return c
+
+
+def masked_diffusion() -> ml_collections.ConfigDict:
+  """The masked model of tokens with MAR's diffusion head, of size B."""
+  c = latent_generator()
+  c.algorithm = "masked_diffusion"
+  # Trunk: "masked", that of the masked model of tokens, or "autoencoder", MAR's
+  # own, which is for one task and has half of its layers in the encoder.
+  c.denoiser.trunk = "masked"
+  c.denoiser.num_layers = 24  # layers of MAR-B, encoder and decoder
+  c.denoiser.width = 768  # channels of a token
+  c.denoiser.mlp_width = 3072  # hidden units of each layer's MLP
+  c.denoiser.num_heads = 12  # attention heads of each layer
+  c.denoiser.dropout = 0.1  # share of units and attention of the trunk dropped
+  c.denoiser.dropout_bits = "hash"  # or "threefry"
+  c.denoiser.head_blocks = 6  # residual blocks of the head
+  c.denoiser.head_width = 1024  # channels of the head
+
+  # Share of the tokens that training masks: "cosine" of U(0, 1), as the masked
+  # model of tokens; "normal", MAR's around 1, at least 0.7.
+  c.mask_ratio = "cosine"
+  # Whether each clip has its own mask ratio; False: one for the batch (MAR).
+  c.mask_ratio_per_clip = False
+  c.masks_per_clip = 1  # independent masks of one encoded clip in a step
+  c.draws_per_token = 4  # noises that a token's features are trained on (MAR)
+
+  c.sampling.steps = 64  # passes of the trunk; MAR's scores take 256
+  # Share of the tokens left masked after each step: one of SCHEDULES in
+  # magvit/generators/sampling.py.
+  c.sampling.schedule = "cosine"
+  c.sampling.diffusion_steps = 100  # passes of the head for each token (MAR)
+  c.sampling.temperature = 1.0  # factor of the noise that these add (MAR)
+  c.sampling.guidance_schedule = "linear"  # with the share of decided tokens
+  # Completion of given pixels: "sample", or "likeliest", without guidance or
+  # added noise.
+  c.sampling.completion = "sample"
+  # Whether the given pixels are pasted over the completion.
+  c.sampling.replace_condition_pixels = False
+
+  c.optimizer = base.optimizer(b1=0.9, b2=0.95, warmup_steps=5000)  # MAR's Adam
+  c.optimizer.weight_decay = 0.02  # decoupled decay of kernels (MAR)
+  c.optimizer.clip_norm = 3.0  # largest norm of the gradient (MAR)
+  return c
+
+
+def next_frame_flow() -> ml_collections.ConfigDict:
+  """Next-frame flow: xAR-B with a latent frame for a cell."""
+  c = latent_generator()
+  c.algorithm = "next_frame_flow"
+  c.denoiser.num_layers = 16  # layers of xAR-B
+  c.denoiser.width = 768  # channels of a token
+  c.denoiser.mlp_width = 2048  # hidden units of SwiGLU, 8 / 3 of the width
+  c.denoiser.num_heads = 12  # attention heads of each layer
+  # Share of the steps without given frames whose clips begin with their second
+  # latent frame, as what is seen of a long video does.
+  c.later_start = 0.25
+
+  c.sampling.steps = 50  # Euler's steps for each latent frame (xAR)
+  c.sampling.guidance_schedule = "linear"  # from none at the first step (xAR)
+
+  c.optimizer = base.optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # xAR's Adam
+  c.optimizer.weight_decay = 0.02  # decoupled decay of kernels (xAR)
+  c.optimizer.clip_norm = 1.0  # largest norm of the gradient (xAR)
   return c

@@ -16,6 +16,8 @@ from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit.generators import autoregressive
 from magvit.generators import masked
+from magvit.generators import masked_diffusion
+from magvit.generators import next_frame_flow
 from magvit.tokenizer import gan
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
@@ -25,6 +27,8 @@ ALGORITHMS: dict[str, type[algorithm_lib.Algorithm]] = {
   "tokenizer": gan.TokenizerGan,
   "masked": masked.MaskedGenerator,
   "autoregressive": autoregressive.AutoregressiveGenerator,
+  "masked_diffusion": masked_diffusion.MaskedDiffusion,
+  "next_frame_flow": next_frame_flow.NextFrameFlow,
 }
 
 

@@ -19,10 +19,10 @@ from absl import flags
 import ml_collections
 import pytest
 
-from configs import base
 from configs import describe
 import hatch_build
 from magvit.modes import table
+from magvit.workdir import stored_config
 import main  # noqa: F401  defines the flags
 from tests import markdown
 
@@ -69,7 +69,7 @@ def _get_config(name: str):
 
 @functools.cache
 def _base_configs():
-  return [base.tokenizer(), base.masked(), base.autoregressive()]
+  return [make() for make in stored_config.KNOWN.values()]
 
 
 def _is_section(path: str) -> bool:

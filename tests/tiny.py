@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from configs import base
+from configs import latent_base
 from magvit import algorithm as algorithm_lib
 from models import network
 
@@ -19,6 +20,8 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     "tokenizer": tokenizer,
     "image": lambda: tokenizer(temporal=False),
     "masked": lambda: masked(base.REQUIRED),
+    "masked_diffusion": lambda: masked_diffusion(base.REQUIRED),
+    "next_frame_flow": lambda: next_frame_flow(base.REQUIRED),
   }[arg]()
 
 
@@ -83,6 +86,27 @@ def latent_generator(
   c.denoiser.num_heads = 2
   c.denoiser.num_classes = 10
   c.sampling.steps = 3
+  return c
+
+
+def masked_diffusion(tokenizer_workdir: str) -> ml_collections.ConfigDict:
+  """A masked generator with a diffusion head, on the same tokens."""
+  c = latent_base.masked_diffusion()
+  latent_generator(c, tokenizer_workdir)
+  c.denoiser.head_blocks = 1
+  c.denoiser.head_width = 16
+  c.masks_per_clip = 2
+  c.draws_per_token = 2
+  c.sampling.diffusion_steps = 3
+  return c
+
+
+def next_frame_flow(tokenizer_workdir: str) -> ml_collections.ConfigDict:
+  """Next-frame flow of the tasks that it has, on the same tokens."""
+  c = latent_base.next_frame_flow()
+  latent_generator(c, tokenizer_workdir)
+  for task in c.tasks:
+    c.tasks[task] = float(task.endswith(("frame_prediction", "conditional")))
   return c
 
 

@@ -86,7 +86,7 @@ class LatentGenerator(generator.Generator):
     filled_BTHWC = self.tasks.fill(
       task, video_BTHWC, self.config.condition_frames
     )
-    grid = (len(video_BTHWC), *self.latents.shape, self.latents.channels)
+    grid = (video_BTHWC.shape[0], *self.latents.shape, self.latents.channels)
     return lax.cond(
       jnp.asarray(self.given_Sthw.any((1, 2, 3)))[task],
       lambda: self.latents.encode(params, filled_BTHWC),

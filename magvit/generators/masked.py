@@ -7,6 +7,7 @@ the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 from typing import ClassVar
@@ -79,7 +80,6 @@ class MaskedGenerator(generator.TokenGenerator):
       tokens.sizes.time,
       tokens.sizes.causal,
     ).reshape(len(table.names), -1)
-    likeliest = c.sampling.completion == "likeliest"
     return cls(
       config=c,
       tokens=tokens,
@@ -87,13 +87,7 @@ class MaskedGenerator(generator.TokenGenerator):
       tasks=table,
       given_SN=region(tasks_lib.given_latents),
       fixed_SN=region(tasks_lib.kept_latents),
-      noise_S=np.array(
-        [
-          0.0 if likeliest and tasks_lib.needs_clip(name) else 1.0
-          for name in table.names
-        ],
-        np.float32,
-      ),
+      noise_S=noise_of_tasks(c, table.names),
       adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
     )
 
@@ -249,7 +243,9 @@ class MaskedGenerator(generator.TokenGenerator):
     )
     clips = self.decode(params, parts_BNF)
     if settings.replace_condition_pixels:
-      clips["video"] = self._with_given_pixels(clips["video"], video, task)
+      clips["video"] = self.tasks.with_given_pixels(
+        task, clips["video"], video, self.config.condition_frames
+      )
     return clips
 
   def _grid(self, table_SN, task, label_B) -> jax.Array:
@@ -299,13 +295,21 @@ class MaskedGenerator(generator.TokenGenerator):
 
     return predict
 
-  def _with_given_pixels(self, completed, video, task) -> jax.Array:
-    """The completion with the given pixels pasted over it."""
-    given_STHW = self.tasks.given_pixels(
-      video.shape[1:4], self.config.condition_frames
-    )
-    given_THW = jnp.asarray(given_STHW)[task]
-    return jnp.where(given_THW[None, ..., None], video, completed)
+
+def noise_of_tasks(
+  config: ml_collections.ConfigDict, names: Sequence[str]
+) -> np.ndarray:
+  """Factor of guidance and temperatures for each task, float32 (S,).
+
+  It is 0 for completions that are to be the likeliest.
+  """
+  likeliest = config.sampling.completion == "likeliest"
+  return np.array(
+    [
+      0.0 if likeliest and tasks_lib.needs_clip(name) else 1.0 for name in names
+    ],
+    np.float32,
+  )
 
 
 def define_transformer(

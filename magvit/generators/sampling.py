@@ -29,6 +29,7 @@ GUIDANCE_SCHEDULES: dict[str, Callable] = {
   "power_cosine": lambda progress, power: (
     0.5 * (1.0 - jnp.cos(math.pi * progress**power))
   ),
+  "linear": lambda progress, power: progress,  # Muse's (arXiv 2301.00704)
 }
 
 COMPLETIONS = ("sample", "likeliest")  # explained in configs/base.py
@@ -181,12 +182,12 @@ def check_settings(settings: ml_collections.ConfigDict) -> None:
     ("guidance_schedule", GUIDANCE_SCHEDULES),
     ("completion", COMPLETIONS),
   ):
-    if settings[field] not in known:
+    if field in settings and settings[field] not in known:
       raise ValueError(
         f"sampling.{field}={settings[field]!r} must be one of {sorted(known)}"
       )
   for field in ("choice_temperature", "temperature"):
-    if settings[field] < 0:
+    if field in settings and settings[field] < 0:
       raise ValueError(
         f"sampling.{field}={settings[field]} must not be negative; 0 is without"
         " noise"
@@ -233,16 +234,39 @@ def check_truncation(temperature: float, top_k: int, top_p: float) -> None:
     )
 
 
-def training_mask(
-  key: jax.Array, batch: int, tokens: int, ratio_per_clip: bool
-) -> jax.Array:
-  """Draws masks, bool (B, N), of floor(N cos(pi r / 2)) >= 1 of N tokens each.
+# Functions (key, shape, N tokens) -> how many of them training masks, as floats
+# that are clipped to 1..N.
+MASK_RATIOS: dict[str, Callable[[jax.Array, tuple[int, int], int], Any]] = {
+  # MAGVIT's: floor(N cos(pi r / 2)) with r ~ U(0, 1).
+  "cosine": lambda key, shape, tokens: jnp.floor(
+    tokens * SCHEDULES["cosine"](jax.random.uniform(key, shape), tokens)
+  ),
+  # MAR's: ceil(N r) with r ~ N(1, 0.25), truncated to 0.7..1.
+  "normal": lambda key, shape, tokens: jnp.ceil(
+    tokens * (1 + 0.25 * jax.random.truncated_normal(key, -1.2, 0.0, shape))
+  ),
+}
 
-  r ~ U(0, 1), one for the batch as in MAGVIT, or one per clip.
+
+def least_masked(tokens: int, ratio: str) -> int:
+  """A number of tokens that every mask of a ratio masks at the least."""
+  # One fewer than MAR's, lest a rounding mask fewer.
+  return 1 if ratio == "cosine" else max(1, math.ceil(0.7 * tokens) - 1)
+
+
+def training_mask(
+  key: jax.Array,
+  batch: int,
+  tokens: int,
+  ratio_per_clip: bool,
+  ratio: str = "cosine",
+) -> jax.Array:
+  """Draws masks, bool (B, N), of 1 to N tokens each, as `MASK_RATIOS` says.
+
+  One number is drawn for the batch as in MAGVIT, or one per clip.
   """
   ratio_key, order_key = jax.random.split(key)
-  r_B1 = jax.random.uniform(ratio_key, (batch if ratio_per_clip else 1, 1))
-  share_B1 = SCHEDULES["cosine"](r_B1, tokens)
-  masked_B1 = jnp.maximum(1, jnp.floor(tokens * share_B1))
+  shape = (batch if ratio_per_clip else 1, 1)
+  masked_B1 = MASK_RATIOS[ratio](ratio_key, shape, tokens).clip(1, tokens)
   order_BN = jax.random.uniform(order_key, (batch, tokens)).argsort(-1)
   return order_BN.argsort(-1) < masked_B1  # ranks: ties mask nothing extra

@@ -248,6 +248,18 @@ class TaskTable:
     ]
     return lax.switch(task, fills, video_BTHWC)
 
+  def with_given_pixels(
+    self,
+    task: jax.Array,
+    completed_BTHWC: jax.Array,
+    video_BTHWC: jax.Array,
+    condition_frames: int,
+  ) -> jax.Array:
+    """A task's completion with the given pixels of the clip pasted over it."""
+    given_STHW = self.given_pixels(video_BTHWC.shape[1:4], condition_frames)
+    given_THW = jnp.asarray(given_STHW)[task]
+    return jnp.where(given_THW[None, ..., None], video_BTHWC, completed_BTHWC)
+
   def draw(self, key: jax.Array) -> jax.Array:
     """Draws the place of a task, int32 (), as often as the weights say."""
     return jax.random.categorical(key, jnp.log(jnp.asarray(self.weight_S)))

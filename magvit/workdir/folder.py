@@ -51,6 +51,7 @@ _FREE_FIELDS = (
   "transformer.dropout_bits",
   "denoiser.attention",
   "denoiser.remat",
+  "denoiser.dropout_bits",
 )
 
 

@@ -13,12 +13,15 @@ import ml_collections
 
 from configs import base
 from configs import job
+from configs import latent_base
 from storage import schema
 
 KNOWN = {
   "tokenizer": base.tokenizer,
   "masked": base.masked,
   "autoregressive": base.autoregressive,
+  "masked_diffusion": latent_base.masked_diffusion,
+  "next_frame_flow": latent_base.next_frame_flow,
 }
 # Sections with all fields.
 _WHOLE = ("tokenizer", "quantizer", "transformer", "latents", "denoiser")

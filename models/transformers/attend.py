@@ -47,14 +47,20 @@ class Layout:
 
   start: place of the first query among the keys.
   prefix: number of leading keys that every query sees.
+  block: number of tokens in a row that see each other, as those of a frame do;
+    other than 1 it is not for kernels.
   """
 
   start: int | jax.Array = 0
   prefix: int | jax.Array = 0
+  block: int = 1
 
   def seen(self, row: jax.Array, column: jax.Array) -> jax.Array:
     """bool: whether query `row` sees key `column`; both broadcast."""
-    return (column <= row + self.start) | (column < self.prefix)
+    place, key = row + self.start, column
+    if self.block > 1:
+      place, key = place // self.block, key // self.block
+    return (key <= place) | (column < self.prefix)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +122,7 @@ def attend(
   if drop is not None:
     rate, seeds = drop.rate, dropout_lib.draw_seeds(drop.key, _heads(q_BNAd))
   alike = layout is None or isinstance(layout.start, int) and not layout.start
+  alike = alike and (layout is None or layout.block == 1)
   kernel = form.name == "kernel" and alike and _divides(form, q_BNAd)
   if not kernel or not (
     cuda_attention.fits(q_BNAd, k_BSAd) and tpu_attention.fits(q_BNAd, k_BSAd)

@@ -14,17 +14,89 @@ import jax.numpy as jnp
 
 from models import remat as remat_lib
 from models.transformers import attention
+from models.transformers import diffusion_head
 
 _LAYER_NORM_EPSILON = 1e-12
 
 
-class MaskedTransformer(nnx.Module):
-  """Predicts logits of every token from a masked grid, a class and a task.
+class MaskedTrunk(nnx.Module):
+  """Features of every token of a masked grid, with a class and a task.
 
   The sequence is [task token, if there are tasks] [class token] then the N
   tokens of the clip in (t, h, w) raster order. Class `num_classes` means "no
-  class". All ids are non-negative.
+  class". All ids are non-negative. Subclasses say what a token enters as, and
+  what is predicted from its features.
   """
+
+  def __init__(
+    self,
+    num_tokens: int,
+    task_slots: int,
+    num_classes: int,
+    size: attention.TransformerSize,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """Makes a trunk; `task_slots` 0 means one task and no task token."""
+    embed = lambda rows: _embed(rows, size.width, rngs)
+    self.mask = embed(1)
+    self.classes = embed(num_classes + 1)
+    self.tasks = embed(task_slots) if task_slots else None
+    self.prefix = 2 if task_slots else 1
+    self.positions = embed(self.prefix + num_tokens)
+    self.norm = _layer_norm(size.width, rngs)
+    # Layers are one stacked block, which is scanned and so compiles once.
+    self.layers = jax.vmap(lambda key: Block(size, rngs=nnx.Rngs(key)))(
+      jax.random.split(rngs.params(), size.num_layers)
+    )
+    self.size = size
+
+  def features(
+    self,
+    tokens_BND: jax.Array,
+    masked_BN: jax.Array,
+    class_B: jax.Array,
+    task_B: jax.Array,
+    dropout_key: jax.Array | None = None,
+  ) -> jax.Array:
+    """Features (B, N, D) of every token.
+
+    Args:
+      tokens_BND: embedded tokens; those under the mask are ignored.
+      masked_BN: bool, True where the input is the mask token.
+      class_B: int32 in 0..num_classes.
+      task_B: int32 task token; ignored by a model without tasks.
+      dropout_key: draws the dropout of training; None for inference.
+    """
+    mask_D = self.mask.embedding[0]
+    tokens_BND = jnp.where(masked_BN[..., None], mask_D, tokens_BND)
+    prefix = [attention.look_up(self.classes, class_B)[:, None]]
+    if self.tasks is not None:
+      prefix.insert(0, attention.look_up(self.tasks, task_B)[:, None])
+    x_BND = jnp.concatenate([*prefix, tokens_BND], axis=1)
+    x_BND = self.norm(x_BND + self.positions.embedding[None])
+    keys = [None] * 2
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key)
+    x_BND = attention.drop(self.size, x_BND, keys[0])
+    return self._run_layers(x_BND, keys[1])[:, self.prefix :]
+
+  def _run_layers(self, x_BND, dropout_key):
+    layer_keys = None
+    if dropout_key is not None:
+      layer_keys = jax.random.split(dropout_key, self.size.num_layers)
+
+    def body(x, layer):
+      block, key = layer
+      return block(x, key), None
+
+    body = remat_lib.apply(body, self.size.remat, in_scan=not self.size.unroll)
+    layers = (self.layers, layer_keys)
+    return attention.scan_layers(body, x_BND, layers, self.size)
+
+
+class MaskedTransformer(MaskedTrunk):
+  """Predicts logits of every token from a masked grid, a class and a task."""
 
   def __init__(
     self,
@@ -37,29 +109,14 @@ class MaskedTransformer(nnx.Module):
     rngs: nnx.Rngs,
   ):
     """Makes a model; `task_slots` 0 means one task and no task token."""
-    if size.width % size.num_heads:
-      raise ValueError(
-        f"transformer.width={size.width} must be a multiple of"
-        f" transformer.num_heads={size.num_heads}"
-      )
-    embed = lambda rows: nnx.Embed(
-      rows, size.width, embedding_init=_init(), rngs=rngs
+    check_heads("transformer", size)
+    self.factors = nnx.List(
+      [_embed(2**bits, size.width, rngs) for bits in factor_bits]
     )
-    self.factors = nnx.List([embed(2**bits) for bits in factor_bits])
-    self.mask = embed(1)
-    self.classes = embed(num_classes + 1)
-    self.tasks = embed(task_slots) if task_slots else None
-    self.prefix = 2 if task_slots else 1
-    self.positions = embed(self.prefix + num_tokens)
-    self.norm = _layer_norm(size.width, rngs)
-    # Layers are one stacked block, which is scanned and so compiles once.
-    self.layers = jax.vmap(lambda key: Block(size, rngs=nnx.Rngs(key)))(
-      jax.random.split(rngs.params(), size.num_layers)
-    )
+    super().__init__(num_tokens, task_slots, num_classes, size, rngs=rngs)
     self.heads = nnx.List(
       [Head(size.width, 2**b, rngs=rngs) for b in factor_bits]
     )
-    self.size = size
 
   def __call__(
     self,
@@ -82,35 +139,69 @@ class MaskedTransformer(nnx.Module):
       attention.look_up(table, parts_BNF[..., f])
       for f, table in enumerate(self.factors)
     )
-    mask_D = self.mask.embedding[0]
-    tokens_BND = jnp.where(masked_BN[..., None], mask_D, tokens_BND)
-    prefix = [attention.look_up(self.classes, class_B)[:, None]]
-    if self.tasks is not None:
-      prefix.insert(0, attention.look_up(self.tasks, task_B)[:, None])
-    x_BND = jnp.concatenate([*prefix, tokens_BND], axis=1)
-    x_BND = self.norm(x_BND + self.positions.embedding[None])
-    keys = [None] * 2
-    if dropout_key is not None:
-      keys = jax.random.split(dropout_key)
-    x_BND = attention.drop(self.size, x_BND, keys[0])
-    x_BND = self._run_layers(x_BND, keys[1])[:, self.prefix :]
+    x_BND = self.features(tokens_BND, masked_BN, class_B, task_B, dropout_key)
     return [
       head(x_BND, table.embedding[...])
       for head, table in zip(self.heads, self.factors, strict=True)
     ]
 
-  def _run_layers(self, x_BND, dropout_key):
-    layer_keys = None
-    if dropout_key is not None:
-      layer_keys = jax.random.split(dropout_key, self.size.num_layers)
 
-    def body(x, layer):
-      block, key = layer
-      return block(x, key), None
+class MaskedLatents(MaskedTrunk):
+  """The same trunk on latents: a diffusion head draws what a token is.
 
-    body = remat_lib.apply(body, self.size.remat, in_scan=not self.size.unroll)
-    layers = (self.layers, layer_keys)
-    return attention.scan_layers(body, x_BND, layers, self.size)
+  A latent enters by a linear layer. From a table of embeddings and logits it
+  differs in nothing else.
+  """
+
+  def __init__(
+    self,
+    num_tokens: int,
+    channels: int,
+    task_slots: int,
+    num_classes: int,
+    head: diffusion_head.HeadSize,
+    size: attention.TransformerSize,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """Makes a model; `task_slots` 0 means one task and no task token."""
+    check_heads("denoiser", size)
+    self.latents = _dense(channels, size.width, rngs)
+    super().__init__(num_tokens, task_slots, num_classes, size, rngs=rngs)
+    self.head = diffusion_head.DiffusionHead(
+      channels, size.width, head, rngs=rngs
+    )
+
+  def conditions(
+    self,
+    z_BNC: jax.Array,
+    masked_BN: jax.Array,
+    class_B: jax.Array,
+    task_B: jax.Array,
+    dropout_key: jax.Array | None = None,
+  ) -> jax.Array:
+    """What the head is told of every token, (B, N, D).
+
+    The arguments are those of `features`, with latents for tokens.
+    """
+    dtype = self.mask.embedding.dtype
+    tokens_BND = self.latents(z_BNC.astype(dtype))
+    return self.features(tokens_BND, masked_BN, class_B, task_B, dropout_key)
+
+  def denoise(
+    self, x_t: jax.Array, time: jax.Array, condition: jax.Array
+  ) -> jax.Array:
+    """The head's output, as `DiffusionHead` says."""
+    return self.head(x_t, time, condition)
+
+
+def check_heads(section: str, size: attention.TransformerSize) -> None:
+  """Raises ValueError unless the heads divide the width."""
+  if size.width % size.num_heads:
+    raise ValueError(
+      f"{section}.width={size.width} must be a multiple of"
+      f" {section}.num_heads={size.num_heads}"
+    )
 
 
 class Block(nnx.Module):
@@ -161,6 +252,10 @@ def _init():
   # Values are truncated at two standard deviations, as in BERT; `stddev` is
   # that of the untruncated distribution.
   return jax.nn.initializers.truncated_normal(stddev=0.02)
+
+
+def _embed(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
+  return nnx.Embed(rows, width, embedding_init=_init(), rngs=rngs)
 
 
 def _dense(

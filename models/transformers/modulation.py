@@ -3,6 +3,32 @@
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+WAVES = 256  # sines and cosines of a time
+_LONGEST_PERIOD = 10_000.0  # the longest of these, in times of 0..1000
+
+
+class TimeEmbedding(nnx.Module):
+  """Times in 0..1000 as vectors: sines and cosines, then an MLP."""
+
+  def __init__(self, width: int, *, rngs: nnx.Rngs):
+    init = jax.nn.initializers.normal(0.02)
+    self.time_in = nnx.Linear(WAVES, width, kernel_init=init, rngs=rngs)
+    self.time_out = nnx.Linear(width, width, kernel_init=init, rngs=rngs)
+
+  def __call__(self, time: jax.Array) -> jax.Array:
+    """Vectors (..., D) of times (...), in the dtype of the weights."""
+    waves_W = waves(time, WAVES).astype(self.time_in.kernel.dtype)
+    return self.time_out(jax.nn.silu(self.time_in(waves_W)))
+
+
+def waves(time: jax.Array, count: int) -> jax.Array:
+  """Cosines and sines of times, float32 (..., count)."""
+  powers = np.arange(count // 2, dtype=np.float32) / (count // 2)
+  frequencies = np.asarray(_LONGEST_PERIOD**-powers, np.float32)
+  angles = jnp.einsum("...,f->...f", time.astype(jnp.float32), frequencies)
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
 
 
 class LayerModulation(nnx.Module):
@@ -49,3 +75,9 @@ def zero_linear(
     kernel_init=nnx.initializers.zeros,
     rngs=rngs,
   )
+
+
+def dense(cin: int, cout: int, rngs: nnx.Rngs) -> nnx.Linear:
+  """Linear layer with Xavier's uniform weights."""
+  init = jax.nn.initializers.xavier_uniform()
+  return nnx.Linear(cin, cout, kernel_init=init, rngs=rngs)

@@ -13,7 +13,6 @@ from flax import nnx
 import jax
 from jax import lax
 import jax.numpy as jnp
-import numpy as np
 
 from models import remat as remat_lib
 from models.transformers import attend
@@ -21,8 +20,6 @@ from models.transformers import attention
 from models.transformers import modulation
 from models.transformers import windows
 
-_WAVES = 256  # sines and cosines that tell the times of a clip
-_LONGEST_PERIOD = 10_000.0  # the longest wave, in times of 0..1000
 TEXT_LAYERS = ("all", "spatial")  # layers that can attend to text
 
 
@@ -120,7 +117,7 @@ class Walt(nnx.Module):
     self.patches = linear(patch**2 * design.input_channels)
     self.space, self.time = embed(rows * columns), embed(t)
     self.classes = embed(design.num_classes + 1)
-    self.time_in, self.time_out = linear(_WAVES), linear(width)
+    self.time_in, self.time_out = linear(modulation.WAVES), linear(width)
     self.text = linear(design.text_width) if design.text_width else None
     self.finer = _finer(design.channels, rngs) if design.upscales else None
     self.shared = (
@@ -207,11 +204,13 @@ class Walt(nnx.Module):
 
   def _condition(self, time_Bf, class_Bf, low_time_B) -> jax.Array:
     """What modulates the layers, (B, f, D): time and class."""
-    waves_BfK = _waves(time_Bf, _WAVES)
+    waves_BfK = modulation.waves(time_Bf, modulation.WAVES)
     if self.finer is not None:  # each of the two times has half of the waves
-      low_B1K = _waves(low_time_B[:, None], _WAVES // 2)
-      low_BfK = jnp.broadcast_to(low_B1K, (*time_Bf.shape, _WAVES // 2))
-      half_BfK = _waves(time_Bf, _WAVES // 2)
+      low_B1K = modulation.waves(low_time_B[:, None], modulation.WAVES // 2)
+      low_BfK = jnp.broadcast_to(
+        low_B1K, (*time_Bf.shape, modulation.WAVES // 2)
+      )
+      half_BfK = modulation.waves(time_Bf, modulation.WAVES // 2)
       waves_BfK = jnp.concatenate([half_BfK, low_BfK], -1)
     h_BfD = self.time_in(waves_BfK.astype(self.time_in.kernel[...].dtype))
     h_BfD = self.time_out(jax.nn.silu(h_BfD))
@@ -365,14 +364,6 @@ class CrossAttention(nnx.Module):
       form=self.size.attention,
     )
     return self.out(windows.from_windows(y, window, x_BthwD.shape[:4]))
-
-
-def _waves(time: jax.Array, count: int) -> jax.Array:
-  """Cosines and sines of times, float32 (..., count)."""
-  powers = np.arange(count // 2, dtype=np.float32) / (count // 2)
-  frequencies = np.asarray(_LONGEST_PERIOD**-powers, np.float32)
-  angles = jnp.einsum("...,f->...f", time.astype(jnp.float32), frequencies)
-  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
 
 
 def _finer(channels: int, rngs: nnx.Rngs) -> nnx.Conv:

@@ -24,6 +24,8 @@ def _paths(config, prefix=""):
     base.masked,
     base.autoregressive,
     latent_base.latent_generator,
+    latent_base.masked_diffusion,
+    latent_base.next_frame_flow,
   ],
 )
 def test_every_field_of_every_experiment_has_a_row(make):

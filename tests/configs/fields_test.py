@@ -14,6 +14,8 @@ _MAKERS = (
   base.masked,
   base.autoregressive,
   latent_base.latent_generator,
+  latent_base.masked_diffusion,
+  latent_base.next_frame_flow,
 )
 
 

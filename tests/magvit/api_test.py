@@ -376,8 +376,8 @@ def test_what_cannot_be_sampled_is_refused(generator, arguments, message):
 
 @pytest.mark.parametrize(
   "config",
-  [tiny.masked(""), tiny.autoregressive("")],
-  ids=["masked", "autoregressive"],
+  [tiny.masked(""), tiny.autoregressive(""), tiny.masked_diffusion("")],
+  ids=["masked", "autoregressive", "masked_diffusion"],
 )
 def test_settings_reach_the_algorithm_that_was_trained(
   monkeypatch, tmp_path, config

@@ -16,6 +16,7 @@ from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit import optimizer
+from magvit import trained as trained_lib
 from magvit.generators import autoregressive
 from magvit.generators import masked
 from magvit.tokenizer import describe
@@ -107,16 +108,20 @@ def test_tokenizer_step_on_eight_devices(
 
 
 @pytest.mark.slow
-def test_generator_step_on_eight_devices(tiny_tokenizer_workdir, monkeypatch):
+@pytest.mark.parametrize(
+  "make",
+  [tiny.masked, tiny.masked_diffusion, tiny.next_frame_flow],
+  ids=lambda make: make.__name__,
+)
+def test_generator_step_on_eight_devices(
+  tiny_tokenizer_workdir, monkeypatch, make
+):
   monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
-  config = tiny.masked(tiny_tokenizer_workdir)
-  one = _run(
-    masked.MaskedGenerator.build, config, _mesh(1, 1, devices=jax.devices()[:1])
-  )
+  config = make(tiny_tokenizer_workdir)
+  build = trained_lib.find_algorithm(config).build
+  one = _run(build, config, _mesh(1, 1, devices=jax.devices()[:1]))
   for layout in _LAYOUTS.values():
-    _assert_same(
-      one, _run(masked.MaskedGenerator.build, config, _mesh(*layout))
-    )
+    _assert_same(one, _run(build, config, _mesh(*layout)))
 
 
 def test_fsdp_splits_the_largest_dimension_of_large_arrays_only():

@@ -56,6 +56,21 @@ def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
   )
 
 
+@pytest.mark.parametrize(
+  "make",
+  [tiny.masked_diffusion, tiny.next_frame_flow],
+  ids=lambda make: make.__name__,
+)
+def test_a_generator_of_latents_is_described_without_a_tokenizer(make):
+  config = make("tests/tiny.py:tokenizer")
+  programs = cost_programs.programs(
+    config, cost_programs.describe(config, _mesh()), _mesh()
+  )
+  assert set(programs) == {"train", "sample"}
+  for program in programs.values():
+    assert flops.count(program.function, *program.arguments) > 0
+
+
 def test_a_tokenizer_is_described_without_perceptual_weights():
   config = tokenizer_video.get_config("ucf101")
   algorithm = cost_programs.describe(config, _mesh())

@@ -181,14 +181,26 @@ def test_a_video_tokenizer_starts_from_the_inflated_image_tokenizer(
     assert json.loads(path.read_text())["protocol"]["examples"] == 8
 
 
+_PREDICTION = ("class_conditional", "frame_prediction")
+_COMPLETION = ("class_conditional", "interpolation", "dynamic_outpainting")
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  ("make", "tasks"),
+  [
+    (tiny.masked, _COMPLETION),
+    (tiny.masked_diffusion, _COMPLETION),
+    (tiny.next_frame_flow, _PREDICTION),
+  ],
+  ids=["masked", "masked_diffusion", "next_frame_flow"],
+)
 def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
-  tiny_tokenizer_workdir, tmp_path
+  tiny_tokenizer_workdir, tmp_path, make, tasks
 ):
   workdir = tmp_path / "generator"
-  config = tiny.masked(tiny_tokenizer_workdir)
+  config = make(tiny_tokenizer_workdir)
   config.dataset.eval_examples = 8  # so few that the short run reads all
-  tasks = ("class_conditional", "interpolation", "dynamic_outpainting")
   for task in config.tasks:
     config.tasks[task] = float(task in tasks)
   loop.train(config, str(workdir))
@@ -203,13 +215,24 @@ def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
   assert names == {"frechet", *tasks}
   for name in tasks:
     assert (workdir / "samples" / f"{name}.gif").stat().st_size > 0
-  assert "tiny generator" in (workdir / "report.html").read_text()
+  assert config.name in (workdir / "report.html").read_text()
   # The workdir alone gives the same scores.
   config.tokenizer_workdir = "gone"
   before = (workdir / "results" / "frechet.json").read_text()
   os.remove(workdir / "results" / "frechet.json")
   held_out.evaluate_all(offline.open_model(str(workdir), config))
   assert (workdir / "results" / "frechet.json").read_text() == before
+  # Its last steps come again to the bit from the checkpoint before them.
+  history = _history(workdir)
+  weights = lambda: jax.tree.leaves(
+    offline.open_model(str(workdir), config).params
+  )
+  whole = weights()
+  shutil.rmtree(workdir / "checkpoints" / "6")
+  loop.train(config, str(workdir))
+  assert _history(workdir) == history
+  for a, b in zip(whole, weights(), strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(

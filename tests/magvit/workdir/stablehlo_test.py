@@ -12,6 +12,8 @@ import magvit
 from magvit import trained as trained_lib
 from magvit.generators import tasks
 from magvit.modes import export as export_mode
+from tests import tiny
+from tests import untrained
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,21 @@ def test_a_program_says_what_it_is(folder, caplog):
   parts = magvit.load_generator(folder).parameters + program.parameters
   assert sample.parameters == parts
   assert not caplog.records
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "make",
+  [tiny.masked_diffusion, tiny.next_frame_flow],
+  ids=lambda make: make.__name__,
+)
+def test_samples_of_latents_are_those_of_python(
+  tiny_tokenizer_workdir, tmp_path, make
+):
+  workdir, path = str(tmp_path / "generator"), str(tmp_path / "export")
+  untrained.write(workdir, make(tiny_tokenizer_workdir))
+  export_mode.export(workdir, path, stablehlo=True)
+  test_samples_are_those_of_python(path)
 
 
 def test_samples_are_those_of_python(folder):
