@@ -20,12 +20,10 @@ counts. The exit code is 0 whoever leads.
 """
 
 import argparse
-import ast
 import dataclasses
 import json
 import os
 import pathlib
-import subprocess
 import sys
 from typing import Any
 
@@ -37,6 +35,7 @@ from benchmarks import duel_peer
 from benchmarks import duel_report
 from benchmarks import duel_run
 from benchmarks import run
+from benchmarks import sides as sides_lib
 from input_pipeline import pipeline
 from magvit import trained as trained_lib
 from magvit.workdir import folder as workdir_lib
@@ -96,33 +95,13 @@ def _config(args) -> ml_collections.ConfigDict:
   }
   if args.width is not None:
     fields["tokenizer.base_channels"] = args.width
+  config.update_from_flattened_dict(fields)
   for given in args.set:
-    field, _, text = given.partition("=")
-    try:
-      fields[field] = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-      fields[field] = text
-  for field, value in fields.items():
-    _set(config, field, value)
+    sides_lib.set_field(config, given)
   if trained_lib.find_algorithm(config).facts.section != "tokenizer":
     raise ValueError(f"--config={args.config} is no tokenizer's: name one")
   duel_peer.check_comparable(config)
   return config
-
-
-def _set(config: ml_collections.ConfigDict, field: str, value: Any) -> None:
-  """Sets a field like "loss.entropy", which must be there."""
-  *sections, name = field.split(".")
-  try:
-    for section in sections:
-      config = config[section]
-    config[name]  # a new field would be added
-    config[name] = value
-  except (KeyError, TypeError) as error:
-    raise ValueError(
-      f"--set={field}={value}: the config has no field {field} that takes this"
-      " (docs/configs.md)"
-    ) from error
 
 
 def _sides(args, config) -> list[duel_run.Settings]:
@@ -213,50 +192,11 @@ def _run(
   config: ml_collections.ConfigDict,
 ) -> None:
   """Runs a side in its own process, unless it is finished."""
-  if _finished(folder, settings, config):
-    print(f"{settings.side}: finished in {folder} before")
-    return
-  folder.mkdir(parents=True, exist_ok=True)
-  files.write_json(folder / "settings.json", dataclasses.asdict(settings))
-  workdir_lib.write_config(str(folder), config)
-  environment = dict(os.environ)
+  environment = {}
   if settings.side != duel_run.OURS:
     # JAX only scores there, and must leave a GPU's memory to torch.
     environment["JAX_PLATFORMS"] = "cpu"
-  command = [sys.executable, "-m", "benchmarks.duel_run", str(folder)]
-  if subprocess.run(command, env=environment).returncode:
-    raise ValueError(
-      f"{settings.side} did not finish: its last lines, above, say why; the"
-      " same command goes on with what is left"
-    )
-
-
-def _finished(folder, settings, config) -> bool:
-  """Whether a folder holds the whole run of these settings.
-
-  Raises:
-    ValueError: it holds a run of others.
-  """
-  path = folder / "history.json"
-  if not path.exists():
-    return False
-  history = json.loads(path.read_text())
-  given = {**dataclasses.asdict(settings), "config": _plain(config)}
-  stored = {
-    **history["settings"],
-    "config": json.loads((folder / "config.json").read_text()),
-  }
-  differing = [name for name in given if given[name] != stored.get(name)]
-  if differing:
-    raise ValueError(
-      f"{path} is of a run with another {', '.join(differing)}: name another"
-      f" --output, or remove {folder}"
-    )
-  return history["finished"]
-
-
-def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  return json.loads(config.to_json())
+  sides_lib.run("benchmarks.duel_run", folder, settings, config, environment)
 
 
 def _report(args, config, sides: list[duel_run.Settings]) -> None:
@@ -278,7 +218,7 @@ def _report(args, config, sides: list[duel_run.Settings]) -> None:
     },
     "attribution": pipeline.attribution(config.dataset),
     "batch_size": config.batch_size,
-    "config": _plain(config),
+    "config": json.loads(config.to_json()),
     "sides": stored,
     "leaders": leaders,
     "verdict_from_the_second_third_on": duel_report.verdict(leaders, seconds),

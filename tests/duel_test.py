@@ -8,11 +8,14 @@ import ml_collections
 import numpy as np
 import pytest
 
+from benchmarks import clocked
+from benchmarks import clocked_algorithm
 from benchmarks import duel
 from benchmarks import duel_ours
 from benchmarks import duel_peer
 from benchmarks import duel_report
 from benchmarks import duel_run
+from benchmarks import sides
 from configs import tokenizer_video
 from magvit.tokenizer import describe
 from models.features import perceptual
@@ -116,13 +119,13 @@ def test_the_discriminator_has_its_published_share_of_the_width():
 def test_schedules_are_stretched_over_the_steps_of_the_duel():
   config = tokenizer_video.get_config("film64_small")
   warmup = config.optimizer.warmup_steps
-  twice = duel_ours.stretch(config, 2 * config.num_steps)
+  twice = clocked_algorithm.stretch(config, 2 * config.num_steps)
   assert twice.optimizer.warmup_steps == 2 * warmup
   assert twice.loss.adversarial_start == 0  # a GAN from the first step on
   config.loss.adversarial_start = config.num_steps // 2
-  twice = duel_ours.stretch(config, 2 * config.num_steps)
+  twice = clocked_algorithm.stretch(config, 2 * config.num_steps)
   assert twice.loss.adversarial_start == config.num_steps
-  shortest = duel_ours.stretch(config, 2)
+  shortest = clocked_algorithm.stretch(config, 2)
   assert shortest.optimizer.warmup_steps == 1
   assert shortest.loss.entropy_annealing_steps == 1
   assert shortest.loss.adversarial_start == 1
@@ -180,12 +183,12 @@ class _Examination:
 
 def _train(tmp_path, monkeypatch, points, **settings):
   clock = [0.0]
-  monkeypatch.setitem(duel_run._CLOCKS, "cpu", lambda: clock[0])
+  monkeypatch.setitem(clocked.CLOCKS, "cpu", lambda: clock[0])
   contestant = _Contestant(clock, **settings)
-  duel_run.train(
+  clocked.train(
     _settings(seconds=6.0, points=points),
     contestant,
-    _Examination(),
+    lambda: _Examination().score(contestant),
     lambda: iter([{}] * 100),
     tmp_path,
   )
@@ -235,16 +238,16 @@ def _store(folder, settings, finished):
 def test_a_finished_side_is_not_run_again(tmp_path):
   for finished in (True, False):
     config = _store(tmp_path, _settings(), finished)
-    assert duel._finished(tmp_path, _settings(), config) is finished
+    assert sides.is_finished(tmp_path, _settings(), config) is finished
 
 
 def test_a_folder_of_another_duel_is_refused(tmp_path):
   config = _store(tmp_path, _settings(), True)
   with pytest.raises(ValueError, match="with another seconds: name another"):
-    duel._finished(tmp_path, _settings(seconds=7.0), config)
+    sides.is_finished(tmp_path, _settings(seconds=7.0), config)
   config.batch_size = 5
   with pytest.raises(ValueError, match="with another config: name another"):
-    duel._finished(tmp_path, _settings(), config)
+    sides.is_finished(tmp_path, _settings(), config)
 
 
 def _run(monkeypatch, *flags):
