@@ -22,7 +22,7 @@ SCORES = {
 _COLOURS = ("blue", "orange", "green", "red", "purple", "brown")
 _EVERY = 4  # frames from one that the picture shows to the next
 
-Histories = Mapping[str, Mapping[str, Any]]  # of each arm and seed, "ARM_SEED"
+Histories = Mapping[str, Mapping[str, Any]]  # keys are "ARM_SEED"
 
 
 def arm_of(side: str) -> str:

@@ -24,7 +24,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # than these seconds. One more before them warms up.
 _PROBED_STEPS, _PROBED_SECONDS = 16, 20.0
 _QUIET = 10.0  # seconds between two lines of progress
-_TIMES = ("moment", "seconds", "steps")  # of a row, beside its scores
+_TIMES = ("moment", "seconds", "steps")  # a row has these and scores
 
 # Scores by name and some clips, uint8; None where values are not finite.
 Scored = tuple[dict[str, float], np.ndarray] | None
