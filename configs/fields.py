@@ -188,7 +188,13 @@ RANGES: dict[str, dict[str, Range]] = {
     "mlp_width": COUNT,
     "num_heads": COUNT,
     "num_classes": _NONE_OR_MORE,
+    "patch": COUNT,
+    "spatial_window": COUNT,
+    "space_time_window": COUNT,
+    "lora_rank": _NONE_OR_MORE,
+    "text_width": _NONE_OR_MORE,
   },
+  "noise": {"self_conditioning": _SHARE, "low_most": _SHARE},
   "tasks": dict.fromkeys(
     (
       "class_conditional",
@@ -214,6 +220,8 @@ RANGES: dict[str, dict[str, Range]] = {
     "top_k": _NONE_OR_MORE,
     "top_p": Range(0, 1, low_open=True),
     "samples_per_class": COUNT,
+    "eta": _SHARE,
+    "low_noise": _SHARE,
   },
 }
 

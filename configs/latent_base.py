@@ -120,3 +120,36 @@ def next_frame_flow() -> ml_collections.ConfigDict:
   c.optimizer.weight_decay = 0.02  # decoupled decay of kernels (xAR)
   c.optimizer.clip_norm = 1.0  # largest norm of the gradient (xAR)
   return c
+
+
+def diffusion() -> ml_collections.ConfigDict:
+  """W.A.L.T L (arXiv 2312.06662) on 5 x 16 x 16 latents."""
+  c = latent_generator()
+  c.algorithm = "diffusion"
+  c.denoiser.patch = 1  # side of the square of latents that is one token
+  # Rows and columns of tokens that attend to each other in a latent frame.
+  c.denoiser.spatial_window = (16, 16)
+  # Latent frames, rows and columns that do so in every second layer.
+  c.denoiser.space_time_window = (5, 8, 8)
+  # Rank of what a layer adds to the modulation that all layers share; 0: each
+  # layer has one of its own.
+  c.denoiser.lora_rank = 2
+  # Channels of the text embeddings that the batch has; 0: there is no text.
+  c.denoiser.text_width = 0
+  c.denoiser.text_layers = "all"  # layers that see text; or "spatial"
+  # Whether clips are made of the same clips of half the height and width.
+  c.denoiser.upscales = False
+
+  c.noise = ml_collections.ConfigDict()
+  c.noise.process = "diffusion"  # or "flow" (magvit/generators/noise.py)
+  # Share of the steps in which the network is told its first estimate; 0: it
+  # never is, in samples neither.
+  c.noise.self_conditioning = 0.9
+  # Most noise of the coarse latents in training, as a share of the process; the
+  # paper gives none.
+  c.noise.low_most = 0.3
+
+  # Share of the noise that each step renews: 0 is DDIM, 1 ancestral sampling.
+  c.sampling.eta = 0.0
+  c.sampling.low_noise = 0.0  # noise of the coarse latents, as noise.low_most
+  return c

@@ -15,6 +15,7 @@ import ml_collections
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit.generators import autoregressive
+from magvit.generators import latent_diffusion
 from magvit.generators import masked
 from magvit.generators import masked_diffusion
 from magvit.generators import next_frame_flow
@@ -29,6 +30,7 @@ ALGORITHMS: dict[str, type[algorithm_lib.Algorithm]] = {
   "autoregressive": autoregressive.AutoregressiveGenerator,
   "masked_diffusion": masked_diffusion.MaskedDiffusion,
   "next_frame_flow": next_frame_flow.NextFrameFlow,
+  "diffusion": latent_diffusion.LatentDiffusion,
 }
 
 

@@ -22,6 +22,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     "masked": lambda: masked(base.REQUIRED),
     "masked_diffusion": lambda: masked_diffusion(base.REQUIRED),
     "next_frame_flow": lambda: next_frame_flow(base.REQUIRED),
+    "diffusion": lambda: diffusion(base.REQUIRED),
   }[arg]()
 
 
@@ -107,6 +108,14 @@ def next_frame_flow(tokenizer_workdir: str) -> ml_collections.ConfigDict:
   latent_generator(c, tokenizer_workdir)
   for task in c.tasks:
     c.tasks[task] = float(task.endswith(("frame_prediction", "conditional")))
+  return c
+
+
+def diffusion(tokenizer_workdir: str) -> ml_collections.ConfigDict:
+  """A diffusion of the latents of `tokenizer()`, of all tasks."""
+  c = latent_generator(latent_base.diffusion(), tokenizer_workdir)
+  c.denoiser.spatial_window = (8, 8)
+  c.denoiser.space_time_window = (3, 4, 4)
   return c
 
 

@@ -305,6 +305,7 @@ def _check(
       f" {', '.join(_TASKS)}, whose condition is a prefix of the tokens: for"
       " others train a masked model"
     )
+  tokens_lib.check_no_images(config)
   tokens.check_factors(config)
   predicts = [name for name in names if tasks_lib.needs_clip(name)]
   if predicts:

@@ -17,6 +17,7 @@ from magvit.algorithm import TrainState
 from magvit.generators import generator
 from magvit.generators import latents as latents_lib
 from magvit.generators import tasks as tasks_lib
+from magvit.generators import tokens as tokens_lib
 from models import network
 from models.tokenizer import tokenizer as tokenizer_network
 
@@ -107,13 +108,21 @@ class LatentGenerator(generator.Generator):
 
 
 def open_parts(
-  config: ml_collections.ConfigDict, mesh: Mesh, abstract: bool = False
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  abstract: bool = False,
+  joint_images: bool = False,
 ) -> dict[str, Any]:
   """The fields of a `LatentGenerator`, all but `denoiser`, for its `build`.
 
+  `joint_images` says whether it trains on joint images.
+
   Raises:
-    ValueError: as `open_latents`; given frames that are no whole latents.
+    ValueError: as `open_latents`; given frames that are no whole latents; joint
+      images that are not trained.
   """
+  if not joint_images:
+    tokens_lib.check_no_images(config)
   latents = latents_lib.open_latents(config, mesh, abstract)
   sizes, table = latents.tokens.sizes, tasks_lib.TaskTable.from_config(config)
   tasks_lib.check_prediction(config, sizes.time, sizes.causal)

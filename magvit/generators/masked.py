@@ -335,6 +335,7 @@ def define_transformer(
 def _check(
   config: ml_collections.ConfigDict, tokens: tokens_lib.Tokens
 ) -> None:
+  tokens_lib.check_no_images(config)
   tokens.check_factors(config)
   tasks_lib.check_prediction(config, tokens.sizes.time, tokens.sizes.causal)
   sampling.check_settings(config.sampling)

@@ -33,6 +33,10 @@ class Process(abc.ABC):
     """Draws times of training."""
 
   @abc.abstractmethod
+  def at(self, share: jax.Array) -> jax.Array:
+    """The time at a share of the way, float32, from 0, clean, to 1, noise."""
+
+  @abc.abstractmethod
   def times(self, steps: int) -> jax.Array:
     """Times (steps + 1,) of sampling, from pure noise to clean latents.
 
@@ -124,6 +128,9 @@ class Diffusion(Process):
   def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.randint(key, shape, 0, self.num_steps)
 
+  def at(self, share: jax.Array) -> jax.Array:
+    return jnp.round(share * self.num_steps).astype(jnp.int32) - 1
+
   def times(self, steps: int) -> jax.Array:
     if not 1 <= steps <= self.num_steps:
       raise ValueError(
@@ -167,6 +174,9 @@ class FlowMatching(Process):
   def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape)
 
+  def at(self, share: jax.Array) -> jax.Array:
+    return share
+
   def times(self, steps: int) -> jax.Array:
     if steps < 1:
       raise ValueError(f"sampling.steps={steps} must be at least 1")
@@ -199,7 +209,7 @@ def find(name: str) -> Process:
   """The process of a name; raises ValueError if PROCESSES lacks it."""
   if name not in PROCESSES:
     raise ValueError(
-      f"denoising.process={name!r} must be one of {sorted(PROCESSES)}"
+      f"noise.process={name!r} must be one of {sorted(PROCESSES)}"
     )
   return PROCESSES[name]()
 

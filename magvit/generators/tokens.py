@@ -147,17 +147,21 @@ def describe_tokenizer(
       f"tokenizer_workdir={config.tokenizer_workdir} holds {made_by.name!r},"
       " not a tokenizer"
     )
-  if config.dataset.joint_images:
-    raise ValueError(
-      f"dataset.joint_images={config.dataset.joint_images} is for tokenizers:"
-      " set it to 0"
-    )
   sizes = describe.sizes(made_by)
   latent_shape = sizes.latent(describe.clip_shape(config))
   vocabulary = describe.vocabulary(made_by)
   net = describe.define_tokenizer(made_by)
   shapes = jax.eval_shape(net.init, jax.random.key(0))
   return Tokens(net, shapes, sizes, latent_shape, vocabulary, made_by)
+
+
+def check_no_images(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for joint images, which most generators do not train."""
+  if config.dataset.joint_images:
+    raise ValueError(
+      f"dataset.joint_images={config.dataset.joint_images} is for tokenizers"
+      " and diffusion: set it to 0"
+    )
 
 
 def needs_condition_tokens(task: str, causal: bool) -> bool:

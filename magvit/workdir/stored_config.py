@@ -22,9 +22,12 @@ KNOWN = {
   "autoregressive": base.autoregressive,
   "masked_diffusion": latent_base.masked_diffusion,
   "next_frame_flow": latent_base.next_frame_flow,
+  "diffusion": latent_base.diffusion,
 }
 # Sections with all fields.
-_WHOLE = ("tokenizer", "quantizer", "transformer", "latents", "denoiser")
+_WHOLE = (
+  *("tokenizer", "quantizer", "transformer", "latents", "denoiser", "noise"),
+)
 # Fields of those sections that configs of earlier versions lack.
 _LATER = ("transformer.attention", "transformer.dropout_bits")
 # Fields of training that they lack, and what they stand for there.

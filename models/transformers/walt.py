@@ -171,7 +171,7 @@ class Walt(nnx.Module):
     read = [z_BthwC, hint_BthwC, given_BthwC]
     if mask_Bthw is not None:
       read.append(mask_Bthw[..., None])
-    if self.finer is not None:
+    if self.finer is not None and low_BthwC is not None:
       finer = self.finer(low_BthwC.astype(dtype))
       read.append(windows.from_patches(finer, 2))
     read = [part.astype(dtype) for part in read if part is not None]
@@ -181,7 +181,7 @@ class Walt(nnx.Module):
     x_BthwD += self._positions(x_BthwD.shape[1], stacked_B)
     condition_BfD = self._condition(time_Bf, class_Bf, low_time_B)
     text_BfMD = None
-    if self.text is not None:
+    if self.text is not None and text_BfMK is not None:
       text_BfMD = self.text(text_BfMK.astype(dtype))
     x_BthwD = self._run_pairs(x_BthwD, condition_BfD, stacked_B, text_BfMD)
     last = self.last_modulation(jax.nn.silu(condition_BfD))

@@ -26,6 +26,7 @@ def _paths(config, prefix=""):
     latent_base.latent_generator,
     latent_base.masked_diffusion,
     latent_base.next_frame_flow,
+    latent_base.diffusion,
   ],
 )
 def test_every_field_of_every_experiment_has_a_row(make):

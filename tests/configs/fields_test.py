@@ -16,6 +16,7 @@ _MAKERS = (
   latent_base.latent_generator,
   latent_base.masked_diffusion,
   latent_base.next_frame_flow,
+  latent_base.diffusion,
 )
 
 

@@ -73,6 +73,13 @@ def test_sampling_goes_from_noise_alone_to_the_clean_latents(process):
 
 
 @EACH
+def test_a_share_of_the_way_is_a_time_of_sampling(process):
+  shares = jnp.array([1.0, 0.75, 0.5, 0.25, 0.0])
+
+  np.testing.assert_array_equal(process.at(shares), process.times(4))
+
+
+@EACH
 def test_what_a_network_predicts_says_the_latents_and_the_noise(process):
   x0, noise = _latents()
   t = process.draw(jax.random.key(1), (3,))

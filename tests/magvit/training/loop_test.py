@@ -256,7 +256,7 @@ def test_a_metric_that_is_not_finite_stops_the_run_and_is_not_saved(
 @pytest.mark.parametrize(
   "field, value, message",
   [
-    ("algorithm", "gan", r"algorithm='gan' .*\['autoregressive', 'masked'"),
+    ("algorithm", "gan", r"algorithm='gan' .*\['autoregressive', 'diffusion'"),
     ("num_steps", 0, "num_steps=0 .*at least 1"),
     ("log_every", 0, "log_every=0 .*at least 1"),
     ("batch_size", 12, "batch_size=12 .* 8 devices .* 16"),
