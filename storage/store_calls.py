@@ -1,9 +1,13 @@
 """Requests to object stores: repeated for a while, then one clear error.
 
-File systems are those of fsspec, whose packages find the credentials.
+File systems are those of fsspec, whose packages find the credentials. They
+repeat requests themselves, in silence, and look for credentials on the network;
+so whoever waits is told for which store after some seconds.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import errno
 import logging
 import os
@@ -12,6 +16,8 @@ import time
 from typing import Any
 from typing import TypeVar
 
+from storage import pulse
+
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
@@ -19,6 +25,13 @@ _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _ATTEMPTS = 3  # a request has, on top of those of the store's own library
 _FIRST_WAIT = 1.0  # seconds before the second attempt, doubled for each later
 _SECONDS = 30.0  # without a byte, after which a request counts as failed
+_LONGEST = 120.0  # seconds after which no further attempt is made
+_CURL = {
+  "CONNECT_TIMEOUT_SECONDS": f"{_SECONDS:.0f}",
+  "LOW_SPEED_TIME_SECONDS": f"{_SECONDS:.0f}",
+  "LOW_SPEED_LIMIT_BYTES": "1",  # a second
+}
+_QUIET = 8.0  # seconds of waiting about which nothing is said
 _CREDENTIALS = {
   "gs": "gcloud auth application-default login, or set"
   " GOOGLE_APPLICATION_CREDENTIALS",
@@ -70,7 +83,34 @@ def tried(url: str, act: Callable[[Any], _T]) -> _T:
     FileExistsError: there is one already.
     OSError: the store cannot be reached, or refuses; it says why.
   """
-  system = _system(url)
+  with _telling(url):
+    return _tried(url, act)
+
+
+@contextlib.contextmanager
+def _telling(url: str) -> Iterator[None]:
+  """Says for which store a thread waits, as long as it does."""
+  begun, due = time.monotonic(), 0.0
+
+  def tell() -> None:
+    nonlocal due
+    seconds = time.monotonic() - begun
+    if seconds < due:
+      return
+    due = 2 * seconds
+    log.warning(
+      "WARNING: waiting for %s for %.0f s now. Unless a large file takes that"
+      " long: is there a network, and a login (%s)?",
+      *(url, seconds, _login(url)),
+    )
+
+  with pulse.repeated(tell, _QUIET, "waiting"):
+    yield
+
+
+def _tried(url: str, act: Callable[[Any], _T]) -> _T:
+  """As `tried`, without a word on the way."""
+  system, begun = _system(url), time.monotonic()
   for attempt in range(_ATTEMPTS):
     try:
       return act(system)
@@ -84,17 +124,23 @@ def tried(url: str, act: Callable[[Any], _T]) -> _T:
       raise
     except Exception as error:  # each library has classes of its own
       reason, lasts = _reason(url, error)
-      if lasts or attempt + 1 == _ATTEMPTS:
+      # The libraries may have repeated a request that stalls for minutes.
+      late = time.monotonic() - begun > _LONGEST
+      if lasts or late or attempt + 1 == _ATTEMPTS:
         raise OSError(errno.EIO, reason, url) from error
       log.info("%s: %s; trying again", url, reason)
       time.sleep(_FIRST_WAIT * 2**attempt)
   raise AssertionError("the last attempt returns or raises")
 
 
+def _login(url: str) -> str:
+  return _CREDENTIALS.get(protocol(url), "see the documentation of the store")
+
+
 def _reason(url: str, error: Exception) -> tuple[str, bool]:
   """(words on an error of a store with a remedy, whether it will last)."""
   words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-  login = _CREDENTIALS.get(protocol(url), "see the documentation of the store")
+  login = _login(url)
   if any(name in words for name in _UNKNOWN):
     return f"no credentials were found: run {login}", True
   code = getattr(error, "code", None)
@@ -150,6 +196,9 @@ def _prepare(kind: str) -> None:
     )
     # It logs a traceback of every error that it also raises.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # orbax's arrays go another way, which has no limit of its own, either.
+    for name, value in _CURL.items():
+      os.environ.setdefault(f"TENSORSTORE_CURL_{name}", value)
   if kind in ("gs", "s3"):
     settings["use_listings_cache"] = False
   # What somebody has set for fsspec counts more.

@@ -1,12 +1,14 @@
 """Tests of storage/stores.py, and of the others of storage/ on a store.
 
-fsspec's memory:// is a store within one process; tests/storage/emulator.py has
-one of gs://.
+fsspec's memory:// is a store within one process; tests/emulator.py has servers
+of gs:// and s3://.
 """
 
 import errno
 import json
 import os
+import sys
+import time
 import uuid
 
 import fsspec
@@ -23,12 +25,27 @@ from storage import schema
 from storage import shards
 from storage import store_calls
 from storage import stores
+from tests import emulator
 
 
 @pytest.fixture
 def url():
   """A folder of a store of this process, which is not there yet."""
   return f"memory://{uuid.uuid4().hex}/run"
+
+
+@pytest.fixture(params=["memory", "disk", "gs", "s3"])
+def folder(request, url, tmp_path, monkeypatch):
+  """A folder of a disk or of a store of each kind, which is not there yet."""
+  servers = {"gs": emulator.running, "s3": emulator.running_s3}
+  if request.param in servers:
+    with servers[request.param]() as env:
+      for name, value in env.items():
+        monkeypatch.setenv(name, value)
+      fsspec.filesystem(request.param).clear_instance_cache()
+      yield f"{request.param}://{emulator.BUCKET}/run"
+  else:
+    yield url if request.param == "memory" else str(tmp_path / "run")
 
 
 def test_urls_are_told_from_paths():
@@ -42,9 +59,7 @@ def test_urls_are_told_from_paths():
   assert stores.absolute("gs://b/x/") == "gs://b/x"
 
 
-@pytest.mark.parametrize("where", ["store", "disk"])
-def test_files_are_written_read_listed_and_removed(where, url, tmp_path):
-  folder = url if where == "store" else str(tmp_path / "run")
+def test_files_are_written_read_listed_and_removed(folder):
   assert not stores.exists(folder)
   with pytest.raises(FileNotFoundError):
     stores.read(f"{folder}/a")
@@ -148,6 +163,21 @@ def test_a_lock_of_a_store_keeps_others_out(url):
   assert stores.sizes(url) == {}
   with lock.held(f"{url}/x", "--mode=sample", beside=True):
     assert stores.names(url) == [".x.lock"]
+
+
+def test_a_lock_is_held_though_the_answer_was_lost(url, monkeypatch):
+  create = stores.create
+
+  def lost(path, data):
+    create(path, data)
+    create(path, data)
+
+  monkeypatch.setattr(stores, "create", lost)
+  with lock.held(url, "--mode=train") as held:
+    held.check()
+    with pytest.raises(ValueError, match="is in use: --mode=train"):
+      with lock.held(url, "--mode=sample"):
+        pass
 
 
 def test_a_dead_holder_is_replaced(url, monkeypatch, caplog):
@@ -295,3 +325,59 @@ def test_a_missing_package_and_an_unknown_store_are_named(monkeypatch):
   monkeypatch.setattr(fsspec, "filesystem", missing)
   with pytest.raises(OSError, match="pip install s3fs"):
     stores.exists("s3://b/x")
+
+
+def test_whoever_waits_is_told_for_which_store(url, caplog, monkeypatch):
+  monkeypatch.setattr(store_calls, "_QUIET", 0.01)
+  end = time.monotonic() + 20
+
+  def act(system):
+    while not caplog.records and time.monotonic() < end:
+      time.sleep(0.01)
+    return 7
+
+  assert store_calls.tried(url, act) == 7
+  assert f"WARNING: waiting for {url} for 0 s now." in caplog.text
+
+
+def test_a_library_that_was_patient_is_not_called_again(url, monkeypatch):
+  monkeypatch.setattr(store_calls, "_FIRST_WAIT", 0.0)
+  calls = []
+
+  def act(system):
+    calls.append(system)
+    raise ConnectionError("no answer")
+
+  for seconds, expected in ((1000.0, store_calls._ATTEMPTS), (-1.0, 1)):
+    monkeypatch.setattr(store_calls, "_LONGEST", seconds)
+    calls.clear()
+    with pytest.raises(OSError, match="no answer"):
+      store_calls.tried(url, act)
+    assert len(calls) == expected
+
+
+def test_a_folder_of_a_store_is_moved_whole_and_locked_once(folder):
+  if not stores.is_url(folder):
+    pytest.skip("folders of disks are renamed")
+  for name in ("a/x", "a/b/y", "a/whole"):
+    stores.write(f"{folder}/{name}", name.encode())
+  stores.move_folder(f"{folder}/a", f"{folder}/c", "whole")
+  assert stores.sizes(folder) == {"c/x": 3, "c/b/y": 5, "c/whole": 7}
+  assert stores.read(f"{folder}/c/b/y") == b"a/b/y"
+  stores.create(f"{folder}/once", b"1")
+  with pytest.raises(FileExistsError):
+    stores.create(f"{folder}/once", b"2")
+  with lock.held(folder, "--mode=train"):
+    with pytest.raises(ValueError, match="is in use: --mode=train"):
+      with lock.held(folder, "--mode=sample"):
+        pass
+
+
+@pytest.mark.parametrize("kind, package", [("gs", "gcsfs"), ("s3", "s3fs")])
+def test_a_missing_package_is_named(kind, package, monkeypatch):
+  monkeypatch.setitem(sys.modules, package, None)
+  known = sys.modules["fsspec.registry"]._registry
+  # Another test may have made a file system of the kind.
+  monkeypatch.delitem(known, kind, raising=False)
+  with pytest.raises(OSError, match=f"package is .*: pip install {package}"):
+    stores.read(f"{kind}://bucket/x")
