@@ -45,6 +45,16 @@ def kinetics600(c: ml_collections.ConfigDict) -> None:
   c.dataset.short_videos = "hold"
 
 
+def kinetics400(c: ml_collections.ConfigDict) -> None:
+  """About 240,000 training and 20,000 held-out videos of 400 classes.
+
+  An evaluation takes three crops of the central window of a video (ours).
+  """
+  _real(c, "kinetics400")
+  c.dataset.eval_crop = "three"
+  c.dataset.short_videos = "hold"
+
+
 def bair(c: ml_collections.ConfigDict) -> None:
   """43,264 training and 256 held-out videos of 30 frames of 64 x 64 pixels.
 

@@ -21,6 +21,7 @@ from configs import base
 from configs import clips
 from configs import job
 from configs import latent_base
+from configs import recognition_base
 
 _OUTPUT = pathlib.Path(__file__).parents[1] / "docs" / "configs.md"
 _LONG = 40  # most characters of a default that the page shows
@@ -29,6 +30,7 @@ _HEADER = """# Every field
 `python -m configs.describe` writes this page from the comments of
 [configs/base.py](../configs/base.py),
 [configs/latent_base.py](../configs/latent_base.py),
+[configs/recognition_base.py](../configs/recognition_base.py),
 [configs/clips.py](../configs/clips.py) and [configs/job.py](../configs/job.py).
 Any field can be changed on the command line, as `--config.dataset.size=64`; the
 files beside them say what each row of the papers changes. A mark says where a
@@ -40,7 +42,13 @@ _SHARED = {  # functions that are no experiment -> heading
   _COMMON: "Every experiment",
   "latent_generator": "Every generator of latents",
 }
-_FILES = (base, latent_base, clips, job)  # whose functions set fields
+_FILES = (
+  base,
+  latent_base,
+  recognition_base,
+  clips,
+  job,
+)  # whose functions set fields
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,6 +179,21 @@ RANGES: dict[str, dict[str, Range]] = {
     "entropy_annealing_steps": _NONE_OR_MORE,
   },
   "transformer": _TRANSFORMER,
+  "recognizer": {
+    "patch": COUNT,
+    "spatial_layers": _NONE_OR_MORE,
+    "temporal_layers": _NONE_OR_MORE,
+    "width": COUNT,
+    "mlp_width": COUNT,
+    "num_heads": COUNT,
+    "dropout": _DECAY,
+    "num_classes": COUNT,
+  },
+  "pretraining": {
+    "factor_bits": COUNT,
+    "share": Range(0, 1, low_open=True),
+    "least_span": _SHARE,
+  },
   "denoiser": {
     "dropout": _DECAY,
     "head_blocks": COUNT,

@@ -86,6 +86,13 @@ class Clips:
       windows_in_all = int(self._places[-1])
     return windows_in_all * self._crop.count
 
+  @property
+  def views(self) -> int:
+    """Number of clips of each video, one after another; 1 if they differ."""
+    if self._places is not None:
+      return 1
+    return self._window.count(None) * self._crop.count
+
   def too_short(self) -> list[int]:
     """Lengths of videos that a clip does not fit in; [] if they may be held.
 

@@ -283,16 +283,49 @@ def _draw(clips: clips_lib.Clips | _Some, position: int, number: int):
   return clips.draw(number, position // len(clips))
 
 
+def views(dataset: ml_collections.ConfigDict) -> int:
+  """Number of held-out clips of one video: of its windows, times its crops."""
+  if dataset.format == "embedded":
+    return 1
+  return stores.source(dataset, "held_out", training=False).views
+
+
+def _whole_videos(
+  dataset: ml_collections.ConfigDict, split: str, count: int, views: int
+) -> _Some:
+  """All clips of as many videos as `count` clips are of, at least one."""
+  clips = source(dataset, split, training=False)
+  videos = max(count // views, 1)
+  if videos * views > len(clips):
+    raise ValueError(
+      f"{count} clips (dataset.eval_examples) are more than the {len(clips)}"
+      " that there are: lower it"
+    )
+  rng = np.random.default_rng(dataset.seed)
+  chosen = rng.permutation(len(clips) // views)[:videos]
+  return _Some(clips, (chosen[:, None] * views + np.arange(views)).reshape(-1))
+
+
 def eval_batches(
-  dataset: ml_collections.ConfigDict, split: str, count: int, batch_size: int
+  dataset: ml_collections.ConfigDict,
+  split: str,
+  count: int,
+  batch_size: int,
+  views: int = 1,
 ) -> Iterator[tuple[Batch, int]]:
   """Yields `count` clips of a split as (batch, number of real clips in it).
 
   They are cut by the rules of evaluation, even those of "train"; see `source`.
   The last batch is filled up by repeating its last clip, so that every batch
   has one shape and no clip is dropped: read only the first `number` results.
+  With `views`, the clips of a video, all of a video's are read in turn, and
+  `count` is rounded down to whole videos, at least one.
   """
-  clips = source(dataset, split, length=count, training=False)
+  if views > 1:
+    clips = _whole_videos(dataset, split, count, views)
+    count = len(clips)
+  else:
+    clips = source(dataset, split, length=count, training=False)
   options = grain.ReadOptions(
     num_threads=_THREADS, prefetch_buffer_size=2 * batch_size
   )

@@ -7,6 +7,7 @@ from input_pipeline.sources import own_folders
 from storage import paths
 
 CUT = ("film", "shots")  # formats whose videos are cut at their shots
+_SETS = ("ucf101", "kinetics400", "kinetics600", "ssv2", "bair")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -15,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     description="Makes shards that training reads from raw images and videos."
   )
   add = made.add_argument
-  layouts = ["classes", "ucf101", "kinetics600", "ssv2", "bair", *CUT]
+  layouts = ["classes", *_SETS, *CUT]
   add("--format", choices=layouts, help="layout of --input; film needs none")
   folder = paths.argument
   media = "folder of the raw media; of film: the film, if it is at hand"

@@ -20,7 +20,9 @@ from magvit import mesh as mesh_lib
 
 Metrics = dict[str, jax.Array]
 
-TOKENIZER, GENERATOR = "a tokenizer", "a generator"  # kinds, as messages say
+# Kinds, as messages say them.
+TOKENIZER, GENERATOR = "a tokenizer", "a generator"
+RECOGNIZER = "a recognizer"
 
 
 class TrainState(struct.PyTreeNode):
@@ -45,7 +47,7 @@ class Facts:
   The fields of a config say what to train; these say how to treat it.
   """
 
-  kind: str  # TOKENIZER or GENERATOR
+  kind: str  # TOKENIZER, GENERATOR or RECOGNIZER
   network: str  # name of the trained network that predicts and is exported
   section: str  # config section of that network, with `dtype` and `remat`
   leading_metrics: tuple[str, ...]  # metrics in progress lines, in this order
@@ -107,7 +109,8 @@ class Algorithm(abc.ABC):
 
     Params are those of `TrainState.predict_params`. The program calls
     "reconstruct", "encode" and "decode" of tokenizers, "sample" and
-    "tokenized" of generators.
+    "tokenized" of generators, "classify" of recognizers, and "features" of
+    those whose layers are probed.
     """
 
   @property
@@ -119,6 +122,15 @@ class Algorithm(abc.ABC):
   def sharding_rules(self) -> mesh_lib.Rules:
     """Rules that split the state's arrays, beside fsdp."""
     return self.config.mesh.rules
+
+  def drawn_anew(self, source: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Parts that a run from another's weights (init_from) does not take.
+
+    They are entries of the parameters of the network, which stay as drawn; the
+    network of `source`, a config of this algorithm, may have others instead.
+    """
+    del source
+    return ()
 
   def warm_start(self, state: TrainState) -> TrainState:
     """Changes the first state of a new run; a resumed run does not call it."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from configs import fields
 from input_pipeline import pipeline
+from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.generators import long_video
@@ -293,6 +294,12 @@ def load_generator(path: str | os.PathLike) -> LoadedGenerator:
     raise ValueError(
       f"{path} holds {config.name!r}, which does not generate: use"
       " load_tokenizer"
+    )
+  facts = trained_lib.find_algorithm(config).facts
+  if facts.kind != algorithm_lib.GENERATOR:
+    raise ValueError(
+      f"{path} holds {config.name!r}, which is {facts.kind} and does not"
+      " generate: name the workdir of a generator"
     )
   step = weights_lib.latest_step(path)
   config.mesh.data, config.mesh.fsdp = 1, 1

@@ -19,6 +19,7 @@ from magvit.generators import latent_diffusion
 from magvit.generators import masked
 from magvit.generators import masked_diffusion
 from magvit.generators import next_frame_flow
+from magvit.recognition import recognition
 from magvit.tokenizer import gan
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import weights as weights_lib
@@ -31,6 +32,7 @@ ALGORITHMS: dict[str, type[algorithm_lib.Algorithm]] = {
   "masked_diffusion": masked_diffusion.MaskedDiffusion,
   "next_frame_flow": next_frame_flow.NextFrameFlow,
   "diffusion": latent_diffusion.LatentDiffusion,
+  "recognition": recognition.Recognition,
 }
 
 

@@ -18,6 +18,7 @@ _FLOORS = (
   ("magvit/training", "magvit/cost"),
   ("magvit/scoring",),
   ("magvit/trained",),
+  ("magvit/recognition",),
   ("magvit/generators",),
   ("magvit/tokenizer",),
   ("magvit/workdir", "magvit/algorithm"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from configs import base
 from configs import latent_base
+from configs import recognition_base
 from magvit import algorithm as algorithm_lib
 from models import network
 
@@ -23,6 +24,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     "masked_diffusion": lambda: masked_diffusion(base.REQUIRED),
     "next_frame_flow": lambda: next_frame_flow(base.REQUIRED),
     "diffusion": lambda: diffusion(base.REQUIRED),
+    "recognition": lambda: recognition(base.REQUIRED),
   }[arg]()
 
 
@@ -119,6 +121,30 @@ def diffusion(tokenizer_workdir: str) -> ml_collections.ConfigDict:
   return c
 
 
+def recognition(tokenizer_workdir: str) -> ml_collections.ConfigDict:
+  """A recognizer of digits on the same tokens, or on pixels."""
+  c = recognition_base.recognition()
+  c.name = "tiny recognizer"
+  _small_run(c, tokenizer_workdir)
+  c.recognizer.patch = (2, 2, 2)
+  c.recognizer.spatial_layers = 1
+  c.recognizer.temporal_layers = 1
+  c.recognizer.width = 16
+  c.recognizer.mlp_width = 32
+  c.recognizer.num_heads = 2
+  c.recognizer.num_classes = 10
+  c.pretraining.factor_bits = (3, 3)
+  return c
+
+
+def masked_pretraining(tokenizer_workdir: str) -> ml_collections.ConfigDict:
+  """The same network, to predict masked tokens."""
+  c = recognition(tokenizer_workdir)
+  c.name = "tiny pretraining"
+  c.pretraining.targets = "parts"
+  return c
+
+
 def _generator(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
   _small_run(c, tokenizer_workdir)
   c.transformer.num_layers = 2
@@ -130,7 +156,7 @@ def _generator(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
 
 
 def _small_run(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
-  """A few steps of any generator on the clips of `tokenizer()`."""
+  """A few steps of anything on the clips, or tokens, of `tokenizer()`."""
   c.num_steps = 6
   c.batch_size = 8
   c.log_every = 1
@@ -139,8 +165,9 @@ def _small_run(c: ml_collections.ConfigDict, tokenizer_workdir: str) -> None:
   c.dataset.size = 16
   c.dataset.eval_examples = 10
   c.tokenizer_workdir = tokenizer_workdir
-  c.condition_frames = 3
-  c.sampling.samples_per_class = 1
+  if "sampling" in c:
+    c.condition_frames = 3
+    c.sampling.samples_per_class = 1
   c.optimizer.warmup_steps = 2
 
 

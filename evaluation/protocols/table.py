@@ -158,10 +158,14 @@ _ALL = (
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
+_OF_LAYERS = ("linear_probe",)  # protocols of a model's layers, not of clips
+
+
 def get(name: str) -> Protocol:
   """The protocol of a name; ValueError for an unknown one."""
   if name not in PROTOCOLS:
-    raise ValueError(f"protocol {name!r} must be one of {sorted(PROTOCOLS)}")
+    known = sorted({*PROTOCOLS, *_OF_LAYERS})
+    raise ValueError(f"protocol {name!r} must be one of {known}")
   return PROTOCOLS[name]
 
 

@@ -67,6 +67,22 @@ def draw_first(metrics, salt):
   return _draw_one(metrics, names[0], f"first {salt}") if names else ""
 
 
+def line_picture(x_label, y_label, lines):
+  """A PNG of {name: values at 0, 1, ...}, for samples/."""
+  fig = figure.Figure(figsize=(6, 4), dpi=100, layout="constrained")
+  axes = fig.add_subplot()
+  for name, values in lines.items():
+    axes.plot(range(len(values)), values, marker="o", ms=4, label=name)
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  axes.set_xlabel(x_label)
+  axes.set_ylabel(y_label)
+  axes.grid(axis="y", lw=0.5)
+  axes.legend()
+  buffer = io.BytesIO()
+  fig.savefig(buffer, format="png")
+  return buffer.getvalue()
+
+
 def _names(metrics):
   """Names of the panels in their order; "eval/NAME" shares that of NAME."""
   names = {}  # panel -> rank, the better of the two

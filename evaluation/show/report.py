@@ -56,6 +56,7 @@ HEADLINES = (
   ),
   Headline("*", "usage", "Codebook use", "{:.1%}", "tokens"),
   Headline("*", "class_accuracy", "Class accuracy", "{:.1%}", "examples"),
+  Headline("recognition", "accuracy", "Accuracy", "{:.1%}", "examples"),
   Headline(
     "frechet",
     "frechet_appearance_distance",

@@ -28,6 +28,14 @@ _SCORES = {
   "class_accuracy": Words(
     "Class accuracy", "", "samples that a judge puts into their class"
   ),
+  "accuracy": Words("Accuracy", "", f"of the likeliest class; {_BETTER}"),
+  "top5_accuracy": Words(
+    "Top-5 accuracy", "", "the class is among the five likeliest"
+  ),
+  "masked_accuracy": Words(
+    "Accuracy", "", "of masked tokens, every part right"
+  ),
+  "masked_loss": Words("Loss", "nats", f"of a masked token; {_WORSE}"),
   "hidden_psnr": Words("PSNR", "dB", f"of the pixels to complete; {_BETTER}"),
   "mean_psnr": Words("PSNR", "dB", f"mean over files; {_BETTER}"),
   "mean_ssim": Words("SSIM", "", f"mean over files; {_BETTER}"),

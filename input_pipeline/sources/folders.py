@@ -5,7 +5,7 @@
   ucf101       CLASS/v_CLASS_g01_c01.avi; lists classInd.txt, trainlist01.txt,
                testlist01.txt (dataset.fold of 1..3)
   kinetics600  ID_000010_000020.mp4 in any folder below; lists train.csv and
-               validation.csv (or val.csv) with the columns label, youtube_id,
+  kinetics400  validation.csv (or val.csv) with the columns label, youtube_id,
                time_start, time_end
   ssv2         ID.webm in any folder below; lists labels.json, train.json,
                validation.json
@@ -44,7 +44,8 @@ from input_pipeline.sources.entries import Listing
 from storage import listing as listing_lib
 from storage import schema
 
-WITH_LISTS = ("ucf101", "kinetics600", "ssv2")  # sets with lists of splits
+# Sets with lists of splits.
+WITH_LISTS = ("ucf101", "kinetics400", "kinetics600", "ssv2")
 
 
 def listing(
@@ -185,7 +186,11 @@ def _ssv2(lists: str, split: str):
   return path, pairs, classes
 
 
-_BY_STEM: dict[str, Callable] = {"kinetics600": _kinetics, "ssv2": _ssv2}
+_BY_STEM: dict[str, Callable] = {
+  "kinetics400": _kinetics,
+  "kinetics600": _kinetics,
+  "ssv2": _ssv2,
+}
 
 
 def _by_stem(

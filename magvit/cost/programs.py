@@ -48,7 +48,8 @@ def parameters(algorithm: algorithm_lib.Algorithm) -> dict[str, int]:
   return {name: network.count(tree) for name, tree in networks.items()}
 
 
-_EVALUATED = ("reconstruct", "sample")  # programs of an evaluation
+# Programs of an evaluation.
+_EVALUATED = ("reconstruct", "sample", "classify")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +77,8 @@ def programs(
 ) -> dict[str, Program]:
   """The programs that a config runs, by name.
 
-  "train" is the step of training, which donates its state; "reconstruct" and
-  "sample" are programs of an evaluation.
+  "train" is the step of training, which donates its state; "reconstruct",
+  "sample" and "classify" are programs of an evaluation.
   """
   placed = lambda tree, shardings: jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -107,6 +108,7 @@ def programs(
   inputs = {
     "reconstruct": {"video": video},
     "sample": {"video": video, "label": label, "task": task},
+    "classify": {"video": video},
   }
   for name in _EVALUATED:
     if name not in algorithm.predict:
@@ -149,7 +151,7 @@ def _describe_batch(
     tokenizer = tokens_lib.tokenizer_config(config.tokenizer_workdir)
     ids = array(np.int32, *describe_lib.sizes(tokenizer).latent(clip))
     batch["ids"] = ids
-    for task in tasks_lib.task_names(config):
+    for task in tasks_lib.task_names(config) if "tasks" in config else ():
       if tokens_lib.needs_condition_tokens(task, tokenizer.tokenizer.causal):
         batch[token_shards.CONDITION + task] = ids
   else:

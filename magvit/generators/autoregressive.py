@@ -7,6 +7,7 @@ which under the causal tokenizer are those of the first frames alone: they are a
 prefix of the sequence, and carry no loss.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 from typing import ClassVar
@@ -143,6 +144,16 @@ class AutoregressiveGenerator(generator.TokenGenerator):
     )
     ids = self.tokens.network(params, frames, method="encode")
     return self.factorize(ids.reshape(batch_size, longest))
+
+  @property
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
+    return {**super().predict, "features": self.features}
+
+  def features(self, params: Any, batch: Any, key: jax.Array) -> jax.Array:
+    """Mean features of whole clips by depth, float32 (B, L + 1, D)."""
+    del key
+    inputs = self.whole_clips(params, batch)
+    return self.transformer(params["transformer"], *inputs, method="depths")
 
   def sample(
     self, params: Any, batch: Any, key: jax.Array

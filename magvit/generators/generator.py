@@ -89,6 +89,12 @@ class TokenGenerator(Generator):
     ids_BN = self.tokens.encode(params["tokenizer"], video_BTHWC)
     return {"video": self.tokens.decode(params["tokenizer"], ids_BN)}
 
+  def whole_clips(self, params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+    """Sub-tokens (B, N, F) of a batch's clips, and "no class" (B,) for each."""
+    ids_BN = self.tokens.tokenize_batch(params["tokenizer"], batch)
+    no_class = self.config[self.facts.section].num_classes
+    return self.factorize(ids_BN), jnp.full(len(ids_BN), no_class, jnp.int32)
+
   def factorize(self, ids: jax.Array) -> jax.Array:
     """Sub-tokens (..., F)."""
     return bits_lib.factorize(ids, self.config[self.facts.section].factor_bits)

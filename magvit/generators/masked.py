@@ -7,6 +7,7 @@ the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
@@ -216,6 +217,18 @@ class MaskedGenerator(generator.TokenGenerator):
       "masked_share": masked.masked_BN.mean(),
       "masked_accuracy": (hits_BN & masked.masked_BN).mean(),
     }
+
+  @property
+  def predict(self) -> dict[str, Callable[[Any, Any, Any], Any]]:
+    return {**super().predict, "features": self.features}
+
+  def features(self, params: Any, batch: Any, key: jax.Array) -> jax.Array:
+    """Mean features of whole clips by depth, float32 (B, L + 1, D)."""
+    del key
+    parts_BNF, class_B = self.whole_clips(params, batch)
+    task_B = jnp.full_like(class_B, self.tasks.token_S[0])
+    inputs = (parts_BNF, class_B, task_B)
+    return self.transformer(params["transformer"], *inputs, method="depths")
 
   def sample(
     self, params: Any, batch: Any, key: jax.Array

@@ -86,6 +86,22 @@ class Tokens:
     ids_Bthw = self.network(params, video_BTHWC, method="encode")
     return ids_Bthw.reshape(ids_Bthw.shape[0], self.num)
 
+  def codes(self, params: Any, ids_BN: jax.Array) -> jax.Array:
+    """Codes of ids, float32 (B, t, h, w, K): of LFQ the bits, as signs."""
+    ids_Bthw = ids_BN.reshape(ids_BN.shape[0], *self.latent_shape)
+    return self.network(params, ids_Bthw, method="codes")
+
+  def latents(self, params: Any, video: jax.Array) -> jax.Array:
+    """Latents before the quantizer, float32 (B, t, h, w, K), of any clips."""
+    video_BTHWC = tokenizer_network.to_float(video)
+    return self.network(params, video_BTHWC, method="encode_latents")
+
+  @property
+  def code_channels(self) -> int:
+    """K, the number of channels of a code, and of a latent."""
+    ids_BN = jax.ShapeDtypeStruct((1, self.num), jnp.int32)
+    return jax.eval_shape(self.codes, self.params, ids_BN).shape[-1]
+
   def check_factors(self, config: ml_collections.ConfigDict) -> None:
     """Raises ValueError unless a generator's sub-tokens make up the ids."""
     bits = tuple(config.transformer.factor_bits)

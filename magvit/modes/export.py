@@ -20,6 +20,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import trained as trained_lib
 from magvit.generators import tasks as tasks_lib
@@ -80,13 +81,15 @@ def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
   config, facts = trained.config, trained.algorithm.facts
   params = trained.params[facts.network]
   name = fingerprint.fingerprint(config, params, facts.defining)
-  if "tokenizer_workdir" in config:
+  if "tokenizer" in trained.algorithm.frozen:
     source = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
     target = os.path.join(folder, exports.TOKENIZER)
     tokenizer = _write(source, target, stablehlo)
     ids, tokenizer_name = tokenizer.ids, tokenizer.fingerprint
-  else:
+  elif describe.is_tokenizer(config):
     ids, tokenizer_name = describe.id_convention(config), name
+  else:
+    ids, tokenizer_name = "no ids: it reads pixels", name
   notes = exports.Notes(
     config=json.loads(config.to_json()),
     fingerprint=name,
@@ -123,6 +126,8 @@ def definitions(
     made |= _define_coding(trained)
   if "sample" in predict:
     made["sample"] = _define_sampling(trained)
+  if "classify" in predict:
+    made["classify"] = _define_recognition(trained)
   return made
 
 
@@ -217,6 +222,18 @@ def _define_sampling(trained: trained_lib.Trained) -> stablehlo_lib.Definition:
   return stablehlo_lib.Definition(sample, _shapes(trained), inputs)
 
 
+def _define_recognition(
+  trained: trained_lib.Trained,
+) -> stablehlo_lib.Definition:
+  predict = trained.algorithm.predict
+  key = jax.random.key(0)  # nothing is random
+  classify = lambda arrays, inputs: {
+    "logits": predict["classify"](_as_params(trained, arrays), inputs, key)
+  }
+  inputs = {"video": _describe_video(trained.config)}
+  return stablehlo_lib.Definition(classify, _shapes(trained), inputs)
+
+
 def _card(trained: trained_lib.Trained, notes: exports.Notes) -> str:
   config, facts = trained.config, trained.algorithm.facts
   common = dict(
@@ -230,6 +247,14 @@ def _card(trained: trained_lib.Trained, notes: exports.Notes) -> str:
   if facts.kind == algorithm_lib.TOKENIZER:
     settings = json.dumps(config.quantizer.to_dict())
     return _TOKENIZER_CARD.format(**common, quantizer=settings)
+  if facts.kind == algorithm_lib.RECOGNIZER:
+    names = pipeline.class_names(config.dataset) or range(trained.num_classes)
+    classes = f"Classes: {', '.join(map(str, names))}."
+    if "classify" not in trained.algorithm.predict:
+      classes = "It was pretrained on masked tokens, and knows no classes."
+    return _RECOGNIZER_CARD.format(
+      **common, input=config.recognizer.input, classes=classes
+    )
   return _GENERATOR_CARD.format(
     **common,
     kind=config.algorithm,
@@ -263,6 +288,26 @@ moving average at step {step}, trained on clips of {clip}.
     tokenizer = magvit.load_tokenizer("THIS_FOLDER")
     ids = tokenizer.encode(video)
     video = tokenizer.decode(ids)
+"""
+
+_RECOGNIZER_CARD = """---
+library_name: jax
+tags:
+- magvit-v2
+- video-classification
+---
+
+# {name}
+
+A recognizer on the tokens or pixels of clips (MAGVIT-v2, arXiv 2310.05737,
+section 4.3): {parameters} parameters at step {step}. It reads clips of {clip}
+as {input}.
+
+- {classes}
+- Its tokens: {ids}
+- Fingerprint of settings and weights: `{fingerprint}`
+
+`model.safetensors` holds the weights, `config.json` the settings.
 """
 
 _GENERATOR_CARD = """---

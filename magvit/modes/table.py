@@ -201,7 +201,8 @@ class Compile:
   )
   programs: tuple[str, ...] | None = command_line.option(
     "Programs to compile, separated by commas: train, and reconstruct of a"
-    " tokenizer or sample of a generator; all if it is left out"
+    " tokenizer, sample of a generator or classify of a recognizer; all if it"
+    " is left out"
   )
   fit: bool = command_line.option(
     "Whether to choose mesh, microbatches and remat: it compiles the step of"

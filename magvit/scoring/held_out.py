@@ -19,6 +19,7 @@ from input_pipeline import pipeline
 from magvit.generators import tasks as tasks_lib
 from magvit.scoring import model as scored_model
 from magvit.scoring import pictures as scoring_pictures
+from magvit.scoring import recognition as scoring_recognition
 from magvit.tokenizer import describe
 from magvit.trained import Trained
 from storage import processes
@@ -208,4 +209,5 @@ EVALUATORS = {  # keys are the names in `Facts.evaluators`
     _score_reconstruction, scoring_pictures.reconstruct
   ),
   "samples": Evaluator(_score_samples, scoring_pictures.sample),
+  "recognition": Evaluator(scoring_recognition.score, scoring_recognition.draw),
 }

@@ -6,8 +6,10 @@ of the network of the same name; optimizer and discriminators start anew. A
 resumed run does not read the folder, so it may be gone by then.
 """
 
+from collections.abc import Sequence
 import json
 import logging
+from typing import Any
 
 from flax import traverse_util
 import jax
@@ -43,7 +45,7 @@ def check(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"init_from={config.init_from} and {field}={config[field]} both give"
         f" the first weights: set {field}={neutral}, or init_from={SCRATCH}"
       )
-  if "tokenizer_workdir" not in config:
+  if not config.get("tokenizer_workdir", ""):
     return
   there = workdir_lib.own_tokenizer(config.init_from)
   if there is None:
@@ -78,16 +80,23 @@ def first_state(
   path = _source(config)
   network = algorithm.facts.network
   kind = "ema" if network in state.ema else "params"
-  part = {kind: {network: jax.eval_shape(lambda x: x, state.params[network])}}
+  anew = algorithm.drawn_anew(workdir_lib.read_config(path))
+  abstract = jax.eval_shape(lambda x: x, state.params[network])
+  if anew:
+    abstract = _network_of(path, mesh)
+  part = {kind: {network: abstract}}
   try:
     restored = weights_lib.restore_part(
       path, part, mesh, algorithm.sharding_rules
     )
   except ValueError as error:
     raise ValueError(f"init_from={config.init_from}: {error}") from error
+  taken = restored[kind][network]
+  if anew:
+    taken = _with_new_parts(config, taken, state.params[network], anew)
   params = jax.tree.map(
     lambda new, old: jax.device_put(new, old.sharding),
-    restored[kind][network],
+    taken,
     state.params[network],
   )
   ema = {network: algorithm_lib.copy(params)} if kind == "ema" else {}
@@ -99,6 +108,39 @@ def first_state(
   return state.replace(
     params={**state.params, network: params}, ema={**state.ema, **ema}
   )
+
+
+def _network_of(path: str, mesh: Mesh) -> Any:
+  """Shapes of the network in a folder, as its own config describes it."""
+  source = workdir_lib.read_config(path)
+  resolved = trained_lib.resolve(source, path, training=False)
+  algorithm = trained_lib.build(resolved, mesh, abstract=True)
+  state = jax.eval_shape(algorithm.init, jax.random.key(0))
+  return state.params[algorithm.facts.network]
+
+
+def _with_new_parts(
+  config: ml_collections.ConfigDict,
+  restored: dict[str, Any],
+  drawn: dict[str, Any],
+  anew: Sequence[str],
+) -> dict[str, Any]:
+  """The restored network, but for parts that stay as drawn.
+
+  Raises:
+    ValueError: an array of the others that is missing or of another shape.
+  """
+  taken = {**{k: restored.get(k) for k in drawn}, **{k: drawn[k] for k in anew}}
+  there, here = (traverse_util.flatten_dict(x, sep=".") for x in (taken, drawn))
+  for name, leaf in here.items():
+    shape = getattr(there.get(name), "shape", None)
+    if shape != leaf.shape:
+      raise ValueError(
+        f"init_from={config.init_from}: {name} has shape {shape}, expected"
+        f" {leaf.shape}: name a model of the same size and input"
+      )
+  log.info("drawn anew: %s", ", ".join(anew))
+  return taken
 
 
 def _source(config: ml_collections.ConfigDict) -> str:

@@ -52,6 +52,8 @@ _FREE_FIELDS = (
   "denoiser.attention",
   "denoiser.remat",
   "denoiser.dropout_bits",
+  "recognizer.attention",
+  "recognizer.remat",
 )
 
 
@@ -199,12 +201,12 @@ def own_tokenizer(workdir: str) -> str | None:
 def keep_tokenizer(
   config: ml_collections.ConfigDict, workdir: str, frozen: dict[str, Any]
 ) -> None:
-  """Copies the tokenizer of a new generator into its workdir.
+  """Copies the tokenizer of a new generator or recognizer into its workdir.
 
   Tokens mean nothing without the tokenizer that made them, so a generator
   does not depend on another directory that may change or go.
   """
-  if "tokenizer_workdir" not in config or own_tokenizer(workdir) is not None:
+  if "tokenizer" not in frozen or own_tokenizer(workdir) is not None:
     return
   path = stores.absolute(files.inside(workdir, "tokenizer"))
   step = weights_lib.latest_step(config.tokenizer_workdir)

@@ -14,6 +14,7 @@ import ml_collections
 from configs import base
 from configs import job
 from configs import latent_base
+from configs import recognition_base
 from storage import schema
 
 KNOWN = {
@@ -23,10 +24,12 @@ KNOWN = {
   "masked_diffusion": latent_base.masked_diffusion,
   "next_frame_flow": latent_base.next_frame_flow,
   "diffusion": latent_base.diffusion,
+  "recognition": recognition_base.recognition,
 }
 # Sections with all fields.
 _WHOLE = (
   *("tokenizer", "quantizer", "transformer", "latents", "denoiser", "noise"),
+  *("recognizer", "pretraining"),
 )
 # Fields of those sections that configs of earlier versions lack.
 _LATER = ("transformer.attention", "transformer.dropout_bits")

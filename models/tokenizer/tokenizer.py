@@ -126,6 +126,10 @@ class Tokenizer(nnx.Module):
     """Encodes a clip as ids, int32 (B, t, h, w)."""
     return self.quantizer(self.encode_latents(video_BTHWC)).ids
 
+  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+    """Codes of ids, float32 (B, t, h, w, K)."""
+    return self.quantizer.codes(ids_Bthw)
+
   def decode(self, ids_Bthw: jax.Array) -> jax.Array:
     """Decodes ids to pixels, linear output: clip to [0, 1] to show or score."""
     return self.decode_latents(self.quantizer.codes(ids_Bthw))

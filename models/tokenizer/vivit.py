@@ -208,9 +208,17 @@ class HybridDecoder(nnx.Module):
 class PatchEmbedding(nnx.Module):
   """Embeds each patch (frames, height, width) as one normalised token."""
 
-  def __init__(self, patch: Sequence[int], width: int, *, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    patch: Sequence[int],
+    width: int,
+    channels: int = 3,
+    *,
+    rngs: nnx.Rngs,
+  ):
     self.patch = tuple(patch)
-    self.linear = nnx.Linear(3 * math.prod(self.patch), width, rngs=rngs)
+    inputs = channels * math.prod(self.patch)
+    self.linear = nnx.Linear(inputs, width, rngs=rngs)
     self.norm = attention.layer_norm(width, rngs)
 
   def __call__(self, video_BTHWC: jax.Array) -> jax.Array:
@@ -230,7 +238,9 @@ class SpatialTransformer(nnx.Module):
     self.positions = _positions((*latent_size, size.width), rngs)
     self.stack = attention.Stack(size, rngs=rngs)
 
-  def __call__(self, x_BthwD: jax.Array) -> jax.Array:
+  def __call__(
+    self, x_BthwD: jax.Array, dropout_key: jax.Array | None = None
+  ) -> jax.Array:
     """Raises ValueError for a size other than that of the positions."""
     batch, frames, height, width = x_BthwD.shape[:4]
     trained = self.positions.shape[:2]
@@ -242,24 +252,29 @@ class SpatialTransformer(nnx.Module):
       )
     with jax.named_scope("spatial_transformer"):
       x = x_BthwD + self.positions[None, None]
-      x = self.stack(x.reshape(batch * frames, height * width, -1))
+      x = x.reshape(batch * frames, height * width, -1)
+      x = self.stack(x, dropout_key=dropout_key)
     return x.reshape(x_BthwD.shape)
 
 
 class TemporalTransformer(nnx.Module):
-  """Causal attention among the latent frames at each position."""
+  """Attention among the latent frames at each position, causal or both ways."""
 
   def __init__(
     self,
     max_latent_frames: int,
     size: attention.TransformerSize,
+    causal: bool = True,
     *,
     rngs: nnx.Rngs,
   ):
     self.positions = _positions((max_latent_frames, size.width), rngs)
     self.stack = attention.Stack(size, rngs=rngs)
+    self.causal = causal
 
-  def __call__(self, x_BthwD: jax.Array) -> jax.Array:
+  def __call__(
+    self, x_BthwD: jax.Array, dropout_key: jax.Array | None = None
+  ) -> jax.Array:
     """Raises ValueError for more latent frames than positions."""
     batch, frames, height, width, channels = x_BthwD.shape
     most = self.positions.shape[0]
@@ -273,7 +288,8 @@ class TemporalTransformer(nnx.Module):
       x = x_BthwD.transpose(0, 2, 3, 1, 4)
       x = x.reshape(batch * height * width, frames, channels)
       x = x + self.positions[None, :frames]
-      x = self.stack(x, attend.Layout())
+      layout = attend.Layout() if self.causal else None
+      x = self.stack(x, layout, dropout_key)
       x = x.reshape(batch, height, width, frames, channels)
     return x.transpose(0, 3, 1, 2, 4)
 

@@ -4,8 +4,10 @@ The transformer of ViT (arXiv 2010.11929, section 3.1), without positions: the
 network that owns a token grid owns its positions as well.
 """
 
+from collections.abc import Callable
 import dataclasses
 import typing
+from typing import Any
 
 from flax import nnx
 import jax
@@ -221,6 +223,30 @@ def scan_layers(body, x_BND: jax.Array, layers, size: TransformerSize):
   """Folds `body(x, layer) -> (x, None)` over stacked layers."""
   unroll = size.num_layers if size.unroll else 1
   return lax.scan(body, x_BND, layers, unroll=unroll)[0]
+
+
+def means_by_depth(
+  run: Callable[[jax.Array, Any], jax.Array],
+  x_BND: jax.Array,
+  layers: Any,
+  first: int,
+) -> jax.Array:
+  """Means over the tokens before, and after each of L layers: (B, L + 1, D).
+
+  Args:
+    run: function (tokens, layer) -> tokens.
+    x_BND: input of the first layer.
+    layers: stacked layers.
+    first: number of leading tokens that do not count.
+  """
+  mean = lambda x_BND: x_BND[:, first:].astype(jnp.float32).mean(1)
+
+  def body(x_BND, layer):
+    x_BND = run(x_BND, layer)
+    return x_BND, mean(x_BND)
+
+  _, means_LBD = lax.scan(body, x_BND, layers)
+  return jnp.concatenate([mean(x_BND)[:, None], means_LBD.swapaxes(0, 1)], 1)
 
 
 def look_up(table: nnx.Embed, ids: jax.Array) -> jax.Array:

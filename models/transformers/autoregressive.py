@@ -113,6 +113,20 @@ class ArTransformer(nnx.Module):
     x_BSD = self.stack(x_BSD, self._layout(given), keys[1])
     return x_BSD[:, _PREFIX - 1 :]
 
+  def depths(self, parts_BNF: jax.Array, class_B: jax.Array) -> jax.Array:
+    """Means over the tokens of whole clips by depth, float32 (B, L + 1, D).
+
+    The last token, which no position of the sequence has seen, is left out.
+    """
+    x_BSD = self._embed_sequence(parts_BNF[:, :-1], class_B)
+    layout = self._layout(0)
+    return attention.means_by_depth(
+      lambda x_BSD, block: block(x_BSD, layout),
+      x_BSD,
+      self.stack.layers,
+      _PREFIX,
+    )
+
   def logits(self, x_BND: jax.Array, earlier_BNf: jax.Array) -> jax.Array:
     """Logits (B, N, V) of sub-token f, given the f before it; float32."""
     f = earlier_BNf.shape[-1]

@@ -68,18 +68,32 @@ class MaskedTrunk(nnx.Module):
       task_B: int32 task token; ignored by a model without tasks.
       dropout_key: draws the dropout of training; None for inference.
     """
+    x_BND = self._sequence(tokens_BND, masked_BN, class_B, task_B)
+    keys = [None] * 2
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key)
+    x_BND = attention.drop(self.size, x_BND, keys[0])
+    return self._run_layers(x_BND, keys[1])[:, self.prefix :]
+
+  def means_by_depth(
+    self, tokens_BND: jax.Array, class_B: jax.Array, task_B: jax.Array
+  ) -> jax.Array:
+    """Means over the tokens of whole clips by depth, float32 (B, L + 1, D)."""
+    nothing_BN = jnp.zeros(tokens_BND.shape[:2], bool)
+    x_BND = self._sequence(tokens_BND, nothing_BN, class_B, task_B)
+    return attention.means_by_depth(
+      lambda x_BND, block: block(x_BND, None), x_BND, self.layers, self.prefix
+    )
+
+  def _sequence(self, tokens_BND, masked_BN, class_B, task_B) -> jax.Array:
+    """The input of the first layer, the prefix included."""
     mask_D = self.mask.embedding[0]
     tokens_BND = jnp.where(masked_BN[..., None], mask_D, tokens_BND)
     prefix = [attention.look_up(self.classes, class_B)[:, None]]
     if self.tasks is not None:
       prefix.insert(0, attention.look_up(self.tasks, task_B)[:, None])
     x_BND = jnp.concatenate([*prefix, tokens_BND], axis=1)
-    x_BND = self.norm(x_BND + self.positions.embedding[None])
-    keys = [None] * 2
-    if dropout_key is not None:
-      keys = jax.random.split(dropout_key)
-    x_BND = attention.drop(self.size, x_BND, keys[0])
-    return self._run_layers(x_BND, keys[1])[:, self.prefix :]
+    return self.norm(x_BND + self.positions.embedding[None])
 
   def _run_layers(self, x_BND, dropout_key):
     layer_keys = None
@@ -135,15 +149,25 @@ class MaskedTransformer(MaskedTrunk):
       task_B: int32 task token; ignored by a model without tasks.
       dropout_key: draws the dropout of training; None for inference.
     """
-    tokens_BND = sum(
-      attention.look_up(table, parts_BNF[..., f])
-      for f, table in enumerate(self.factors)
-    )
+    tokens_BND = self._embed_parts(parts_BNF)
     x_BND = self.features(tokens_BND, masked_BN, class_B, task_B, dropout_key)
     return [
       head(x_BND, table.embedding[...])
       for head, table in zip(self.heads, self.factors, strict=True)
     ]
+
+  def depths(
+    self, parts_BNF: jax.Array, class_B: jax.Array, task_B: jax.Array
+  ) -> jax.Array:
+    """Means over the tokens of whole clips by depth, float32 (B, L + 1, D)."""
+    tokens_BND = self._embed_parts(parts_BNF)
+    return self.means_by_depth(tokens_BND, class_B, task_B)
+
+  def _embed_parts(self, parts_BNF):
+    return sum(
+      attention.look_up(table, parts_BNF[..., f])
+      for f, table in enumerate(self.factors)
+    )
 
 
 class MaskedLatents(MaskedTrunk):

@@ -7,6 +7,7 @@ import pytest
 from configs import base
 from configs import describe
 from configs import latent_base
+from configs import recognition_base
 
 
 def _paths(config, prefix=""):
@@ -27,6 +28,7 @@ def _paths(config, prefix=""):
     latent_base.masked_diffusion,
     latent_base.next_frame_flow,
     latent_base.diffusion,
+    recognition_base.recognition,
   ],
 )
 def test_every_field_of_every_experiment_has_a_row(make):

@@ -8,6 +8,7 @@ import pytest
 from configs import base
 from configs import fields
 from configs import latent_base
+from configs import recognition_base
 
 _MAKERS = (
   base.tokenizer,
@@ -17,6 +18,7 @@ _MAKERS = (
   latent_base.masked_diffusion,
   latent_base.next_frame_flow,
   latent_base.diffusion,
+  recognition_base.recognition,
 )
 
 

@@ -120,7 +120,9 @@ def test_arrays_that_this_network_lacks_are_not_dropped(
   state = tiny.drawn_state(gan.TokenizerGan.build(config, mesh))
   del state.params["tokenizer"]["encoder"]
   algorithm = types.SimpleNamespace(
-    facts=gan.TokenizerGan.facts, sharding_rules=()
+    facts=gan.TokenizerGan.facts,
+    sharding_rules=(),
+    drawn_anew=lambda source: (),
   )
   with pytest.raises(ValueError, match="unknown .*ema/tokenizer/encoder"):
     starting_point.first_state(config, algorithm, mesh, state)

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from configs import base
+from configs import recognition_base
 from magvit.workdir import folder as workdir_lib
 from magvit.workdir import stored_config
 
-_KINDS = [base.tokenizer, base.masked, base.autoregressive]
+_KINDS = [
+  base.tokenizer,
+  base.masked,
+  base.autoregressive,
+  recognition_base.recognition,
+]
 
 
 def _fields(kind):

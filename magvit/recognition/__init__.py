@@ -1,0 +1,1 @@
+"""Recognition of what clips show, from tokens, latents or pixels."""
