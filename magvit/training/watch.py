@@ -174,7 +174,7 @@ class Watch:
     def look() -> None:
       seconds = stall.seconds()
       if seconds > self._patience():
-        self._end_hung(seconds)
+        self._end_hung(seconds, period)
 
     with pulse.repeated(look, period, "hang"):
       yield
@@ -183,8 +183,13 @@ class Watch:
     steps = self._beat.state == heartbeat_lib.TRAINING and self._trains
     return self._hang_seconds * (1 if steps else _OTHER_WORK)
 
-  def _end_hung(self, seconds: float) -> None:
-    """Says where the threads are, and ends the process whatever they are in."""
+  def _end_hung(self, seconds: float, period: float) -> None:
+    """Says where the threads are, and ends the process whatever they are in.
+
+    Args:
+      seconds: the time for which nothing has gone on.
+      period: the time between two looks.
+    """
     beat, index, where = self._beat, jax.process_index(), stacks()
     reason = (
       f"hung after step {beat.step}: nothing went on for {seconds:.0f} s while"
@@ -203,6 +208,10 @@ class Watch:
     thread = threading.Thread(target=report, name="last words", daemon=True)
     thread.start()
     thread.join(_LAST_WORDS)
+    if jax.process_count() > 1:
+      # The end of this process ends the others at once. They look as often, and
+      # have no step either: the one that holds up all says where it is, too.
+      time.sleep(2 * period)
     interrupts.end_now(endings.HUNG)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -178,6 +179,12 @@ def test_the_detector_ends_with_the_run_and_may_be_off(
 _HANGS = """
 import sys, threading
 import jax
+from magvit.training import distributed
+
+workdir, process, hangs, *job = sys.argv[1:]
+if job:
+  distributed.join(*job, 2, int(process))
+
 from input_pipeline import pipeline
 from magvit import trained
 from magvit.tokenizer import gan
@@ -195,7 +202,9 @@ class Batches:
     return getattr(self._inner, name)
   def __next__(self):
     self._count += 1
-    return next(self._inner) if self._count < 6 else waits_for_ever()
+    if self._count < 6 or process != hangs:
+      return next(self._inner)
+    waits_for_ever()
 
 def waits_for_ever():
   threading.Event().wait()
@@ -205,26 +214,35 @@ make = pipeline.train_batches
 pipeline.train_batches = lambda *arguments: Batches(make(*arguments))
 config = tiny.tokenizer()
 config.watch.hang_seconds = 4.0
-loop.train(config, sys.argv[1])
+loop.train(config, workdir)
 """
+
+
+def _start(workdir, process, hangs, *job):
+  """Starts a process; the data of process `hangs` end with the sixth batch."""
+  one_device = " --xla_force_host_platform_device_count=1"
+  xla = os.environ["XLA_FLAGS"] + (one_device if job else "")
+  arguments = [str(workdir), str(process), str(hangs), *job]
+  return subprocess.Popen(
+    [sys.executable, "-c", _HANGS, *arguments],
+    cwd=_ROOT,
+    env={**os.environ, "XLA_FLAGS": xla},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 @pytest.mark.slow
 def test_a_run_whose_data_never_come_says_where_it_hangs_and_ends(tmp_path):
   workdir = tmp_path / "run"
-  ended = subprocess.run(
-    [sys.executable, "-c", _HANGS, str(workdir)],
-    cwd=_ROOT,
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
-  assert ended.returncode == endings.HUNG == 75, ended.stderr
-  assert "hung after step 4: nothing went on for" in ended.stderr
+  process = _start(workdir, 0, 0)
+  _, errors = process.communicate(timeout=300)
+  assert process.returncode == endings.HUNG == 75, errors
+  assert "hung after step 4: nothing went on for" in errors
   (file,) = (workdir / watch_lib.HANGS).iterdir()
   assert file.name == "step-4-process-0.txt"
-  for text in (ended.stderr, file.read_text()):
+  for text in (errors, file.read_text()):
     assert "MainThread:" in text and "in waits_for_ever" in text
   beat = heartbeat_lib.read(str(workdir))
   assert beat.state == "failed"
@@ -233,3 +251,41 @@ def test_a_run_whose_data_never_come_says_where_it_hangs_and_ends(tmp_path):
   *_, remedy = standing.lines(str(workdir))
   # The save of step 4 may still have been under way.
   assert remedy.endswith(("goes on from step 2", "goes on from step 4"))
+
+
+@pytest.mark.slow
+def test_one_process_that_hangs_ends_the_job_and_each_says_where_it_is(
+  tmp_path,
+):
+  workdir = tmp_path / "run"
+  with socket.socket() as s:
+    s.bind(("localhost", 0))
+    coordinator = f"localhost:{s.getsockname()[1]}"
+  pair = [_start(workdir, process, 1, coordinator) for process in range(2)]
+  errors = [process.communicate(timeout=300)[1] for process in pair]
+  assert [process.returncode for process in pair] == [endings.HUNG] * 2, errors
+  for process, place in ((0, "in run_steps"), (1, "in waits_for_ever")):
+    (file,) = (workdir / watch_lib.HANGS).glob(f"*-process-{process}.txt")
+    for text in (errors[process], file.read_text()):
+      assert "MainThread:" in text and place in text
+  beat = heartbeat_lib.read(str(workdir))
+  assert beat.state == "failed" and "-process-0.txt" in beat.reason
+  assert not (workdir / ".lock").exists()
+
+
+@pytest.mark.parametrize("processes, waits", [(1, []), (2, [2.0])])
+def test_the_first_to_notice_a_hang_lets_the_others_say_where_they_are(
+  processes, waits, workdir, monkeypatch
+):
+  acts = []
+  report = pathlib.Path(workdir) / watch_lib.HANGS / "step-0-process-0.txt"
+  monkeypatch.setattr(watch_lib.jax, "process_count", lambda: processes)
+  monkeypatch.setattr(
+    watch_lib.time,
+    "sleep",
+    lambda seconds: acts.append((seconds, report.exists())),
+  )
+  monkeypatch.setattr(watch_lib.interrupts, "end_now", acts.append)
+  watch = watch_lib.Watch(workdir, _config())
+  watch._end_hung(60.0, period=1.0)
+  assert acts == [*((wait, True) for wait in waits), endings.HUNG]
