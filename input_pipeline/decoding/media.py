@@ -17,11 +17,13 @@ declare or hold more than `limits` allows are errors, and so is what is no
 regular file, like a pipe.
 """
 
+from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fractions
+import functools
 import io
 import os
 import warnings
@@ -311,6 +313,17 @@ def _on_white(image: Image.Image) -> np.ndarray:
   return picture_HWC
 
 
+def _opener() -> Callable[..., av.container.InputContainer]:
+  """PyAV's function that opens a video whose titles are in any coding.
+
+  Frames do not depend on titles. From version 19 on PyAV keeps each title as it
+  is by itself, and has no argument for it.
+  """
+  if int(av.__version__.partition(".")[0]) < 19:
+    return functools.partial(av.open, metadata_errors="replace")
+  return av.open
+
+
 def open_video(file: str | bytes) -> av.container.InputContainer:
   """Opens a file, or the file's bytes, with FFmpeg; see `video_stream`.
 
@@ -326,10 +339,7 @@ def open_video(file: str | bytes) -> av.container.InputContainer:
     io.BytesIO(file) if isinstance(file, bytes) else os.path.abspath(file)
   )
   try:
-    # Titles and names are in any coding, and frames do not depend on them.
-    container = av.open(
-      opened, "r", options={**options, **largest}, metadata_errors="replace"
-    )
+    container = _opener()(opened, "r", options={**options, **largest})
   except av.error.FFmpegError as error:
     raise ValueError(
       "it is neither an image that Pillow reads nor a video that FFmpeg"

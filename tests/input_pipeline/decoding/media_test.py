@@ -237,6 +237,41 @@ def test_what_cannot_be_read_is_a_value_error(tmp_path, write, message):
   assert message in str(e.value)
 
 
+def _titled(path):
+  """Writes a video of one frame whose title is no UTF-8."""
+  with av.open(str(path), "w", format="matroska") as container:
+    container.metadata["title"] = "plain title"
+    stream = container.add_stream("ffv1", rate=25)
+    stream.height, stream.width, stream.pix_fmt = 12, 20, "bgr0"
+    frame = av.VideoFrame.from_ndarray(_colours(12, 20), format="rgb24")
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+  data = path.read_bytes()
+  assert b"plain title" in data
+  path.write_bytes(data.replace(b"plain title", b"pl\xe4in t\xeetle"))
+
+
+def test_titles_in_any_coding_do_not_matter(tmp_path):
+  _titled(tmp_path / "a.mkv")
+  np.testing.assert_array_equal(_frames(tmp_path / "a.mkv"), [_colours(12, 20)])
+
+
+def test_videos_are_opened_without_an_argument_that_pyav_19_has_no_more(
+  tmp_path, monkeypatch
+):
+  _titled(tmp_path / "a.mkv")
+  before = int(av.__version__.partition(".")[0]) < 19
+  given = {"metadata_errors": "replace"} if before else {}
+  opened = av.open
+
+  def open_as_19(file, mode, options):  # takes no metadata_errors
+    return opened(file, mode, options=options, **given)
+
+  monkeypatch.setattr(av, "__version__", "19.0.2")
+  monkeypatch.setattr(av, "open", open_as_19)
+  assert media.probe(str(tmp_path / "a.mkv")).coding == "ffv1 bgr0"
+
+
 def test_odd_names_stay_one_line_of_text(tmp_path):
   path = os.path.join(os.fsencode(tmp_path), b"x\xff\ny.png")
   with open(path, "wb") as f:
