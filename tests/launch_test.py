@@ -1,78 +1,107 @@
-"""Tests of the files in docs/launch.md that schedulers read."""
+"""Tests of docs/launch.md and docs/launch: commands, costs, schedulers' files.
 
+`commands.faults` of docs_test.py looks at our own commands in these pages.
+"""
+
+import os
 import pathlib
+import re
+import shlex
 import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
 import yaml
 
 from configs import masked
+from tests import commands
+from tests import jobset
 from tests import markdown
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_PAGE = (_ROOT / "docs/launch.md").read_text()
-
-_TEXTS = {str: str}  # names and values, as of annotations
-_CONTAINER = {
-  "name": str,
-  "image": str,
-  "command": [str],
-  "resources": {"limits": {str: int}},
-}
-_POD = {
-  "restartPolicy": str,
-  "terminationGracePeriodSeconds": int,
-  "nodeSelector": _TEXTS,
-  "containers": [_CONTAINER],
-}
-_JOB = {
-  "parallelism": int,
-  "completions": int,
-  "backoffLimit": int,
-  "template": {"spec": _POD},
-}
-# The fields that we use of jobset.x-k8s.io/v1alpha2 and of batch/v1, by their
-# documentation. All are needed here, and others are unknown.
-_JOBSET = {
-  "apiVersion": str,
-  "kind": str,
-  "metadata": {"name": str, "annotations": _TEXTS},
-  "spec": {
-    "failurePolicy": {"maxRestarts": int},
-    "replicatedJobs": [
-      {"name": str, "replicas": int, "template": {"spec": _JOB}}
-    ],
-  },
-}
+_PLACES = sorted(path.stem for path in _ROOT.glob("docs/launch/*.md"))
+_STEPS = (
+  *("stage data", "tokenize", "compile report", "launch", "watch", "resume"),
+  *("evaluate", "export"),
+)
+_COST = re.compile(
+  r"([\d,]+) x ([\d,]+) x ([\d.]+) / 3600 = ([\d.]+) (?:chip|GPU)-hours"
+)
+_PUBLISHED = (
+  "https://raw.githubusercontent.com/kubernetes-sigs/jobset/v0.12.0/config/"
+  "components/crd/bases/jobset.x-k8s.io_jobsets.yaml"
+)
 
 
-def _faults(value, schema, at="it"):
-  """Where a value is not as a schema of types, lists and dicts says."""
-  if isinstance(schema, type):
-    return [] if type(value) is schema else [f"{at} is no {schema.__name__}"]
-  if type(value) is not type(schema):
-    return [f"{at} is no {type(schema).__name__}"]
-  if isinstance(schema, list):
-    pairs = [(x, schema[0], f"{at}[{i}]") for i, x in enumerate(value)]
-  elif str in schema:
-    pairs = [(x, schema[str], f"{at}.{name}") for name, x in value.items()]
-  else:
-    unlike = sorted(schema.keys() ^ value.keys())
-    if unlike:
-      return [f"{at} has {sorted(value)}: {unlike}"]
-    pairs = [(value[name], schema[name], f"{at}.{name}") for name in schema]
-  return [fault for pair in pairs for fault in _faults(*pair)]
+def _text(place: str) -> str:
+  return (_ROOT / "docs/launch" / f"{place}.md").read_text()
 
 
-def _block(language):
-  (text,) = [x for name, x in markdown.parse(_PAGE).code if name == language]
+def _block(place: str, language: str) -> str:
+  page = markdown.parse(_text(place))
+  (text,) = [text for name, text in page.code if name == language]
   return text
 
 
-def test_the_jobset_has_the_fields_that_are_documented():
-  jobset = yaml.safe_load(_block("yaml"))
-  assert _faults(jobset, _JOBSET) == []
-  (job,) = jobset["spec"]["replicatedJobs"]
+def _lines(text: str) -> list[str]:
+  """Commands of a page that are in no file."""
+  page = markdown.parse(text)
+  code = tuple(x for x in page.code if x[0] == "")
+  return markdown.Page(code, "").lines_of_code
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_each_place_has_all_steps_a_cost_and_what_goes_wrong(place):
+  text = " ".join(_text(place).lower().split())
+  assert [step for step in _STEPS if step not in text] == []
+  assert "**cost.**" in text and "## what goes wrong" in text
+  assert len(_text(place).splitlines()) <= 150
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_the_programs_of_others_take_every_command(place):
+  lines = _lines(_text(place))
+  assert len(lines) >= 5
+  assert [x for line in lines for x in commands.foreign_faults(line)] == []
+
+
+@pytest.mark.parametrize(
+  "line, fault",
+  [
+    ("xpk workload create --cluster=A --tpu-type=B --command=C", "--workload"),
+    ("xpk cluster create --cluster=A --tpu-type=B --spots", "--spots"),
+    ("gcloud compute tpus tpu-vm create A --version=B", "needs --zone"),
+    ("kubectl apply jobset.yaml", "needs --filename"),
+    ("srun --kill-on-error magvit --distributed", "--kill-on-error"),
+    ("qsub job.sh", "no program"),
+  ],
+)
+def test_a_command_that_others_would_refuse_is_noticed(line, fault):
+  (message,) = commands.foreign_faults(line)
+  assert fault in message
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_the_costs_are_their_arithmetic(place):
+  text = " ".join(_text(place).split())
+  costs = _COST.findall(text)
+  assert costs
+  guide = (_ROOT / "docs/launch.md").read_text()
+  measured = (_ROOT / "docs/plan_a_job.md").read_text()
+  for chips, steps, seconds, hours in costs:
+    chips, count = int(chips.replace(",", "")), int(steps.replace(",", ""))
+    digits = len(hours.partition(".")[2])
+    assert f"{chips * count * float(seconds) / 3600:.{digits}f}" == hours
+    assert masked.get_config("ucf101").num_steps % count == 0
+    assert f"{seconds} s" in measured or f"**{seconds}**" in measured
+    assert hours in guide
+
+
+def test_the_jobset_is_as_its_schema_says():
+  described = yaml.safe_load(_block("jobset", "yaml"))
+  assert jobset.faults(described) == []
+  (job,) = described["spec"]["replicatedJobs"]
   spec = job["template"]["spec"]
   pod = spec["template"]["spec"]
   (container,) = pod["containers"]
@@ -80,30 +109,81 @@ def test_the_jobset_has_the_fields_that_are_documented():
   rows, columns = map(int, topology.split("x"))
   chips = container["resources"]["limits"]["google.com/tpu"]
   assert spec["parallelism"] == spec["completions"] == rows * columns // chips
+  assert commands.faults(shlex.join(container["command"])) == []
+  (rule,) = described["spec"]["failurePolicy"]["rules"]
+  assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
 
 
 @pytest.mark.parametrize(
   "change, fault",
   [
     (("kind: JobSet", "kinds: JobSet"), "kinds"),
-    (("backoffLimit: 0", "backoffLimit: none"), "backoffLimit is no int"),
+    (("kind: JobSet", "kind: Job"), "it.kind is none of ['JobSet']"),
+    (("backoffLimit: 0", "backoffLimit: none"), "backoffLimit is no integer"),
     (("replicas: 1", "replicas: 1\n    volumes: []"), "volumes"),
+    (("name: preempted", ""), "lacks ['name']"),
+    (("IgnoreMaxRestarts", ""), "action is"),
+    (('"true"', "true"), "gke-spot is no string"),
+    (("google.com/tpu: 4", "google.com/tpu: 4.5"), "tpu is no number"),
   ],
 )
 def test_a_jobset_that_would_be_refused_is_noticed(change, fault):
-  text = _block("yaml").replace(*change)
-  (message,) = _faults(yaml.safe_load(text), _JOBSET)
+  old, new = change
+  if fault == "action is":
+    old, new = "RestartJobSetAndIgnoreMaxRestarts", "RestartAlways"
+  text = _block("jobset", "yaml")
+  assert old in text
+  (message,) = jobset.faults(yaml.safe_load(text.replace(old, new)))
   assert fault in message
 
 
-def test_the_script_for_slurm_is_a_script():
-  text = _block("bash")
-  assert text.startswith("#!/bin/bash\n#SBATCH ")
-  subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+@pytest.mark.long
+def test_the_schema_is_part_of_the_published_one():
+  """JOBSET_CRD names the file, where GitHub cannot be reached."""
+  if "JOBSET_CRD" in os.environ:
+    text = pathlib.Path(os.environ["JOBSET_CRD"]).read_text()
+  else:
+    try:
+      with urllib.request.urlopen(_PUBLISHED, timeout=30) as answer:
+        text = answer.read().decode()
+    except urllib.error.URLError as error:
+      pytest.skip(f"{_PUBLISHED}: {error}; JOBSET_CRD names a file")
+  (version,) = [
+    version
+    for version in yaml.safe_load(text)["spec"]["versions"]
+    if version["name"] == "v1alpha2"
+  ]
+  published = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+  assert jobset.differences(jobset.SPEC, published) == []
 
 
-def test_the_cost_on_the_page_is_its_arithmetic():
-  steps = masked.get_config("ucf101").num_steps
-  hours = 256 * steps * 0.0198 / 3600
-  text = " ".join(_PAGE.split())
-  assert f"256 x {steps:,} x 0.0198 / 3600 = {hours:,.0f} chip-hours" in text
+@pytest.mark.parametrize(
+  "code, restarts, requeued",
+  [
+    (0, 0, False),
+    (1, 0, False),
+    (143, 3, True),
+    (75, 0, True),
+    (143, 50, False),
+  ],
+)
+def test_the_script_for_slurm_requeues_what_can_go_on(
+  code, restarts, requeued, tmp_path
+):
+  script = _block("slurm", "bash")
+  options = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
+  assert options and not commands.foreign_faults(f"sbatch {' '.join(options)}")
+  for name, act in (("srun", f"exit {code}"), ("scontrol", "echo $0 $@")):
+    (tmp_path / name).write_text(f"#!/bin/bash\n{act}\n")
+    (tmp_path / name).chmod(0o755)
+  job = {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": str(restarts)}
+  ended = subprocess.run(
+    ["bash"],
+    input=script,
+    env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **job},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.returncode == code
+  assert ended.stdout.endswith("scontrol requeue 17\n") == requeued

@@ -69,7 +69,7 @@ def test_the_builder_gets_what_the_wheel_is_made_of():
 
 def test_the_tag_of_the_image_is_the_version():
   texts = [(_ROOT / "Dockerfile").read_text()]
-  texts += [page.read_text() for page in (_ROOT / "docs").glob("*.md")]
+  texts += [page.read_text() for page in (_ROOT / "docs").glob("**/*.md")]
   tags = {
     tag
     for text in texts

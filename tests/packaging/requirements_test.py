@@ -40,7 +40,7 @@ def test_the_lowest_version_of_each_range_is_the_tested_one(file, lines):
 def test_every_extra_that_is_stated_is_there():
   extras = set(_PROJECT["optional-dependencies"])
   assert {"tpu", "cuda", "gcs", "s3", "torch", "film", "dev"} == extras
-  pages = (_ROOT / "docs").glob("*.md")
+  pages = (_ROOT / "docs").glob("**/*.md")
   named = {
     extra
     for page in (_ROOT / "README.md", *pages)
