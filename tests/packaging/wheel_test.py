@@ -13,6 +13,7 @@ import pytest
 
 import hatch_build
 import magvit
+from magvit.modes import export
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _WINGS = "|".join(hatch_build.WINGS)
@@ -201,6 +202,50 @@ def test_the_installed_tokenizer_has_the_same_ids(
   )
   ids = magvit.load_tokenizer(tiny_tokenizer_workdir).encode(video)
   np.testing.assert_array_equal(np.load(tmp_path / "ids.npy"), ids)
+
+
+@pytest.mark.long
+def test_the_wheel_brings_what_it_needs_into_a_fresh_environment(
+  site, tiny_tokenizer_workdir, tmp_path
+):
+  """It needs an index of packages, and a gigabyte of disk."""
+  (wheel,) = site.parent.glob("*.whl")
+  programs, cwd = tmp_path / "env" / "bin", tmp_path / "elsewhere"
+  environment = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+  }
+
+  def run(program, *arguments, code=0):
+    ended = subprocess.run(
+      [str(programs / program), *arguments],
+      cwd=cwd,
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout
+
+  (cwd / "models").mkdir(parents=True)
+  (cwd / "models" / "__init__.py").write_text("MINE = True\n")
+  (cwd / "models" / "mine.py").write_text("")
+  subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+  run("pip", "install", "--quiet", str(wheel))
+  run("pip", "check")
+  version, file = run("python", "-c", _USER, "models").split()
+  assert version == magvit.__version__
+  assert pathlib.Path(file).is_relative_to(tmp_path / "env")
+  assert "--workdir" in run("magvit", "--help", code=1)  # absl ends with 1
+  assert run("magvit-report", "--help").startswith("usage: magvit-report ")
+  export.export(tiny_tokenizer_workdir, str(tmp_path / "exported"))
+  video = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
+  np.save(cwd / "video.npy", video)
+  run("python", "-c", _ENCODE, str(tmp_path / "exported"), "video.npy", "ids")
+  ids = magvit.load_tokenizer(tiny_tokenizer_workdir).encode(video)
+  np.testing.assert_array_equal(np.load(cwd / "ids.npy"), ids)
 
 
 def test_an_import_that_a_wheel_cannot_hold_is_refused():
