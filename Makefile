@@ -127,13 +127,13 @@ test-rows: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 -m rows
 
 # The tests with each Python that is at hand, and the newest packages for it
-# that pyproject.toml allows; a Python that is not at hand is named and passed
-# over. TESTS chooses tests, as TESTS="tests/models -m 'not slow'".
+# that pyproject.toml allows; a Python that is not at hand, or that pyenv has and
+# does not run, is named and passed over. TESTS chooses tests, as TESTS="tests/models -m 'not slow'".
 VERSIONS ?= 3.11 3.12 3.13
 TESTS ?=
 test-versions:
 	@set -e; tried=; for version in $(VERSIONS); do \
-	  python=$$(command -v python$$version) || \
+	  python=python$$version; $$python -c "" 2>/dev/null || \
 	    { echo "Python $$version: not at hand, not tested"; continue; }; \
 	  env=$(VENV)-$$version; \
 	  test -e $$env || $$python -m venv $$env; \

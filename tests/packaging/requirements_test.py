@@ -1,7 +1,9 @@
 """Tests that pyproject.toml, requirements.txt and the docs say one thing."""
 
+import os
 import pathlib
 import re
+import subprocess
 import tomllib
 
 from packaging import requirements
@@ -68,3 +70,24 @@ def test_the_version_is_one():
   assert str(version.Version(magvit.__version__)) == magvit.__version__
   cited = (_ROOT / "CITATION.cff").read_text()
   assert f"\nversion: {magvit.__version__}\n" in cited
+
+
+def test_a_python_that_does_not_run_is_named_and_passed_over(tmp_path):
+  """pyenv has a command for each Python, also where it does not run it."""
+  shim = tmp_path / "python3.99"
+  shim.write_text("#!/bin/sh\necho not this one >&2\nexit 127\n")
+  shim.chmod(0o755)
+  ended = subprocess.run(
+    ["make", "--silent", "test-versions", "VERSIONS=3.98 3.99"],
+    cwd=_ROOT,
+    env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.returncode != 0
+  assert ended.stdout.splitlines() == [
+    "Python 3.98: not at hand, not tested",
+    "Python 3.99: not at hand, not tested",
+    "no Python at hand",
+  ]
