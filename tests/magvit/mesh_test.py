@@ -1,6 +1,7 @@
 """Tests of sharding: eight devices compute what one computes."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 
 from configs import autoregressive as autoregressive_configs
 from configs import masked as masked_configs
+from configs import masked_diffusion as masked_diffusion_configs
+from configs import next_frame_flow as next_frame_flow_configs
 from configs import tokenizer_video
 from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
@@ -19,6 +22,8 @@ from magvit import optimizer
 from magvit import trained as trained_lib
 from magvit.generators import autoregressive
 from magvit.generators import masked
+from magvit.generators import masked_diffusion
+from magvit.generators import next_frame_flow
 from magvit.tokenizer import describe
 from magvit.tokenizer import gan
 from tests import tiny
@@ -172,6 +177,12 @@ def test_rules_that_do_not_fit_are_refused(rule, message):
     mesh_lib.state_shardings(state, _mesh(2, 2, 2), [rule])
 
 
+def _latents(num, channels):
+  """The facts about latents that a network is made by."""
+  shape = (num // 256, 16, 16)
+  return types.SimpleNamespace(num=num, shape=shape, channels=channels)
+
+
 @pytest.mark.parametrize(
   "make",
   [
@@ -183,6 +194,14 @@ def test_rules_that_do_not_fit_are_refused(rule, message):
     lambda: (
       lambda c: autoregressive.define_transformer(c, 1280),
       autoregressive_configs.get_config("ucf101"),
+    ),
+    lambda: (
+      lambda c: masked_diffusion.define_denoiser(c, _latents(256, 16)),
+      masked_diffusion_configs.get_config("imagenet256_l"),
+    ),
+    lambda: (
+      lambda c: next_frame_flow.define_denoiser(c, _latents(1280, 18)),
+      next_frame_flow_configs.get_config("ucf101"),
     ),
   ],
 )

@@ -72,9 +72,9 @@ def test_shares_of_decided_tokens_rise_to_one_at_the_last_step():
       draw,
       jnp.zeros((1, 10, 1)),
       jnp.zeros((1, 10), bool),
-      3,
+      4,
       "cosine",
     )
   with_step, before = zip(*shares, strict=True)
-  assert with_step == pytest.approx((0.2, 0.5, 1.0))
-  assert before == pytest.approx((0.0, 0.2, 0.5))
+  assert with_step == pytest.approx((0.1, 0.3, 0.7, 1.0))
+  assert before == pytest.approx((0.0, 0.1, 0.3, 0.7))

@@ -223,6 +223,7 @@ def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
   held_out.evaluate_all(offline.open_model(str(workdir), config))
   assert (workdir / "results" / "frechet.json").read_text() == before
   # Its last steps come again to the bit from the checkpoint before them.
+  config.tokenizer_workdir = tiny_tokenizer_workdir
   history = _history(workdir)
   weights = lambda: jax.tree.leaves(
     offline.open_model(str(workdir), config).params

@@ -64,7 +64,7 @@ def test_a_latent_is_denoised_by_itself_from_its_own_condition():
     np.testing.assert_array_equal(gradient[:, 1], 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_head_draws_the_two_distributions_that_it_was_shown():
   """Mean and variance of a Gaussian for each of two conditions, within 5 %."""
   means, deviations = jnp.array([-1.0, 0.8]), jnp.array([0.5, 0.8])
