@@ -52,6 +52,7 @@ class Checkpoints:
     self._manager: ocp.CheckpointManager | None = None
     self._saving = 0  # newest step whose save has begun
     self._unchecked = False  # whether it may have failed
+    self._whole = 0  # newest step whose save was seen to be whole
     self._failed = False
 
   @property
@@ -196,7 +197,7 @@ class Checkpoints:
         steps.check_written(written)
         if self._is_staged:
           commits.commit(written, self._path(self._saving))
-    self._unchecked = False
+    self._unchecked, self._whole = False, self._saving
     if self._is_staged:
       self._remove_old()
 
@@ -223,15 +224,28 @@ class Checkpoints:
       yield
     except Exception as error:  # orbax raises many kinds
       self._failed = True
-      try:
-        kept = f"step {steps.latest(os.path.dirname(self._directory))}"
-      except (OSError, ValueError):
-        kept = "none"
       raise endings.NotSaved(
         f"a checkpoint could not be written to {self._directory}:"
-        f" {steps.cause(error)}. The newest complete one: {kept}. Make room or"
-        " repair the disk, then run the same command again"
+        f" {steps.cause(error)}. The newest complete one:"
+        f" {self._newest_complete()}. {self._remedy()}, then run the same"
+        " command again"
       ) from error
+
+  def _newest_complete(self) -> str:
+    """Words on the checkpoint that a run goes on from after a failed save."""
+    try:
+      return f"step {steps.latest(os.path.dirname(self._directory))}"
+    except ValueError:
+      return "none"
+    except OSError as error:  # what fails a save may fail a look, too
+      known = f", and step {self._whole} was saved" if self._whole else ""
+      reason = error.strerror or error
+      return f"not known, for none can be looked for now ({reason}){known}"
+
+  def _remedy(self) -> str:
+    if stores.is_url(self._directory):
+      return "See that the store can be written"
+    return "Make room or repair the disk"
 
 
 def _saved(state: algorithm_lib.TrainState) -> dict[str, Any]:

@@ -11,6 +11,7 @@ JAX is imported only where it is used: `--mode=status` starts without it.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import tempfile
 
@@ -18,6 +19,15 @@ from storage import store_calls
 from storage import stores
 
 COMMITTED = "commit_success.txt"  # the name that orbax gives it, too
+
+# How tensorstore's errors begin where a store does not answer, or refuses.
+_REFUSALS = (
+  *("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"),
+  *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"),
+  "UNAVAILABLE",
+)
+# Packages whose errors, if they are none of Python's, are those of requests.
+_CLIENTS = ("aiohttp", "gcsfs", "google", "requests", "urllib3")
 
 
 def is_staged(path: str) -> bool:
@@ -28,6 +38,37 @@ def is_staged(path: str) -> bool:
 def is_committed(path: str) -> bool:
   """Whether a checkpoint is whole, by its name on a disk, by its files else."""
   return not stores.is_url(path) or stores.exists(f"{path}/{COMMITTED}")
+
+
+def is_refusal(error: BaseException | None) -> bool:
+  """Whether an error at a read is the store's, and says nothing of the files.
+
+  An error may stem from another one, which then counts, too.
+  """
+  while error is not None:
+    if str(error).startswith(_REFUSALS):
+      return True
+    of_client = type(error).__module__.partition(".")[0] in _CLIENTS
+    if of_client and str(getattr(error, "code", "")) != "404":
+      return True
+    absent = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    if isinstance(error, OSError) and not isinstance(error, absent):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def check_answered(path: str, error: BaseException, words: str) -> None:
+  """Raises OSError if a read of a checkpoint failed by the store's fault.
+
+  Args:
+    path: the checkpoint, or a part of it; on a disk nothing is raised.
+    error: what the read raised.
+    words: the same in one line.
+  """
+  if stores.is_url(path) and is_refusal(error):
+    reason = f"it cannot be read now: {words}"
+    raise OSError(errno.EIO, reason, path) from error
 
 
 def steps(folder: str) -> list[int]:

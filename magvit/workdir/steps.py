@@ -121,6 +121,7 @@ def newest_readable(
 
   Raises:
     ValueError: there is no checkpoint, or none can be read; it says why.
+    OSError: a store does not answer, or refuses.
   """
   problems = {}
   for step in names(workdir):
@@ -167,6 +168,7 @@ def _read(path: str, read: Callable[[str], _T]) -> tuple[Any, str | None]:
   except (OtherNetwork, RuntimeError, MemoryError):  # no fault of the files
     raise
   except Exception as error:  # orbax fails in many ways at wrong files
+    commits.check_answered(path, error, cause(error))
     return None, cause(error)
 
 
