@@ -94,9 +94,11 @@ class Recognition(algorithm_lib.Algorithm):
     return algorithm_lib.first_state("recognizer", params, self.adam)
 
   def drawn_anew(self, source: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Heads that the source's network has not, or for other classes."""
+    """Heads of this network that the source's has not, or of another size."""
     there, here = (_heads(c, self.inputs) for c in (source, self.config))
-    return tuple(name for name, size in here.items() if there[name] != size)
+    return tuple(
+      name for name, size in here.items() if size and there[name] != size
+    )
 
   def step(
     self, state: TrainState, batch: Any, key: jax.Array
