@@ -48,7 +48,7 @@ class Trainee:
     """Draws the first weights, for a training of so many steps."""
     # Built anew, for a step donates the state and the frozen networks in it.
     config = stretch(self.config, num_steps)
-    self.algorithm = trained_lib.build(config, self.mesh)
+    self.algorithm = trained_lib.build(config, self.mesh).measured(self.mesh)
     if num_steps != self._num_steps:
       self._num_steps, self._step = num_steps, None
     first, self._key = jax.random.split(jax.random.key(self.config.seed))

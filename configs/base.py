@@ -154,7 +154,9 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.tokenizer.transformer.max_latent_frames = 5  # most latent frames of a clip
 
   c.quantizer = ml_collections.ConfigDict()
-  c.quantizer.name = "lfq"  # quantizer (spec); "vq" (v1), "fsq" or "bsq"
+  # Quantizer: "lfq" (spec), "vq" (v1), "fsq" or "bsq"; "none" leaves latents as
+  # they are, for generators of continuous latents (W.A.L.T).
+  c.quantizer.name = "lfq"
   c.quantizer.bits = 18  # bits of an id of "lfq" or "bsq": 2^18 codes (spec)
   # Temperature of the probabilities of codes in the entropy loss (spec); "fsq"
   # has none.
@@ -163,7 +165,8 @@ def tokenizer() -> ml_collections.ConfigDict:
   # bits, which is exact, and groups of at most 8 bits above.
   c.quantizer.entropy_groups = 0
   c.quantizer.codebook_size = 1024  # codes of "vq" (spec, v1)
-  c.quantizer.embedding_dim = 256  # channels of a code of "vq" (spec, v1)
+  # Channels of a code of "vq" (spec, v1), or of a latent of "none".
+  c.quantizer.embedding_dim = 256
   c.quantizer.normalize = False  # whether "vq" compares vectors of unit length
   c.quantizer.levels = (8, 8, 8, 5, 5, 5)  # levels of "fsq": 64,000 codes
 

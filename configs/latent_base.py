@@ -17,7 +17,8 @@ def latent_generator() -> ml_collections.ConfigDict:
   c.tokenizer_workdir = base.REQUIRED  # workdir of a tokenizer, which is copied
 
   c.latents = ml_collections.ConfigDict()
-  # Latents that are modelled: "bits", the signs of the codes of "lfq" or "bsq".
+  # Latents that are modelled: "bits", the signs of the codes of "lfq" or "bsq",
+  # or "continuous", those of a tokenizer without a quantizer, normalised.
   c.latents.kind = "bits"
 
   c.denoiser = ml_collections.ConfigDict()

@@ -8,6 +8,7 @@ trained by us.
 
   arg                images     tokens      size   model             rFID
   digits             16x16      4x4         0.1    two CPU cores
+  digits_continuous  16x16      4x4         0.1    the same, c = 8
   imagenet128        128x128    16x16       113.1  final, 8x         1.15
   imagenet256        256x256    16x16       116.3  final, 16x
   imagenet512        512x512    16x16       167.7  final, 32x; trained on 256
@@ -25,8 +26,12 @@ trained by us.
   film64             64x64      8x8         16.2  frames of a film; a GPU
   film64_small       64x64      8x8          0.6  the same; two cores
   film128            128x128    16x16       16.2  frames of a film; a GPU
+  walt_imagenet256   256x256    32x32       103.3  W.A.L.T, 8x, c = 8
   open_magvit2       256x256    16x16       115.1  for its weights
   praxis             128x128    16x16       113.1  for its weights
+
+digits_continuous and walt_imagenet256 (arXiv 2312.06662, table 8) have no
+quantizer: configs/continuous.py.
 
 The channel multipliers of the 32x model are not published; these are a guess.
 The discriminator of the ablation halves by means: its table has no row for the
@@ -45,6 +50,7 @@ are not trained to their end yet.
 import ml_collections
 
 from configs import base
+from configs import continuous
 from configs import datasets
 from configs import film
 from configs import tokenizer_video
@@ -68,6 +74,11 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.name = "digits image tokenizer"
   c.num_steps = 800
   c.batch_size = 32
+
+
+def _digits_continuous(c: ml_collections.ConfigDict) -> None:
+  _digits(c)
+  continuous.without_quantizer(c, 8)
 
 
 def _imagenet128(c: ml_collections.ConfigDict) -> None:
@@ -168,6 +179,7 @@ def _open_magvit2(c: ml_collections.ConfigDict) -> None:
 
 VARIANTS = {
   "digits": _digits,
+  "digits_continuous": _digits_continuous,
   "imagenet128": _imagenet128,
   "imagenet256": _imagenet256,
   "imagenet512": _imagenet512,
@@ -185,6 +197,7 @@ VARIANTS = {
   "film64": film.images64,
   "film64_small": film.images64_small,
   "film128": film.images128,
+  "walt_imagenet256": continuous.imagenet256,
   "open_magvit2": _open_magvit2,
   "praxis": _imagenet128,
 }

@@ -7,6 +7,7 @@ trained by us.
 
   arg              clips         tokens        size   model           rFVD
   digits           17x16x16      5x4x4         0.6    two CPU cores
+  digits_continuous 17x16x16     5x4x4         0.6    the same, c = 8
   overfit          17x64x64      5x16x16         2.2  one clip; 28.6 dB
   ucf101           17x128x128    5x16x16       376.0  final model     8.62
   kinetics600      17x128x128    5x16x16       376.0  final model
@@ -31,9 +32,15 @@ trained by us.
   film64           17x64x64      5x8x8          57.8  a film; a GPU
   film64_small     17x64x64      5x8x8           2.3  a film; two cores
   film128          17x128x128    5x16x16        57.8  a film; a GPU
+  walt_c4          17x128x128    5x16x16       375.8  W.A.L.T, c = 4   37.7
+  walt_ucf101      17x128x128    5x16x16       375.8  W.A.L.T, c = 8   17.1
+  walt_c16         17x128x128    5x16x16       376.0  W.A.L.T, c = 16  8.2
+  walt_c32         17x128x128    5x16x16       376.2  W.A.L.T, c = 32  3.5
+  walt_kinetics600 17x128x128    5x16x16       375.8  W.A.L.T, c = 8
   open_magvit2     17x128x128    5x16x16       370.5  for its weights
   praxis           17x128x128    5x16x16       376.0  for its weights
 
+Rows of W.A.L.T and digits_continuous have no quantizer: configs/continuous.py.
 joint_cvivit and joint_hybrid are approximations: the paper gives their sizes
 (90M, 67M) and the kinds of their blocks, and models/tokenizer/vivit.py fills in
 the rest. The papers do not say when the network became causal, with what
@@ -58,6 +65,7 @@ docs/getting_started.md has its measured cost and scores.
 import ml_collections
 
 from configs import base
+from configs import continuous
 from configs import datasets
 from configs import film
 
@@ -77,6 +85,11 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.name = "digits video tokenizer"
   c.num_steps = 300
   c.batch_size = 8
+
+
+def _digits_continuous(c: ml_collections.ConfigDict) -> None:
+  _digits(c)
+  continuous.without_quantizer(c, 8)
 
 
 def digits(c: ml_collections.ConfigDict) -> None:
@@ -356,6 +369,7 @@ def _praxis(c: ml_collections.ConfigDict) -> None:
 
 VARIANTS = {
   "digits": _digits,
+  "digits_continuous": _digits_continuous,
   "overfit": _overfit,
   "folder64": _folder64,
   "folder128": _folder128,
@@ -380,6 +394,7 @@ VARIANTS = {
   "film64": film.film64,
   "film64_small": film.film64_small,
   "film128": film.film128,
+  **continuous.VIDEOS,
   "open_magvit2": open_magvit2,
   "praxis": _praxis,
 }

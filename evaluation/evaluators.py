@@ -63,7 +63,7 @@ def evaluate_reconstruction(
   protocol: dict[str, Any],
   lpips: lpips_lib.Lpips | None = None,
 ) -> list[Result]:
-  """Scores of reconstructed clips, and the use of the codebook.
+  """Scores of reconstructed clips, and the use of the codebook if there is one.
 
   Scores are those of `frames.FRAME_METRICS` for which the frames are large
   enough, and LPIPS if it is given. `batches` are (clips, number of clips that
@@ -84,11 +84,11 @@ def evaluate_reconstruction(
     scores = frame_metrics.scores("evaluation", real, fake, networks)
     for name, score in scores.items():
       scored[name].append(score)
-    ids.append(output["ids"][:count])
+    if vocabulary:
+      ids.append(output["ids"][:count])
     seen += count
   if not seen:
     raise ValueError("batches must hold at least one clip to reconstruct")
-  ids = np.concatenate(ids)
   missing = {
     name: why
     for name, why in frame_metrics.requirements("evaluation").items()
@@ -100,7 +100,7 @@ def evaluate_reconstruction(
     {
       **protocol,
       "lpips_weights_sha256": lpips and lpips.weights_sha256,
-      "examples": len(ids),
+      "examples": seen,
       "frames": real.shape[1],
       "psnr": f"{frame_metrics.PSNR_RULE}, per frame; mean over frames and"
       " clips",
@@ -108,8 +108,10 @@ def evaluate_reconstruction(
       "left_out": missing,
     },
   )
-  use = frame_metrics.codebook(ids, vocabulary)
-  protocol = {**protocol, "examples": len(ids)}
+  if not vocabulary:
+    return [result]
+  use = frame_metrics.codebook(np.concatenate(ids), vocabulary)
+  protocol = {**protocol, "examples": seen}
   return [result, Result("held_out_codebook", use, protocol)]
 
 

@@ -132,6 +132,14 @@ class Algorithm(abc.ABC):
     del source
     return ()
 
+  def measured(self, mesh: Mesh) -> Self:
+    """The algorithm with what a new run measures in its data before step 0.
+
+    A resumed run, and whatever opens a trained model, reads it instead.
+    """
+    del mesh
+    return self
+
   def warm_start(self, state: TrainState) -> TrainState:
     """Changes the first state of a new run; a resumed run does not call it."""
     return state

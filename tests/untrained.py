@@ -18,7 +18,7 @@ def write(workdir: str, config: ml_collections.ConfigDict) -> None:
   """Saves the first state of a config's model as that of step 1."""
   mesh = mesh_lib.make_mesh(config.mesh)
   resolved = trained_lib.resolve(config, workdir, training=True)
-  algorithm = trained_lib.build(resolved, mesh)
+  algorithm = trained_lib.build(resolved, mesh).measured(mesh)
   state = algorithm_lib.create(algorithm, mesh, jax.random.key(0))
   workdir_lib.write_config(workdir, config)
   workdir_lib.keep_tokenizer(config, workdir, algorithm.frozen)

@@ -64,6 +64,7 @@ CHECKS = (
   ),
   Check("codebook", ("health/flip_rate",), tokenizers.find_flipping_bits),
   Check("codebook", ("health/mean_magnitude",), tokenizers.find_far_latents),
+  Check("codebook", ("health/channel_std",), tokenizers.find_dead_channels),
   Check(
     "discriminator",
     ("discriminator/adversarial", "discriminator/accuracy"),

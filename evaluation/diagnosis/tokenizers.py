@@ -37,6 +37,9 @@ _LEAST_WITHOUT_LOSS = 0.5
 # rate has to have fallen, because at its peak healthy codes move as much.
 _FLIPS = 0.4
 _FALLEN_RATE = 0.5
+# A channel of latents without codes that varies by less than this share of the
+# largest says nothing, as in magvit/tokenizer/health.py.
+_DEAD_CHANNEL = 0.01
 # Codes of LFQ are -1 and 1; healthy latents stay within 2 of 0.
 _FARTHEST = 5.0
 # The discriminator's loss as a share of that of a coin. Healthy ones are at 0.8
@@ -207,6 +210,24 @@ def find_far_latents(history: History) -> Finding | None:
   )
 
 
+def find_dead_channels(history: History) -> Finding | None:
+  """Channels that do not vary, of latents without a quantizer."""
+  late = history.late("health/channel_std")
+  if history.field("quantizer.name") != "none" or not len(late):
+    return None
+  size_K = np.median(late.values, 0)
+  dead = size_K <= _DEAD_CHANNEL * size_K.max()
+  if not dead.any():
+    return None
+  which = ", ".join(map(str, np.flatnonzero(dead).tolist()[:8]))
+  return Finding(
+    "codebook",
+    f"{int(dead.sum())} of {len(dead)} channels of the latents do not vary at"
+    f" step {history.last_step:,} ({which})",
+    any_run.lower_rate(history),
+  )
+
+
 def find_strong_discriminator(history: History) -> Finding | None:
   """A discriminator that always wins, and that the generator feels."""
   loss, accuracy, part = (
@@ -310,6 +331,8 @@ def _has_bits(history: History) -> bool:
 def _vocabulary_bits(history: History) -> float | None:
   """Bits of the whole vocabulary; None where the config does not say."""
   name = history.field("quantizer.name")
+  if name == "none":
+    return None
   if name == "vq":
     return math.log2(history.field("quantizer.codebook_size"))
   if name == "fsq":

@@ -54,6 +54,13 @@ def _check_served(
       f"{named} reconstructions, and {config.name!r} makes samples: remove it;"
       f" --mode=evaluate --protocol={protocol.name} measures the tokenizer"
     )
+  if protocol.measure == "codes":
+    name = config.quantizer.name
+    if not quantizer_build.kind(name).has_ids:
+      raise ValueError(
+        f"{named} the use of codes, and quantizer.name={name!r} has none:"
+        " remove it"
+      )
   if protocol.measure == "perturbed_fid":
     name = config.quantizer.name
     if not quantizer_build.kind(name).signs:

@@ -187,14 +187,15 @@ class Work:
     model = self.model
     if model is None:
       raise ValueError("--protocol=codebook needs the workdir of a tokenizer")
+    vocabulary = model.vocabulary  # raises without codes, before any is made
 
     def make(index):
       read, rows = real.read(index), {}
       count = len(read.index)
       if count:
         ids = model.encode(read.video).reshape(count, -1)
-        values.check_ids("ids", ids, model.vocabulary)
-        rows = {"ids": ids, "vocabulary": np.full((count, 1), model.vocabulary)}
+        values.check_ids("ids", ids, vocabulary)
+        rows = {"ids": ids, "vocabulary": np.full((count, 1), vocabulary)}
       return rows_lib.Part(read.index, rows, read.failures)
 
     return self._rows(self._describe(made, "made"), num, make)

@@ -236,6 +236,8 @@ def _check(study, input_path, output_path):
 def _describe(workdir: str) -> dict[str, Any]:
   source = workdir_lib.own_tokenizer(workdir) or workdir
   config = workdir_lib.read_config(source)
+  if describe.is_tokenizer(config):
+    describe.require_ids(config, f"--workdirs={workdir}: --mode=compress")
   sizes = describe.sizes(config)
   return {
     "tokenizer": fingerprint.read_fingerprint(source),

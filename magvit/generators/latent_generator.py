@@ -2,6 +2,7 @@
 
 import dataclasses
 from typing import Any
+from typing import Self
 
 import jax
 from jax import lax
@@ -38,6 +39,10 @@ class LatentGenerator(generator.Generator):
   @property
   def frozen(self) -> dict[str, Any]:
     return self.latents.frozen
+
+  def measured(self, mesh: Mesh) -> Self:
+    latents = self.latents.measured(self.config, mesh)
+    return dataclasses.replace(self, latents=latents)
 
   def init(self, key: jax.Array) -> TrainState:
     name, params = self.facts.network, self.denoiser.init(key)

@@ -99,11 +99,15 @@ class Tokens:
   @property
   def code_channels(self) -> int:
     """K, the number of channels of a code, and of a latent."""
-    ids_BN = jax.ShapeDtypeStruct((1, self.num), jnp.int32)
-    return jax.eval_shape(self.codes, self.params, ids_BN).shape[-1]
+    return describe.latent_channels(self.made_by)
 
   def check_factors(self, config: ml_collections.ConfigDict) -> None:
     """Raises ValueError unless a generator's sub-tokens make up the ids."""
+    workdir = config.tokenizer_workdir
+    describe.require_ids(
+      self.made_by,
+      f"tokenizer_workdir={workdir}: algorithm={config.algorithm!r}",
+    )
     bits = tuple(config.transformer.factor_bits)
     if 2 ** sum(bits) != self.vocabulary:
       raise ValueError(

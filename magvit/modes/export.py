@@ -29,6 +29,7 @@ from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import exports
 from magvit.workdir import folder as workdir_lib
+from magvit.workdir import latent_statistics
 from magvit.workdir import stablehlo as stablehlo_lib
 from models import network
 from models.weights import safetensors_file
@@ -37,6 +38,9 @@ from storage import processes
 from storage import stores
 
 log = logging.getLogger(__name__)
+
+# What a program holds itself, as it is no network with a file of weights.
+_CONSTANTS = ("latents",)
 
 
 def run(
@@ -86,6 +90,8 @@ def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
     target = os.path.join(folder, exports.TOKENIZER)
     tokenizer = _write(source, target, stablehlo)
     ids, tokenizer_name = tokenizer.ids, tokenizer.fingerprint
+    if "latents" in trained.params:
+      latent_statistics.write(target, trained.params["latents"])
   elif describe.is_tokenizer(config):
     ids, tokenizer_name = describe.id_convention(config), name
   else:
@@ -149,13 +155,16 @@ def _shapes(trained: trained_lib.Trained) -> dict[str, Any]:
   return {
     name: jax.eval_shape(safetensors_file.by_name, tree)
     for name, tree in trained.params.items()
+    if name not in _CONSTANTS
   }
 
 
 def _as_params(trained: trained_lib.Trained, arrays: Any) -> dict[str, Any]:
   """Parameters for predict functions, from a program's arrays by name."""
   return {
-    name: safetensors_file.as_tree(arrays[name], tree)
+    name: tree
+    if name in _CONSTANTS
+    else safetensors_file.as_tree(arrays[name], tree)
     for name, tree in trained.params.items()
   }
 
@@ -172,22 +181,33 @@ def _define_coding(
   trained: trained_lib.Trained,
 ) -> dict[str, stablehlo_lib.Definition]:
   config, predict = trained.config, trained.algorithm.predict
+  name = describe.coded_name(config)
   encode = lambda arrays, inputs: {
-    "ids": predict["encode"](_as_params(trained, arrays), inputs, None)
+    name: predict["encode"](_as_params(trained, arrays), inputs, None)
   }
   decode = lambda arrays, inputs: {
     "video": predict["decode"](_as_params(trained, arrays), inputs, None)
   }
-  latent = describe.sizes(config).latent(describe.clip_shape(config))
-  below = describe.vocabulary(config) - 1
-  ids = stablehlo_lib.Argument(
-    ("batch", *latent), "int32", f"in 0..{below}", low=0, high=below
-  )
   shapes, video = _shapes(trained), _describe_video(config)
+  coded = {name: _describe_coded(config)}
   return {
     "encode": stablehlo_lib.Definition(encode, shapes, {"video": video}),
-    "decode": stablehlo_lib.Definition(decode, shapes, {"ids": ids}),
+    "decode": stablehlo_lib.Definition(decode, shapes, coded),
   }
+
+
+def _describe_coded(
+  config: ml_collections.ConfigDict,
+) -> stablehlo_lib.Argument:
+  """The ids of clips, or their latents where there are no ids."""
+  grid = describe.sizes(config).latent(describe.clip_shape(config))
+  if not describe.has_ids(config):
+    shape = ("batch", *grid, describe.latent_channels(config))
+    return stablehlo_lib.Argument(shape, "float32", "latents of encode")
+  below = describe.vocabulary(config) - 1
+  return stablehlo_lib.Argument(
+    ("batch", *grid), "int32", f"in 0..{below}", low=0, high=below
+  )
 
 
 def _define_sampling(trained: trained_lib.Trained) -> stablehlo_lib.Definition:
@@ -246,7 +266,11 @@ def _card(trained: trained_lib.Trained, notes: exports.Notes) -> str:
   )
   if facts.kind == algorithm_lib.TOKENIZER:
     settings = json.dumps(config.quantizer.to_dict())
-    return _TOKENIZER_CARD.format(**common, quantizer=settings)
+    coded = f"Tokens: int32 (batch, t, h, w), {notes.ids}"
+    if not describe.has_ids(config):
+      channels = describe.latent_channels(config)
+      coded = f"Latents: float32 (batch, t, h, w, {channels}), in place of ids"
+    return _TOKENIZER_CARD.format(**common, coded=coded, quantizer=settings)
   if facts.kind == algorithm_lib.RECOGNIZER:
     names = pipeline.class_names(config.dataset) or range(trained.num_classes)
     classes = f"Classes: {', '.join(map(str, names))}."
@@ -278,7 +302,7 @@ A visual tokenizer of MAGVIT-v2 (arXiv 2310.05737): {parameters} parameters, the
 moving average at step {step}, trained on clips of {clip}.
 
 - Pixels: float32 in [0, 1], (batch, frames, height, width, RGB).
-- Tokens: int32 (batch, t, h, w), {ids}.
+- {coded}.
 - Quantizer: `{quantizer}`
 - Fingerprint of settings and weights: `{fingerprint}`
 

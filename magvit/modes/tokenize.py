@@ -111,6 +111,8 @@ def _tokenize(
   """Writes the tokens into a folder of this job; `place` is (index, count)."""
   workdir = workdir_lib.own_tokenizer(workdir) or workdir
   made_by = workdir_lib.read_config(workdir)
+  if describe.is_tokenizer(made_by):
+    describe.require_ids(made_by, f"workdir={workdir}: --mode=tokenize")
   settings = _settings(workdir, config or made_by)
   mesh = mesh_lib.local_mesh()
   tokens = tokens_lib.open_tokenizer(settings, mesh)

@@ -81,6 +81,11 @@ def open_inputs(
   tokens = None
   if kind != PIXELS or config.pretraining.targets != OFF:
     tokens = tokens_lib.open_tokenizer(config, mesh, abstract)
+    reader = f"recognizer.input={kind!r}"
+    if config.pretraining.targets != OFF:
+      reader = f"pretraining.targets={config.pretraining.targets!r}"
+    if kind == TOKENS or config.pretraining.targets != OFF:
+      describe.require_ids(tokens.made_by, reader)
   elif config.tokenizer_workdir:
     raise ValueError(
       f"tokenizer_workdir={config.tokenizer_workdir} is not read: recognizer."

@@ -108,6 +108,7 @@ class Model:
 
   @property
   def vocabulary(self) -> int:
+    describe.require_ids(self.config, "--protocol=codebook")
     return describe.vocabulary(self.config)
 
   def bits(self) -> int:

@@ -41,10 +41,20 @@ class Coded:
 
   @property
   def vocabulary(self) -> int:
-    """Number of codes: ids are in 0..vocabulary - 1."""
+    """Number of codes: ids are in 0..vocabulary - 1; 0 where there are none."""
     return describe.vocabulary(self._tokenizer_config)
 
   @property
+  def latent_channels(self) -> int:
+    """K, channels of a latent: what `encode` gives where there are no ids."""
+    return describe.latent_channels(self._tokenizer_config)
+
+  @property
   def bits(self) -> float:
-    """Bits of an id: the logarithm of the vocabulary to base 2."""
+    """Bits of an id: the logarithm of the vocabulary to base 2.
+
+    Raises:
+      ValueError: a tokenizer without ids.
+    """
+    describe.require_ids(self._tokenizer_config, "the number of bits")
     return math.log2(self.vocabulary)

@@ -58,6 +58,11 @@ def id_convention(config: ml_collections.ConfigDict) -> str:
   return f"in raster order (t, h, w); {meaning}"
 
 
+def coded_name(config: ml_collections.ConfigDict) -> str:
+  """What a tokenizer makes of clips: "ids", or "latents" without ids."""
+  return "ids" if has_ids(config) else "latents"
+
+
 def define_tokenizer(config: ml_collections.ConfigDict) -> network.Network:
   return network.define(
     lambda rngs: tokenizer_network.build(
@@ -77,8 +82,30 @@ def define_discriminator(
 
 
 def vocabulary(config: ml_collections.ConfigDict) -> int:
-  """Number of codes of the config's tokenizer."""
+  """Number of codes of the config's tokenizer; 0 if it has no ids."""
   return tokenizer_network.describe_quantizer(**config.quantizer).vocabulary
+
+
+def latent_channels(config: ml_collections.ConfigDict) -> int:
+  """K, the channels of a latent of the config's tokenizer."""
+  quantizer = tokenizer_network.describe_quantizer(**config.quantizer)
+  return quantizer.latent_channels
+
+
+def has_ids(config: ml_collections.ConfigDict) -> bool:
+  """Whether a tokenizer's latents have ids, as those of `none` do not."""
+  return quantizer_build.kind(config.quantizer.name).has_ids
+
+
+def require_ids(config: ml_collections.ConfigDict, reader: str) -> None:
+  """Raises ValueError where `reader`, the start of a line, needs ids."""
+  if has_ids(config):
+    return
+  raise ValueError(
+    f"{reader} needs ids, and {config.name!r} has none"
+    f" (quantizer.name={config.quantizer.name!r}): name a tokenizer with"
+    f" {', '.join(quantizer_build.names('has_ids'))}"
+  )
 
 
 def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
@@ -103,11 +130,15 @@ def coding(
   config: ml_collections.ConfigDict, clip: tuple[int, int, int]
 ) -> str:
   """Words on clips (T, H, W), their ids, strides and codes of a tokenizer."""
-  codes = vocabulary(config)
   strides = sizes(config).strides
+  grid = f"clips {by(clip)} to {by(sizes(config).latent(clip))}"
+  if not has_ids(config):
+    channels = latent_channels(config)
+    return f"{grid} latents of {channels} channels, strides {by(strides)}"
+  codes = vocabulary(config)
   return (
-    f"clips {by(clip)} to {by(sizes(config).latent(clip))} ids, strides"
-    f" {by(strides)}; {math.log2(codes):g} bits ({codes:,} codes)"
+    f"{grid} ids, strides {by(strides)}; {math.log2(codes):g} bits"
+    f" ({codes:,} codes)"
   )
 
 
@@ -136,27 +167,34 @@ def predict_functions(tokenizer: network.Network) -> dict[str, Callable]:
   """
 
   def reconstruct(params, batch, key):
-    """Gives {"video": float32 (B, T, H, W, 3), "ids", entropies} of "video"."""
+    """Gives {"video": float32 (B, T, H, W, 3)} of "video".
+
+    Beside it are "ids" and entropies, where there are ids.
+    """
     del key
     video = tokenizer_network.to_float(batch["video"])
     output, quantized, _ = tokenizer(params["tokenizer"], video)
+    outputs = {"video": jnp.clip(output, 0.0, 1.0)}
+    if quantized.ids is None:
+      return outputs
     return {
-      "video": jnp.clip(output, 0.0, 1.0),
+      **outputs,
       "ids": quantized.ids,
       "sample_entropy": quantized.sample_entropy,
       "codebook_entropy": quantized.codebook_entropy,
     }
 
   def encode(params, batch, key):
-    """Gives ids, int32 (B, t, h, w), of "video"."""
+    """Gives ids, int32 (B, t, h, w), or latents, of "video"."""
     del key
     video = tokenizer_network.to_float(batch["video"])
     return tokenizer(params["tokenizer"], video, method="encode")
 
   def decode(params, batch, key):
-    """Gives clips, float32 (B, T, H, W, 3), of "ids"."""
+    """Gives clips, float32 (B, T, H, W, 3), of "ids" or "latents"."""
     del key
-    video = tokenizer(params["tokenizer"], batch["ids"], method="decode")
+    coded = batch["latents" if "latents" in batch else "ids"]
+    video = tokenizer(params["tokenizer"], coded, method="decode")
     return jnp.clip(video, 0.0, 1.0)
 
   return {"reconstruct": reconstruct, "encode": encode, "decode": decode}

@@ -30,6 +30,7 @@ from magvit.tokenizer import kept
 from magvit.tokenizer import losses
 from models import network
 from models.features import perceptual
+from models.quantizers import common
 from models.tokenizer import shared_backward
 from models.tokenizer import tokenizer as tokenizer_network
 
@@ -51,7 +52,7 @@ class StreamLosses(struct.PyTreeNode):
   anchors: dict[str, jax.Array]  # LeCAM's averages after this step
   metrics: algorithm_lib.Metrics
   latents_BthwK: jax.Array  # latents before quantization
-  ids_Bthw: jax.Array
+  ids_Bthw: jax.Array | None  # None without a vocabulary
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +69,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
       "discriminator/loss",
       "discriminator/accuracy",
       "health/dead_bits",
+      "health/dead_channels",
     ),
     evaluators=("reconstruction",),
     defining=describe.DEFINING,
@@ -177,17 +179,10 @@ class TokenizerGan(algorithm_lib.Algorithm):
       self.loss, argnums=(0, 1), has_aux=True
     )(state.params["tokenizer"], d_params, streams, state)
     gradients = {"tokenizer": g_gradient, **d_gradients}
-    clips = losses_of_streams["discriminator"]
-    running, health_metrics = health.update(
-      state.extras["health"],
-      state.step,
-      self.config.health_every,
+    running, health_metrics = self._health(
+      state,
       streams["discriminator"].video_BTHWC,
-      clips.latents_BthwK,
-      clips.ids_Bthw,
-      lambda x: self.tokenizer(
-        state.params["tokenizer"], x, method="encode_latents"
-      ),
+      losses_of_streams["discriminator"],
     )
     metrics = {
       f"{streams[name].prefix}{k}": value
@@ -199,6 +194,24 @@ class TokenizerGan(algorithm_lib.Algorithm):
     state, norms = self._descend(state, gradients)
     state = state.replace(extras={"lecam": lecam, "health": running})
     return state, {**metrics, **norms}
+
+  def _health(
+    self, state: TrainState, video_BTHWC: jax.Array, clips: StreamLosses
+  ) -> tuple[Any, algorithm_lib.Metrics]:
+    """(running statistics, metrics) of a step on these clips."""
+    if clips.ids_Bthw is None:
+      return {}, health.latents(video_BTHWC, clips.latents_BthwK)
+    return health.update(
+      state.extras["health"],
+      state.step,
+      self.config.health_every,
+      video_BTHWC,
+      clips.latents_BthwK,
+      clips.ids_Bthw,
+      lambda x: self.tokenizer(
+        state.params["tokenizer"], x, method="encode_latents"
+      ),
+    )
 
   @functools.cached_property
   def trained_tokenizer(self) -> network.Network:
@@ -326,9 +339,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     metrics = {
       "generator/loss": g_loss,
       **{f"generator/{k}": v for k, v in terms.items()},
-      "generator/entropy_weight": weights["entropy"],
-      "generator/sample_entropy": quantized.sample_entropy,
-      "generator/codebook_entropy": quantized.codebook_entropy,
+      **_entropies(quantized, weights["entropy"]),
       **{f"discriminator/{k}": v for k, v in d_metrics.items()},
     }
     return StreamLosses(
@@ -373,3 +384,16 @@ class TokenizerGan(algorithm_lib.Algorithm):
     )
     in_parts = algorithm_lib.in_parts(compare_clips, self.config.microbatches)
     return in_parts(video_BTHWC, output_BTHWC).mean()
+
+
+def _entropies(
+  quantized: common.Quantized, weight: jax.Array
+) -> algorithm_lib.Metrics:
+  """Metrics of the codes; none without codes."""
+  if quantized.ids is None:
+    return {}
+  return {
+    "generator/entropy_weight": weight,
+    "generator/sample_entropy": quantized.sample_entropy,
+    "generator/codebook_entropy": quantized.codebook_entropy,
+  }

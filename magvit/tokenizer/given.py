@@ -76,6 +76,35 @@ def check_ids(
   return ids
 
 
+def check_latents(latents: Any, channels: int, is_chunk: bool = False) -> Any:
+  """Returns latents (batch, time, height, width, channels), if they are.
+
+  Nested lists are made an array. A chunk of a longer clip may have no latent.
+
+  Raises:
+    ValueError: no array, another rank or type, nothing in it, or numbers that
+      are not finite.
+  """
+  layout = f"(batch, time, height, width, {channels})"
+  latents = _check_array("latents", latents, layout, "floats")
+  if (
+    latents.ndim != 5
+    or latents.shape[-1] != channels
+    or not jnp.issubdtype(latents.dtype, jnp.floating)
+  ):
+    raise ValueError(
+      f"latents of shape {latents.shape} and type {latents.dtype} must be"
+      f" floats {layout}: this tokenizer has no quantizer, and thus no ids"
+    )
+  if _is_empty(latents.shape[:-1], is_chunk):
+    raise ValueError(
+      f"latents of shape {latents.shape} must be {layout}, none of them 0"
+    )
+  if not jnp.isfinite(latents).all():
+    raise ValueError("latents have values that are not finite")
+  return latents
+
+
 def check_key(key: Any) -> Any:
   """Returns a key of jax.random; a seed n is the key `jax.random.key(n)`.
 

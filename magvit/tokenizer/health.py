@@ -10,7 +10,9 @@ evaluation/diagnosis/ reads them and says in a line what is wrong.
 from jax import lax
 import jax.numpy as jnp
 
-# A bit is dead when it has one value for all but this share of the tokens.
+# A bit is dead when it has one value for all but this share of the tokens, and
+# a channel without bits when it varies by this share of the one that varies
+# most.
 _DEAD_SHARE = 0.01
 _MAX_TRACKED_CODES = 2**20
 
@@ -22,8 +24,11 @@ def init(video_shape, latent_shape, channels: int, vocabulary: int):
     video_shape: (T, H, W) of a clip.
     latent_shape: (t, h, w) of its tokens.
     channels: number of channels of a latent.
-    vocabulary: number of codes; above 2^20 their use is not tracked.
+    vocabulary: number of codes; above 2^20 their use is not tracked. Without
+      codes, at 0, there are no running statistics.
   """
+  if not vocabulary:
+    return {}
   tracked = vocabulary if vocabulary <= _MAX_TRACKED_CODES else 0
   return {
     # A clip of the first batch, which is encoded at every interval.
@@ -31,6 +36,29 @@ def init(video_shape, latent_shape, channels: int, vocabulary: int):
     "probe_signs": jnp.zeros((1, *latent_shape, channels), bool),
     "flip_rate": jnp.zeros(channels),
     "last_seen": jnp.full(tracked, jnp.iinfo(jnp.int32).min // 2, jnp.int32),
+  }
+
+
+def latents(video_BTHWC, z_BthwK):
+  """Metrics of one step of a tokenizer without codes.
+
+  Per-channel vectors `mean_magnitude` and `channel_std`, `dead_channels`, and
+  of the clips what `update` gives.
+  """
+  std_K = z_BthwK.std((0, 1, 2, 3))
+  return {
+    "mean_magnitude": jnp.abs(z_BthwK).mean((0, 1, 2, 3)),
+    "channel_std": std_K,
+    "dead_channels": (std_K <= _DEAD_SHARE * std_K.max()).sum(),
+    **_clips(video_BTHWC),
+  }
+
+
+def _clips(video_BTHWC):
+  return {
+    "pixel_low": video_BTHWC.min(),
+    "pixel_high": video_BTHWC.max(),
+    "pixel_variance": video_BTHWC.var(),
   }
 
 
@@ -74,9 +102,7 @@ def update(health, step, interval: int, video_BTHWC, z_BthwK, ids_Bthw, encode):
     "positive_share": share_K,
     "flip_rate": health["flip_rate"],
     "dead_bits": (jnp.minimum(share_K, 1.0 - share_K) < _DEAD_SHARE).sum(),
-    "pixel_low": video_BTHWC.min(),
-    "pixel_high": video_BTHWC.max(),
-    "pixel_variance": video_BTHWC.var(),
+    **_clips(video_BTHWC),
   }
   if health["last_seen"].size:
     seen = health["last_seen"].at[ids_Bthw.reshape(-1)].set(step)

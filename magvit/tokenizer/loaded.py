@@ -22,6 +22,9 @@ from storage import paths
 class LoadedTokenizer(coded.Coded):
   """Encoder of clips to ids, and decoder. Make one with `load_tokenizer`.
 
+  A tokenizer without a quantizer has no ids. Latents, float32 (B, t, h, w, K),
+  take their place in every function: `latent_channels` is K.
+
   Attributes:
     config: the config that it was trained with.
     path: its workdir or export; None if it was not loaded from one.
@@ -95,7 +98,7 @@ class LoadedTokenizer(coded.Coded):
       ValueError: as in `decode`; a tokenizer that needs whole clips.
     """
     return self._streaming.decode(
-      self._checked_ids(chunk, is_chunk=True) for chunk in chunks
+      self._checked_coded(chunk, is_chunk=True) for chunk in chunks
     )
 
   def _checked_chunk(self, video):
@@ -110,11 +113,13 @@ class LoadedTokenizer(coded.Coded):
       ValueError: no array, another rank or type, a size of 0, a grid that the
         tokenizer does not have, or ids outside the vocabulary.
     """
-    return self._decode(self._params, {"ids": self._checked_ids(ids)}, None)
+    batch = {describe.coded_name(self.config): self._checked_coded(ids)}
+    return self._decode(self._params, batch, None)
 
-  def _checked_ids(self, ids, is_chunk=False):
-    vocabulary = describe.vocabulary(self.config)
-    return given.check_ids("ids", ids, vocabulary, is_chunk)
+  def _checked_coded(self, coded, is_chunk=False):
+    if not describe.has_ids(self.config):
+      return given.check_latents(coded, self.latent_channels, is_chunk)
+    return given.check_ids("ids", coded, self.vocabulary, is_chunk)
 
 
 def load_tokenizer(path: str | os.PathLike) -> LoadedTokenizer:

@@ -96,8 +96,7 @@ def _train_watched(
   config = workdir_lib.as_begun(workdir, config)
   starting_point.check(config, workdir)
   resolved = trained_lib.resolve(config, workdir, training=True)
-  with progress_lib.phase("reading the networks that training uses"):
-    algorithm = skips.guarded(trained_lib.build(resolved, mesh))
+  algorithm = _built(resolved, mesh, workdir)
   check.check_room(algorithm, workdir)
   tokens_lib.check_stored(resolved)
   with progress_lib.phase("opening the data set"):
@@ -143,6 +142,17 @@ def _train_watched(
       )
     tell(config.num_steps, held_out.flat(results))
   metrics_lib.say_health(workdir, config)
+
+
+def _built(
+  config: ml_collections.ConfigDict, mesh: Mesh, workdir: str
+) -> algorithm_lib.Algorithm:
+  """The algorithm, which measures what it needs of the data in a new run."""
+  with progress_lib.phase("reading the networks that training uses"):
+    algorithm = trained_lib.build(config, mesh)
+  if not weights_lib.is_resumed(workdir):
+    algorithm = algorithm.measured(mesh)
+  return skips.guarded(algorithm)
 
 
 def _jitted(

@@ -17,6 +17,7 @@ from configs import fields
 from magvit.workdir import exports
 from magvit.workdir import fields as fields_lib
 from magvit.workdir import given_config
+from magvit.workdir import latent_statistics
 from magvit.workdir import stored_config as stored_config_lib
 from magvit.workdir import weights as weights_lib
 from storage import files
@@ -204,11 +205,17 @@ def keep_tokenizer(
   """Copies the tokenizer of a new generator or recognizer into its workdir.
 
   Tokens mean nothing without the tokenizer that made them, so a generator
-  does not depend on another directory that may change or go.
+  does not depend on another directory that may change or go. Statistics of its
+  latents, `frozen["latents"]`, lie beside that tokenizer.
   """
-  if "tokenizer" not in frozen or own_tokenizer(workdir) is not None:
+  if "tokenizer" not in frozen:
     return
   path = stores.absolute(files.inside(workdir, "tokenizer"))
+  # A run that ended before its first checkpoint has measured others, perhaps.
+  if "latents" in frozen and not weights_lib.is_resumed(workdir):
+    latent_statistics.write(path, frozen["latents"])
+  if own_tokenizer(workdir) is not None:
+    return
   step = weights_lib.latest_step(config.tokenizer_workdir)
   weights_lib.save_average(path, step, frozen["tokenizer"])
   # The config is written last: a tokenizer that has one is complete.

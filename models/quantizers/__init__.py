@@ -1,4 +1,4 @@
-"""Quantizers behind one interface: LFQ, VQ, FSQ and BSQ."""
+"""Quantizers behind one interface: LFQ, VQ, FSQ, BSQ and none."""
 
 from models.quantizers.binary import (
   BinarySphericalQuantizer as BinarySphericalQuantizer,
@@ -12,5 +12,6 @@ from models.quantizers.common import Quantized as Quantized
 from models.quantizers.finite_scalar import (
   FiniteScalarQuantizer as FiniteScalarQuantizer,
 )
+from models.quantizers.identity import NoQuantizer as NoQuantizer
 from models.quantizers.vector import VectorQuantizer as VectorQuantizer
 from models.quantizers.vector import initialize_codebook as initialize_codebook

@@ -98,9 +98,9 @@ class LookupFreeQuantizer(common.Quantizer):
       codebook_entropy=entropies.codebook,
     )
 
-  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+  def codes(self, coded: jax.Array) -> jax.Array:
     """Ids int32 (B, t, h, w) to codes float32 ±scale (B, t, h, w, K)."""
-    return self.scale * bits_lib.ids_to_codes(ids_Bthw, self.latent_channels)
+    return self.scale * bits_lib.ids_to_codes(coded, self.latent_channels)
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:
     """Inverse of `codes`."""

@@ -7,6 +7,7 @@ from flax import nnx
 from models.quantizers import binary
 from models.quantizers import common
 from models.quantizers import finite_scalar
+from models.quantizers import identity
 from models.quantizers import vector
 
 QUANTIZERS: dict[str, type[common.Quantizer]] = {
@@ -14,6 +15,7 @@ QUANTIZERS: dict[str, type[common.Quantizer]] = {
   "bsq": binary.BinarySphericalQuantizer,
   "vq": vector.VectorQuantizer,
   "fsq": finite_scalar.FiniteScalarQuantizer,
+  "none": identity.NoQuantizer,
 }
 
 

@@ -17,12 +17,17 @@ class Quantized(struct.PyTreeNode):
   """Result of a quantizer; entropies are in nats, scalars in float32."""
 
   z: jax.Array  # codes (B, t, h, w, K), gradient straight through
-  ids: jax.Array  # int32 (B, t, h, w)
+  ids: jax.Array | None  # int32 (B, t, h, w); None without a vocabulary
   commitment: jax.Array  # mean squared distance of the input to its code
   codebook: jax.Array  # same distance, but moves the code; 0 without codebook
   sample_entropy: jax.Array  # mean over tokens of H(p(code | z))
   batch_entropy: jax.Array  # H(mean over tokens of p(code | z)), for training
   codebook_entropy: jax.Array  # batch_entropy without epsilon, for reports
+
+  @property
+  def coded(self) -> jax.Array:
+    """What stands for the latents: ids, or `z` where there are none."""
+    return self.z if self.ids is None else self.ids
 
 
 class Quantizer(nnx.Module):
@@ -37,13 +42,15 @@ class Quantizer(nnx.Module):
       written into exports and beside stored tokens.
     signs: whether codes are signs; bit k of an id is then that of channel k.
     has_codebook: whether the codes are a parameter `codebook` (vocabulary, K).
+    has_ids: whether codes have ids; without, latents stand for themselves.
     latent_channels: K.
-    vocabulary: number of codes, a Python int.
+    vocabulary: number of codes, a Python int; 0 without ids.
   """
 
   id_convention: ClassVar[str]
   signs: ClassVar[bool] = False
   has_codebook: ClassVar[bool] = False
+  has_ids: ClassVar[bool] = True
 
   latent_channels: int
   vocabulary: int
@@ -62,8 +69,11 @@ class Quantizer(nnx.Module):
   def __call__(self, z_BTHWK: jax.Array) -> Quantized:
     raise NotImplementedError
 
-  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
-    """Ids int32 (B, t, h, w) to codes float32 (B, t, h, w, K)."""
+  def codes(self, coded: jax.Array) -> jax.Array:
+    """Ids int32 (B, t, h, w) to codes float32 (B, t, h, w, K).
+
+    Without ids it takes latents (B, t, h, w, K), as `Quantized.coded` has them.
+    """
     raise NotImplementedError
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:

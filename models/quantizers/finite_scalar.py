@@ -89,11 +89,11 @@ class FiniteScalarQuantizer(common.Quantizer):
     )
     return jnp.tanh(z + shift) * half_range - offset
 
-  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+  def codes(self, coded: jax.Array) -> jax.Array:
     """Ids int32 (B, t, h, w) to codes float32 in [-1, 1], (B, t, h, w, K)."""
-    ndim = ids_Bthw.ndim + 1
+    ndim = coded.ndim + 1
     levels = lax.broadcast_to_rank(np.array(self.levels, np.int32), ndim)
-    digits = ids_Bthw[..., None] // self._radix(ndim) % levels
+    digits = coded[..., None] // self._radix(ndim) % levels
     half_width = self._half_width(ndim)
     return (digits.astype(jnp.float32) - half_width) / half_width
 

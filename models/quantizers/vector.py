@@ -85,9 +85,9 @@ class VectorQuantizer(common.Quantizer):
       codebook_entropy=entropies.codebook,
     )
 
-  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+  def codes(self, coded: jax.Array) -> jax.Array:
     """Ids int32 (B, t, h, w) to rows of the codebook, (B, t, h, w, K)."""
-    return self._on_sphere(self.codebook[...])[ids_Bthw]
+    return self._on_sphere(self.codebook[...])[coded]
 
   def ids(self, codes_BthwK: jax.Array) -> jax.Array:
     """Inverse of `codes`, if no two rows of the codebook are equal."""

@@ -22,7 +22,10 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Tokenizer(nnx.Module):
-  """Codes clips as integer tokens and back. Pixels are float32 in [0, 1]."""
+  """Codes clips as integer tokens and back. Pixels are float32 in [0, 1].
+
+  Where the quantizer has no ids, latents (B, t, h, w, K) take their place.
+  """
 
   def __init__(
     self,
@@ -97,10 +100,10 @@ class Tokenizer(nnx.Module):
     past = stream_cache.Past(before)
     x = 2.0 * video_BTHWC - 1.0 if self.centred_pixels else video_BTHWC
     latents = self.encoder(x.astype(self.dtype), past).astype(jnp.float32)
-    return self.quantizer(latents).ids, past.after
+    return self.quantizer(latents).coded, past.after
 
   def decode_chunk(
-    self, ids_Bthw: jax.Array, before: stream_cache.Frames | None
+    self, coded: jax.Array, before: stream_cache.Frames | None
   ) -> tuple[jax.Array, stream_cache.Frames]:
     """Decodes the next latents of a clip to (pixels, linear output; `after`).
 
@@ -109,7 +112,7 @@ class Tokenizer(nnx.Module):
     """
     self._check_streams()
     past = stream_cache.Past(before)
-    z_BthwK = self.quantizer.codes(ids_Bthw).astype(self.dtype)
+    z_BthwK = self.quantizer.codes(coded).astype(self.dtype)
     y = self.decoder(z_BthwK, past).astype(jnp.float32)
     return 0.5 * (y + 1.0) if self.centred_pixels else y, past.after
 
@@ -124,15 +127,15 @@ class Tokenizer(nnx.Module):
 
   def encode(self, video_BTHWC: jax.Array) -> jax.Array:
     """Encodes a clip as ids, int32 (B, t, h, w)."""
-    return self.quantizer(self.encode_latents(video_BTHWC)).ids
+    return self.quantizer(self.encode_latents(video_BTHWC)).coded
 
-  def codes(self, ids_Bthw: jax.Array) -> jax.Array:
+  def codes(self, coded: jax.Array) -> jax.Array:
     """Codes of ids, float32 (B, t, h, w, K)."""
-    return self.quantizer.codes(ids_Bthw)
+    return self.quantizer.codes(coded)
 
-  def decode(self, ids_Bthw: jax.Array) -> jax.Array:
+  def decode(self, coded: jax.Array) -> jax.Array:
     """Decodes ids to pixels, linear output: clip to [0, 1] to show or score."""
-    return self.decode_latents(self.quantizer.codes(ids_Bthw))
+    return self.decode_latents(self.quantizer.codes(coded))
 
 
 def build(

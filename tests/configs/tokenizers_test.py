@@ -146,3 +146,27 @@ def test_an_unknown_row_is_refused():
   for module in (tokenizer_image, tokenizer_video):
     with pytest.raises(ValueError, match="unknown variant 'x': expected"):
       module.get_config("x")
+
+
+@pytest.mark.parametrize(
+  "module, arg, latents",
+  [
+    (tokenizer_video, "walt_c4", (5, 16, 16, 4)),
+    (tokenizer_video, "walt_ucf101", (5, 16, 16, 8)),
+    (tokenizer_video, "walt_c16", (5, 16, 16, 16)),
+    (tokenizer_video, "walt_c32", (5, 16, 16, 32)),
+    (tokenizer_video, "walt_kinetics600", (5, 16, 16, 8)),
+    (tokenizer_image, "walt_imagenet256", (1, 32, 32, 8)),
+    (tokenizer_video, "digits_continuous", (5, 4, 4, 8)),
+    (tokenizer_image, "digits_continuous", (1, 4, 4, 8)),
+  ],
+)
+def test_latents_without_a_quantizer(module, arg, latents):
+  c = module.get_config(arg)
+  net = describe.define_tokenizer(c)
+  params = jax.eval_shape(net.init, jax.random.key(0))
+  clip = (1, *describe.clip_shape(c), 3)
+  video = jax.ShapeDtypeStruct(clip, np.float32)
+  output, quantized, _ = jax.eval_shape(net, params, video)
+  assert (quantized.z.shape, quantized.ids) == ((1, *latents), None)
+  assert output.shape == clip

@@ -161,6 +161,12 @@ _CLIP = f"{_LOWER} optimizer.clip_norm to 1"
       f"codebook: its entropy is 1.7 of 10.0 bits at step 400: {_CLIP}",
     ),
     (
+      {"health/channel_std": lambda _: (3.0, 0.02, 0.5, 0.0)},
+      {"quantizer": {"name": "none", "embedding_dim": 4}},
+      "codebook: 2 of 4 channels of the latents do not vary at step 400 (1, 3):"
+      f" {_CLIP}",
+    ),
+    (
       {"health/flip_rate": lambda _: _bits(0.5)},
       {},
       "codebook: 50% of the bits of a clip flip within 100 steps at step 400:"
@@ -300,6 +306,14 @@ def test_a_fault_is_one_line(changes, fields, expected):
     (
       {"health/positive_share": lambda _: _bits(0.4, range(9))},
       {"quantizer": {"name": "vq", "codebook_size": 1024}},
+    ),
+    # Without codes there is no entropy, and channels vary as they like.
+    (
+      {
+        "generator/codebook_entropy": lambda _: 0.0,
+        "health/channel_std": lambda _: (3.0, 0.1, 0.5, 0.1),
+      },
+      {"quantizer": {"name": "none", "embedding_dim": 4}},
     ),
     ({"generator/codebook_entropy": lambda _: 2.1}, {}),
     ({"generator/codebook_entropy": lambda _: 3.6}, {"loss.entropy": 0.0}),
@@ -462,6 +476,7 @@ def test_each_check_names_a_metric_that_a_healthy_run_has():
   names = {
     *_HEALTHY,
     *_HEALTHY_GENERATOR,
+    "health/channel_std",  # a tokenizer without codes has it
     "eval/held_out_reconstruction/psnr",
   }
   for check in diagnosis.CHECKS:

@@ -1,5 +1,8 @@
 """Tests of magvit/generators/latents.py and latent_generator.py."""
 
+import dataclasses
+import pathlib
+import shutil
 from typing import ClassVar
 
 from flax import nnx
@@ -11,15 +14,20 @@ import pytest
 from configs import latent_base
 from input_pipeline import pipeline
 from input_pipeline.sources import token_shards
+import magvit
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
+from magvit import trained as trained_lib
 from magvit.generators import latent_generator
 from magvit.generators import latents as latents_lib
 from magvit.generators import masked
 from magvit.generators import tasks as tasks_lib
+from magvit.modes import export as export_mode
+from magvit.workdir import latent_statistics
 from models import network
 from models.tokenizer import tokenizer as tokenizer_network
 from tests import tiny
+from tests import untrained
 
 
 class Linear(latent_generator.LatentGenerator):
@@ -42,10 +50,16 @@ class Linear(latent_generator.LatentGenerator):
     return cls(**parts, denoiser=net)
 
   def step(self, state, batch, key):
-    raise NotImplementedError
+    z = self.latents.encode_batch(state.frozen, batch)
+    loss = lambda params: jnp.square(self.denoiser(params, z) - z).mean()
+    value, gradient = jax.value_and_grad(loss)(state.params["denoiser"])
+    return self.descend(state, gradient, {"loss": value})
 
   def sample(self, params, batch, key):
-    raise NotImplementedError
+    """The network's answer to noise, whatever the task."""
+    grid = (batch["label"].shape[0], *self.latents.shape, self.latents.channels)
+    noise = jax.random.normal(key, grid)
+    return self.latents.decode(params, self.denoiser(params["denoiser"], noise))
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +67,37 @@ def one_device():
   return mesh_lib.make_mesh(tiny.tokenizer().mesh, jax.devices()[:1])
 
 
-def _config(tokenizer_workdir):
+def _config(tokenizer_workdir, kind="bits"):
   config = latent_base.latent_generator()
+  config.algorithm, config.latents.kind = "linear", kind
   return tiny.latent_generator(config, tokenizer_workdir)
+
+
+@pytest.fixture(scope="module")
+def continuous_tokenizer(tmp_path_factory):
+  """A workdir with an untrained tokenizer that has no quantizer."""
+  workdir = str(tmp_path_factory.mktemp("continuous"))
+  config = tiny.tokenizer()
+  config.quantizer.name, config.quantizer.embedding_dim = "none", 6
+  untrained.write(workdir, config)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def continuous(continuous_tokenizer, one_device):
+  """A generator of a new run, with measured statistics."""
+  config = _config(continuous_tokenizer, "continuous")
+  return Linear.build(config, one_device).measured(one_device)
+
+
+@pytest.fixture(scope="module")
+def workdir(continuous_tokenizer, tmp_path_factory):
+  """The workdir of a generator of continuous latents after its first step."""
+  workdir = str(tmp_path_factory.mktemp("generator"))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(trained_lib.ALGORITHMS, "linear", Linear)
+    untrained.write(workdir, _config(continuous_tokenizer, "continuous"))
+  return workdir
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +245,9 @@ def test_tokenized_clips_are_the_tokenizers_reconstructions(built, batch):
   [
     ("words", "lfq", r"latents.kind='words' must be one of .*'bits'"),
     ("bits", "vq", r"latents.kind=bits needs .*\(lfq, bsq\).*name='vq'"),
+    ("bits", "none", r"='none': name another, or set latents.kind=continuous$"),
+    ("continuous", "lfq", r"='lfq', .*=none, or set latents.kind=bits$"),
+    ("continuous", "vq", "='vq', and a decoder that .* quantizer.name=none$"),
   ],
 )
 def test_unfit_latents_are_refused(
@@ -216,3 +261,110 @@ def test_unfit_latents_are_refused(
   config.latents.kind = kind
   with pytest.raises(ValueError, match=message):
     latents_lib.open_latents(config, one_device, abstract=True)
+
+
+def test_continuous_latents_are_normalised_and_decode_as_they_were(
+  continuous, batch
+):
+  latents = continuous.latents
+  batches = pipeline.train_batches(continuous.config.dataset, 8)
+  measured = np.concatenate([next(batches)["video"] for _ in range(8)])
+  encode = jax.jit(latents.encode_batch)
+  z = encode(continuous.frozen, {"video": measured})
+  assert z.shape == (64, 3, 8, 8, 6) and z.dtype == jnp.float32
+  np.testing.assert_allclose(z.mean((0, 1, 2, 3)), 0.0, atol=1e-4)
+  np.testing.assert_allclose(z.std((0, 1, 2, 3)), 1.0, atol=1e-4)
+  out = jax.jit(continuous.tokenized)(continuous.frozen, batch, None)
+  video = tokenizer_network.to_float(batch["video"])
+  params = continuous.frozen["tokenizer"]
+  output, _, _ = jax.jit(latents.tokens.network)(params, video)
+  assert set(out) == {"video"}
+  np.testing.assert_allclose(out["video"], jnp.clip(output, 0, 1), atol=1e-5)
+  decoded = latents.decode(continuous.frozen, z[:1])
+  assert set(decoded) == {"video"}  # there are no ids
+
+
+def test_statistics_are_measured_once_and_read_ever_after(
+  continuous, workdir, one_device, monkeypatch
+):
+  monkeypatch.setitem(trained_lib.ALGORITHMS, "linear", Linear)
+  measured = continuous.latents.statistics
+  monkeypatch.setattr(pipeline, "train_batches", None)  # nothing is read
+  config = _config("gone", "continuous")
+  resolved = trained_lib.resolve(config, workdir, training=True)
+  again = trained_lib.build(resolved, one_device).frozen["latents"]
+  for name in ("mean", "std"):
+    assert again[name].dtype == np.float32
+    # They were measured on other devices there.
+    np.testing.assert_allclose(again[name], measured[name], atol=1e-5)
+  # A run that starts from those weights keeps what they were trained with.
+  config.init_from = workdir
+  unmeasured = dataclasses.replace(continuous.latents, statistics=None)
+  kept = unmeasured.measured(config, one_device).statistics
+  np.testing.assert_array_equal(kept["mean"], again["mean"])
+
+
+def test_an_export_carries_the_statistics_into_programs(
+  workdir, tmp_path, monkeypatch
+):
+  monkeypatch.setitem(trained_lib.ALGORITHMS, "linear", Linear)
+  folder = tmp_path / "export"
+  export_mode.export(workdir, str(folder), stablehlo=True)
+  path = pathlib.Path("tokenizer", latent_statistics.FILE)
+  assert (folder / path).read_text() == pathlib.Path(workdir, path).read_text()
+  key, generator = jax.random.key(3), magvit.load_generator(folder)
+  sample = generator.sample(key, 2)
+  np.testing.assert_array_equal(
+    sample, magvit.load_generator(workdir).sample(key, 2)
+  )
+  assert sample.std() > 0
+  output = magvit.load_program(folder, "sample")(
+    key=np.asarray(jax.random.key_data(key)),
+    task=np.array(0, np.int32),
+    label=np.zeros(2, np.int32),
+    video=np.zeros((2, 5, 16, 16, 3), np.float32),
+  )
+  np.testing.assert_allclose(output["video"], sample, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    (None, "lacks latents.json, by which .*: copy the whole folder"),
+    ('{"mean": [0], "std": [1]}', "has 1 numbers in mean, .* has 6 channels"),
+    ('{"mean": [0], "std": [0]}', r"latents.json.* std.0. .* above 0"),
+    ("{", "latents.json"),
+  ],
+)
+def test_a_generator_without_its_statistics_is_refused(
+  workdir, tmp_path, monkeypatch, text, message
+):
+  monkeypatch.setitem(trained_lib.ALGORITHMS, "linear", Linear)
+  copy = shutil.copytree(workdir, tmp_path / "copy")
+  path = copy / "tokenizer" / latent_statistics.FILE
+  path.unlink() if text is None else path.write_text(text)
+  with pytest.raises(ValueError, match=message) as raised:
+    trained_lib.open_trained(str(copy))
+  assert "\n" not in str(raised.value)
+
+
+def test_a_channel_that_does_not_vary_is_refused(
+  continuous, one_device, monkeypatch
+):
+  still = np.random.default_rng(0).normal(size=(20, 6))
+  still[:, 4] = 0.1
+  monkeypatch.setattr(
+    latents_lib.Latents, "_training_latents", lambda *unused: still
+  )
+  with pytest.raises(ValueError, match="^channel 4 .* has one value in 20 "):
+    continuous.latents.measured(continuous.config, one_device)
+
+
+def test_stored_tokens_have_no_continuous_latents(
+  continuous_tokenizer, one_device
+):
+  config = _config(continuous_tokenizer, "continuous")
+  config.dataset.tokens = "tokens"
+  match = "^dataset.tokens=tokens holds ids, .*kind=continuous .*from pixels$"
+  with pytest.raises(ValueError, match=match):
+    latents_lib.open_latents(config, one_device)

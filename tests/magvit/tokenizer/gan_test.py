@@ -135,6 +135,7 @@ def test_both_kinds_of_metrics_are_told_apart():
     "vq",
     pytest.param("fsq", marks=pytest.mark.rows),
     pytest.param("bsq", marks=pytest.mark.rows),
+    pytest.param("none", marks=pytest.mark.rows),
   ],
 )
 def test_a_step_with_each_quantizer(name):
@@ -147,7 +148,11 @@ def test_a_step_with_each_quantizer(name):
   state, metrics = jax.jit(algorithm.step)(state, batch, jax.random.key(0))
   assert all(np.isfinite(v).all() for v in metrics.values())
   assert metrics["generator/gradient_norm"] > 0
-  assert 0 < metrics["health/codes_used"] <= 1
+  if name == "none":
+    assert "health/codes_used" not in metrics and state.extras["health"] == {}
+    assert metrics["health/dead_channels"] == 0
+  else:
+    assert 0 < metrics["health/codes_used"] <= 1
 
 
 def test_a_codebook_from_data_is_made_of_latents():

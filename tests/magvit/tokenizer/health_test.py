@@ -84,3 +84,15 @@ def test_the_use_of_a_huge_vocabulary_is_not_tracked():
   ids = jnp.zeros((3, *_LATENT), jnp.int32)
   _, metrics = _update(state, 0, z, ids, lambda v: z[:1])
   assert "codes_used" not in metrics
+
+
+def test_a_channel_without_bits_that_does_not_vary_is_dead():
+  assert health.init(_CLIP, _LATENT, 3, 0) == {}
+  z = np.zeros((3, *_LATENT, 3), np.float32)
+  z[..., 0] = 7.0
+  z[0, ..., 1], z[0, ..., 2] = 0.3, 0.001
+  video = jnp.linspace(0.0, 1.0, 36).reshape(3, *_CLIP, 3)
+  metrics = health.latents(video, z)
+  assert metrics["dead_channels"] == 2
+  np.testing.assert_allclose(metrics["channel_std"], z.std((0, 1, 2, 3)))
+  assert (metrics["pixel_low"], metrics["pixel_high"]) == (0.0, 1.0)

@@ -10,21 +10,22 @@ from magvit.tokenizer import inflation
 from tests import tiny
 
 
-def _define(temporal, temporal_downsample, **changes):
+def _define(temporal, temporal_downsample, quantizer="lfq", **changes):
   c = tiny.tokenizer()
   c.tokenizer.channel_multipliers = (1, 2, 2, 4)
   c.tokenizer.temporal = temporal
   c.tokenizer.temporal_downsample = temporal_downsample
   c.tokenizer.update(changes)
+  c.quantizer.name, c.quantizer.embedding_dim = quantizer, 6
   return describe.define_tokenizer(c)
 
 
-@pytest.fixture(scope="module")
-def models():
+@pytest.fixture(scope="module", params=["lfq", "none"])
+def models(request):
   """(image network, its weights, video network, inflated weights)."""
   image, video = (
-    _define(False, (False,) * 3),
-    _define(True, (False, True, True)),
+    _define(False, (False,) * 3, request.param),
+    _define(True, (False, True, True), request.param),
   )
   params = tiny.trained_like(image)
   target = jax.eval_shape(video.init, jax.random.key(0))

@@ -183,8 +183,8 @@ SETTINGS = dict(
   normalize=False,
   levels=(4, 3, 2),
 )
-CHANNELS = {"lfq": 5, "bsq": 5, "vq": 6, "fsq": 3}
-CODES = {"lfq": 32, "bsq": 32, "vq": 24, "fsq": 24}
+CHANNELS = {"lfq": 5, "bsq": 5, "vq": 6, "fsq": 3, "none": 6}
+CODES = {"lfq": 32, "bsq": 32, "vq": 24, "fsq": 24, "none": 0}
 
 
 def _build(name, **settings):
@@ -202,9 +202,10 @@ def _latents(name, scale=1.0):
 
 
 each_quantizer = pytest.mark.parametrize("name", ["lfq", "bsq", "vq", "fsq"])
+also_none = pytest.mark.parametrize("name", list(CODES))
 
 
-@each_quantizer
+@also_none
 def test_sizes_are_known_before_running(name):
   quantizer = _build(name)
   assert quantizer.latent_channels == CHANNELS[name]
@@ -269,7 +270,7 @@ def test_the_decoder_sees_exactly_the_codes_of_the_ids(name, scale):
   assert q.ids.dtype == jnp.int32
 
 
-@each_quantizer
+@also_none
 def test_bfloat16_latents_are_quantized_in_float32(name):
   quantizer = _build(name)
   z = _latents(name).astype(jnp.bfloat16)
@@ -283,7 +284,7 @@ def test_bfloat16_latents_are_quantized_in_float32(name):
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
-@each_quantizer
+@also_none
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e6])
 def test_gradients_are_finite_for_latents_of_any_size(name, scale):
   quantizer = network.define(
@@ -306,6 +307,7 @@ def test_gradients_are_finite_for_latents_of_any_size(name, scale):
   [
     ("lfq", lambda z: z),
     ("vq", lambda z: z),
+    ("none", lambda z: z),
     ("bsq", lambda z: z / jnp.linalg.norm(z, axis=-1, keepdims=True)),
     # Levels (4, 3, 2) have half ranges 1.5, 1 and 0.5, less 0.1 %, and half
     # widths 2, 1 and 1.
@@ -348,6 +350,7 @@ def test_the_gradient_passes_straight_through_the_rounding(
     ("vq", dict(entropy_temperature=-1.0), "entropy_temperature=-1.0 must be"),
     ("vq", dict(codebook_size=1), "quantizer.codebook_size=1 must be at least"),
     ("vq", dict(embedding_dim=0), "quantizer.embedding_dim=0 must be at least"),
+    ("none", dict(embedding_dim=0), "quantizer.embedding_dim=0 must be at"),
     ("fsq", dict(levels=(8, 1)), r"quantizer.levels=\(8, 1\) .*\(8, 5, 5, 5\)"),
     (
       "fsq",

@@ -47,8 +47,8 @@ class TernaryQuantizer(common.Quantizer):
       codebook_entropy=entropy,
     )
 
-  def codes(self, ids_Bthw):
-    digits = ids_Bthw[..., None] // self._radix_1111K() % 3
+  def codes(self, coded):
+    digits = coded[..., None] // self._radix_1111K() % 3
     return digits.astype(jnp.float32) - 1.0
 
   def ids(self, codes_BthwK):
@@ -104,8 +104,9 @@ def test_its_facts_are_on_its_class(config):
     model.bits()
 
 
-@pytest.mark.parametrize("name", ["lfq", "bsq", "vq", "fsq"])
+@pytest.mark.parametrize("name", ["lfq", "bsq", "vq", "fsq", "none"])
 def test_only_codes_of_signs_have_bits_and_only_vq_has_a_codebook(name):
   each = quantizer_build.kind(name)
+  assert each.has_ids == (name != "none")
   assert each.signs == (name in ("lfq", "bsq"))
   assert each.has_codebook == (name == "vq")

@@ -16,11 +16,12 @@ from models.tokenizer import tokenizer as tokenizer_network
 from tests import tiny
 
 
-def _define(bits=18, **changes):
+def _define(bits=18, quantizer="lfq", **changes):
   """Describes the final architecture with changes to its settings."""
   c = base.tokenizer()
   c.tokenizer.update(changes)
-  c.quantizer.bits = bits
+  c.quantizer.name = quantizer
+  c.quantizer.bits = c.quantizer.embedding_dim = bits
   return network.define(
     lambda rngs: tokenizer_network.build(c.tokenizer, c.quantizer, rngs=rngs)
   )
@@ -31,10 +32,12 @@ def _millions(net):
   return round(network.count(abstract) / 1e6, 1)
 
 
-@pytest.fixture(scope="module")
-def small():
+@pytest.fixture(scope="module", params=["lfq", "none"])
+def small(request):
   """The final architecture with few channels; levels and strides are kept."""
-  net = _define(base_channels=4, num_res_blocks=1, bits=6, norm_groups=2)
+  net = _define(
+    *(6, request.param), base_channels=4, num_res_blocks=1, norm_groups=2
+  )
   return net, tiny.trained_like(net)
 
 
@@ -94,10 +97,10 @@ def test_a_still_clip_has_constant_latents(small, clip):
   np.testing.assert_allclose(z, jnp.repeat(z[:, :1], 3, axis=1), atol=1e-5)
 
 
-def test_ids_decode_to_the_reconstruction(small, clip):
+def test_ids_or_latents_decode_to_the_reconstruction(small, clip):
   net, params = small
   output, quantized, _ = jax.jit(lambda v: net(params, v))(clip)
-  decoded = jax.jit(lambda i: net(params, i, method="decode"))(quantized.ids)
+  decoded = jax.jit(lambda i: net(params, i, method="decode"))(quantized.coded)
   np.testing.assert_allclose(decoded, output, atol=1e-5)
 
 
