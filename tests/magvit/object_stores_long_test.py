@@ -1,6 +1,7 @@
 """The whole life of two runs in a store of gs://: that on a disk, bit by bit.
 
-Programs are killed at random and in the middle of a save, and go on.
+Programs are killed at random and in the middle of a save, and go on; another
+store fails, stalls and refuses.
 """
 
 import json
@@ -24,6 +25,7 @@ from magvit.workdir import commits
 from magvit.workdir import standing
 from storage import stores
 from tests import emulator
+from tests import faulty_proxy
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _STEPS = 12
@@ -231,3 +233,64 @@ def test_a_whole_life_on_gs_is_that_on_a_disk(tmp_path, monkeypatch):
   made = [re.findall("^made .*$", text, re.MULTILINE) for text in loaded]
   assert made[0] == made[1] and len(made[0]) == 1
   print("killed:", "; ".join(said))
+
+
+class _Faults:
+  """One request in 100 fails, one stalls, and a save may be refused midway."""
+
+  def __init__(self):
+    self.refuses, self.failed, self.stalled, self.refused = True, 0, 0, 0
+    self.requests = 0
+
+  def __call__(self, number: int, method: str, path: str) -> int | float | None:
+    self.requests = number
+    is_write = method in ("POST", "PUT")
+    part = f"{urllib.parse.unquote(path)} "
+    if self.refuses and is_write and "/checkpoints/4/state/d/" in part:
+      self.refused += 1
+      return 403
+    if number >= 150 and not self.stalled:
+      self.stalled += 1
+      return 35.0
+    if number % 100 == 37:
+      self.failed += 1
+      return 503
+    return None
+
+
+@pytest.mark.long
+def test_a_store_that_fails_loses_no_whole_checkpoint(tmp_path, monkeypatch):
+  log, disk = tmp_path / "log", tmp_path / "disk"
+  root, faults = f"gs://{emulator.BUCKET}/faulty", _Faults()
+  train = ("main.py", "--config=tests/tiny.py:tokenizer")
+  export = ("main.py", "--mode=export")
+  places = lambda folder: (
+    f"--workdir={folder}/run",
+    f"--output={folder}/export",
+  )
+  with (
+    emulator.running() as env,
+    faulty_proxy.running(env["STORAGE_EMULATOR_HOST"], faults) as address,
+  ):
+    for name, value in env.items():
+      is_url = value.startswith("http")
+      monkeypatch.setenv(name, address if is_url else value)
+    begun = time.monotonic()
+    said = _run(*train, f"--workdir={root}/run", log=log, code=1)
+    seconds = [time.monotonic() - begun]
+    assert "The newest complete one: step 2." in said
+    assert faults.refused and standing.saved_step(f"{root}/run") == 2
+    for words in ("Traceback", "Event loop is closed", "never retrieved"):
+      assert words not in said, said[-5000:]
+    faults.refuses = False
+    said = _run(*train, f"--workdir={root}/run", log=log)
+    assert "resuming from step 2" in said and "damaged" not in said
+    _run(*export, *places(root), log=log)
+    seconds.append(time.monotonic() - begun - seconds[0])
+    store = pathlib.Path(stores.fetched_folder(root))
+  assert faults.stalled == 1 and faults.failed >= 3
+  _run(*train, f"--workdir={disk}/run", log=log)
+  _run(*export, *places(disk), log=log)
+  assert _metrics(str(store / "run")) == _metrics(str(disk / "run"))
+  _assert_same_arrays(disk / "export", store / "export")
+  print(f"{vars(faults)}, seconds: {seconds}")
