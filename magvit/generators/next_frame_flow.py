@@ -213,12 +213,12 @@ class NextFrameFlow(latent_generator.LatentGenerator):
       return self.keep(params, z_B1hwC, frame, label_B, cache)
 
     cache = self.empty_cache(network_params, label_B.shape[0], window)
-    first = 0 if first_BthwC is None else first_BthwC.shape[1]
-    for frame in range(first):
-      z_B1hwC = first_BthwC[:, frame : frame + 1]
-      cache = given(network_params, z_B1hwC, jnp.asarray(frame), cache)
-      yield z_B1hwC
-    frame = first
+    frame = 0
+    if first_BthwC is not None:
+      for z_B1hwC in jnp.split(first_BthwC, first_BthwC.shape[1], axis=1):
+        cache = given(network_params, z_B1hwC, jnp.asarray(frame), cache)
+        yield z_B1hwC
+        frame += 1
     while True:
       z_B1hwC, cache = new(network_params, jnp.asarray(frame), cache)
       yield z_B1hwC

@@ -7,6 +7,7 @@ sub-token, tied to the same table (MAGVIT-v2, arXiv 2310.05737, section 3.3).
 """
 
 from collections.abc import Sequence
+import typing
 
 from flax import nnx
 import jax
@@ -163,11 +164,12 @@ class MaskedTransformer(MaskedTrunk):
     tokens_BND = self._embed_parts(parts_BNF)
     return self.means_by_depth(tokens_BND, class_B, task_B)
 
-  def _embed_parts(self, parts_BNF):
-    return sum(
+  def _embed_parts(self, parts_BNF: jax.Array) -> jax.Array:
+    tokens_BND = sum(
       attention.look_up(table, parts_BNF[..., f])
       for f, table in enumerate(self.factors)
     )
+    return typing.cast(jax.Array, tokens_BND)
 
 
 class MaskedLatents(MaskedTrunk):

@@ -92,8 +92,10 @@ class NextFrame(nnx.Module):
     layout = attend.Layout(block=x_BtPD.shape[2])
 
     def body(x_BtPD, block):
-      mod, *qkv = block.project(x_BtPD, c_BtD, frame_t)
-      y_BNAd = attend.attend(*qkv, layout, form=self.size.attention)
+      mod, q_BNAd, k_BNAd, v_BNAd = block.project(x_BtPD, c_BtD, frame_t)
+      y_BNAd = attend.attend(
+        q_BNAd, k_BNAd, v_BNAd, layout, form=self.size.attention
+      )
       return block.finish(x_BtPD, y_BNAd, mod), None
 
     body = remat_lib.apply(body, self.size.remat, in_scan=not self.size.unroll)
@@ -184,9 +186,12 @@ class FrameBlock(nnx.Module):
     width, heads = size.width, size.num_heads
     each = (heads, width // heads)
     init = jax.nn.initializers.xavier_uniform()
-    general = lambda cin, cout, axis=-1: nnx.LinearGeneral(
-      cin, cout, axis=axis, kernel_init=init, use_bias=False, rngs=rngs
-    )
+
+    def general(cin, cout, axis: int | tuple[int, ...] = -1):
+      return nnx.LinearGeneral(
+        cin, cout, axis=axis, kernel_init=init, use_bias=False, rngs=rngs
+      )
+
     self.attention_norm = _plain_norm(width, rngs)
     self.qkv = general(width, (3, *each))
     self.q_norm = nnx.RMSNorm(each[1], epsilon=_NORM_EPSILON, rngs=rngs)
