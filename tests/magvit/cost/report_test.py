@@ -58,7 +58,7 @@ def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
 
 @pytest.mark.parametrize(
   "make",
-  [tiny.masked_diffusion, tiny.next_frame_flow],
+  [tiny.masked_diffusion, tiny.next_frame_flow, tiny.diffusion],
   ids=lambda make: make.__name__,
 )
 def test_a_generator_of_latents_is_described_without_a_tokenizer(make):
