@@ -156,7 +156,10 @@ def send_folder(
 
 
 def remove(path: str, missing_ok: bool = False) -> None:
-  """Removes a file; FileNotFoundError if there is none."""
+  """Removes a file; FileNotFoundError if there is none.
+
+  s3:// does not say whether there was one.
+  """
   try:
     if is_url(path):
       store_calls.tried(path, lambda fs: fs.rm_file(path))
