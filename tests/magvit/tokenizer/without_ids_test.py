@@ -20,7 +20,6 @@ from magvit.scoring import model as scored_model
 from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.tokenizer import frames as frames_lib
-from magvit.training import loop
 from models.tokenizer import tokenizer as tokenizer_network
 from tests import tiny
 from tests import untrained
@@ -149,32 +148,3 @@ def test_protocols_of_codes_say_so_in_a_line(protocol):
   read = {"codebook": lambda: model.vocabulary, "pfid": model.bits}[protocol]
   with pytest.raises(ValueError, match=f"^--protocol={protocol} needs"):
     read()
-
-
-@pytest.mark.slow
-def test_it_trains_goes_on_and_is_reported(tmp_path):
-  config = _config(temporal=False)
-  config.checkpoint_every = 2
-  config.optimizer.warmup_steps = 10  # so that a run may become longer
-  histories = []
-  for workdir, lengths in (("whole", (4,)), ("parts", (2, 4))):
-    for config.num_steps in lengths:
-      loop.train(config, str(tmp_path / workdir))
-    text = (tmp_path / workdir / "metrics.jsonl").read_text()
-    histories.append([json.loads(line) for line in text.splitlines()])
-  timed = ("steps_per_second", "data_wait", "learning_rate")
-  whole, parts = (
-    [
-      {k: v for k, v in step.items() if k not in timed and k[:4] != "eval"}
-      for step in history
-      if "generator/loss" in step
-    ]
-    for history in histories
-  )
-  assert whole == parts and len(whole) == 4
-  assert len(whole[-1]["health/channel_std"]) == 6
-  assert not any("entropy_weight" in name for name in whole[-1])
-  assert "codebook_entropy" not in (tmp_path / "whole/report.html").read_text()
-  names = {path.name for path in (tmp_path / "whole" / "results").iterdir()}
-  assert "held_out_reconstruction.json" in names
-  assert "held_out_codebook.json" not in names
