@@ -97,12 +97,13 @@ def define_denoiser(
   )
   size = settings.pop("size")
   # Configs are read from JSON, which has lists.
-  settings = {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in settings.items()
-  }
+  spatial, space_time = map(tuple, windows)
   design = walt.Design(
-    **settings,
+    **{
+      **settings,
+      "spatial_window": spatial,
+      "space_time_window": space_time,
+    },
     latent_shape=latent_shape,
     channels=channels,
     self_conditioning=config.noise.self_conditioning > 0,

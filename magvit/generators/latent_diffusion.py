@@ -328,7 +328,7 @@ class LatentDiffusion(latent_generator.LatentGenerator):
     if denoising.completes(c):
       told["given_BthwC"] = condition.given_BthwC
       told["mask_Bthw"] = condition.mask_Bthw
-    if c.denoiser.upscales:
+    if condition.low_time_B is not None:
       told["low_BthwC"] = condition.low_BthwC
       told["low_time_B"] = self.process.embedding(condition.low_time_B)
     if c.denoiser.text_width:

@@ -339,7 +339,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
     metrics = {
       "generator/loss": g_loss,
       **{f"generator/{k}": v for k, v in terms.items()},
-      **_entropies(quantized, weights["entropy"]),
+      **_entropies(quantized, jnp.asarray(weights["entropy"])),
       **{f"discriminator/{k}": v for k, v in d_metrics.items()},
     }
     return StreamLosses(

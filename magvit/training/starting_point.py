@@ -131,13 +131,17 @@ def _with_new_parts(
     ValueError: an array of the others that is missing or of another shape.
   """
   taken = {**{k: restored.get(k) for k in drawn}, **{k: drawn[k] for k in anew}}
-  there, here = (traverse_util.flatten_dict(x, sep=".") for x in (taken, drawn))
-  for name, leaf in here.items():
-    shape = getattr(there.get(name), "shape", None)
-    if shape != leaf.shape:
+  shapes_of = lambda tree: {
+    name: getattr(leaf, "shape", None)
+    for name, leaf in traverse_util.flatten_dict(tree, sep=".").items()
+  }
+  there = shapes_of(taken)
+  for name, expected in shapes_of(drawn).items():
+    shape = there.get(name)
+    if shape != expected:
       raise ValueError(
         f"init_from={config.init_from}: {name} has shape {shape}, expected"
-        f" {leaf.shape}: name a model of the same size and input"
+        f" {expected}: name a model of the same size and input"
       )
   log.info("drawn anew: %s", ", ".join(anew))
   return taken

@@ -181,7 +181,9 @@ class Walt(nnx.Module):
     x_BthwD += self._positions(x_BthwD.shape[1], stacked_B)
     condition_BfD = self._condition(time_Bf, class_Bf, low_time_B)
     text_BfMD = None
-    if self.text is not None and text_BfMK is not None:
+    if self.text is not None:
+      if text_BfMK is None:
+        raise ValueError("text_BfMK is missing: this network reads text")
       text_BfMD = self.text(text_BfMK.astype(dtype))
     x_BthwD = self._run_pairs(x_BthwD, condition_BfD, stacked_B, text_BfMD)
     last = self.last_modulation(jax.nn.silu(condition_BfD))
@@ -294,7 +296,7 @@ class Layer(nnx.Module):
     parts = self.modulation(*conditions)
     h_BthwD = modulation.modulate(self.norm(x_BthwD), *parts[:2])
     x_BthwD += parts[2] * self.out(self._attend(h_BthwD, stacked_B))
-    if self.cross is not None:
+    if self.cross is not None and text_BfMD is not None:
       x_BthwD += self.cross(x_BthwD, text_BfMD, self.window)
     h_BthwD = modulation.modulate(self.norm(x_BthwD), *parts[3:5])
     h_BthwD = self.mlp_out(jax.nn.gelu(self.mlp_in(h_BthwD)))
@@ -311,8 +313,11 @@ class Layer(nnx.Module):
     if stacked_B is not None and shape[1] == 1:
       return v
     q, k = self.query_norm(q), self.key_norm(k)
+    in_windows = [windows.to_windows(part, self.window) for part in (q, k, v)]
     y = attend.attend(
-      *(windows.to_windows(part, self.window) for part in (q, k, v)),
+      in_windows[0],
+      in_windows[1],
+      in_windows[2],
       form=self.size.attention,
       bias_ANS=self._bias(),
     )

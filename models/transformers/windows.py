@@ -35,7 +35,8 @@ def relative_places(window: Window) -> np.ndarray:
   apart = places[:, :, None] - places[:, None, :]  # (3, N, N)
   sides = np.array(window)[:, None, None]
   table = tuple(2 * side - 1 for side in window)
-  return np.ravel_multi_index(tuple(apart + sides - 1), table).astype(np.int32)
+  rows = np.ravel_multi_index(tuple(apart + sides - 1), table)
+  return np.asarray(rows, np.int32)
 
 
 def to_patches(x_BthwC: jax.Array, patch: int) -> jax.Array:

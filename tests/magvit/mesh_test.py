@@ -115,7 +115,14 @@ def test_tokenizer_step_on_eight_devices(
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "make",
-  [tiny.masked, tiny.masked_diffusion, tiny.next_frame_flow],
+  [
+    tiny.masked,
+    tiny.masked_diffusion,
+    tiny.next_frame_flow,
+    tiny.diffusion,
+    tiny.recognition,
+    tiny.masked_pretraining,
+  ],
   ids=lambda make: make.__name__,
 )
 def test_generator_step_on_eight_devices(

@@ -71,6 +71,24 @@ def test_a_generator_of_latents_is_described_without_a_tokenizer(make):
     assert flops.count(program.function, *program.arguments) > 0
 
 
+@pytest.mark.parametrize(
+  "make, names",
+  [
+    (tiny.recognition, {"train", "classify"}),
+    (tiny.masked_pretraining, {"train"}),
+  ],
+)
+@pytest.mark.parametrize("tokens", ["", "stored"])
+def test_a_recognizer_is_described_without_a_tokenizer(make, names, tokens):
+  config = make("tests/tiny.py:tokenizer")
+  config.dataset.tokens = tokens
+  algorithm = cost_programs.describe(config, _mesh())
+  programs = cost_programs.programs(config, algorithm, _mesh())
+  assert set(programs) == names
+  for program in programs.values():
+    assert flops.count(program.function, *program.arguments) > 0
+
+
 def test_a_tokenizer_is_described_without_perceptual_weights():
   config = tokenizer_video.get_config("ucf101")
   algorithm = cost_programs.describe(config, _mesh())

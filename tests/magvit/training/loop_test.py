@@ -192,8 +192,9 @@ _COMPLETION = ("class_conditional", "interpolation", "dynamic_outpainting")
     (tiny.masked, _COMPLETION),
     (tiny.masked_diffusion, _COMPLETION),
     (tiny.next_frame_flow, _PREDICTION),
+    (tiny.diffusion, _COMPLETION),
   ],
-  ids=["masked", "masked_diffusion", "next_frame_flow"],
+  ids=["masked", "masked_diffusion", "next_frame_flow", "diffusion"],
 )
 def test_a_generator_keeps_its_tokenizer_and_leaves_scores_and_a_report(
   tiny_tokenizer_workdir, tmp_path, make, tasks

@@ -63,7 +63,7 @@ def test_a_program_says_what_it_is(folder, caplog):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "make",
-  [tiny.masked_diffusion, tiny.next_frame_flow],
+  [tiny.masked_diffusion, tiny.next_frame_flow, tiny.diffusion],
   ids=lambda make: make.__name__,
 )
 def test_samples_of_latents_are_those_of_python(
