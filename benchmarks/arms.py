@@ -8,8 +8,8 @@ DIR is the workdir of a trained tokenizer, that of --continuous of one without a
 quantizer (configs/tokenizer_video.py:digits_continuous), which the arm
 walt_continuous needs. Every arm learns one task, the row's, from the same
 batches of clips, which its step encodes. Its row of configs/ has the recipe;
-the width of its MLPs is changed until it has as many parameters as the masked
-arm, within 10 %. Each arm and seed runs in its own process, for the same
+its MLPs are widened until it has as many parameters as the largest arm, within
+10 %. Each arm and seed runs in its own process, for the same
 seconds of training steps; compiling and evaluations do not count. Samples are
 scored --points times on the way; in the end the arm is sampled with each of
 --steps, and the seconds of a clip are measured.
@@ -40,7 +40,7 @@ from models import network
 from storage import files
 
 CONTINUOUS = "walt_continuous"
-_MASKED = "masked"  # the arm whose size the others take
+_MASKED = "masked"  # the arm whose clips the others take
 # File of configs/ of each arm, and fields that differ from its row's.
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
   _MASKED: ("masked", {}),
@@ -127,10 +127,11 @@ def _configs(
     if getattr(args, name) <= 0:
       raise ValueError(f"--{name}={getattr(args, name):g} must be above 0")
   masked = _config(args, _MASKED, None)
-  parameters = count(masked)
+  arms = {name: _config(args, name, masked) for name in _names(args)}
+  parameters = max(map(count, arms.values()))
   configs = {}
-  for name in _names(args):
-    config = match(_config(args, name, masked), name, parameters)
+  for name, config in arms.items():
+    config = match(config, name, parameters)
     for seed in _numbers("seeds", args):
       fields = {"seed": seed}
       configs[f"{name}_{seed}"] = trained_lib.with_fields(config, fields)
@@ -184,7 +185,7 @@ def match(
   if abs(got - parameters) > _CLOSE * parameters:
     raise ValueError(
       f"{name}: with {field}={max(width, _WIDTHS)} it has {got:,} parameters,"
-      f" and the masked arm has {parameters:,}: set another width or number of"
+      f" and the largest arm has {parameters:,}: set another width or number of"
       " layers in its row of configs/"
     )
   return resized_config

@@ -63,7 +63,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.tasks.class_conditional = 3.0
   c.tasks.frame_prediction = 1.0
   c.sampling.steps = 25
-  c.sampling.guidance = 1.0
+  # Of 1, 3 and 6, the most samples of the class after 1,200 steps.
+  c.sampling.guidance = 6.0
   c.optimizer.peak_learning_rate = 2e-3
   c.optimizer.warmup_steps = 50
   c.ema_decay = 0.99

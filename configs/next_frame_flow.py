@@ -42,7 +42,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.tasks.class_conditional_frame_prediction = 1.0
   c.tasks.frame_prediction = 1.0
   c.sampling.steps = 25
-  c.sampling.guidance = 2.0
+  c.sampling.guidance_schedule = "constant"  # "linear" loses the class
+  c.sampling.guidance = 5.0
   c.ema_decay = 0.99
   c.optimizer.peak_learning_rate = 2e-3
   c.optimizer.warmup_steps = 50
