@@ -63,7 +63,7 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.tasks.class_conditional = 3.0
   c.tasks.frame_prediction = 1.0
   c.sampling.steps = 25
-  # Of 1, 3 and 6, the most samples of the class after 1,200 steps.
+  # After 1,200 steps 6 had more samples of their class than 1 and 3.
   c.sampling.guidance = 6.0
   c.optimizer.peak_learning_rate = 2e-3
   c.optimizer.warmup_steps = 50
@@ -119,6 +119,7 @@ def _imagenet256(c: ml_collections.ConfigDict) -> None:
 
 
 def _text(c: ml_collections.ConfigDict) -> None:
+  c.dataset.name = "texts"  # any folder of videos, by dataset.path
   c.dataset.format = "auto"
   c.dataset.shuffle = True
   c.latents.kind = "continuous"

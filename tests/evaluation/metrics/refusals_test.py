@@ -25,6 +25,7 @@ from evaluation.metrics import frames
 from evaluation.metrics import frechet
 from evaluation.metrics import inception_score
 from evaluation.metrics import kernels
+from evaluation.metrics import linear_probe
 from evaluation.metrics import lpips
 from evaluation.metrics import manifold
 from models.features import perceptual
@@ -42,6 +43,8 @@ _CURVES = [
 ]
 _STATISTICS = [frechet.statistics(x) for x in (_X, _Y)]
 _GAUSSIANS = [each.gaussian(1) for each in _STATISTICS]
+_LABEL = np.arange(12) % 3
+_PROBE = linear_probe.fit(_X, _LABEL, 3)
 
 
 class _Judge(digit_judge.DigitJudge):
@@ -139,6 +142,15 @@ _CALLS = {
     {"degree": 2, "gamma": 1.0, "coefficient": 0.0},
   ),
   "kernels.polynomial_mmd": (kernels.polynomial_mmd, _sets),
+  "linear_probe.Probe.accuracy": (
+    _PROBE.accuracy,
+    {"features_ND": _X, "label_N": _LABEL},
+  ),
+  "linear_probe.Probe.logits": (_PROBE.logits, {"features_ND": _X}),
+  "linear_probe.fit": (
+    linear_probe.fit,
+    {"features_ND": _X, "label_N": _LABEL, "classes": 3},
+  ),
   "lpips.Lpips.__call__": (_Lpips(), _pair),
   "lpips.Lpips.__init__": (lpips.Lpips, {"weights": "lpips.safetensors"}),
   "lpips.load_distance": (
@@ -336,6 +348,20 @@ _WRONG = {
     ({"coefficient": -1.0}, "coefficient=-1.0"),
   ],
   "kernels.polynomial_mmd": _bad_sets,
+  "linear_probe.Probe.accuracy": [
+    ({"label_N": _LABEL[1:]}, r"label of shape \(11,\)"),
+    ({"label_N": _LABEL + 1}, r"label has 1\.\.3.*classes are 0\.\.2"),
+  ],
+  "linear_probe.Probe.logits": [
+    ({"features_ND": _X[:, :2]}, "2 wide, and the probe was fitted on 3"),
+    ({"features_ND": _X[0]}, "features of shape"),
+  ],
+  "linear_probe.fit": [
+    ({"features_ND": _X[:9], "label_N": _LABEL[:9]}, "at least 10 examples"),
+    ({"label_N": _LABEL.astype(float)}, "label of shape .* float64"),
+    ({"label_N": _LABEL - 1}, r"label has -1\.\.1"),
+    ({"classes": 2}, "the 2 classes are"),
+  ],
   "lpips.Lpips.__call__": [
     ({"video_BTHWC": 255 * _SMALL[0]}, "video has values in"),
     ({"output_BTHWC": _SMALL[1][:, :1]}, "of the same shape"),

@@ -20,9 +20,12 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def built(tiny_tokenizer_workdir, one_device):
-  """Guidance is on, so that one program has everything."""
+  """Guidance is on, so that one program has everything.
+
+  It is strong, because a class changes the outputs of drawn weights by 1e-4.
+  """
   config = tiny.masked_diffusion(tiny_tokenizer_workdir)
-  config.sampling.guidance = 0.5
+  config.sampling.guidance = 1000.0
   algorithm = masked_diffusion.MaskedDiffusion.build(config, one_device)
   return config, algorithm, tiny.drawn_state(algorithm)
 
