@@ -127,11 +127,12 @@ def _configs(
     if getattr(args, name) <= 0:
       raise ValueError(f"--{name}={getattr(args, name):g} must be above 0")
   masked = _config(args, _MASKED, None)
-  arms = {name: _config(args, name, masked) for name in _names(args)}
-  parameters = max(map(count, arms.values()))
+  # Arms that are run one at a time are of the same size, too.
+  sized = [each for each in ARMS if args.continuous or each != CONTINUOUS]
+  parameters = max(count(_config(args, name, masked)) for name in sized)
   configs = {}
-  for name, config in arms.items():
-    config = match(config, name, parameters)
+  for name in _names(args):
+    config = match(_config(args, name, masked), name, parameters)
     for seed in _numbers("seeds", args):
       fields = {"seed": seed}
       configs[f"{name}_{seed}"] = trained_lib.with_fields(config, fields)
