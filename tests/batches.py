@@ -4,10 +4,12 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
 from input_pipeline import pipeline
+from magvit.generators import tasks
 
 
 def take(
@@ -24,6 +26,29 @@ def take(
     check()
   data.close()
   return batches
+
+
+def with_task(
+  config: ml_collections.ConfigDict, task: str | None = None
+) -> dict[str, Any]:
+  """A generator's first batch of training, with the place of a task."""
+  batch = next(pipeline.train_batches(config.dataset, config.batch_size))
+  if task is not None:
+    batch["task"] = np.int32(tasks.task_names(config).index(task))
+  return batch
+
+
+def one_program(function: Callable, params: Any) -> Callable:
+  """(batch, key) -> what a predict function returns; all by one program."""
+  program = jax.jit(function)
+
+  def run(batch, key=None):
+    key = jax.random.key(0) if key is None else key
+    out = program(params, batch, key)
+    assert program._cache_size() == 1
+    return out
+
+  return run
 
 
 def assert_equal(

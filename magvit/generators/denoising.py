@@ -97,13 +97,11 @@ def define_denoiser(
   )
   size = settings.pop("size")
   # Configs are read from JSON, which has lists.
-  spatial, space_time = map(tuple, windows)
+  settings["spatial_window"], settings["space_time_window"] = map(
+    tuple, windows
+  )
   design = walt.Design(
-    **{
-      **settings,
-      "spatial_window": spatial,
-      "space_time_window": space_time,
-    },
+    **settings,
     latent_shape=latent_shape,
     channels=channels,
     self_conditioning=config.noise.self_conditioning > 0,

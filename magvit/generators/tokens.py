@@ -211,24 +211,52 @@ def transformer_settings(
     ValueError: a field that has not one of its values.
   """
   settings = {**_OLD_SETTINGS, **config[section].to_dict()}
-  name = settings.pop("dtype")
+  dtype = find_dtype(section, settings.pop("dtype"))
+  dropout_lib.check(settings["dropout_bits"])
+  settings |= run_settings(settings, positions, mesh)
+  size, rest = settings_lib.split(attention.TransformerSize, settings)
+  return {**rest, "size": size}, dtype
+
+
+def find_dtype(section: str, name: str) -> Any:
+  """The type that a network computes in; None for that of its weights.
+
+  Raises:
+    ValueError: `name`, the field `dtype` of the config's section, is unknown.
+  """
   if name not in _DTYPES:
     raise ValueError(
       f"{section}.dtype={name!r} must be one of {sorted(_DTYPES)}"
     )
-  dropout_lib.check(settings["dropout_bits"])
+  return _DTYPES[name]
+
+
+def run_settings(
+  settings: Mapping[str, Any], positions: int, mesh: Mesh | None
+) -> dict[str, Any]:
+  """Fields of a `TransformerSize` that depend on the devices.
+
+  Args:
+    settings: the config's fields `remat` and `attention`, among others.
+    positions: length of the sequence.
+    mesh: devices that it runs on; None for one of the default kind.
+
+  Raises:
+    ValueError: a field that has not one of its values.
+  """
   platform = jax.default_backend()
   if mesh is not None:
     platform = mesh.devices.flat[0].platform
-  settings["remat"] = remat_lib.choose(settings["remat"], platform)
-  settings["attention"] = attend.choose(
-    settings["attention"], platform, positions, mesh
-  )
-  # Where only the blocks' inputs are kept, a loop has little to copy, and 24
-  # blocks take minutes to compile one by one.
-  settings["unroll"] = platform == "gpu" and settings["remat"] != "all"
-  size, rest = settings_lib.split(attention.TransformerSize, settings)
-  return {**rest, "size": size}, _DTYPES[name]
+  remat = remat_lib.choose(settings["remat"], platform)
+  return {
+    "remat": remat,
+    "attention": attend.choose(
+      settings["attention"], platform, positions, mesh
+    ),
+    # Where only the blocks' inputs are kept, a loop has little to copy, and 24
+    # blocks take minutes to compile one by one.
+    "unroll": platform == "gpu" and remat != "all",
+  }
 
 
 def clips_of(dataset: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -23,17 +23,15 @@ from magvit import algorithm as algorithm_lib
 from magvit import optimizer
 from magvit.algorithm import TrainState
 from magvit.generators import losses
+from magvit.generators import tokens as tokens_lib
 from magvit.recognition import inputs as inputs_lib
 from magvit.recognition import tubes
 from models import network
-from models import remat as remat_lib
 from models.quantizers import bits as bits_lib
-from models.transformers import attend
 from models.transformers import attention
 from models.transformers import recognizer
 
 _TARGETS = (inputs_lib.OFF, "parts", "bits")
-_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: no conversion
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -232,16 +230,9 @@ def define_recognizer(
     ValueError: a field that has not one of its values.
   """
   r = config.recognizer
-  if r.dtype not in _DTYPES:
-    raise ValueError(
-      f"recognizer.dtype={r.dtype!r} must be one of {sorted(_DTYPES)}"
-    )
+  dtype = tokens_lib.find_dtype("recognizer", r.dtype)
   heads = _heads(config, inputs)
   _check_first_frame(config)
-  platform = jax.default_backend()
-  if mesh is not None:
-    platform = mesh.devices.flat[0].platform
-  remat = remat_lib.choose(r.remat, platform)
 
   def size(num_layers: int, tokens: int) -> attention.TransformerSize:
     return attention.TransformerSize(
@@ -250,9 +241,7 @@ def define_recognizer(
       mlp_width=r.mlp_width,
       num_heads=r.num_heads,
       dropout=r.dropout,
-      remat=remat,
-      attention=attend.choose(r.attention, platform, tokens, mesh),
-      unroll=platform == "gpu" and remat != "all",
+      **tokens_lib.run_settings(r, tokens, mesh),
     )
 
   frames, height, width = inputs.latent_shape
@@ -267,7 +256,7 @@ def define_recognizer(
       heads["targets"],
       rngs=rngs,
     ),
-    _DTYPES[r.dtype],
+    dtype,
   )
 
 

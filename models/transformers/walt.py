@@ -313,11 +313,11 @@ class Layer(nnx.Module):
     if stacked_B is not None and shape[1] == 1:
       return v
     q, k = self.query_norm(q), self.key_norm(k)
-    in_windows = [windows.to_windows(part, self.window) for part in (q, k, v)]
+    in_windows = lambda part: windows.to_windows(part, self.window)
     y = attend.attend(
-      in_windows[0],
-      in_windows[1],
-      in_windows[2],
+      in_windows(q),
+      in_windows(k),
+      in_windows(v),
       form=self.size.attention,
       bias_ANS=self._bias(),
     )

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 
 from configs import autoregressive as configs
-from input_pipeline import pipeline
 from magvit import mesh as mesh_lib
 from magvit.generators import autoregressive
 from magvit.generators import sampling
-from magvit.generators import tasks
 from magvit.generators import tokens as tokens_lib
 from magvit.tokenizer import describe
 from models import network
 from models.quantizers import bits as bits_lib
+from tests import batches
 from tests import tiny
 
 _TOKENS, _BITS, _NO_CLASS = 7, (3, 2), 10
@@ -205,13 +204,6 @@ def test_losses_add_the_heads_and_chunks_change_nothing():
     np.testing.assert_array_equal(hit, right)
 
 
-def _batch(config, task=None):
-  batch = next(pipeline.train_batches(config.dataset, config.batch_size))
-  if task is not None:
-    batch["task"] = np.int32(tasks.task_names(config).index(task))
-  return batch
-
-
 def test_a_model_of_three_tasks_samples_videos_with_one_program(
   tiny_tokenizer_workdir, one_device
 ):
@@ -223,7 +215,7 @@ def test_a_model_of_three_tasks_samples_videos_with_one_program(
   params["transformer"] = jax.tree.map(lambda x: 5 * x, params["transformer"])
   sample = jax.jit(algorithm.predict["sample"])
   key = jax.random.key(0)
-  batch = _batch(config, "class_conditional")
+  batch = batches.with_task(config, "class_conditional")
   out = sample(params, batch, key)
   assert out["video"].shape == (8, 5, 16, 16, 3)
   assert 0 <= out["video"].min() and out["video"].max() <= 1
@@ -233,7 +225,7 @@ def test_a_model_of_three_tasks_samples_videos_with_one_program(
   other = {**batch, "label": (batch["label"] + 1) % 10}
   assert (sample(params, other, key)["ids"] != out["ids"]).any()
 
-  batch = _batch(config, "frame_prediction")
+  batch = batches.with_task(config, "frame_prediction")
   ids = sample(params, batch, key)["ids"]
   made_by = tiny.tokenizer()
   generator = describe.define_tokenizer(made_by)
@@ -244,7 +236,7 @@ def test_a_model_of_three_tasks_samples_videos_with_one_program(
   hidden["video"][:, 3:] = 77
   hidden["label"] = (batch["label"] + 1) % 10  # this task has no class
   np.testing.assert_array_equal(ids, sample(params, hidden, key)["ids"])
-  batch = _batch(config, "class_conditional_frame_prediction")
+  batch = batches.with_task(config, "class_conditional_frame_prediction")
   ids = sample(params, batch, key)["ids"]
   np.testing.assert_array_equal(ids[:, :2], truth[:, :2])
   other = {**batch, "label": (batch["label"] + 1) % 10}

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline import pipeline
 from magvit import mesh as mesh_lib
 from magvit.generators import masked_diffusion
 from magvit.generators import sampling
 from magvit.generators import tasks
+from tests import batches
 from tests import tiny
 
 
@@ -34,30 +34,17 @@ def built(tiny_tokenizer_workdir, one_device):
 def sample(built):
   """The function (batch, key) -> samples, one program for all tasks."""
   _, algorithm, state = built
-  params, program = state.predict_params(), jax.jit(algorithm.sample)
-
-  def run(batch, key=0):
-    out = program(params, batch, jax.random.key(key))
-    assert program._cache_size() == 1
-    return out
-
-  return run
-
-
-def _batch(config, task):
-  batch = next(pipeline.train_batches(config.dataset, config.batch_size))
-  batch["task"] = np.int32(tasks.task_names(config).index(task))
-  return batch
+  return batches.one_program(algorithm.sample, state.predict_params())
 
 
 def test_samples_follow_the_key_and_are_videos(built, sample):
-  batch = _batch(built[0], "class_conditional")
+  batch = batches.with_task(built[0], "class_conditional")
   out = sample(batch)
   assert out["video"].shape == (8, 5, 16, 16, 3)
   assert 0 <= out["video"].min() and out["video"].max() <= 1
   assert out["ids"].shape == (8, 3, 8, 8)
   np.testing.assert_array_equal(out["ids"], sample(batch)["ids"])
-  assert (out["ids"] != sample(batch, key=1)["ids"]).any()
+  assert (out["ids"] != sample(batch, jax.random.key(1))["ids"]).any()
 
 
 @pytest.mark.slow
@@ -66,7 +53,7 @@ def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
   built, sample, task
 ):
   config, algorithm, state = built
-  batch = _batch(config, task)
+  batch = batches.with_task(config, task)
   ids = sample(batch)["ids"]
   kept = tasks.kept_latents(task, (3, 8, 8), 3, 2)
   truth = algorithm.latents.tokens.tokenize_batch(
@@ -86,7 +73,7 @@ def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
 def masked(built):
   """Masked clips of a task with given and kept latents, and their task."""
   config, algorithm, state = built
-  batch = _batch(config, "interpolation")
+  batch = batches.with_task(config, "interpolation")
   z_BthwC = algorithm.latents.encode_batch(state.frozen, batch)
   condition_BthwC, _ = algorithm.condition(state.frozen, batch, batch["task"])
   flat = lambda x: x.reshape(8, 192, 6)
@@ -149,7 +136,7 @@ def test_parts_of_a_batch_train_as_the_whole_does(
   parts = masked_diffusion.MaskedDiffusion.build(config, one_device)
   config.microbatches = 1
   whole = masked_diffusion.MaskedDiffusion.build(config, one_device)
-  batch = _batch(config, "class_conditional")
+  batch = batches.with_task(config, "class_conditional")
   (_, a), (_, b) = (
     jax.jit(x.step)(state, batch, jax.random.key(5)) for x in (parts, whole)
   )
@@ -202,7 +189,7 @@ def test_mars_trunk_trains_and_samples(tiny_tokenizer_workdir, one_device):
   config.denoiser.trunk, config.mask_ratio = "autoencoder", "normal"
   algorithm = masked_diffusion.MaskedDiffusion.build(config, one_device)
   state = tiny.drawn_state(algorithm)
-  batch = _batch(config, "class_conditional")
+  batch = batches.with_task(config, "class_conditional")
   _, metrics = jax.jit(algorithm.step)(state, batch, jax.random.key(0))
   assert np.isfinite(metrics["loss"]) and metrics["gradient_norm"] > 0
   out = jax.jit(algorithm.sample)(

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit.generators import masked
 from magvit.generators import tasks
 from magvit.tokenizer import describe
+from tests import batches
 from tests import tiny
 
 
@@ -27,13 +27,6 @@ def built(tiny_tokenizer_workdir, one_device):
   return config, algorithm, state
 
 
-def _batch(config, task=None):
-  batch = next(pipeline.train_batches(config.dataset, config.batch_size))
-  if task is not None:
-    batch["task"] = np.int32(tasks.task_names(config).index(task))
-  return batch
-
-
 def _trained(state):
   """Parameters unlike fresh ones, to which all classes are nearly the same."""
   params = state.predict_params()
@@ -45,18 +38,11 @@ def _trained(state):
 def sample(built):
   """The function (batch, key) -> samples, one program for all tasks."""
   _, algorithm, state = built
-  params, program = _trained(state), jax.jit(algorithm.predict["sample"])
-
-  def run(batch, key):
-    out = program(params, batch, key)
-    assert program._cache_size() == 1
-    return out
-
-  return run
+  return batches.one_program(algorithm.predict["sample"], _trained(state))
 
 
 def test_samples_follow_the_key_and_are_videos(built, sample):
-  batch = _batch(built[0], "class_conditional")
+  batch = batches.with_task(built[0], "class_conditional")
   out = sample(batch, jax.random.key(0))
   assert out["video"].shape == (8, 5, 16, 16, 3)
   assert out["ids"].shape == (8, 3, 8, 8)
@@ -70,7 +56,7 @@ def test_samples_follow_the_key_and_are_videos(built, sample):
 def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
   built, sample, encode, task
 ):
-  batch = _batch(built[0], task)
+  batch = batches.with_task(built[0], task)
   ids = sample(batch, jax.random.key(0))["ids"]
   kept = tasks.kept_latents(task, (3, 8, 8), 3, 2)
   truth = encode(batch["video"])
@@ -87,7 +73,7 @@ def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
 
 @pytest.mark.parametrize("task", sorted(tasks.TASKS))
 def test_a_class_is_read_by_the_tasks_that_have_one(built, sample, task):
-  batch = _batch(built[0], task)
+  batch = batches.with_task(built[0], task)
   other = {**batch, "label": (batch["label"] + 1) % 10}
   a, b = (sample(x, jax.random.key(0))["ids"] for x in (batch, other))
   assert (a != b).any() == tasks.TASKS[task].class_conditional
@@ -120,7 +106,10 @@ def test_without_guidance_the_guided_program_gives_the_unguided_tokens(
   built, sample, other_settings
 ):
   """Guidance 1e-9 takes the two-pass path and must change nothing."""
-  batch, key = _batch(built[0], "class_conditional"), jax.random.key(0)
+  batch, key = (
+    batches.with_task(built[0], "class_conditional"),
+    jax.random.key(0),
+  )
   a, b = (run(batch, key)["ids"] for run in (sample, other_settings))
   assert (a == b).mean() > 0.99  # a tie may fall the other way
 
@@ -129,7 +118,7 @@ def test_without_guidance_the_guided_program_gives_the_unguided_tokens(
 def test_the_likeliest_completion_is_one_and_class_samples_stay_many(
   built, other_settings, task
 ):
-  batch = _batch(built[0], task)
+  batch = batches.with_task(built[0], task)
   a, b = (
     other_settings(batch, jax.random.key(seed))["ids"] for seed in range(2)
   )
@@ -140,7 +129,7 @@ def test_the_likeliest_completion_is_one_and_class_samples_stay_many(
 def test_given_pixels_are_pasted_back_and_no_others(
   built, other_settings, task
 ):
-  batch, key = _batch(built[0], task), jax.random.key(0)
+  batch, key = batches.with_task(built[0], task), jax.random.key(0)
   real = batch["video"] / np.float32(255)
   pixels = tasks.given_pixels(task, (5, 16, 16), 3)
   video = other_settings(batch, key)["video"]
@@ -158,7 +147,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(
   algorithm = masked.MaskedGenerator.build(config, one_device)
   state = algorithm_lib.create(algorithm, one_device, jax.random.key(0))
   step = jax.jit(algorithm.step)
-  batch = _batch(config)
+  batch = batches.with_task(config)
   losses = []
   for i in range(60):
     state, metrics = step(state, batch, jax.random.key(i))
@@ -171,7 +160,7 @@ def test_the_frozen_tokenizer_is_not_trained(built):
   config, algorithm, state = built
   before = jax.device_get(state.frozen)
   state, metrics = jax.jit(algorithm.step)(
-    state, _batch(config), jax.random.key(0)
+    state, batches.with_task(config), jax.random.key(0)
   )
   jax.tree.map(np.testing.assert_array_equal, before, state.frozen)
   assert float(metrics["gradient_norm"]) > 0

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline import pipeline
 from magvit import mesh as mesh_lib
 from magvit.generators import next_frame_flow
 from magvit.generators import tasks
+from tests import batches
 from tests import tiny
 
 _TASKS = (
@@ -38,20 +38,7 @@ def built(tiny_tokenizer_workdir, one_device):
 def sample(built):
   """The function (batch, key) -> samples, one program for all tasks."""
   _, algorithm, state = built
-  params, program = state.predict_params(), jax.jit(algorithm.sample)
-
-  def run(batch, key=0):
-    out = program(params, batch, jax.random.key(key))
-    assert program._cache_size() == 1
-    return out
-
-  return run
-
-
-def _batch(config, task):
-  batch = next(pipeline.train_batches(config.dataset, config.batch_size))
-  batch["task"] = np.int32(tasks.task_names(config).index(task))
-  return batch
+  return batches.one_program(algorithm.sample, state.predict_params())
 
 
 @pytest.mark.parametrize("task", _TASKS)
@@ -59,7 +46,7 @@ def test_a_task_keeps_its_first_frames_and_sees_nothing_else(
   built, sample, task
 ):
   config, algorithm, state = built
-  batch = _batch(config, task)
+  batch = batches.with_task(config, task)
   out = sample(batch)
   assert out["video"].shape == (8, 5, 16, 16, 3)
   ids = out["ids"]
@@ -72,7 +59,7 @@ def test_a_task_keeps_its_first_frames_and_sees_nothing_else(
   hidden = {**batch, "video": batch["video"].copy()}
   hidden["video"][:, ~pixels] = 77
   np.testing.assert_array_equal(ids, sample(hidden)["ids"])
-  assert (sample(batch, key=1)["ids"] != ids).any()
+  assert (sample(batch, jax.random.key(1))["ids"] != ids).any()
   other = {**batch, "label": (batch["label"] + 1) % 10}
   changed = (sample(other)["ids"] != ids).any()
   assert changed == tasks.TASKS[task].class_conditional
