@@ -178,7 +178,7 @@ def _result(
   return {"step": step, **dataclasses.asdict(result)}
 
 
-def _reconstruct(
+def reconstruct(
   tokenizer: loaded.LoadedTokenizer, video_BTHWC: np.ndarray
 ) -> np.ndarray:
   output = tokenizer.decode(tokenizer.encode(video_BTHWC))
@@ -202,7 +202,7 @@ def main() -> None:
   if args.workdir:
     tokenizer = loaded.load_tokenizer(args.workdir)
     config, step = tokenizer.config, tokenizer.step or 0
-    reconstruct = functools.partial(_reconstruct, tokenizer)
+    reconstruct = functools.partial(reconstruct, tokenizer)
   grid_thw = describe.sizes(config).latent(describe.clip_shape(config))
   bits_per_token = float(np.log2(describe.vocabulary(config)))
   sets = {}
