@@ -188,11 +188,11 @@ def remove_folder(path: str, first: str = "") -> None:
 
 
 def move_folder(source: str, target: str, first: str = "") -> None:
-  """Moves a folder; `first` as in `remove_folder`."""
+  """Moves a folder; `first` as in `remove_folder`, which comes there last."""
   if not is_url(source):
     shutil.move(source, target)
     return
-  for name in sizes(source):
+  for name in sorted(sizes(source), key=lambda name: name == first):
     store_calls.written(
       target, lambda fs, n=name: fs.cp_file(f"{source}/{n}", f"{target}/{n}")
     )

@@ -15,6 +15,7 @@ import errno
 import os
 import tempfile
 
+from storage import files
 from storage import store_calls
 from storage import stores
 
@@ -124,5 +125,6 @@ def commit(folder: str, url: str) -> None:
     url: its folder in the store.
   """
   stores.remove_folder(url, COMMITTED)  # what a killed run has left
-  stores.send_folder(folder, url)
-  stores.write(os.path.join(url, COMMITTED), b"")
+  # orbax makes this file on a disk, too, where it says nothing.
+  files.write_atomically(os.path.join(folder, COMMITTED), "")
+  stores.send_folder(folder, url, COMMITTED)

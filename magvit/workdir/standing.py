@@ -80,7 +80,7 @@ def _lines(workdir: str, now: float) -> list[str]:
     else:
       death = _death(workdir, beat, now)
       first = _standing(beat, death, now)
-      details = _details(beat, death, now)
+      details = _details(workdir, beat, death, now)
   except (ValueError, OSError) as error:  # the others of a list still count
     first, details = str(error), []
   details = [f"  {_text(line)}" for line in (*details, *damage)]
@@ -121,13 +121,18 @@ def _standing(
 
 
 def _details(
-  beat: heartbeat_lib.Heartbeat, death: str | None, now: float
+  workdir: str, beat: heartbeat_lib.Heartbeat, death: str | None, now: float
 ) -> list[str]:
-  saved = "no checkpoint yet"
-  if beat.saved_step:
-    saved = f"checkpoint of step {beat.saved_step:,}"
-    if beat.saved_at is not None:
-      saved += f", {_ago(beat.saved_at, now)}"
+  is_to_resume = death is not None or beat.state in (
+    heartbeat_lib.PREEMPTED,
+    heartbeat_lib.FAILED,
+  )
+  # A save ends in the background: one may be whole that the last heartbeat
+  # before a kill does not know yet.
+  step = saved_step(workdir) if is_to_resume else beat.saved_step
+  saved = f"checkpoint of step {step:,}" if step else "no checkpoint yet"
+  if step == beat.saved_step and beat.saved_at is not None:
+    saved += f", {_ago(beat.saved_at, now)}"
   if beat.skipped:
     saved += f"; steps left out: {beat.skipped:,}"
   process = (
@@ -136,14 +141,9 @@ def _details(
   )
   if beat.version:
     process += f", version {beat.version}"
-  sign = f"last sign of life {_ago(beat.time, now)}, {process}"
-  details = [saved, sign]
-  if death is not None or beat.state in (
-    heartbeat_lib.PREEMPTED,
-    heartbeat_lib.FAILED,
-  ):
-    goes_on = f"it goes on from step {beat.saved_step:,}"
-    start = goes_on if beat.saved_step else "it starts anew"
+  details = [saved, f"last sign of life {_ago(beat.time, now)}, {process}"]
+  if is_to_resume:
+    start = f"it goes on from step {step:,}" if step else "it starts anew"
     mended = " once that is mended" if beat.state == "failed" else ""
     details.append(
       f"to resume{mended}, run the command that started it again: {start}"

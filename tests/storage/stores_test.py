@@ -375,6 +375,20 @@ def test_a_folder_of_a_store_is_moved_whole_and_locked_once(folder):
         pass
 
 
+def test_the_file_that_says_whole_is_moved_last(url, monkeypatch):
+  for name in ("a", "whole", "z"):
+    stores.write(f"{url}/from/{name}", b"1")
+  moved, real = [], store_calls.written
+
+  def record(target, act):
+    real(target, act)
+    moved.append(sorted(stores.sizes(f"{url}/to")))
+
+  monkeypatch.setattr(store_calls, "written", record)
+  stores.move_folder(f"{url}/from", f"{url}/to", "whole")
+  assert moved == [["a"], ["a", "z"], ["a", "whole", "z"]]
+
+
 @pytest.mark.parametrize("kind, package", [("gs", "gcsfs"), ("s3", "s3fs")])
 def test_a_missing_package_is_named(kind, package, monkeypatch):
   monkeypatch.setitem(sys.modules, package, None)

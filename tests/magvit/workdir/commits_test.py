@@ -1,10 +1,13 @@
-"""Tests of magvit/workdir/commits.py: what a store's error says of files."""
+"""Tests of magvit/workdir/commits.py: what is whole, and what errors say."""
 
 import errno
+import uuid
 
 import pytest
 
 from magvit.workdir import commits
+from storage import store_calls
+from storage import stores
 
 
 class _HttpError(Exception):
@@ -41,3 +44,25 @@ def test_refusals_are_told_from_damage(error, expected):
   wrapped = ValueError("the list of arrays is missing or damaged")
   wrapped.__cause__ = error
   assert commits.is_refusal(wrapped) is expected
+
+
+def test_a_checkpoint_counts_as_whole_once_all_of_it_is_sent(
+  tmp_path, monkeypatch
+):
+  """orbax puts a file of the name of our mark beside the others, on a disk."""
+  url, sent = f"memory://{uuid.uuid4().hex}/2", []
+  for name in (commits.COMMITTED, "digests.json", "state"):
+    (tmp_path / name).write_text("x")
+  real = store_calls.written
+
+  def record(target, act):
+    real(target, act)
+    sent.append(sorted(stores.sizes(url)))
+
+  monkeypatch.setattr(store_calls, "written", record)
+  commits.commit(str(tmp_path), url)
+  others = ["digests.json", "state"]
+  assert sent == [others, [commits.COMMITTED, *others]]
+  (tmp_path / commits.COMMITTED).unlink()
+  commits.commit(str(tmp_path), url)
+  assert sent[2:] == sent[:2]

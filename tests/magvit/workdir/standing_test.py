@@ -55,6 +55,7 @@ def test_a_run_under_way(tmp_path):
 
 def test_a_run_that_is_silent_is_dead_and_its_remedy_is_said(tmp_path):
   workdir = _run(tmp_path / "run", time=heartbeat_lib.moment(_NOW - 61))
+  (tmp_path / "run" / "checkpoints" / "1100").mkdir(parents=True)
   first, *_, last = standing.lines(workdir, _NOW)
   assert first == (
     f"{workdir}: dead, no sign of life for 0:01:01, since 2027-01-15 07:58:59"
@@ -69,6 +70,24 @@ def test_a_run_that_is_silent_is_dead_and_its_remedy_is_said(tmp_path):
   late = heartbeat_lib.moment(_NOW - 399)  # and three heartbeats are missing
   workdir = _run(tmp_path / "late", seconds=100.0, time=late)
   assert ": training, step" in standing.lines(workdir, _NOW)[0]
+
+
+@pytest.mark.parametrize("known", [0, 1100])
+def test_a_save_that_ended_after_the_last_heartbeat_counts(tmp_path, known):
+  silent = heartbeat_lib.moment(_NOW - 61)
+  workdir = _run(
+    tmp_path / "run",
+    **{"time": silent, "saved_step": known, "skipped": 0},
+    saved_at=_BEAT.saved_at if known else None,
+  )
+  command = "  to resume, run the command that started it again: "
+  saved, *_, last = standing.lines(workdir, _NOW)[1:]
+  assert saved == "  no checkpoint yet"  # somebody removed what there was
+  assert last == command + "it starts anew"
+  (tmp_path / "run" / "checkpoints" / "1200").mkdir(parents=True)
+  saved, *_, last = standing.lines(workdir, _NOW)[1:]
+  assert saved == "  checkpoint of step 1,200"
+  assert last == command + "it goes on from step 1,200"
 
 
 def test_a_run_that_was_killed_on_this_machine_is_dead_at_once(tmp_path):
