@@ -126,14 +126,16 @@ def _configs(
   for name in ("seconds", "points"):
     if getattr(args, name) <= 0:
       raise ValueError(f"--{name}={getattr(args, name):g} must be above 0")
+  # What costs nothing to refuse is refused before networks are counted.
+  names, seeds = _names(args), _numbers("seeds", args)
   masked = _config(args, _MASKED, None)
   # Arms that are run one at a time are of the same size, too.
   sized = [each for each in ARMS if args.continuous or each != CONTINUOUS]
   parameters = max(count(_config(args, name, masked)) for name in sized)
   configs = {}
-  for name in _names(args):
+  for name in names:
     config = match(_config(args, name, masked), name, parameters)
-    for seed in _numbers("seeds", args):
+    for seed in seeds:
       fields = {"seed": seed}
       configs[f"{name}_{seed}"] = trained_lib.with_fields(config, fields)
   return configs

@@ -28,11 +28,21 @@ def _row(tmp_path):
   return accelerator_row.Row(tmp_path / "row.json", tiny=True)
 
 
+# Two networks have no tiny form, and one row runs twice.
+_LONG = {"i3d", "inception", "tokenizer_train_warm"}
+# Others train, sample, or run one network, likewise.
+_ALIKE = {
+  *("tokenizer_train", "tokenizer_generator", "reconstruct", "ids"),
+  *("autoregressive_train", "autoregressive_sample"),
+}
+
+
 def _rows():
-  """Names of the rows; two networks have no tiny form, one runs twice."""
+  """Names of the rows, as test parameters."""
   for name in sorted(accelerator_rows.ROWS):
-    long = name in ("i3d", "inception", "tokenizer_train_warm")
-    yield pytest.param(name, marks=pytest.mark.long if long else ())
+    marks = pytest.mark.long if name in _LONG else ()
+    marks = pytest.mark.rows if name in _ALIKE else marks
+    yield pytest.param(name, marks=marks)
 
 
 @pytest.mark.slow

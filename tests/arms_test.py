@@ -19,8 +19,12 @@ def _configs(*flags):
   return arms._configs(args)
 
 
-def test_arms_are_of_one_size_and_learn_one_task_from_the_same_clips():
-  configs = _configs("--arms=masked,autoregressive", "--seeds=0,1")
+@pytest.fixture(scope="module")
+def configs():
+  return _configs("--arms=masked,autoregressive", "--seeds=0,1")
+
+
+def test_arms_are_of_one_size_and_learn_one_task_from_the_same_clips(configs):
   assert list(configs) == [
     *("masked_0", "masked_1", "autoregressive_0", "autoregressive_1")
   ]
@@ -35,8 +39,8 @@ def test_arms_are_of_one_size_and_learn_one_task_from_the_same_clips():
     assert config.batch_size == masked.batch_size
 
 
-def test_a_size_that_no_width_reaches_is_refused():
-  (config,) = _configs("--arms=autoregressive").values()
+def test_a_size_that_no_width_reaches_is_refused(configs):
+  config = configs["autoregressive_0"]
   with pytest.raises(ValueError, match="autoregressive: with transformer.mlp"):
     arms.match(config, "autoregressive", 1000)
 

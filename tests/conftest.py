@@ -29,11 +29,25 @@ os.environ.setdefault(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import gc  # noqa: E402
+
+import jax  # noqa: E402
+from orbax.checkpoint import type_handlers  # noqa: E402
 import pytest  # noqa: E402
 
 import models  # noqa: E402, F401  adds the flag that the project runs with
 from tests import tiny  # noqa: E402
 from tests import untrained  # noqa: E402
+
+# orbax lets replicas write parts of an array: for that it compiles a slice of
+# each array for each device, hundreds of programs for a tiny run. Processes
+# that tests start still do (tests/magvit/training/distributed_test.py).
+_ARRAYS = type_handlers.get_type_handler(jax.Array)
+_ARRAYS._min_slice_bytes_for_replica_parallel = 2**20
+# Tracing makes many objects that stay: looking for garbage among what was
+# imported, and often, takes a tenth of it.
+gc.freeze()
+gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Hostile files: each reader takes hundreds, and each is one line or the truth.
+"""Hostile files: each reader takes many, and each is one line or the truth.
 
 Files are damaged and forged by `mutate.py`, seed by seed the same in every run,
 and read in a process of its own per reader (`child.py`), which notes errors of
@@ -20,7 +20,7 @@ from tests.fuzz import readers
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _READERS = [name for name in readers.READERS if not name.startswith("planted")]
-_FILES = 300
+_FILES = 100
 _MANY_FILES = 5000
 _SECONDS = 60  # most that one file may take, on a busy machine
 

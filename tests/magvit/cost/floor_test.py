@@ -6,7 +6,9 @@ from magvit.cost import floor
 from tests import tiny
 
 
-@pytest.mark.parametrize("interval", [1, 4])
+@pytest.mark.parametrize(
+  "interval", [pytest.param(1, marks=pytest.mark.rows), 4]
+)
 def test_a_step_has_hardly_more_products_than_its_networks_need(interval):
   config = tiny.tokenizer()
   config.loss.r1_interval = interval

@@ -58,7 +58,11 @@ def test_the_papers_generator_is_described_without_a_tokenizer(from_tokens):
 
 @pytest.mark.parametrize(
   "make",
-  [tiny.masked_diffusion, tiny.next_frame_flow, tiny.diffusion],
+  [
+    pytest.param(tiny.masked_diffusion, marks=pytest.mark.rows),
+    tiny.next_frame_flow,
+    pytest.param(tiny.diffusion, marks=pytest.mark.rows),
+  ],
   ids=lambda make: make.__name__,
 )
 def test_a_generator_of_latents_is_described_without_a_tokenizer(make):
@@ -78,7 +82,9 @@ def test_a_generator_of_latents_is_described_without_a_tokenizer(make):
     (tiny.masked_pretraining, {"train"}),
   ],
 )
-@pytest.mark.parametrize("tokens", ["", "stored"])
+@pytest.mark.parametrize(
+  "tokens", [pytest.param("", marks=pytest.mark.rows), "stored"]
+)
 def test_a_recognizer_is_described_without_a_tokenizer(make, names, tokens):
   config = make("tests/tiny.py:tokenizer")
   config.dataset.tokens = tokens

@@ -35,6 +35,14 @@ def built(tiny_tokenizer_workdir, one_device):
 
 
 @pytest.fixture(scope="module")
+def tokenize(built):
+  """The function (batch) -> ids (B, N) of its clips."""
+  _, algorithm, state = built
+  program = jax.jit(algorithm.latents.tokens.tokenize_batch)
+  return lambda batch: program(state.frozen["tokenizer"], batch)
+
+
+@pytest.fixture(scope="module")
 def sample(built):
   """The function (batch, key) -> samples, one program for all tasks."""
   _, algorithm, state = built
@@ -43,17 +51,15 @@ def sample(built):
 
 @pytest.mark.parametrize("task", _TASKS)
 def test_a_task_keeps_its_first_frames_and_sees_nothing_else(
-  built, sample, task
+  built, sample, tokenize, task
 ):
-  config, algorithm, state = built
+  config = built[0]
   batch = batches.with_task(config, task)
   out = sample(batch)
   assert out["video"].shape == (8, 5, 16, 16, 3)
   ids = out["ids"]
   given = tasks.given_latents(task, (3, 8, 8), 3, 2)
-  truth = algorithm.latents.tokens.tokenize_batch(
-    state.frozen["tokenizer"], batch
-  ).reshape(ids.shape)
+  truth = tokenize(batch).reshape(ids.shape)
   np.testing.assert_array_equal(ids[:, given], truth[:, given])
   pixels = tasks.given_pixels(task, (5, 16, 16), 3)
   hidden = {**batch, "video": batch["video"].copy()}
@@ -82,7 +88,7 @@ def test_given_frames_are_clean_and_carry_no_loss(built):
       state.params["denoiser"], noisy.replace(noise_BthwC=noise)
     )[0]
   )
-  gradient = jax.grad(loss)(noisy.noise_BthwC)
+  gradient = jax.jit(jax.grad(loss))(noisy.noise_BthwC)
   np.testing.assert_array_equal(gradient[:, :2], 0)
   assert (gradient[:, 2] != 0).any()
   np.testing.assert_allclose(noisy.weight_Bt.mean(), 1, rtol=1e-6)

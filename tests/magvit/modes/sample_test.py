@@ -28,6 +28,7 @@ def config(tiny_generator_workdir):
 def calls(monkeypatch):
   """Replaces the model by noise; gives the arguments of its calls."""
   calls = []
+  _clips_of((5, 16, 16), monkeypatch)
 
   def sampler(*_):
     def run(task, label, video, seed):

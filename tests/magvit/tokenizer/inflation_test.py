@@ -20,7 +20,9 @@ def _define(temporal, temporal_downsample, quantizer="lfq", **changes):
   return describe.define_tokenizer(c)
 
 
-@pytest.fixture(scope="module", params=["lfq", "none"])
+@pytest.fixture(
+  scope="module", params=["lfq", pytest.param("none", marks=pytest.mark.rows)]
+)
 def models(request):
   """(image network, its weights, video network, inflated weights)."""
   image, video = (

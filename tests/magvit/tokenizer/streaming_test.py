@@ -80,9 +80,18 @@ def test_ids_come_as_soon_as_their_frames_are_there(tokenizer, clip):
 @pytest.mark.parametrize(
   "changes",
   [
-    dict(kept_frame="first", upsample="nearest", adaptive_norm="off"),
-    dict(padding="zero", centred_pixels=True, downsample="conv3"),
-    dict(temporal=False, temporal_downsample=(False, False)),
+    pytest.param(
+      dict(kept_frame="first", upsample="nearest", adaptive_norm="off"),
+      marks=pytest.mark.rows,
+    ),
+    pytest.param(
+      dict(padding="zero", centred_pixels=True, downsample="conv3"),
+      marks=pytest.mark.rows,
+    ),
+    pytest.param(
+      dict(temporal=False, temporal_downsample=(False, False)),
+      marks=pytest.mark.rows,
+    ),
     dict(quantizer="none"),
   ],
   ids=str,

@@ -15,6 +15,7 @@ from input_pipeline import pipeline
 from magvit import algorithm as algorithm_lib
 from magvit import mesh as mesh_lib
 from magvit import optimizer
+from magvit import trained as trained_lib
 from magvit.training import checkpoints as checkpoints_lib
 from magvit.workdir import folder as workdir_lib
 from tests import tiny
@@ -65,6 +66,42 @@ def _restore(workdir, config, mesh=None):
     return step, state, data
   finally:
     checkpoints.close()
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    *(tiny.autoregressive, tiny.masked_diffusion, tiny.diffusion),
+    *(
+      # The loop's tests resume these.
+      pytest.param(make, marks=pytest.mark.rows)
+      for make in (
+        *(tiny.masked, tiny.next_frame_flow),
+        *(tiny.recognition, tiny.masked_pretraining),
+      )
+    ),
+  ],
+  ids=lambda make: make.__name__,
+)
+def test_a_state_of_each_algorithm_comes_back_to_the_bit(
+  make, tiny_tokenizer_workdir, tmp_path
+):
+  config, workdir = make(tiny_tokenizer_workdir), str(tmp_path / "run")
+  mesh = mesh_lib.data_mesh(jax.devices()[:1])
+  algorithm = trained_lib.find_algorithm(config).build(config, mesh)
+  state, data = tiny.drawn_state(algorithm), _data(config)
+  workdir_lib.write_config(workdir, config)
+  checkpoints = checkpoints_lib.Checkpoints(workdir, config)
+  checkpoints.save(7, state, data)
+  checkpoints.close()
+  blank = jax.tree.map(lambda x: jnp.asarray(np.ones_like(x)), state)
+  step, again = checkpoints_lib.Checkpoints(workdir, config).restore_newest(
+    blank, _data(config)
+  )
+  assert step == 7
+  for field in ("params", "opt_state", "ema", "extras"):
+    a, b = getattr(again, field), getattr(state, field)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.fixture(scope="module")

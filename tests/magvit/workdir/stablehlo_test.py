@@ -60,6 +60,7 @@ def test_a_program_says_what_it_is(folder, caplog):
   assert not caplog.records
 
 
+@pytest.mark.rows  # tests/magvit/generators/latents_test.py has the smallest
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "make",

@@ -139,6 +139,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
   warning = "WARNING: the checkpoint of step 99999999 cannot be read"
   assert warning in caplog.text and "that of step 1 in" in caplog.text
   assert broken.exists()  # only training moves it
+  assert magvit.load_tokenizer(str(workdir)).step == 1
+
+
+def test_a_tokenizer_of_the_checkpoint_before_encodes(workdir):
+  _truncate(workdir / "checkpoints" / "99999999")
   tokenizer = magvit.load_tokenizer(str(workdir))
   shape = (1, *describe.clip_shape(tiny.tokenizer()), 3)
   assert tokenizer.encode(np.zeros(shape, np.uint8)).shape[0] == 1

@@ -95,7 +95,11 @@ def _define_hybrid(settings):
   )
 
 
-@pytest.fixture(scope="module", params=["vivit", "hybrid"])
+# The hybrid's CNN has the same tests in tokenizer_test.py.
+@pytest.fixture(
+  scope="module",
+  params=["vivit", pytest.param("hybrid", marks=pytest.mark.rows)],
+)
 def small(request):
   net = {
     "vivit": lambda: _define_vivit(_SMALL_VIVIT),
@@ -205,7 +209,16 @@ def test_space_to_depth_inverts_depth_to_space():
 
 
 @pytest.mark.slow  # compiles
-@pytest.mark.parametrize("frames", [pytest.param(1, marks=pytest.mark.rows), 5])
+@pytest.mark.parametrize(
+  "small, frames",
+  [
+    ("hybrid", 5),  # it has all layers of both
+    pytest.param("hybrid", 1, marks=pytest.mark.rows),
+    pytest.param("vivit", 1, marks=pytest.mark.rows),
+    pytest.param("vivit", 5, marks=pytest.mark.rows),
+  ],
+  indirect=["small"],
+)
 def test_gradients_are_finite(small, frames):
   net, params = small
   video = jax.random.uniform(jax.random.key(7), (1, frames, 8, 12, 3))

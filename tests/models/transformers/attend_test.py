@@ -26,9 +26,14 @@ def _arrays(tokens, depth, dtype=jnp.float32):
 
 def _with_gradients(run, arrays):
   """[output, gradients of queries, keys and values]."""
-  *inputs, g = arrays
-  y, pull = jax.vjp(run, *inputs)
-  return [y, *pull(g)]
+
+  @jax.jit  # one program instead of one of each operation
+  def outputs(*arrays):
+    *inputs, g = arrays
+    y, pull = jax.vjp(run, *inputs)
+    return [y, *pull(g)]
+
+  return outputs(*arrays)
 
 
 def _run(form, prefix=None, rate=0.0, bits="hash"):
@@ -98,7 +103,11 @@ def test_one_query_reads_its_keys_by_sums():
 
 def _kernels(platform, arrays, prefix, rate):
   """What the kernels compute, step by step as they would."""
-  q, k, v, g = arrays
+  run = functools.partial(_steps_of_kernels, platform, prefix, rate)
+  return jax.jit(run)(*arrays)
+
+
+def _steps_of_kernels(platform, prefix, rate, q, k, v, g):
   how = kernels.How(q.shape[1], prefix is not None, rate, interpret=True)
   seeds = dropout_lib.draw_seeds(jax.random.key(9), (_BATCH, _HEADS))
   place = jnp.full((1,), prefix or 0, jnp.int32)
@@ -129,7 +138,11 @@ def test_kernels_are_the_plain_form(
 
 
 @pytest.mark.parametrize(
-  "dtype, tolerance", [("float32", 1e-5), ("bfloat16", 1e-2)]
+  "dtype, tolerance",
+  [
+    ("float32", 1e-5),
+    pytest.param("bfloat16", 1e-2, marks=pytest.mark.rows),
+  ],
 )
 @pytest.mark.parametrize("prefix", [None, 0, 70])
 @pytest.mark.parametrize("form", ["blocks", "cuda", "tpu"])

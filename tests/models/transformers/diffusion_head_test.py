@@ -34,17 +34,22 @@ def test_heads_have_mars_sizes(condition, blocks, width, millions):
 
 def test_a_new_head_predicts_zero_whose_error_is_one():
   head = _define(4, 8, 2, 16)
-  params = head.init(jax.random.key(0))
+  params = jax.jit(head.init)(jax.random.key(0))
   keys = jax.random.split(jax.random.key(1), 4)
   shape = (3, 500, 4)
   x0, noise = (jax.random.normal(key, shape) for key in keys[:2])
   step = jax.random.randint(keys[2], shape[:2], 0, 1000)
   condition = jax.random.normal(keys[3], (3, 1, 8))  # shared along an axis
   chain = learned_variance.Chain.cosine()
-  output = head(params, chain.add(x0, noise, step), step, condition)
+
+  @jax.jit
+  def run(x0, noise):
+    output = head(params, chain.add(x0, noise, step), step, condition)
+    return output, chain.loss(output, x0, noise, step)
+
+  output, (error, bound) = run(x0, noise)
   assert output.shape == (3, 500, 8)
   np.testing.assert_array_equal(output, 0)
-  error, bound = chain.loss(output, x0, noise, step)
   # The mean of 6,000 squares of noise has a standard deviation of 0.02.
   np.testing.assert_allclose(error.mean(), 1, atol=0.06)
   assert bound.mean() > 0
@@ -59,7 +64,7 @@ def test_a_latent_is_denoised_by_itself_from_its_own_condition():
   def first(x, condition):
     return head(params, x, jnp.full((1, 2), 500), condition)[:, 0].sum()
 
-  for gradient in jax.grad(first, argnums=(0, 1))(x, condition):
+  for gradient in jax.jit(jax.grad(first, argnums=(0, 1)))(x, condition):
     assert (gradient[:, 0] != 0).any()
     np.testing.assert_array_equal(gradient[:, 1], 0)
 

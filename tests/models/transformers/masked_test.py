@@ -124,6 +124,7 @@ def test_scanned_layers_are_the_layers_in_turn(small, inputs):
   one_layer = _define(**{**_SMALL, "num_layers": 1})
   block = lambda i: jax.tree.map(lambda x: x[i : i + 1], params["layers"])
 
+  @jax.jit
   def hidden_after(layers, x):
     module_params = {**params, "layers": layers}
     return one_layer(module_params, x, None, method="_run_layers")
@@ -132,7 +133,8 @@ def test_scanned_layers_are_the_layers_in_turn(small, inputs):
   expected = x
   for i in range(3):
     expected = hidden_after(block(i), expected)
-  whole = net(params, x, None, method="_run_layers")
+  run = jax.jit(lambda x: net(params, x, None, method="_run_layers"))
+  whole = run(x)
   np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -187,9 +189,9 @@ def test_bfloat16_computes_in_bfloat16_but_for_statistics(small, inputs):
   for name in ("= exp ", "= rsqrt "):  # softmax, norms
     matches = [line for line in lines if name in line]
     assert matches and all(":f32" in line for line in matches), name
-  logits = low(params, *inputs)
+  logits = jax.jit(low)(params, *inputs)
   assert {x.dtype for x in logits} == {jnp.dtype("float32")}
-  for a, b in zip(logits, net(params, *inputs), strict=True):
+  for a, b in zip(logits, jax.jit(net)(params, *inputs), strict=True):
     # bfloat16 has 8 bits, 0.4 %; these are three layers with large weights.
     assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(b)
     assert np.abs(a - b).max() > 0

@@ -1,5 +1,7 @@
 """Tests of models/transformers/next_frame.py: causality, and the cache."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,23 +36,34 @@ def inputs():
   return x_BthwC, time_Bt, jnp.array([1, 10])
 
 
+@functools.cache
+def _program(net, method="__call__"):
+  """A method of the network, compiled as a whole."""
+  return jax.jit(functools.partial(net, method=method))
+
+
 def test_a_new_network_predicts_zero(net, inputs):
-  params = net.init(jax.random.key(0))
-  output = net(params, *inputs)
+  params = jax.jit(net.init)(jax.random.key(0))
+  output = _program(net)(params, *inputs)
   assert output.shape == inputs[0].shape and output.dtype == jnp.float32
   np.testing.assert_array_equal(output, 0)
+
+
+@functools.cache
+def _gradient(net):
+  """Gradients of the sum of one output frame, whose place is an argument."""
+
+  def total(x_BthwC, time_Bt, class_B, params, frame):
+    return net(params, x_BthwC, time_Bt, class_B)[:, frame].sum()
+
+  return jax.jit(jax.grad(total, argnums=(0, 1)))
 
 
 @pytest.mark.parametrize("frame", range(_FRAMES))
 def test_a_frame_depends_on_itself_and_on_those_before_alone(
   net, params, inputs, frame
 ):
-  x_BthwC, time_Bt, class_B = inputs
-
-  def total(x_BthwC, time_Bt):
-    return net(params, x_BthwC, time_Bt, class_B)[:, frame].sum()
-
-  by_x, by_time = jax.grad(total, argnums=(0, 1))(x_BthwC, time_Bt)
+  by_x, by_time = _gradient(net)(*inputs, params, frame)
   np.testing.assert_array_equal(by_x[:, frame + 1 :], 0)
   np.testing.assert_array_equal(by_time[:, frame + 1 :], 0)
   assert (by_x[:, : frame + 1] != 0).all((1, 2, 3, 4)).all()
@@ -64,10 +77,9 @@ def _in_turn(net, params, inputs, frames, first=0):
   outputs = []
   for place in range(frames):
     at = slice(place, place + 1)
-    output, cache = net(
+    output, cache = _program(net, "extend")(
       *(params, x_BthwC[:, at], time_Bt[:, at], class_B),
       *(first + place, place, cache),
-      method="extend",
     )
     outputs.append(output)
   return jnp.concatenate(outputs, axis=1)
@@ -77,13 +89,14 @@ def test_frames_in_turn_through_a_cache_are_those_of_one_call(
   net, params, inputs
 ):
   cached = _in_turn(net, params, inputs, _FRAMES)
-  np.testing.assert_allclose(cached, net(params, *inputs), atol=1e-5)
+  whole = _program(net)(params, *inputs)
+  np.testing.assert_allclose(cached, whole, atol=1e-5)
 
 
 def test_one_frame_is_an_image(net, params, inputs):
   x_BthwC, time_Bt, class_B = inputs
-  image = net(params, x_BthwC[:, :1], time_Bt[:, :1], class_B)
-  clip = net(params, *inputs)
+  image = _program(net)(params, x_BthwC[:, :1], time_Bt[:, :1], class_B)
+  clip = _program(net)(params, *inputs)
   np.testing.assert_allclose(image, clip[:, :1], atol=1e-5)
 
 
@@ -93,8 +106,8 @@ def test_a_frame_drawn_again_takes_the_place_of_the_one_before(
   """Steps of one frame leave nothing in the cache but the last."""
   x_BthwC, time_Bt, class_B = inputs
   empty = net(params, 2, 2, method="empty_cache")
-  extend = lambda x, cache, frame: net(
-    params, x, time_Bt[:, :1], class_B, frame, frame, cache, method="extend"
+  extend = lambda x, cache, frame: _program(net, "extend")(
+    params, x, time_Bt[:, :1], class_B, frame, frame, cache
   )
   _, once = extend(x_BthwC[:, :1], empty, 0)
   _, noisy = extend(x_BthwC[:, 1:2], empty, 0)
@@ -106,7 +119,7 @@ def test_distances_between_frames_count_and_their_numbers_do_not(
   net, params, inputs
 ):
   """All but frame 0, which a causal tokenizer makes from one frame."""
-  at = lambda first: net(params, *inputs, first)
+  at = lambda first: _program(net)(params, *inputs, first)
   np.testing.assert_allclose(at(1), at(1000), atol=1e-3)
   assert jnp.abs(at(0) - at(1)).max() > 1e-2
   cached = _in_turn(net, params, inputs, _FRAMES, first=7)

@@ -42,16 +42,17 @@ def test_a_hidden_token_is_not_seen(tokens):
   def total(x):
     return jnp.square(net(params, x, hidden, method="classify")).sum()
 
-  seen = (jax.grad(total)(x) != 0).any(-1)
+  seen = (jax.jit(jax.grad(total))(x) != 0).any(-1)
   np.testing.assert_array_equal(seen, ~hidden)
 
 
 def test_tokens_know_their_place_in_space_and_time(tokens):
   net, params = tokens
   x, hidden = _inputs(1, *_SHAPE, 6)
-  logits = net(params, x, hidden, method="classify")
+  run = jax.jit(lambda x: net(params, x, hidden, method="classify"))
+  logits = run(x)
   for axis in (1, 2, 3):
-    other = net(params, jnp.flip(x, axis), hidden, method="classify")
+    other = run(jnp.flip(x, axis))
     assert jnp.abs(logits - other).max() > 1e-5
 
 
@@ -59,16 +60,15 @@ def test_later_frames_reach_earlier_ones_and_the_first_has_its_own_weights():
   net = _define(classes=0, targets=(7, 3))
   params = tiny.trained_like(net)
   x, hidden = _inputs(1, *_SHAPE, 6)
-  first = lambda x: jnp.square(
-    net(params, x, hidden, method="complete")[1][:, 0]
-  ).sum()
-  assert (jax.grad(first)(x)[:, 2] != 0).any()
-  shapes = [y.shape for y in net(params, x, hidden, method="complete")]
+  run = jax.jit(lambda p, x: net(p, x, hidden, method="complete"))
+  first = lambda x: jnp.square(run(params, x)[1][:, 0]).sum()
+  assert (jax.jit(jax.grad(first))(x)[:, 2] != 0).any()
+  shapes = [y.shape for y in run(params, x)]
   assert shapes == [(1, 48, 7), (1, 48, 3)]
   linear = params["embed_later"]["linear"]
   linear["kernel"] = jnp.zeros_like(linear["kernel"])
   moved = x.at[:, 0].add(1.0)
-  a, b = (net(params, y, hidden, method="complete")[0] for y in (x, moved))
+  a, b = (run(params, y)[0] for y in (x, moved))
   assert jnp.abs(a - b).max() > 1e-5
 
 
@@ -86,9 +86,12 @@ def test_pixels_and_tokens_have_the_same_transformers():
 def test_features_are_means_at_each_depth(tokens):
   net, params = tokens
   x, hidden = _inputs(2, *_SHAPE, 6)
-  features = net(params, x, hidden, method="features")
+  run = lambda method: jax.jit(lambda x: net(params, x, hidden, method=method))(
+    x
+  )
+  features = run("features")
   assert features.shape == (2, len(recognizer.DEPTHS), 8)
   head = params["classes"]
   logits = features[:, -1] @ head["kernel"] + head["bias"][None]
-  expected = net(params, x, hidden, method="classify")
+  expected = run("classify")
   np.testing.assert_allclose(logits, expected, atol=1e-5)

@@ -182,7 +182,7 @@ def test_a_layer_of_each_kind_reaches_all_tokens():
 def test_without_gates_the_network_is_its_final_layer(rank):
   net = _define(lora_rank=rank, text_width=4)
   params = tiny.trained_like(net)
-  new = net.init(jax.random.key(0))
+  new = jax.jit(net.init)(jax.random.key(0))
   for kind in ("spatial", "space_time"):
     layer, fresh = params["pairs"][kind], new["pairs"][kind]
     layer["modulation"]["up"] = fresh["modulation"]["up"]
@@ -191,7 +191,10 @@ def test_without_gates_the_network_is_its_final_layer(rank):
     params["shared"] = new["shared"]
   z, time, label = _inputs()
   text = jax.random.normal(jax.random.key(2), (2, 1, 5, 4))
-  output = net(params, z, time, label, hint_BthwC=z, text_BfMK=text)
+  run = jax.jit(
+    lambda z: net(params, z, time, label, hint_BthwC=z, text_BfMK=text)
+  )
+  output = run(z)
 
   module = nnx.merge(net.graphdef, params)
   x = module.patches(jnp.concatenate([z, z], -1)) + module._positions(3)
@@ -207,9 +210,9 @@ def test_without_gates_the_network_is_its_final_layer(rank):
 def test_a_new_network_predicts_zero():
   net = _define()
   z, time, label = _inputs()
-  params = net.init(jax.random.key(0))
+  params = jax.jit(net.init)(jax.random.key(0))
 
-  output = net(params, z, time, label, hint_BthwC=z)
+  output = jax.jit(lambda z: net(params, z, time, label, hint_BthwC=z))(z)
 
   np.testing.assert_array_equal(output, jnp.zeros_like(z))
 
@@ -263,7 +266,12 @@ def test_the_kernel_form_is_that_of_plain_attention_where_it_takes_text():
   params = tiny.trained_like(nets[0])
   inputs = _inputs()
   text = jax.random.normal(jax.random.key(2), (2, 1, 5, 4))
-  plain, fused = (net(params, *inputs, text_BfMK=text) for net in nets)
+  plain, fused = (
+    jax.jit(lambda *inputs, net=net: net(params, *inputs, text_BfMK=text))(
+      *inputs
+    )
+    for net in nets
+  )
 
   np.testing.assert_allclose(plain, fused, atol=1e-5)
 
@@ -344,4 +352,5 @@ def test_images_need_no_window_in_time():
   net = _define(latent_shape=(1, 4, 4), self_conditioning=False)
   z, time, label = _inputs(frames=1)
 
-  assert net(tiny.trained_like(net), z, time, label).shape == z.shape
+  output = jax.eval_shape(net, tiny.trained_like(net), z, time, label)
+  assert output.shape == z.shape
