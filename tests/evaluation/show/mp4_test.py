@@ -1,6 +1,8 @@
 """Tests of evaluation/show/mp4.py: what is written is read back."""
 
+import ctypes
 import fractions
+import platform
 
 import av
 import numpy as np
@@ -52,6 +54,23 @@ def test_colours_are_those_given(tmp_path):
     frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
   # The wrong matrix moves a channel by 15 and more.
   np.testing.assert_allclose(frame, np.float32(solid[0]), atol=3)
+
+
+@pytest.mark.parametrize("size", [(142, 142), (160, 160), (143, 143)])
+def test_the_bytes_do_not_depend_on_what_memory_held(tmp_path, size):
+  if platform.libc_ver()[0] != "glibc":
+    pytest.skip("only glibc fills new memory with a given byte")
+  perturb, library = -6, ctypes.CDLL(None)
+  noise = np.random.default_rng(0).integers(-9, 9, (10, *size, 3))
+  video = np.clip(_waves(10, *size) + noise, 0, 255).astype(np.uint8)
+  try:
+    for byte in (1, 85, 170):
+      assert library.mallopt(perturb, byte) == 1
+      _write(tmp_path / f"{byte}.mp4", video)
+  finally:
+    library.mallopt(perturb, 0)
+  first, *others = (path.read_bytes() for path in tmp_path.iterdir())
+  assert len(others) == 2 and all(other == first for other in others)
 
 
 def test_a_failure_leaves_no_file(tmp_path):
