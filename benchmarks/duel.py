@@ -5,9 +5,9 @@
     [--config=configs/tokenizer_video.py:film64_small] [--width=N]
     [--set=FIELD=VALUE ...] [--peer_learning_rates=1e-4] [--only=ours|peer]
 
-Both see the same batches of the same clips on the same device, have as many
-parameters within 5 % and train on SqueezeNet's perceptual distance; all else is
-the recipe of each: of the config, and of the peer's config of UCF-101
+Both see the same batches of the same clips on the same device, have LFQ and as
+many parameters within 5 %, and train on SqueezeNet's perceptual distance; all
+else is the recipe of each: of the config, and of the peer's config of UCF-101
 (duel_peer.py says what had to differ). The sides run in turn, each in its own
 process. The clock counts steps of training alone: compiling, reading the first
 batch and evaluations do not count. Twelve times (--points) the averaged weights
@@ -92,6 +92,7 @@ def _config(args) -> ml_collections.ConfigDict:
     "dataset.path": str(args.shards.resolve()),
     "loss.perceptual_weights": str(args.weights.resolve()),
     "inflate_from": "none",
+    "quantizer.name": "lfq",  # the only one that the peer has
   }
   if args.width is not None:
     fields["tokenizer.base_channels"] = args.width

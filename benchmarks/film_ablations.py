@@ -4,8 +4,9 @@
     --output=DIR [--only=NAMES] [--steps=400]
 
 DIR of `--shards` is of `python -m input_pipeline.prepare --format=film
---size=64`. Trains `configs/tokenizer_image.py:film64_small` on frames, with
-each change of CHANGES in turn, for the same number of steps with batches of 8,
+--size=64`. Trains `configs/tokenizer_image.py:film64_small` on frames, with LFQ
+as the larger rows have it, and each change of CHANGES in turn, for the same
+number of steps with batches of 8,
 and writes OUTPUT/ablations.md: scores of held-out frames and seconds of
 training, one run after another. A run that is finished in OUTPUT is not trained
 again; one whose values were not finite has "nan" for its scores.
@@ -27,10 +28,22 @@ from evaluation.diagnosis import any_run
 from evaluation.diagnosis import history
 
 _BATCH_SIZE = 8
+BASE: dict[str, Any] = {"quantizer.name": "lfq"}
 
-# Fields of the config that differ from the row's, by the name of a change.
+# Fields of the config that differ from the row's and from BASE, by the name of
+# a change.
 CHANGES: dict[str, dict[str, Any]] = {
-  "as it is": {},
+  "LFQ": {},
+  "FSQ of 4^9 codes": {"quantizer.name": "fsq"},
+  "FSQ of 8^6 codes": {
+    "quantizer.name": "fsq",
+    "quantizer.levels": (8, 8, 8, 8, 8, 8),
+  },
+  "BSQ, temperature 0.1, commitment 0": {
+    "quantizer.name": "bsq",
+    "quantizer.entropy_temperature": 0.1,
+    "loss.commitment": 0.0,
+  },
   "Adam": {"optimizer.name": "adam"},
   "Adam, learning rate 3e-3": {
     "optimizer.name": "adam",
@@ -64,6 +77,7 @@ CHANGES: dict[str, dict[str, Any]] = {
   "adversarial 0.1, R1 1000": {"loss.adversarial": 0.1, "loss.r1": 1000.0},
   "perceptual 0": {"loss.perceptual": 0.0},
   "perceptual 1": {"loss.perceptual": 1.0},
+  "channels 8, 16, 64, 128": {"tokenizer.channel_multipliers": (1, 2, 8, 16)},
   "one norm group": {"tokenizer.norm_groups": 1},
   "four norm groups": {"tokenizer.norm_groups": 4},
 }
@@ -111,6 +125,7 @@ def _train(
     "batch_size": _BATCH_SIZE,
     "dataset.path": args.shards,
     "loss.perceptual_weights": args.weights,
+    **BASE,
     **changes,
   }
   command = [

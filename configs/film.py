@@ -75,9 +75,13 @@ def _small(c: ml_collections.ConfigDict) -> None:
   c.tokenizer.num_res_blocks = 1
   c.tokenizer.base_channels = 8
   c.tokenizer.channel_multipliers = (1, 2, 4, 8)
-  c.tokenizer.norm_groups = (
-    2  # four channels each at the finest level, as in the paper
-  )
+  # Four channels a group at the finest level, as in the paper.
+  c.tokenizer.norm_groups = 2
+  # 2^18 codes, as LFQ has, of nine channels with four levels each. Frames are
+  # learned faster by 1.3 dB in 400 steps (docs/train.md). The losses of entropy
+  # and commitment do not touch it.
+  c.quantizer.name = "fsq"
+  c.quantizer.levels = (4,) * 9
   c.discriminator.base_channels = 4
   c.optimizer.warmup_steps = 50
   c.ema_decay = 0.99

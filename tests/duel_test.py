@@ -142,6 +142,7 @@ def test_schedules_are_stretched_over_the_steps_of_the_duel():
 )
 def test_a_config_without_a_peer_is_refused(field, value, words):
   config = tokenizer_video.get_config("film64_small")
+  config.quantizer.name = "lfq"
   duel_peer.check_comparable(config)
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=words):
