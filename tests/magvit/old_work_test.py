@@ -6,8 +6,6 @@
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tarfile
 
 import jax
@@ -16,14 +14,16 @@ import pytest
 import safetensors
 
 from input_pipeline import pipeline
+from input_pipeline import prepare
+from input_pipeline.sources import folders
 import magvit
+from magvit.compression import decode as decode_file
 from magvit.modes import tokenize
 from magvit.workdir import stored_config
 from tests import raw_data
 from tests.old_work import experiments
 from tests.old_work import program
 
-_ROOT = pathlib.Path(__file__).parents[2]
 # On one machine with one compiler every number is the same to the bit. Sums in
 # another order, of other convolutions and optimisations of XLA, change a
 # gradient norm by 7e-5 and all else by less; an optimizer, an average or a
@@ -101,7 +101,13 @@ def test_the_archive_has_the_old_names(old):
 
 @pytest.mark.parametrize(
   "path",
-  ["tokenizer", "masked", "autoregressive", "export", "export_tokenizer"],
+  [
+    *("tokenizer", "export"),
+    *(
+      pytest.param(path, marks=pytest.mark.rows)
+      for path in ("masked", "autoregressive", "export_tokenizer")
+    ),
+  ],
 )
 def test_tokenizers_give_the_ids_they_gave(old, path):
   ids = magvit.load_tokenizer(path).encode(program.clip())
@@ -114,7 +120,13 @@ def test_exported_programs_run(old):
   np.testing.assert_array_equal(ids, old["ids"])
 
 
-@pytest.mark.parametrize("path", ["masked", "autoregressive", "export"])
+@pytest.mark.parametrize(
+  "path",
+  [
+    *("masked", "export"),
+    pytest.param("autoregressive", marks=pytest.mark.rows),
+  ],
+)
 def test_generators_sample_what_they_sampled(old, path):
   video = magvit.load_generator(path).sample(
     jax.random.key(0), 1, task=experiments.COMPLETED, condition=program.clip()
@@ -123,7 +135,14 @@ def test_generators_sample_what_they_sampled(old, path):
   _assert_same_pixels(np.rint(np.asarray(video) * 255), expected)
 
 
-@pytest.mark.parametrize("workdir", ["tokenizer", "masked", "autoregressive"])
+@pytest.mark.parametrize(
+  "workdir",
+  [
+    "tokenizer",
+    pytest.param("masked", marks=pytest.mark.rows),
+    pytest.param("autoregressive", marks=pytest.mark.rows),
+  ],
+)
 @pytest.mark.slow
 def test_trainings_go_on_as_if_nothing_had_happened(old, workdir):
   program.run(program.config(workdir), f"--workdir={workdir}")
@@ -137,7 +156,14 @@ def test_trainings_go_on_as_if_nothing_had_happened(old, workdir):
     np.testing.assert_array_equal(ids, expected["ids_at_the_end"])
 
 
-@pytest.mark.parametrize("workdir", ["tokenizer", "masked", "autoregressive"])
+@pytest.mark.parametrize(
+  "workdir",
+  [
+    "tokenizer",
+    pytest.param("masked", marks=pytest.mark.rows),
+    pytest.param("autoregressive", marks=pytest.mark.rows),
+  ],
+)
 @pytest.mark.slow
 def test_workdirs_have_the_scores_they_had(old, workdir):
   program.run(f"--workdir={workdir}", "--mode=evaluate")
@@ -268,15 +294,8 @@ def test_interrupted_media_shards_are_made_to_the_end(old, tmp_path):
   raw_data.ucf101(raw, raw)
   before = _files("media/train")
   (name,) = (n for n in before if n.endswith("-of-00002.arrayrecord"))
-  subprocess.run(
-    [
-      *(sys.executable, "-m", "input_pipeline.prepare", "--format=ucf101"),
-      *(f"--input={raw}", f"--output={tmp_path / 'media'}", "--workers=1"),
-      "--examples_per_shard=2",
-    ],
-    cwd=_ROOT,
-    check=True,
-  )
+  listing = folders.listing("ucf101", str(raw), "", "train", 1)
+  prepare.prepare(listing, "ucf101", "train", "media", examples_per_shard=2)
   assert _files("media/train")[name] == before[name]
   dataset = experiments.tokenizer().dataset
   dataset.name, dataset.format, dataset.path = "ucf101", "shards", "media"
@@ -286,13 +305,5 @@ def test_interrupted_media_shards_are_made_to_the_end(old, tmp_path):
 
 @pytest.mark.slow
 def test_coded_videos_are_decoded(old, tmp_path):
-  subprocess.run(
-    [
-      *(sys.executable, "-m", "magvit.decompress"),
-      *(f"--input={tmp_path / 'coded.mvt'}", f"--output={tmp_path / 'a.mp4'}"),
-      f"--workdir={tmp_path / 'tokenizer'}",
-    ],
-    cwd=_ROOT,
-    check=True,
-  )
+  decode_file.decompress("coded.mvt", str(tmp_path / "a.mp4"), "tokenizer")
   assert (tmp_path / "a.mp4").stat().st_size > 0

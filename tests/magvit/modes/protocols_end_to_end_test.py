@@ -72,12 +72,41 @@ def tokenizer_workdir(videos, tmp_path_factory):
   return workdir
 
 
-def test_rfvd_of_a_tokenizer_on_raw_videos_by_i3d(
-  tokenizer_workdir, tmp_path, monkeypatch
+class _Projections:
+  """Projections of pixels, in the place of a network that compiles for long."""
+
+  weights_sha256 = "0" * 64
+
+  def __call__(self, batch):
+    x = batch.reshape(len(batch), -1).astype(np.float32) / 255
+    rng = np.random.default_rng(0)
+    dims = {"pool3": 4, "spatial": 3, "logits": 5}
+    return {
+      name: x @ rng.normal(size=(x.shape[1], dim)).astype(np.float32)
+      for name, dim in dims.items()
+    }
+
+
+def _network(name, tmp_path, monkeypatch):
+  """(network, file of its weights); where no name is given, a stand-in."""
+  if name is None:
+    network = _Projections()
+    load = lambda *_: network
+    monkeypatch.setattr(protocol_run.measurements, "load_network", load)
+    return network, None
+  weights = _weights(name, feature_networks.define, tmp_path)
+  return networks.load(name, weights), weights
+
+
+@pytest.mark.parametrize(
+  "name", [None, pytest.param("i3d", marks=pytest.mark.rows)]
+)
+def test_rfvd_of_a_tokenizer_on_raw_videos(
+  name, tokenizer_workdir, tmp_path, monkeypatch
 ):
   # With eight devices clips would be added until each has one.
   monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
-  weights = _weights("i3d", feature_networks.define, tmp_path)
+  network, weights = _network(name, tmp_path, monkeypatch)
   record = _score(tokenizer_workdir, "ucf101_rfvd", weights=weights, num=4)
   assert record["evaluator"] == "ucf101_rfvd@4x1"
   assert record["protocol"]["splits"] == ["train"]
@@ -88,7 +117,6 @@ def test_rfvd_of_a_tokenizer_on_raw_videos_by_i3d(
   real = np.stack([clips[i]["video"] for i in range(len(clips))])
   assert real.shape == (4, 17, 16, 16, 3)
   made = pictures.to_uint8(np.asarray(tokenizer.decode(tokenizer.encode(real))))
-  network = networks.load("i3d", weights)
   assert record["protocol"]["weights_sha256"] == network.weights_sha256
   logits = [network(video[:, :16])["logits"] for video in (real, made)]
   np.testing.assert_allclose(
@@ -210,8 +238,11 @@ def test_a_generator_of_videos_is_evaluated_after_training(
   assert not list((tmp_path / "run" / "features").glob("*made*"))
 
 
-def test_fid_of_somebody_elses_images_by_inception(tmp_path):
-  weights = _weights("inception", feature_networks.define, tmp_path)
+@pytest.mark.parametrize(
+  "name", [None, pytest.param("inception", marks=pytest.mark.rows)]
+)
+def test_fid_of_somebody_elses_images(name, tmp_path, monkeypatch):
+  network, weights = _network(name, tmp_path, monkeypatch)
   rng = np.random.default_rng(0)
   images = [
     rng.integers(0, high, (8, 32, 32, 3), np.uint8) for high in (256, 99)
@@ -225,7 +256,6 @@ def test_fid_of_somebody_elses_images_by_inception(tmp_path):
     **dict(input=paths[0], reference=paths[1], weights=weights),
   )
   assert record["evaluator"] == "adm_imagenet@8x1"
-  network = networks.load("inception", weights)
   features = [network(array) for array in images]
   for name, layer in (("fid", "pool3"), ("sfid", "spatial")):
     np.testing.assert_allclose(

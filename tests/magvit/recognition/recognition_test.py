@@ -37,6 +37,11 @@ def _build(config, mesh):
   return algorithm, tiny.drawn_state(algorithm)
 
 
+def _program(function):
+  """Compiles a function of (parameters, batch), which may have no hash."""
+  return jax.jit(lambda params, batch: function(params, batch))
+
+
 def _batch(config):
   return next(pipeline.train_batches(config.dataset, config.batch_size))
 
@@ -46,10 +51,10 @@ def test_tokens_enter_as_signs_and_pixels_in_as_many_places(
 ):
   tokens, state = _build(_config(tiny_tokenizer_workdir), one_device)
   batch = _batch(tokens.config)
-  x = tokens.inputs(state.frozen, batch)
+  x = _program(tokens.inputs)(state.frozen, batch)
   assert x.shape == (8, 3, 8, 8, 6)
   assert set(np.unique(x)) == {-1.0, 1.0}
-  ids_BN = tokens.inputs.ids(state.frozen, batch)
+  ids_BN = _program(tokens.inputs.ids)(state.frozen, batch)
   bits = np.asarray(ids_BN)[..., None] >> np.arange(6) & 1
   np.testing.assert_array_equal(x.reshape(8, -1, 6), 2 * bits - 1)
 
@@ -57,7 +62,7 @@ def test_tokens_enter_as_signs_and_pixels_in_as_many_places(
     _config(tiny_tokenizer_workdir, **{"recognizer.input": "latents"}),
     one_device,
   )
-  z = latents.inputs(state.frozen, batch)
+  z = _program(latents.inputs)(state.frozen, batch)
   np.testing.assert_array_equal(jnp.where(z >= 0, 1.0, -1.0), x)
 
   pixels, _ = _build(_config(**_PIXELS), one_device)
@@ -71,7 +76,8 @@ def test_the_first_frame_alone_is_seen_where_the_others_are_hidden(one_device):
   config = _config(**_PIXELS, **{"recognizer.first_frame": True})
   algorithm, state = _build(config, one_device)
   batch = _batch(config)
-  classify = lambda video: algorithm.predict["classify"](
+  program = jax.jit(algorithm.predict["classify"])
+  classify = lambda video: program(
     state.predict_params(), {"video": video}, jax.random.key(0)
   )
   logits = classify(batch["video"])
@@ -134,7 +140,10 @@ def test_bits_and_parts_are_right_together_with_their_tokens(
     assert not hits_BN[0, 0] and hits_BN.sum() == 11
 
 
-@pytest.mark.parametrize("fields", [{}, _PARTS, _BITS])
+@pytest.mark.parametrize(
+  "fields",
+  [_PARTS, *(pytest.param(x, marks=pytest.mark.rows) for x in ({}, _BITS))],
+)
 def test_the_loss_of_hidden_tokens_alone_counts(
   tiny_tokenizer_workdir, one_device, fields
 ):
@@ -162,13 +171,15 @@ def test_targets_that_are_shown_carry_no_loss(
   batch = _batch(algorithm.config)
   hidden = algorithm.hidden(jax.random.key(1), 8)
   examples = {
-    "x": algorithm.inputs(state.frozen, batch),
+    "x": _program(algorithm.inputs)(state.frozen, batch),
     "hidden": hidden,
-    "ids": algorithm.inputs.ids(state.frozen, batch),
+    "ids": _program(algorithm.inputs.ids)(state.frozen, batch),
   }
-  loss = lambda examples: algorithm.masked_loss(
-    state.params["recognizer"], examples, None
-  )[0]
+  loss = jax.jit(
+    lambda examples: algorithm.masked_loss(
+      state.params["recognizer"], examples, None
+    )[0]
+  )
   changed = jnp.where(
     hidden.reshape(8, -1), examples["ids"], 63 - examples["ids"]
   )

@@ -9,8 +9,8 @@ import pytest
 
 from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
+from magvit.recognition import recognition
 from magvit.scoring import held_out
-from magvit.tokenizer import gan
 from magvit.training import ahead as ahead_lib
 from magvit.training import loop
 from tests import tiny
@@ -93,17 +93,17 @@ def test_what_was_not_begun_is_done_when_it_is_wanted():
 def test_a_run_compiles_its_step_once_and_draws_no_weights_to_go_on(
   tmp_path, monkeypatch, caplog
 ):
-  class Smallest(gan.TokenizerGan):
+  class Smallest(recognition.Recognition):
     def step(self, state, batch, key):
       loss = batch["video"].mean() + 0.0 * jax.random.uniform(key)
       return state.replace(step=state.step + 1), {"loss": loss}
 
-  monkeypatch.setitem(trained_lib.ALGORITHMS, "tokenizer", Smallest)
+  monkeypatch.setitem(trained_lib.ALGORITHMS, "recognition", Smallest)
   monkeypatch.setattr(held_out, "evaluate_all", lambda *unused: [])
 
   def compiled(steps):
-    config = tiny.tokenizer(temporal=False)
-    config.num_steps = steps
+    config = tiny.recognition("")
+    config.recognizer.input, config.num_steps = "pixels", steps
     caplog.clear()
     jax.config.update("jax_log_compiles", True)
     try:

@@ -187,11 +187,11 @@ if job:
 
 from input_pipeline import pipeline
 from magvit import trained
-from magvit.tokenizer import gan
+from magvit.recognition import recognition
 from magvit.training import loop
 from tests import tiny
 
-class Quick(gan.TokenizerGan):
+class Quick(recognition.Recognition):
   def step(self, state, batch, key):
     return state.replace(step=state.step + 1), {"loss": jax.numpy.ones(())}
 
@@ -209,10 +209,11 @@ class Batches:
 def waits_for_ever():
   threading.Event().wait()
 
-trained.ALGORITHMS["tokenizer"] = Quick
+trained.ALGORITHMS["recognition"] = Quick
 make = pipeline.train_batches
 pipeline.train_batches = lambda *arguments: Batches(make(*arguments))
-config = tiny.tokenizer()
+config = tiny.recognition("")
+config.recognizer.input = "pixels"
 config.watch.hang_seconds = 4.0
 loop.train(config, workdir)
 """
