@@ -83,6 +83,7 @@ class Rows:
       held = stores.fetched(path)
       start = _data_start(held, array.info) + array.header_size
       self._map = np.memmap(held, self.dtype, "r", start, self.shape)
+    self._open = contextlib.ExitStack()  # the archive, and the stream
     self._stream, self._next = None, 0
 
   def __len__(self) -> int:
@@ -99,14 +100,22 @@ class Rows:
       return np.array(self._map[start:stop])
     rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
     row = self._array.nbytes // max(len(self), 1)
-    with _readable(self._path):
+    with _readable(self._path), contextlib.ExitStack() as failure:
+      failure.callback(self._close)
       if self._stream is None or start < self._next:
+        self._close()
         archive = zipfile.ZipFile(stores.fetched(self._path))
-        self._stream, self._next = _elements(archive, self._array), 0
+        self._open.enter_context(archive)
+        self._stream = self._open.enter_context(_elements(archive, self._array))
       _skip(self._stream, (start - self._next) * row)
       _fill(self._stream, rows)
+      failure.pop_all()
     self._next = stop
     return rows
+
+  def _close(self) -> None:
+    self._open.close()
+    self._stream, self._next = None, 0
 
 
 def names(path: str) -> list[str]:
@@ -270,8 +279,11 @@ def _check_header(name: str, array: _Array) -> None:
 
 def _elements(archive: zipfile.ZipFile, array: _Array) -> IO[bytes]:
   """The array's bytes, from the first element on."""
-  member = archive.open(array.info)
-  _skip(member, array.header_size)
+  with contextlib.ExitStack() as failure:
+    # An archive stays open as long as a member is.
+    member = failure.enter_context(archive.open(array.info))
+    _skip(member, array.header_size)
+    failure.pop_all()
   return member
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import struct
 import tracemalloc
 import zipfile
@@ -118,6 +119,12 @@ def test_archives_that_cannot_be_unpacked_are_refused_by_name(tmp_path):
   assert "pipe" in next(_refused(path))
 
 
+def _is_open(path):
+  """Whether this process holds a file open that it reads from."""
+  held = pathlib.Path("/proc/self/fd")
+  return str(path) in [os.path.realpath(link) for link in held.iterdir()]
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_damage_gives_one_line_or_the_right_array(tmp_path, save):
   """Bytes that are flipped, zeroed, cut and doubled, in any place."""
@@ -136,6 +143,7 @@ def test_damage_gives_one_line_or_the_right_array(tmp_path, save):
       data = np.concatenate([data[:at], data[max(at - 9, 0) :]])
     else:
       data[at] ^= 1 << trial % 8
+    rows = None  # so the file of the trial before is closed
     path.write_bytes(data.tobytes())
     try:
       rows = npz.Rows(str(path))
@@ -145,6 +153,7 @@ def test_damage_gives_one_line_or_the_right_array(tmp_path, save):
     except ValueError as error:
       assert str(error).startswith(f"cannot read {path} as .npz: ")
       assert len(str(error).splitlines()) == 1
+      assert not _is_open(path)
   assert 0 < right < 200  # times of files, and bytes that nobody reads
 
 
