@@ -6,6 +6,8 @@ without them, and run so:
 
   pip install --target=FOLDER s3fs "moto[s3]" flask flask-cors
   PYTHONPATH=FOLDER python -m pytest tests/storage/stores_test.py
+  PYTHONPATH=FOLDER python -m pytest -m long \
+    tests/magvit/object_stores_long_test.py -k s3
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 """Tests of runs in object stores: the same as on a disk, bit for bit."""
 
-import json
 import urllib.parse
 import uuid
 
@@ -19,6 +18,7 @@ from magvit.workdir import steps
 from storage import stores
 from tests import emulator
 from tests import faulty_proxy
+from tests import programs
 from tests import tiny
 
 
@@ -27,16 +27,6 @@ def _config() -> ml_collections.ConfigDict:
   config.num_steps = 4
   config.dataset.eval_examples = 2
   return config
-
-
-def _metrics(workdir: str) -> list[dict]:
-  """Lines of metrics.jsonl, without what is measured by a clock."""
-  text = stores.read(f"{workdir}/metrics.jsonl").decode()
-  lines = [json.loads(line) for line in text.splitlines()]
-  for line in lines:
-    for name in ("steps_per_second", "data_wait"):
-      line.pop(name, None)
-  return lines
 
 
 def _exported(workdir: str, output: str) -> dict[str, bytes]:
@@ -67,7 +57,7 @@ def test_a_run_in_a_store_goes_on_as_on_a_disk(tmp_path, monkeypatch):
   loop.train(_config(), url)
   assert steps.names(url) == [4, 2]
   assert "state/left" not in stores.sizes(f"{url}/checkpoints/4")
-  assert _metrics(url) == _metrics(disk)
+  assert programs.metrics(url) == programs.metrics(disk)
   there = _exported(url, f"{url}-export")
   assert there == _exported(disk, str(tmp_path / "export"))
   assert {"report.html", "config.json", "metrics.jsonl"} <= set(
