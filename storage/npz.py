@@ -18,6 +18,7 @@ import dataclasses
 import math
 import os
 from typing import IO
+import weakref
 import zipfile
 
 import numpy as np
@@ -84,6 +85,7 @@ class Rows:
       start = _data_start(held, array.info) + array.header_size
       self._map = np.memmap(held, self.dtype, "r", start, self.shape)
     self._open = contextlib.ExitStack()  # the archive, and the stream
+    weakref.finalize(self, self._open.close)
     self._stream, self._next = None, 0
 
   def __len__(self) -> int:

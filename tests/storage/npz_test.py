@@ -1,10 +1,12 @@
 """Tests of storage/npz.py: rows of files of any size."""
 
+import gc
 import io
 import os
 import pathlib
 import struct
 import tracemalloc
+import warnings
 import zipfile
 
 import numpy as np
@@ -155,6 +157,22 @@ def test_damage_gives_one_line_or_the_right_array(tmp_path, save):
       assert len(str(error).splitlines()) == 1
       assert not _is_open(path)
   assert 0 < right < 200  # times of files, and bytes that nobody reads
+
+
+def test_a_file_that_nobody_reads_any_more_is_closed(tmp_path):
+  """In whatever order Python frees what refers to itself."""
+  np.savez_compressed(tmp_path / "x.npz", arr_0=_ROWS)
+  with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    for _ in range(9):
+      rows = npz.Rows(str(tmp_path / "x.npz"))
+      rows.read(0, 2)
+      held = [rows._stream, rows]
+      held.append(held)
+      del rows, held
+    gc.collect()
+  assert not [str(warning.message) for warning in seen]
+  assert not _is_open(tmp_path / "x.npz")
 
 
 def test_a_file_without_rows_has_none(tmp_path):
