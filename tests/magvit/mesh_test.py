@@ -36,6 +36,13 @@ _LAYOUTS = {
 }
 
 
+def _layouts(*kept):
+  """Those named, and the others for `make test-rows`."""
+  for layout in sorted(_LAYOUTS):
+    marks = () if layout in kept else pytest.mark.rows
+    yield pytest.param(layout, marks=marks)
+
+
 def _mesh(data, fsdp, tensor=1, slices=-1, devices=None):
   sizes = {"slices": slices, "data": data, "fsdp": fsdp, "tensor": tensor}
   return mesh_lib.make_mesh(ml_collections.ConfigDict(sizes), devices)
@@ -101,7 +108,9 @@ def one_device_tokenizer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", sorted(_LAYOUTS))
+@pytest.mark.parametrize(
+  "layout", list(_layouts("2 slices x data 4", "data 2 x fsdp 2 x tensor 2"))
+)
 def test_tokenizer_step_on_eight_devices(
   one_device_tokenizer, layout, monkeypatch
 ):
@@ -112,28 +121,35 @@ def test_tokenizer_step_on_eight_devices(
   _assert_same(one_device_tokenizer, eight)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  "make",
-  [
+@pytest.fixture(
+  scope="module",
+  params=[
     tiny.masked,
     tiny.masked_diffusion,
     tiny.next_frame_flow,
     tiny.diffusion,
-    tiny.recognition,
-    tiny.masked_pretraining,
+    # tests/magvit/training/loop_test.py trains a recognizer on slices.
+    pytest.param(tiny.recognition, marks=pytest.mark.rows),
+    pytest.param(tiny.masked_pretraining, marks=pytest.mark.rows),
   ],
   ids=lambda make: make.__name__,
 )
+def one_device_generator(request, tiny_tokenizer_workdir):
+  """What builds an algorithm, its config, and its run on one device."""
+  config = request.param(tiny_tokenizer_workdir)
+  build = trained_lib.find_algorithm(config).build
+  mesh = _mesh(1, 1, devices=jax.devices()[:1])
+  return build, config, _run(build, config, mesh)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", list(_layouts("data 2 x fsdp 2 x tensor 2")))
 def test_generator_step_on_eight_devices(
-  tiny_tokenizer_workdir, monkeypatch, make
+  one_device_generator, layout, monkeypatch
 ):
   monkeypatch.setattr(mesh_lib, "_SMALLEST_SHARDED", 64)
-  config = make(tiny_tokenizer_workdir)
-  build = trained_lib.find_algorithm(config).build
-  one = _run(build, config, _mesh(1, 1, devices=jax.devices()[:1]))
-  for layout in _LAYOUTS.values():
-    _assert_same(one, _run(build, config, _mesh(*layout)))
+  build, config, one = one_device_generator
+  _assert_same(one, _run(build, config, _mesh(*_LAYOUTS[layout])))
 
 
 def test_fsdp_splits_the_largest_dimension_of_large_arrays_only():
@@ -212,7 +228,9 @@ def _latents(num, channels):
     ),
   ],
 )
-@pytest.mark.parametrize("layout", [(1, 8, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+  "layout", [pytest.param((1, 8, 1), marks=pytest.mark.rows), (2, 2, 2)]
+)
 def test_no_large_parameter_of_the_papers_models_is_whole(make, layout):
   define, config = make()
   net = define(config)

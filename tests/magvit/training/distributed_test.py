@@ -16,6 +16,8 @@ import pytest
 
 from magvit.training import distributed
 from magvit.training import endings
+from magvit.training import loop
+from tests import tiny
 
 _ROOT = pathlib.Path(__file__).parents[3]
 
@@ -98,26 +100,40 @@ def _assert_same(one, two, step):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_score_a_tokenizer_as_one(tmp_path):
+@pytest.mark.parametrize(
+  "name, changes",
+  [
+    ("recognition", {"recognizer.input": "pixels", "tokenizer_workdir": ""}),
+    pytest.param("tokenizer", {}, marks=pytest.mark.rows),
+  ],
+)
+def test_two_processes_train_and_score_as_one(name, changes, tmp_path):
+  """This process is the one, on its eight devices."""
   one, two = tmp_path / "one", tmp_path / "two"
-  flags = ["--config=tests/tiny.py:tokenizer", "--config.num_steps=5"]
+  changes = {"num_steps": 5, **changes}
+  flags = [f"--config.{field}={value}" for field, value in changes.items()]
   # Each process has the devices of one slice.
   slices = ["--config.mesh.slices=2", "--config.mesh.fsdp=2"]
-  processes = [_start(1, one, *flags), *_start_two(two, *flags, *slices)]
-  for process in processes:
+  pair = _start_two(two, f"--config=tests/tiny.py:{name}", *flags, *slices)
+  config = tiny.get_config(name)
+  config.update_from_flattened_dict(changes)
+  config.optimizer.peak_learning_rate = 1e-4
+  loop.train(config, str(one))
+  for process in pair:
     _end(process)
   _assert_same(one, two, 5)
-  scores = [
-    json.loads(
-      (workdir / "results" / "held_out_reconstruction.json").read_text()
-    )
-    for workdir in (one, two)
-  ]
-  for name, value in scores[0]["metrics"].items():
-    if name != "seconds":
-      np.testing.assert_allclose(
-        scores[1]["metrics"][name], value, rtol=1e-2, err_msg=name
-      )
+  names = {path.name for path in (one / "results").glob("*.json")}
+  assert names and names == {p.name for p in (two / "results").glob("*.json")}
+  for file in names:
+    scores = [
+      json.loads((workdir / "results" / file).read_text())["metrics"]
+      for workdir in (one, two)
+    ]
+    for metric, value in scores[0].items():
+      if metric != "seconds":
+        np.testing.assert_allclose(
+          scores[1][metric], value, rtol=1e-2, err_msg=metric
+        )
   assert (two / "report.html").exists()
 
 
