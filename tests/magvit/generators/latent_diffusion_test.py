@@ -99,7 +99,9 @@ def test_the_estimate_has_no_gradient_and_is_read(built, state, examples):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("guidance", [0.0, 1.0])
+@pytest.mark.parametrize(
+  "guidance", [pytest.param(0.0, marks=pytest.mark.rows), 1.0]
+)
 def test_given_latents_never_change(built, state, batch, guidance):
   """Those of frame prediction, which are exact, in samples of any network."""
   config = built.config.copy_and_resolve_references()
@@ -113,7 +115,8 @@ def test_given_latents_never_change(built, state, batch, guidance):
   )
   ids = [sample(jax.random.key(i))["ids"] for i in range(2)]
 
-  true = built.latents.tokens.encode(params["tokenizer"], batch["video"] / 255)
+  encode = jax.jit(built.latents.tokens.encode)
+  true = encode(params["tokenizer"], batch["video"] / 255)
   true = np.asarray(true).reshape(ids[0].shape)
   for drawn in ids:
     np.testing.assert_array_equal(drawn[:, :2], true[:, :2])
@@ -127,9 +130,9 @@ def test_a_perfect_network_makes_the_clip(built, batch):
       for field in dataclasses.fields(built)
     }
   )
-  clean = built.latents.encode_batch(built.frozen, batch)
+  clean = jax.jit(built.latents.encode_batch)(built.frozen, batch)
   class_B = jnp.zeros(4, jnp.int32)
-  condition = built._given(built.frozen, batch, 0, class_B)
+  condition = jax.jit(built._given)(built.frozen, batch, 0, class_B)
   condition = condition.replace(given_BthwC=clean)
   key = jax.random.key(0)
 
@@ -185,7 +188,8 @@ def test_images_are_trained_in_stacks_behind_the_clips(
   assert len(np.unique(example.time_Bf[4:])) == 6
   # An image is the first frame of a clip that begins with it.
   images = np.repeat(batch["image"], 5, axis=1)
-  clips = algorithm.latents.encode(algorithm.frozen, jnp.asarray(images) / 255)
+  encode = jax.jit(algorithm.latents.encode)
+  clips = encode(algorithm.frozen, jnp.asarray(images) / 255)
   np.testing.assert_array_equal(
     example.clean_BthwC[4:].reshape(6, 8, 8, 6), clips[:, 0]
   )
@@ -250,7 +254,7 @@ def test_fields_that_contradict_are_refused(
   config = tiny.diffusion(tiny_tokenizer_workdir)
   config.update_from_flattened_dict(fields)
   with pytest.raises(ValueError, match=message):
-    latent_diffusion.LatentDiffusion.build(config, mesh)
+    latent_diffusion.LatentDiffusion.build(config, mesh, abstract=True)
 
 
 def test_text_needs_batches_that_have_it(tiny_tokenizer_workdir, mesh, batch):

@@ -31,6 +31,14 @@ def built(tiny_tokenizer_workdir, one_device):
 
 
 @pytest.fixture(scope="module")
+def tokenize(built):
+  """The function (batch) -> ids (B, N) of its clips."""
+  _, algorithm, state = built
+  program = jax.jit(algorithm.latents.tokens.tokenize_batch)
+  return lambda batch: program(state.frozen["tokenizer"], batch)
+
+
+@pytest.fixture(scope="module")
 def sample(built):
   """The function (batch, key) -> samples, one program for all tasks."""
   _, algorithm, state = built
@@ -50,15 +58,13 @@ def test_samples_follow_the_key_and_are_videos(built, sample):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(tasks.TASKS))
 def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
-  built, sample, task
+  built, sample, tokenize, task
 ):
-  config, algorithm, state = built
+  config = built[0]
   batch = batches.with_task(config, task)
   ids = sample(batch)["ids"]
   kept = tasks.kept_latents(task, (3, 8, 8), 3, 2)
-  truth = algorithm.latents.tokens.tokenize_batch(
-    state.frozen["tokenizer"], batch
-  ).reshape(ids.shape)
+  truth = tokenize(batch).reshape(ids.shape)
   np.testing.assert_array_equal(ids[:, kept], truth[:, kept])
   pixels = tasks.given_pixels(task, (5, 16, 16), 3)
   hidden = {**batch, "video": batch["video"].copy()}
@@ -74,11 +80,13 @@ def masked(built):
   """Masked clips of a task with given and kept latents, and their task."""
   config, algorithm, state = built
   batch = batches.with_task(config, "interpolation")
-  z_BthwC = algorithm.latents.encode_batch(state.frozen, batch)
-  condition_BthwC, _ = algorithm.condition(state.frozen, batch, batch["task"])
+  z_BthwC = jax.jit(algorithm.latents.encode_batch)(state.frozen, batch)
+  condition_BthwC, _ = jax.jit(algorithm.condition)(
+    state.frozen, batch, batch["task"]
+  )
   flat = lambda x: x.reshape(8, 192, 6)
   keys = tuple(jax.random.split(jax.random.key(3), 3))
-  masked = algorithm.mask(
+  masked = jax.jit(algorithm.mask)(
     keys, batch["task"], flat(z_BthwC), flat(condition_BthwC), batch["label"]
   )
   return masked, batch["task"], flat(condition_BthwC)
@@ -106,7 +114,7 @@ def test_the_loss_is_of_masked_latents_and_not_of_given_ones(built, masked):
       params, masked.replace(noise_BNKC=noise), task, None
     )[0]
   )
-  gradient = jax.grad(loss)(masked.noise_BNKC)
+  gradient = jax.jit(jax.grad(loss))(masked.noise_BNKC)
   np.testing.assert_array_equal((gradient != 0).any((2, 3)), weight_BN > 0)
 
 
@@ -125,6 +133,7 @@ def test_a_new_model_has_an_error_of_one(built, masked):
   assert metrics["bound"] > 0
 
 
+@pytest.mark.rows
 @pytest.mark.slow
 def test_parts_of_a_batch_train_as_the_whole_does(
   built, tiny_tokenizer_workdir, one_device
@@ -181,6 +190,7 @@ def test_fields_that_cannot_work_are_refused(
     masked_diffusion.MaskedDiffusion.build(config, one_device, abstract=True)
 
 
+@pytest.mark.rows
 @pytest.mark.slow
 def test_mars_trunk_trains_and_samples(tiny_tokenizer_workdir, one_device):
   config = tiny.masked_diffusion(tiny_tokenizer_workdir)
