@@ -165,7 +165,7 @@ def _index(part: str | bytes) -> _Index | None:
       return None
     packets = [
       (p.pts, p.dts, p.is_keyframe, p.is_discard or p.is_corrupt)
-      for p in container.demux(stream)
+      for p in streams.packets(container, stream)
       if p.size
     ]
   times = [time for time, *_ in packets if time is not None]
@@ -242,7 +242,7 @@ def _packets(
         container.seek(target, stream=stream)
     except av.error.FFmpegError:
       continue
-    packets = container.demux(stream)
+    packets = streams.packets(container, stream)
     first = next(packets)
     if first.is_keyframe and first.pts in known:
       return itertools.chain([first], packets)
