@@ -99,7 +99,7 @@ def main() -> None:
     errors = []
     for i in range(len(held_out)):
       video = held_out[i]["video"][None]
-      output = film_codecs.reconstruct(tokenizer, video)
+      output = film_codecs.through_tokens(tokenizer, video)
       errors.append(np.square((output - video.astype(np.float64)) / 255).mean())
     psnr = -10 * np.log10(np.mean(errors))
     print(f"  the tokenizer, {len(errors)} held-out clips: {psnr:.2f} dB")

@@ -178,9 +178,10 @@ def _result(
   return {"step": step, **dataclasses.asdict(result)}
 
 
-def reconstruct(
+def through_tokens(
   tokenizer: loaded.LoadedTokenizer, video_BTHWC: np.ndarray
 ) -> np.ndarray:
+  """Clips, uint8 (B, T, H, W, 3), encoded and decoded."""
   output = tokenizer.decode(tokenizer.encode(video_BTHWC))
   return pictures.to_uint8(np.asarray(output), "round", "reconstructions")
 
@@ -202,7 +203,7 @@ def main() -> None:
   if args.workdir:
     tokenizer = loaded.load_tokenizer(args.workdir)
     config, step = tokenizer.config, tokenizer.step or 0
-    reconstruct = functools.partial(reconstruct, tokenizer)
+    reconstruct = functools.partial(through_tokens, tokenizer)
   grid_thw = describe.sizes(config).latent(describe.clip_shape(config))
   bits_per_token = float(np.log2(describe.vocabulary(config)))
   sets = {}

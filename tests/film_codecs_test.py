@@ -1,9 +1,13 @@
 """Tests of benchmarks/film_codecs.py, on two made clips."""
 
+import json
+
 import numpy as np
 import pytest
 
+from benchmarks import film_bound
 from benchmarks import film_codecs
+from configs import tokenizer_video
 
 _GRID = (3, 4, 4)
 
@@ -65,3 +69,58 @@ def test_ways_are_compared_on_the_same_clips_at_their_rates():
   assert list(tight) == ["bicubic", "x264", "x264_51"]
   assert tight["x264"]["fitting"] == 0.0  # so it is at its lowest rate
   assert tight["x264"]["psnr"] == tight["x264_51"]["psnr"] == lowest["psnr"]
+
+
+class _Tokenizer:
+  """Codes clips without a loss, by tokens of 2 x 2 x 2 pixels."""
+
+  step = 7
+
+  def __init__(self):
+    self.config = tokenizer_video.get_config("film64")
+    self.config.tokenizer.temporal_downsample = (True,)
+    self.config.dataset.update({"frames": 9, "size": 32})
+
+  def encode(self, video_BTHWC):
+    return video_BTHWC
+
+  def decode(self, ids):
+    return ids.astype(np.float32) / 255
+
+
+@pytest.fixture
+def film(monkeypatch):
+  """Clips and a tokenizer for programs that read them from folders."""
+  clips = [{"video": video} for video in _clips()]
+  load = lambda workdir: {"DIR": _Tokenizer()}[workdir]
+  monkeypatch.setattr(film_codecs.loaded, "load_tokenizer", load)
+  monkeypatch.setattr(film_codecs.pipeline, "source", lambda *_: clips)
+
+
+def test_the_program_writes_a_result_of_both_sets(film, monkeypatch, tmp_path):
+  output = tmp_path / "codecs.json"
+  flags = ["--shards=FILM", "--workdir=DIR", f"--output={output}"]
+  monkeypatch.setattr("sys.argv", ["film_codecs", *flags])
+  film_codecs.main()
+  result = json.loads(output.read_text())
+  assert result["step"] == 7
+  for name in ("held_out", "live_action"):
+    assert result["metrics"][f"{name}_tokens_psnr"] == 100.0
+    assert result["metrics"][f"{name}_bicubic_psnr"] < 50
+  assert result["protocol"]["tokens"] == "5x16x16 of 18 bits"
+
+
+def test_the_bound_of_the_film_is_printed_beside_its_tokenizer(
+  film, monkeypatch, capsys
+):
+  flags = ["--shards=FILM", "--workdir=DIR"]
+  monkeypatch.setattr("sys.argv", ["film_bound", *flags])
+  with np.errstate(divide="ignore"):  # nothing is lost: infinitely many dB
+    film_bound.main()
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == "covariances of 2 training clips"
+  one, four = (float(line.split()[-2]) for line in lines[1:3])
+  assert lines[1].startswith("  Gaussian blocks of 2x2x2, 18 bits:")
+  assert lines[2].startswith("  Gaussian blocks of 2x4x4, 72 bits:")
+  assert 20 < one < four  # blocks of four share what they have in common
+  assert lines[3] == "  the tokenizer, 2 held-out clips: inf dB"
