@@ -17,15 +17,11 @@ printed, too, as one mean over all pixels, and not as the mean of frames' PSNR
 that other tables have.
 """
 
-import argparse
-
 import numpy as np
 
 from benchmarks import film_codecs
-from configs import tokenizer_video
 from input_pipeline import pipeline
 from magvit.tokenizer import describe
-from magvit.tokenizer import loaded
 
 _CLIPS = 512  # enough for 30,000 blocks of 2 x 2 tokens
 
@@ -70,17 +66,8 @@ def psnr_of_gaussian_code(blocks_NK: np.ndarray, bits: float) -> float:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-  parser.add_argument("--shards", required=True, help="folder of the film")
-  parser.add_argument("--workdir", help="workdir of a tokenizer of the film")
-  size = "pixels of the clips without --workdir"
-  parser.add_argument("--size", type=int, default=64, help=size)
-  args = parser.parse_args()
-  tokenizer = loaded.load_tokenizer(args.workdir) if args.workdir else None
-  config = tokenizer_video.get_config("film64")
-  config.dataset.size = args.size
-  if tokenizer:
-    config = tokenizer.config
+  args = film_codecs.flags((__doc__ or "").splitlines()[0]).parse_args()
+  config, tokenizer = film_codecs.load(args)
   config.dataset.path = args.shards
   strides_thw = describe.sizes(config).strides
   bits_per_token = float(np.log2(describe.vocabulary(config)))

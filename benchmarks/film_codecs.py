@@ -27,6 +27,7 @@ import os
 import tempfile
 from typing import Any
 
+import ml_collections
 import numpy as np
 from PIL import Image
 
@@ -186,23 +187,36 @@ def through_tokens(
   return pictures.to_uint8(np.asarray(output), "round", "reconstructions")
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    description="The film's clips by tokens, by bicubic down-and-up, by x264."
-  )
+def flags(description: str) -> argparse.ArgumentParser:
+  """Flags that say which clips, and by which tokenizer, if by one."""
+  parser = argparse.ArgumentParser(description=description)
   parser.add_argument("--shards", required=True, help="folder of the film")
   parser.add_argument("--workdir", help="workdir of a tokenizer of the film")
-  output = "JSON to write"
-  parser.add_argument("--output", required=True, help=output)
   size = "pixels of the clips without --workdir"
   parser.add_argument("--size", type=int, default=64, help=size)
-  args = parser.parse_args()
-  reconstruct, step = None, 0
-  config = tokenizer_video.get_config("film64")
-  config.dataset.size = args.size
+  return parser
+
+
+def load(
+  args: argparse.Namespace,
+) -> tuple[ml_collections.ConfigDict, loaded.LoadedTokenizer | None]:
+  """The tokenizer of `flags` and its config; without one that of `film64`."""
   if args.workdir:
     tokenizer = loaded.load_tokenizer(args.workdir)
-    config, step = tokenizer.config, tokenizer.step or 0
+    return tokenizer.config, tokenizer
+  config = tokenizer_video.get_config("film64")
+  config.dataset.size = args.size
+  return config, None
+
+
+def main() -> None:
+  parser = flags("The film's clips by tokens, by bicubic down-and-up, by x264.")
+  parser.add_argument("--output", required=True, help="JSON to write")
+  args = parser.parse_args()
+  config, tokenizer = load(args)
+  reconstruct, step = None, 0
+  if tokenizer:
+    step = tokenizer.step or 0
     reconstruct = functools.partial(through_tokens, tokenizer)
   grid_thw = describe.sizes(config).latent(describe.clip_shape(config))
   bits_per_token = float(np.log2(describe.vocabulary(config)))

@@ -5,8 +5,8 @@
 
 WORKDIR is of `make film` (film/film64_small/image_tokenizer and .../tokenizer).
 Draws the curves of CURVES by step, smoothed: ours, which docs/film64_small
-has, and yours over them. Ours are of docs/film.md ("Scores so far"): the image
-tokenizer's 6,000 steps, and 2,000 of the video tokenizer.
+has, and yours over them. Ours are of docs/film.md ("Scores so far"): 4,500
+steps of the image tokenizer, and 1,400 of the video tokenizer.
 
   python -m benchmarks.film_curves --keep=WORKDIR --output=FILE
 
@@ -81,10 +81,9 @@ def keep(rows: list[dict[str, float]], path: pathlib.Path) -> None:
 def points(
   rows: list[dict[str, float]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Steps and values of a curve as it is drawn."""
-  means = thin(rows)
-  steps = np.array([row["step"] for row in means])
-  values = np.array([row[name] for row in means])
+  """Steps and values of a curve of means as it is drawn."""
+  steps = np.array([row["step"] for row in rows])
+  values = np.array([row[name] for row in rows])
   if name == "generator/reconstruction":
     values = -10 * np.log10(values)  # pixels are in [0, 1]
   ends = np.pad(values, _SMOOTHED // 2, mode="edge")
@@ -99,10 +98,11 @@ def draw(
   fig = figure.Figure(figsize=(13, 2.7 * len(runs)), layout="constrained")
   axes_RC = fig.subplots(len(runs), len(CURVES), squeeze=False)
   for axes_C, (kind, lines) in zip(axes_RC, runs.items(), strict=True):
+    means = {who: thin(rows) for who, rows in lines.items()}
     for axes, (name, title) in zip(axes_C, CURVES.items(), strict=True):
       for who, style in (("ours", "0.6"), ("yours", "C0")):
-        if who in lines:
-          axes.plot(*points(lines[who], name), color=style, label=who)
+        if who in means:
+          axes.plot(*points(means[who], name), color=style, label=who)
       axes.set_title(title, fontsize=9)
       axes.set_xlabel(f"step of the {kind} tokenizer")
       axes.grid(alpha=0.3)

@@ -51,6 +51,12 @@ def one_program(function: Callable, params: Any) -> Callable:
   return run
 
 
+def tokenizing(algorithm: Any, state: Any) -> Callable:
+  """(batch) -> ids (B, N) of its clips, by a generator of latents."""
+  program = jax.jit(algorithm.latents.tokens.tokenize_batch)
+  return lambda batch: program(state.frozen["tokenizer"], batch)
+
+
 def assert_equal(
   some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
 ) -> None:

@@ -36,10 +36,8 @@ def built(tiny_tokenizer_workdir, one_device):
 
 @pytest.fixture(scope="module")
 def tokenize(built):
-  """The function (batch) -> ids (B, N) of its clips."""
   _, algorithm, state = built
-  program = jax.jit(algorithm.latents.tokens.tokenize_batch)
-  return lambda batch: program(state.frozen["tokenizer"], batch)
+  return batches.tokenizing(algorithm, state)
 
 
 @pytest.fixture(scope="module")
