@@ -203,10 +203,13 @@ def _simple(rate: fractions.Fraction) -> fractions.Fraction:
 
 
 def _sane_rate(*rates: fractions.Fraction | None) -> fractions.Fraction:
-  """The first rate that a film can have; else that of files without one."""
+  """The first rate that a film can have; else that of files without one.
+
+  PyAV 19 has rationals of its own, which cannot be rounded and print otherwise.
+  """
   for rate in rates:
     if rate is not None and _SLOWEST <= rate <= _FASTEST:
-      return rate
+      return fractions.Fraction(rate.numerator, rate.denominator)
   return _DEFAULT_RATE
 
 

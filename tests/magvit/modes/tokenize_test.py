@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import math
+import os
 import pathlib
 import shutil
 
@@ -322,6 +323,8 @@ def test_training_from_tokens_is_training_from_pixels(
   config = _generator(tiny_tokenizer_workdir)
   algorithm = masked.MaskedGenerator.build(config, mesh)
   drawn = jax.device_put(tiny.drawn_state(algorithm), mesh_lib.replicated(mesh))
+  emitters = "xla_cpu_use_fusion_emitters"  # on by default, not in tests
+  options = {emitters: True} if emitters in os.environ["XLA_FLAGS"] else {}
   runs, tasks = [], set()
   for tokens in ("", str(folder)):
     config.dataset.tokens = tokens
@@ -331,9 +334,7 @@ def test_training_from_tokens_is_training_from_pixels(
       batch = mesh_lib.place_batch(next(data), mesh)
       assert ("video" in batch) == (tokens == "")
       arguments = (state, batch, jax.random.key(i))
-      step = step or jax.jit(algorithm.step).lower(*arguments).compile(
-        {"xla_cpu_use_fusion_emitters": True}  # the default of XLA
-      )
+      step = step or jax.jit(algorithm.step).lower(*arguments).compile(options)
       state, metrics = step(*arguments)
       history.append(jax.device_get(metrics))
       task_key = jax.random.split(jax.random.key(i), 4)[0]
