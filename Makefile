@@ -128,7 +128,9 @@ test-rows: $(VENV)/installed-dev
 
 # The tests with each Python that is at hand, and the newest packages for it
 # that pyproject.toml allows; a Python that is not at hand, or that pyenv has and
-# does not run, is named and passed over. TESTS chooses tests, as TESTS="tests/models -m 'not slow'".
+# does not run, is named and passed over. The package itself is taken out again, as
+# tests of its wheel must not find these files. TESTS chooses tests, as
+# TESTS="tests/models -m 'not slow'".
 VERSIONS ?= 3.11 3.12 3.13
 TESTS ?=
 test-versions:
@@ -139,6 +141,7 @@ test-versions:
 	  test -e $$env || $$python -m venv $$env; \
 	  $$env/bin/python -m pip install --quiet --upgrade \
 	    --upgrade-strategy=eager --editable ".[dev]"; \
+	  $$env/bin/python -m pip uninstall --quiet --yes magvit; \
 	  $$env/bin/python -m pip freeze | grep -iE "^(jax|flax|numpy)="; \
 	  JAX_COMPILATION_CACHE_DIR=.xla_cache-$$version \
 	    $$env/bin/python -m pytest -n 2 --dist=worksteal $(TESTS); \

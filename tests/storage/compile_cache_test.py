@@ -5,8 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import jax
-from jax.experimental.compilation_cache import compilation_cache
 import pytest
 
 from storage import compile_cache
@@ -42,15 +40,22 @@ def test_a_program_is_kept_below_the_users_cache(program, tmp_path):
 
 
 def test_programs_are_kept_in_a_folder_from_then_on(tmp_path):
-  before = jax.config.jax_compilation_cache_dir
-  try:
-    compile_cache.keep_in(str(tmp_path / "programs"))
-    jax.jit(lambda x: x * 7 + 3)(1.0)
-  finally:
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
+  """A process of its own: JAX stays with the first folder that it has used."""
+  program = (
+    "import jax; from storage import compile_cache;"
+    "before = lambda x: x * 5 + 1; after = lambda x: x * 7 + 3;"
+    "before.__name__, after.__name__ = 'before', 'after';"
+    "jax.jit(before)(1.0);"
+    f"compile_cache.keep_in({str(tmp_path / 'programs')!r});"
+    "jax.jit(after)(1.0)"
+  )
+  environment = {**os.environ, _VARIABLE: str(tmp_path / "first")}
+  subprocess.run(
+    [sys.executable, "-c", program], env=environment, check=True, cwd=_ROOT
+  )
   (folder,) = (tmp_path / "programs").iterdir()
-  assert list(folder.glob("jit_*"))
+  assert list(folder.glob("jit_after*")) and not list(folder.glob("*before*"))
+  assert list((tmp_path / "first").glob("jit_before*"))
 
 
 def test_a_home_that_is_no_path_is_left_alone(monkeypatch):
