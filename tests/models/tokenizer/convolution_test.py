@@ -3,6 +3,7 @@
 import functools
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -86,6 +87,28 @@ def test_forms_agree_in_bfloat16_to_its_rounding(name):
   )
   expected = [a.astype(jnp.bfloat16) for a in expected]
   _assert_close(_by_form(name, x, kernel, (1, 1, 1)), expected, 2e-2)
+
+
+def test_convolutions_of_folded_gradients_lie_as_the_cpu_has_them():
+  """Images first and channels last, which XLA mends only outside branches."""
+  x, kernel = _arguments((2, 5, 6, 7, 3), (3, 3, 3))
+  y = _native(x, kernel, (1, 1, 1))
+  form = convolution_forms.FORMS["folded"]
+  convolutions = [
+    equation
+    for gradient in (
+      lambda: form.input_gradient(y, kernel, (1, 1, 1), (5, 6, 7)),
+      lambda: form.kernel_gradient(x, y, (1, 1, 1), (3, 3, 3)),
+    )
+    for equation in jax.make_jaxpr(gradient)().eqns
+    if equation.primitive.name == "conv_general_dilated"
+  ]
+  assert len(convolutions) == 2
+  for equation in convolutions:
+    shapes = [x.aval.shape for x in equation.invars]
+    assert equation.params["dimension_numbers"] == lax.conv_dimension_numbers(
+      *shapes, ("NHWC", "HWIO", "NHWC")
+    )
 
 
 @pytest.mark.parametrize("shape, size, strides", CASES)
