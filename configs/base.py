@@ -60,7 +60,7 @@ def optimizer(
   b1: float, b2: float, warmup_steps: int
 ) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
-  c.name = "adam"  # "adam" (spec), or "muon" for short ones of CNN tokenizers
+  c.name = "adam"  # "adam" (spec), or "muon", for short trainings
   c.peak_learning_rate = 1e-4  # peak (spec), then one cosine down to 0
   c.warmup_steps = warmup_steps  # steps of linear rise from 0 to the peak
   c.b1 = b1  # decay of Adam's average of the gradient

@@ -1,5 +1,7 @@
 """The learning-rate schedule and the optax chain."""
 
+import itertools
+
 import jax
 import ml_collections
 import optax
@@ -28,9 +30,7 @@ def make_schedule(
 
 
 def make_optimizer(
-  config: ml_collections.ConfigDict,
-  num_steps: int,
-  only_convolutions: bool = False,
+  config: ml_collections.ConfigDict, num_steps: int
 ) -> optax.GradientTransformation:
   """Makes the optimizer of a config's section `optimizer`.
 
@@ -39,23 +39,17 @@ def make_optimizer(
   all that an output reads to the outputs, so that directions with a small
   gradient are learned as fast as those with a large one; other parameters have
   Adam. Its steps are scaled to the root mean square of Adam's (arXiv
-  2502.16982, eq. 4), so that learning rates of both compare. It needs
-  `only_convolutions`: the last axis of a kernel must be its outputs, and layers
-  must not be stacked.
+  2502.16982, eq. 4), so that learning rates of both compare. Each of stacked
+  layers, and each of queries, keys and values, is a matrix of its own.
 
   Raises:
-    ValueError: a name that the network has not, or a warm-up that is not
-      shorter than the training.
+    ValueError: an unknown name, or a warm-up that is not shorter than the
+      training.
   """
   makers = {"adam": _adam, "muon": _muon}
   if config.name not in makers:
     raise ValueError(
       f"optimizer.name={config.name!r}: expected one of {sorted(makers)}"
-    )
-  if config.name == "muon" and not only_convolutions:
-    raise ValueError(
-      "optimizer.name='muon' trains tokenizers of architecture 'cnn' alone:"
-      " choose 'adam'"
     )
   clip = (
     optax.clip_by_global_norm(config.clip_norm)
@@ -103,12 +97,28 @@ def _is_kernel(params):
   )
 
 
+# Modules of layers that are stacked along the first axis of each parameter.
+_STACKS = ("blocks", "layers", "pairs")
+
+
 def _matrices(params):
-  """How each kernel is a matrix, inputs by outputs; None at other leaves."""
+  """How each kernel is matrices, inputs by outputs; None at other leaves.
 
-  def matrix(is_kernel: bool, x) -> contrib.MuonDimensionNumbers | None:
-    if not is_kernel or x.ndim < 2:
+  Axes that are neither inputs nor outputs count matrices.
+  """
+
+  def matrices(path, x) -> contrib.MuonDimensionNumbers | None:
+    *modules, leaf = (str(key.key) for key in path)
+    if leaf != "kernel":
       return None
-    return contrib.MuonDimensionNumbers(tuple(range(x.ndim - 1)), x.ndim - 1)
+    # Layers in a list have a number after the list's name.
+    names = itertools.pairwise([*modules, leaf])
+    stacked = any(a in _STACKS and not b.isdigit() for a, b in names)
+    axes = range(stacked, x.ndim)
+    if len(axes) < 2:
+      return None
+    if modules[-1:] == ["qkv"]:  # (inputs, 3, heads, channels of a head)
+      return contrib.MuonDimensionNumbers(axes[0], tuple(axes[2:]))
+    return contrib.MuonDimensionNumbers(tuple(axes[:-1]), axes[-1])
 
-  return jax.tree.map(matrix, _is_kernel(params), params)
+  return jax.tree_util.tree_map_with_path(matrices, params)

@@ -122,9 +122,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
       },
       distance=distance,
       perceptual_params=params,
-      descent=optimizer.make_optimizer(
-        c.optimizer, c.num_steps, c.tokenizer.architecture == "cnn"
-      ),
+      descent=optimizer.make_optimizer(c.optimizer, c.num_steps),
     )
 
   @property

@@ -121,10 +121,18 @@ def test_tokenizer_step_on_eight_devices(
   _assert_same(one_device_tokenizer, eight)
 
 
+def _muon(tokenizer_workdir: str):
+  """Orthogonal matrices of split kernels; here of heads, and of stacks."""
+  config = tiny.masked(tokenizer_workdir)
+  config.optimizer.name = "muon"
+  return config
+
+
 @pytest.fixture(
   scope="module",
   params=[
     tiny.masked,
+    pytest.param(_muon, marks=pytest.mark.rows),
     tiny.masked_diffusion,
     tiny.next_frame_flow,
     tiny.diffusion,
@@ -253,9 +261,7 @@ def test_no_large_parameter_of_the_papers_models_is_whole(make, layout):
 def test_moments_of_a_kernel_are_split_like_the_kernel(name, moments, layout):
   config = tiny.tokenizer()
   config.optimizer.name = name
-  descent = optimizer.make_optimizer(
-    config.optimizer, config.num_steps, only_convolutions=True
-  )
+  descent = optimizer.make_optimizer(config.optimizer, config.num_steps)
   params = {
     "kernel": jax.ShapeDtypeStruct((3, 3, 3, 64, 128), jnp.float32),
     "bias": jax.ShapeDtypeStruct((128,), jnp.float32),

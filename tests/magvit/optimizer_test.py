@@ -57,7 +57,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 def test_muon_moves_kernels_as_orthogonal_matrices_and_the_rest_as_adam():
   c = base.tokenizer().optimizer
   c.name, c.warmup_steps, c.peak_learning_rate = "muon", 0, 0.1
-  muon = optimizer.make_optimizer(c, 100, only_convolutions=True)
+  muon = optimizer.make_optimizer(c, 100)
   rng = np.random.default_rng(0)
   shape = (1, 2, 2, 4, 8)  # a matrix of 16 inputs by 8 outputs
   # Singular values from 1 to 0.01: Adam would all but ignore the last ones.
@@ -80,11 +80,63 @@ def test_muon_moves_kernels_as_orthogonal_matrices_and_the_rest_as_adam():
   np.testing.assert_allclose(updates["bias"], [-0.1, 0.1], rtol=1e-3)
 
 
-def test_muon_is_refused_where_kernels_are_no_plain_matrices():
+@pytest.mark.parametrize("stack", ["layers", "blocks", "pairs"])
+def test_muon_moves_each_layer_and_each_projection_by_itself(stack):
+  """Stacked kernels move as those of a network with one layer and no heads."""
   c = base.masked().optimizer
-  c.name = "muon"
-  with pytest.raises(ValueError, match="optimizer.name='muon' trains token"):
-    optimizer.make_optimizer(c, 10_000)
+  c.name, c.warmup_steps, c.peak_learning_rate = "muon", 0, 0.1
+  muon = optimizer.make_optimizer(c, 100)
+
+  def step(gradient):
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    return muon.update(gradient, muon.init(params), params)[0]
+
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+  kernels = {
+    "qkv": draw(3, 8, 3, 2, 4),
+    "out": draw(3, 2, 4, 8),
+    "mlp_in": draw(3, 8, 16),
+  }
+  moved = step({stack: {k: {"kernel": x} for k, x in kernels.items()}})[stack]
+  for layer in range(3):
+    alone = {
+      **{
+        name: kernels["qkv"][layer, :, i].reshape(8, 8)
+        for i, name in enumerate("qkv")
+      },
+      "out": kernels["out"][layer].reshape(8, 8),
+      "mlp_in": kernels["mlp_in"][layer],
+    }
+    alone = step({k: {"kernel": x} for k, x in alone.items()})
+    parts = {
+      **{
+        name: moved["qkv"]["kernel"][layer, :, i].reshape(8, 8)
+        for i, name in enumerate("qkv")
+      },
+      "out": moved["out"]["kernel"][layer].reshape(8, 8),
+      "mlp_in": moved["mlp_in"]["kernel"][layer],
+    }
+    for name, x in parts.items():
+      np.testing.assert_allclose(x, alone[name]["kernel"], rtol=1e-4, atol=1e-6)
+
+
+def test_muon_takes_layers_of_a_list_as_they_are():
+  c = base.masked().optimizer
+  c.name, c.warmup_steps, c.peak_learning_rate = "muon", 0, 0.1
+  muon = optimizer.make_optimizer(c, 100)
+  rng = np.random.default_rng(0)
+  kernel = jnp.asarray(rng.standard_normal((3, 2, 8)), jnp.float32)
+  gradient = {"blocks": {0: {"kernel": kernel}}, "conv": {"kernel": kernel}}
+  params = jax.tree.map(jnp.zeros_like, gradient)
+  moved, _ = muon.update(gradient, muon.init(params), params)
+  np.testing.assert_array_equal(
+    moved["blocks"][0]["kernel"], moved["conv"]["kernel"]
+  )
+
+
+def test_an_unknown_optimizer_is_refused():
+  c = base.masked().optimizer
   c.name = "sgd"
   with pytest.raises(ValueError, match="optimizer.name='sgd': expected one"):
     optimizer.make_optimizer(c, 10_000)

@@ -229,9 +229,7 @@ def test_another_mesh_resumes_with_the_same_parameters(tmp_path):
 def test_the_state_of_muon_comes_back_to_the_bit(tmp_path):
   config = tiny.tokenizer()
   config.optimizer.name = "muon"
-  descent = optimizer.make_optimizer(
-    config.optimizer, config.num_steps, only_convolutions=True
-  )
+  descent = optimizer.make_optimizer(config.optimizer, config.num_steps)
   params = {"kernel": jnp.ones((3, 2, 4)), "bias": jnp.ones(4)}
   first = _state(0).replace(opt_state={"net": descent.init(params)})
   rng = np.random.default_rng(0)
