@@ -49,7 +49,7 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.dataset.motion = "drift"  # the first frame of "cross" tells the direction
   c.dataset.labels = "motion"
   c.dataset.eval_examples = 500
-  c.num_steps = 700
+  c.num_steps = 1000
   c.batch_size = 32
   c.log_every = 50
   c.checkpoint_every = 500
@@ -62,7 +62,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.recognizer.dropout = 0.0
   c.recognizer.num_classes = 40
   c.label_smoothing = 0.0
-  c.optimizer.peak_learning_rate = 2e-3
+  c.optimizer.name = "muon"  # learns three times as fast as Adam at 2e-3
+  c.optimizer.peak_learning_rate = 1e-2
   c.optimizer.warmup_steps = 50
 
 
@@ -79,7 +80,7 @@ def _digits_pretraining(c: ml_collections.ConfigDict) -> None:
   _digits(c)
   c.pretraining.targets = "parts"
   c.pretraining.factor_bits = (5, 5)
-  c.num_steps = 800
+  c.num_steps = 2000
 
 
 def _real(c: ml_collections.ConfigDict, examples: int, epochs: int) -> None:
