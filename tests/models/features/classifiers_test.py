@@ -5,6 +5,7 @@ With the trained weights they are checked by `python -m benchmarks.photographs`.
 
 import functools
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from models import network
 from models.features import networks as feature_networks
 from models.features import perceptual
+from models.features import squeezenet
 from models.features import taps
 from models.weights import feature_networks as feature_weights
 from models.weights import safetensors_file
@@ -159,3 +161,17 @@ def test_absent_weights_are_an_error_that_says_what_to_do(name):
   message = str(error.value)
   assert f"python -m models.weights.fetch --network={name}" in message
   assert "loss.perceptual_network=off" in message
+
+
+@pytest.mark.parametrize("size", [31, 32, 7])
+def test_pools_of_squeezenet_and_their_gradients_are_those_of_flax(size):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.standard_normal((2, size, size + 1, 3)), jnp.float32)
+
+  theirs = lambda x: nnx.max_pool(x, (3, 3), (2, 2), "VALID")
+  np.testing.assert_array_equal(squeezenet.max_pool(x), theirs(x))
+  gradients = [
+    jax.grad(lambda x, pool=pool: (pool(x) ** 2).sum())(x)
+    for pool in (squeezenet.max_pool, theirs)
+  ]
+  np.testing.assert_allclose(*gradients, rtol=1e-5)
