@@ -168,10 +168,10 @@ def test_pools_of_squeezenet_and_their_gradients_are_those_of_flax(size):
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((2, size, size + 1, 3)), jnp.float32)
 
-  theirs = lambda x: nnx.max_pool(x, (3, 3), (2, 2), "VALID")
-  np.testing.assert_array_equal(squeezenet.max_pool(x), theirs(x))
+  flax_pool = lambda x: nnx.max_pool(x, (3, 3), (2, 2), "VALID")
+  np.testing.assert_array_equal(squeezenet.max_pool(x), flax_pool(x))
   gradients = [
     jax.grad(lambda x, pool=pool: (pool(x) ** 2).sum())(x)
-    for pool in (squeezenet.max_pool, theirs)
+    for pool in (squeezenet.max_pool, flax_pool)
   ]
   np.testing.assert_allclose(*gradients, rtol=1e-5)
