@@ -56,8 +56,8 @@ ucf101 and kinetics600 start from `configs/tokenizer_image.py:imagenet128`:
 or from scratch with --config.inflate_from=none. folder64 and its like need a
 folder of videos alone (docs/your_data.md), and train from scratch unless
 inflate_from names an image tokenizer of the same row. film64, film64_small and
-film128 read `prepare --format=film` (docs/film.md) and are not trained to
-their end yet (its last section has scores of a shortened `film64_small`).
+film128 read `prepare --format=film` (docs/film.md, which has the scores of
+film64_small; the other two have not been trained).
 digits starts from `configs/tokenizer_image.py:digits`;
 docs/getting_started.md has its measured cost and scores.
 """
