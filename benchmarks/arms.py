@@ -48,7 +48,15 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
   "walt_bits": ("diffusion", {"latents.kind": "bits"}),
   CONTINUOUS: ("diffusion", {"latents.kind": "continuous"}),
   "diffusion_head": ("masked_diffusion", {"latents.kind": "bits"}),
-  "next_frame_flow": ("next_frame_flow", {"latents.kind": "bits"}),
+  "next_frame_flow": (
+    "next_frame_flow",
+    # The optimizer of the other arms.
+    {
+      "latents.kind": "bits",
+      "optimizer.name": "adam",
+      "optimizer.peak_learning_rate": 2e-3,
+    },
+  ),
 }
 TASKS = {"digits": "class_conditional", "film64": "frame_prediction"}
 _CLOSE = 0.1  # largest difference of the numbers of parameters

@@ -31,7 +31,7 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
 
 def _digits(c: ml_collections.ConfigDict) -> None:
   c.dataset.size = 16
-  c.num_steps = 1400
+  c.num_steps = 900
   c.batch_size = 32
   c.denoiser.num_layers = 5
   c.denoiser.width = 64
@@ -45,7 +45,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.sampling.guidance_schedule = "constant"  # "linear" loses the class
   c.sampling.guidance = 5.0
   c.ema_decay = 0.99
-  c.optimizer.peak_learning_rate = 2e-3
+  c.optimizer.name = "muon"  # 88 % of classes after 900 steps; Adam 55 in 1,400
+  c.optimizer.peak_learning_rate = 1e-2
   c.optimizer.warmup_steps = 50
 
 
