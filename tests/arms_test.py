@@ -39,6 +39,19 @@ def test_arms_are_of_one_size_and_learn_one_task_from_the_same_clips(configs):
     assert config.batch_size == masked.batch_size
 
 
+@pytest.mark.parametrize("row, rate", [("digits", 2e-3), ("film64", 3e-4)])
+def test_all_arms_have_adam_at_the_rate_of_their_row(row, rate):
+  """The flow of digits has Muon by itself, and rows with Adam stay as is."""
+  args = arms._parser().parse_args(
+    [f"--tokenizer={_DIGITS}", "--output=none", f"--row={row}"]
+  )
+  optimizers = {
+    name: arms._config(args, name, None).optimizer for name in arms.ARMS
+  }
+  assert {optimizer.name for optimizer in optimizers.values()} == {"adam"}
+  assert optimizers["next_frame_flow"].peak_learning_rate == rate
+
+
 def test_a_size_that_no_width_reaches_is_refused(configs):
   config = configs["autoregressive_0"]
   with pytest.raises(ValueError, match="autoregressive: with transformer.mlp"):
