@@ -107,18 +107,17 @@ def _matrices(params):
   Axes that are neither inputs nor outputs count matrices.
   """
 
-  def matrices(path, x) -> contrib.MuonDimensionNumbers | None:
-    *modules, leaf = (str(key.key) for key in path)
-    if leaf != "kernel":
-      return None
+  def matrices(path, is_kernel: bool, x) -> contrib.MuonDimensionNumbers | None:
+    names = [str(key.key) for key in path]
     # Layers in a list have a number after the list's name.
-    names = itertools.pairwise([*modules, leaf])
-    stacked = any(a in _STACKS and not b.isdigit() for a, b in names)
+    pairs = itertools.pairwise(names)
+    stacked = any(a in _STACKS and not b.isdigit() for a, b in pairs)
     axes = range(stacked, x.ndim)
-    if len(axes) < 2:
+    if not is_kernel or len(axes) < 2:
       return None
-    if modules[-1:] == ["qkv"]:  # (inputs, 3, heads, channels of a head)
+    if "qkv" in names[-2:]:  # (inputs, 3, heads, channels of a head)
       return contrib.MuonDimensionNumbers(axes[0], tuple(axes[2:]))
     return contrib.MuonDimensionNumbers(tuple(axes[:-1]), axes[-1])
 
-  return jax.tree_util.tree_map_with_path(matrices, params)
+  is_kernel = _is_kernel(params)
+  return jax.tree_util.tree_map_with_path(matrices, is_kernel, params)

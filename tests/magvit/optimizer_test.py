@@ -1,5 +1,7 @@
 """Tests of magvit/optimizer.py."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,27 +100,23 @@ def test_muon_moves_each_layer_and_each_projection_by_itself(stack):
     "out": draw(3, 2, 4, 8),
     "mlp_in": draw(3, 8, 16),
   }
-  moved = step({stack: {k: {"kernel": x} for k, x in kernels.items()}})[stack]
+  named = lambda arrays: {k: {"kernel": x} for k, x in arrays.items()}
+
+  def matrices(kernels, layer):
+    """Each matrix of a layer under a name of its own."""
+    qkv_D3Ad = kernels["qkv"]["kernel"][layer]
+    matrices = {name: qkv_D3Ad[:, i] for i, name in enumerate("qkv")}
+    for name in ("out", "mlp_in"):
+      matrices[name] = kernels[name]["kernel"][layer]
+    return named({k: x.reshape(8, -1) for k, x in matrices.items()})
+
+  moved = step({stack: named(kernels)})[stack]
   for layer in range(3):
-    alone = {
-      **{
-        name: kernels["qkv"][layer, :, i].reshape(8, 8)
-        for i, name in enumerate("qkv")
-      },
-      "out": kernels["out"][layer].reshape(8, 8),
-      "mlp_in": kernels["mlp_in"][layer],
-    }
-    alone = step({k: {"kernel": x} for k, x in alone.items()})
-    parts = {
-      **{
-        name: moved["qkv"]["kernel"][layer, :, i].reshape(8, 8)
-        for i, name in enumerate("qkv")
-      },
-      "out": moved["out"]["kernel"][layer].reshape(8, 8),
-      "mlp_in": moved["mlp_in"]["kernel"][layer],
-    }
-    for name, x in parts.items():
-      np.testing.assert_allclose(x, alone[name]["kernel"], rtol=1e-4, atol=1e-6)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+      matrices(moved, layer),
+      step(matrices(named(kernels), layer)),
+    )
 
 
 def test_muon_takes_layers_of_a_list_as_they_are():
