@@ -112,8 +112,9 @@ class Latents:
   def decode(self, params: Any, z_BthwC: jax.Array) -> dict[str, jax.Array]:
     """Decodes latents to {"video": float32 (B, T, H, W, 3) in [0, 1]}.
 
-    The signs of `bits` are decoded, and their "ids", int32 (B, t, h, w), are
-    beside the video.
+    There may be more latent frames than a clip has, where the tokenizer is
+    causal. The signs of `bits` are decoded, and their "ids", int32
+    (B, t, h, w), are beside the video.
     """
     if self.kind == CONTINUOUS:
       mean, std = self._moments(params, z_BthwC.ndim)
@@ -123,7 +124,7 @@ class Latents:
       return {"video": jnp.clip(video_BTHWC, 0.0, 1.0)}
     # As the quantizer does, zero counts as positive.
     ids_Bthw = bits_lib.codes_to_ids(jnp.where(z_BthwC >= 0, 1.0, -1.0))
-    ids_BN = ids_Bthw.reshape(-1, self.num)
+    ids_BN = ids_Bthw.reshape(ids_Bthw.shape[0], -1)
     video_BTHWC = self.tokens.decode(params["tokenizer"], ids_BN)
     return {"video": video_BTHWC, "ids": ids_Bthw}
 

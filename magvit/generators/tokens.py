@@ -117,8 +117,12 @@ class Tokens:
       )
 
   def decode(self, params: Any, ids_BN: jax.Array) -> jax.Array:
-    """Decodes ids to clips, float32 (B, T, H, W, 3) in [0, 1]."""
-    ids_Bthw = ids_BN.reshape(ids_BN.shape[0], *self.latent_shape)
+    """Decodes ids to clips, float32 (B, T, H, W, 3) in [0, 1].
+
+    N may be that of more latent frames than `latent_shape` has, where the
+    tokenizer is causal.
+    """
+    ids_Bthw = ids_BN.reshape(ids_BN.shape[0], -1, *self.latent_shape[1:])
     video = self.network(params, ids_Bthw, method="decode")
     return jnp.clip(video, 0.0, 1.0)
 

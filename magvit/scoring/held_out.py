@@ -166,7 +166,7 @@ def _score_samples(trained: Trained, count: int) -> list[evaluators.Result]:
         )
         continue
       results += evaluators.evaluate_class_samples(
-        judge=_digit_judge(config.dataset.to_json()),
+        judge=fitted_judge(config.dataset.to_json()),
         samples_per_class=per_class,
         **common,
       )
@@ -181,7 +181,8 @@ def _score_samples(trained: Trained, count: int) -> list[evaluators.Result]:
 
 
 @functools.cache
-def _digit_judge(dataset_json: str) -> digit_judge.DigitJudge:
+def fitted_judge(dataset_json: str) -> digit_judge.DigitJudge:
+  """The judge of the digits of a config's section `dataset`, as JSON."""
   dataset = ml_collections.ConfigDict(json.loads(dataset_json))
   clips = pipeline.source(dataset, "train")
   with progress_lib.phase(f"fitting a judge of {_JUDGE_CLIPS} real clips"):

@@ -63,7 +63,7 @@ def test_fewer_clips_are_scored_with_fewer_samples(monkeypatch, caplog):
     features=lambda video: {"mean": video.mean((2, 3, 4))},
   )
   monkeypatch.setattr(scored_model, "sampler", lambda _: run)
-  monkeypatch.setattr(held_out, "_digit_judge", lambda _: judge)
+  monkeypatch.setattr(held_out, "fitted_judge", lambda _: judge)
   drawn = []
   evaluator = held_out.Evaluator(
     held_out.EVALUATORS["samples"].score, drawn.append
