@@ -3,7 +3,8 @@
 MAR (arXiv 2406.11838): instead of logits of a token, a small network denoises
 its latent, told the trunk's features of it. `digits` and `film64` are the rows
 of configs/masked.py with this head, and differ from them in nothing else that
-the head does not need. `imagenet256_` has MAR's own trunk; its latents are
+the head does not need, but for the optimizer of `digits`, without which the head
+learns too slowly there. `imagenet256_` has MAR's own trunk; its latents are
 those of a tokenizer with 16 channels and 16 x 16 places. Sizes are parameters
 in millions, of the head alone and of all.
 
@@ -63,7 +64,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.sampling.guidance_schedule = "constant"
   c.sampling.guidance = 5.0
   c.ema_decay = 0.99
-  c.optimizer.peak_learning_rate = 2e-3
+  c.optimizer.name = "muon"  # 97 % of classes after 1,100 steps; Adam 58
+  c.optimizer.peak_learning_rate = 1e-2
   c.optimizer.warmup_steps = 50
 
 
