@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from models import network
+from models.features import efficientnet_lite0
 from models.features import networks as feature_networks
 from models.features import perceptual
 from models.features import squeezenet
@@ -43,6 +44,21 @@ def _drawn(name):
 
 def _images(seed):
   return networks_reference.pixels((2, *_SIZE, 3), seed) / np.float32(255.0)
+
+
+@pytest.mark.parametrize("kernel, stride", [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_channels_alone_are_convolved_on_cpus_as_elsewhere(kernel, stride):
+  unit = efficientnet_lite0._Unit(6, 6, kernel, stride, groups=6)
+  x_BHWC, kernel_hw1C = (
+    jax.random.normal(jax.random.key(len(shape) + shape[0]), shape)
+    for shape in ((2, *_SIZE, 6), (kernel, kernel, 1, 6))
+  )
+  results = []
+  for form in (unit._convolved, unit._added_taps):
+    output, gradients = jax.vjp(form, x_BHWC, kernel_hw1C)
+    results.append((output, *gradients(jnp.cos(output))))
+  for native, ours in zip(*results, strict=True):
+    np.testing.assert_allclose(ours, native, rtol=1e-5, atol=1e-4)
 
 
 @functools.cache
