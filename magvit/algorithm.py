@@ -60,6 +60,8 @@ class Facts:
   weight_sources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   # Fields that name what only training needs -> their value without it.
   training_only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Whether self-attention has a bias by place, which no kernel takes.
+  attention_has_bias: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -56,6 +56,14 @@ class Program:
     return remat_lib.choose(self.config[self.section].remat, "tpu")
 
   @property
+  def lacks_kernel(self) -> bool:
+    """Whether a kernel could take its attention, and none is set."""
+    facts = trained_lib.find_algorithm(self.config).facts
+    attention = self.config[facts.section].get("attention")
+    no_kernel = attention in ("auto", "plain")
+    return self.trains and no_kernel and not facts.attention_has_bias
+
+  @property
   def clips(self) -> int:
     """Number of clips of a device at a time."""
     parts = self.mesh["slice"] * self.mesh["data"] * self.mesh["fsdp"]
@@ -126,7 +134,7 @@ def _less_traffic(program, figures, chip) -> Iterator[str]:
   settings = program.config[program.section]
   if settings.dtype != "bfloat16":
     yield f"{_field(program, 'dtype', 'bfloat16')}, which halves activations"
-  if program.trains and settings.get("attention") in ("auto", "plain"):
+  if program.lacks_kernel:
     yield (
       f"{_field(program, 'attention', 'kernel')}, which keeps the scores of"
       " attention on the chip (no TPU has timed it yet)"
@@ -208,7 +216,7 @@ def _less_memory(program, chip: chips.Chip) -> Iterator[str]:
     yield _field(program, "remat", stronger)
   if settings.dtype != "bfloat16":
     yield _field(program, "dtype", "bfloat16")
-  if program.trains and settings.get("attention") in ("auto", "plain"):
+  if program.lacks_kernel:
     yield _field(program, "attention", "kernel")
   if size and state <= most:
     yield f"mesh.fsdp={size}"

@@ -55,6 +55,7 @@ class LatentDiffusion(latent_generator.LatentGenerator):
     leading_metrics=("loss",),
     evaluators=("samples",),
     defining=(*latents_lib.DEFINING, "noise"),
+    attention_has_bias=True,
   )
 
   process: noise_lib.Process

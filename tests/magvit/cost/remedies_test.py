@@ -3,6 +3,7 @@
 import ml_collections
 import pytest
 
+from configs import diffusion as diffusion_configs
 from configs import masked as masked_configs
 from configs import tokenizer_video
 from magvit.cost import chips
@@ -53,6 +54,13 @@ def test_what_is_set_already_is_not_named():
   assert "fsdp" not in text and "more clips a chip than 1" in text
   text = _advise(_generator(**{"transformer.dtype": "float32"}))
   assert "transformer.dtype=bfloat16" in text
+
+
+def test_no_kernel_is_named_for_attention_with_a_bias():
+  config = diffusion_configs.get_config("ucf101_xl")
+  assert config.denoiser.attention == "auto"
+  assert "attention" not in _advise(config)
+  assert "attention" not in _advise(config, fits=False, error="")
 
 
 def test_bound_by_links_or_products():
