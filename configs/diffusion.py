@@ -49,7 +49,7 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.name = "digits diffusion of latents"
   c.dataset.size = 16
   c.dataset.motion = "cross"  # else a still is nearly right everywhere
-  c.num_steps = 2_400
+  c.num_steps = 1_200
   c.batch_size = 32
   c.denoiser.num_layers = 4
   c.denoiser.width = 96
@@ -64,7 +64,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
   c.tasks.frame_prediction = 1.0
   c.sampling.steps = 25
   c.sampling.guidance = 3.0
-  c.optimizer.peak_learning_rate = 2e-3
+  c.optimizer.name = "muon"  # 99 % of classes; Adam 89 after 2,400 steps
+  c.optimizer.peak_learning_rate = 1e-2
   c.optimizer.warmup_steps = 50
   c.ema_decay = 0.99
 
