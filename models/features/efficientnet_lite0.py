@@ -6,6 +6,8 @@ Its pooled features give Fréchet distances, its stages a perceptual distance.
 Neither is FID or LPIPS, which other networks define.
 """
 
+import functools
+
 from flax import nnx
 import jax
 from jax import lax
@@ -167,7 +169,7 @@ class _Unit(frozen_batch_norm.FrozenBatchNorm):
       )
       for i, j in np.ndindex(window)
     )
-    return sum(taps_BHWC)
+    return functools.reduce(jnp.add, taps_BHWC)
 
 
 _PUBLISHED = {  # names of (convolution, batch norm) by the end of ours
