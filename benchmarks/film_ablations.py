@@ -39,6 +39,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "quantizer.name": "fsq",
     "quantizer.levels": (8, 8, 8, 8, 8, 8),
   },
+  "FSQ, channels 8, 16, 32, 128": {
+    "quantizer.name": "fsq",
+    "tokenizer.channel_multipliers": (1, 2, 4, 16),
+  },
+  "FSQ, channels 8, 16, 64, 128": {
+    "quantizer.name": "fsq",
+    "tokenizer.channel_multipliers": (1, 2, 8, 16),
+  },
+  "FSQ, perceptual 0.05": {"quantizer.name": "fsq", "loss.perceptual": 0.05},
   "BSQ, temperature 0.1, commitment 0": {
     "quantizer.name": "bsq",
     "quantizer.entropy_temperature": 0.1,
