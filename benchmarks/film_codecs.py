@@ -4,8 +4,8 @@
     --output=FILE [--size=64]
 
 DIR is of `python -m input_pipeline.prepare --format=film`. Of its held-out
-clips, and of those of live action, PSNR and SSIM are printed beside the bits
-per pixel of
+clips, of as many of training, cut alike, and of those of live action, PSNR and
+SSIM are printed beside the bits per pixel of
 
   tokens    the tokenizer's, without any further coding; none without --workdir
   bicubic   frames brought to the size of the tokens' grid, and time to its
@@ -45,6 +45,12 @@ _PRESET = "veryslow"
 _FRAME_RATE = fractions.Fraction(24)  # that of the film; it costs no bits
 _LARGEST_QP = 51
 _METRICS = ("psnr", "ssim")
+# Names of what is measured, with the folder of the shards and the split.
+_SETS = (
+  ("held_out", "", "held_out"),
+  ("train", "", "train"),
+  ("live_action", "live_action", "held_out"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,10 +226,12 @@ def main() -> None:
     reconstruct = functools.partial(through_tokens, tokenizer)
   grid_thw = describe.sizes(config).latent(describe.clip_shape(config))
   bits_per_token = float(np.log2(describe.vocabulary(config)))
-  sets = {}
-  for name, folder in (("held_out", ""), ("live_action", "live_action")):
+  sets, held_out = {}, None
+  for name, folder, split in _SETS:
     config.dataset.path = os.path.join(args.shards, folder)
-    clips = pipeline.source(config.dataset, "held_out")
+    length = held_out if split == "train" else None
+    clips = pipeline.source(config.dataset, split, length, training=False)
+    held_out = held_out or len(clips)
     video_NTHWC = np.stack([clips[i]["video"] for i in range(len(clips))])
     sets[name] = compare(video_NTHWC, grid_thw, bits_per_token, reconstruct)
     _table(name, len(clips), sets[name])

@@ -94,17 +94,30 @@ def film(monkeypatch):
   clips = [{"video": video} for video in _clips()]
   load = lambda workdir: {"DIR": _Tokenizer()}[workdir]
   monkeypatch.setattr(film_codecs.loaded, "load_tokenizer", load)
-  monkeypatch.setattr(film_codecs.pipeline, "source", lambda *_: clips)
+  source = lambda *_, **__: clips
+  monkeypatch.setattr(film_codecs.pipeline, "source", source)
 
 
-def test_the_program_writes_a_result_of_both_sets(film, monkeypatch, tmp_path):
+def test_the_program_writes_a_result_of_each_set(film, monkeypatch, tmp_path):
+  calls = []
+
+  def source(dataset, split, length, training):
+    calls.append((dataset.path, split, length, training))
+    return [{"video": video} for video in _clips()]
+
+  monkeypatch.setattr(film_codecs.pipeline, "source", source)
   output = tmp_path / "codecs.json"
   flags = ["--shards=FILM", "--workdir=DIR", f"--output={output}"]
   monkeypatch.setattr("sys.argv", ["film_codecs", *flags])
   film_codecs.main()
   result = json.loads(output.read_text())
   assert result["step"] == 7
-  for name in ("held_out", "live_action"):
+  assert calls == [
+    ("FILM/", "held_out", None, False),
+    ("FILM/", "train", 2, False),
+    ("FILM/live_action", "held_out", None, False),
+  ]
+  for name in ("held_out", "train", "live_action"):
     assert result["metrics"][f"{name}_tokens_psnr"] == 100.0
     assert result["metrics"][f"{name}_bicubic_psnr"] < 50
   assert result["protocol"]["tokens"] == "5x16x16 of 18 bits"
