@@ -35,16 +35,22 @@ def roll_out(
   """Videos uint8 (B, `frames`, H, W, 3) of the classes.
 
   Raises:
-    ValueError: a model that is no next-frame flow, or a number of frames below
-      a clip's, or not 1 + a multiple of the tokenizer's stride.
+    ValueError: a model that is no next-frame flow of the digits' clips, or a
+      number of frames below a clip's, or not 1 + a multiple of the tokenizer's
+      stride.
   """
-  flow = model.algorithm
+  flow, dataset = model.algorithm, model.config.dataset
   if not isinstance(flow, next_frame_flow.NextFrameFlow):
     raise ValueError(
       f"{model.workdir} is a model of {model.config.algorithm!r}, and only a"
       " next_frame_flow goes on without end"
     )
-  clip, latent = model.config.dataset.frames, flow.latents.shape[0]
+  clip, latent = dataset.frames, flow.latents.shape[0]
+  if dataset.name != "digits" or latent < 2:
+    raise ValueError(
+      f"{model.workdir} is trained on {clip} frames of {dataset.name!r}, and"
+      " the judge knows clips of 'digits'"
+    )
   stride = (clip - 1) // (latent - 1)
   if frames < clip:
     raise ValueError(f"--frames={frames} must be at least a clip's {clip}")
@@ -95,6 +101,10 @@ def main() -> None:
   add("--samples_per_class", type=int, default=10, help="videos of each class")
   add("--seed", type=int, default=0, help="seed of the noise")
   args = parser.parse_args()
+  if args.samples_per_class < 1:
+    parser.error(
+      f"--samples_per_class={args.samples_per_class} must be above 0"
+    )
   try:
     model = trained_lib.open_trained(args.workdir)
     label_B = np.tile(np.arange(model.num_classes), args.samples_per_class)

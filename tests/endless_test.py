@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import endless
+from magvit import trained
 from storage import files
 from tests import tiny
 from tests import untrained
@@ -71,3 +72,13 @@ def test_lengths_and_models_that_cannot_go_on_are_refused(
     with pytest.raises(SystemExit):
       _run(monkeypatch, folder, f"--frames={frames}", f"--output={tmp_path}")
     assert message in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    _run(monkeypatch, "", "--samples_per_class=0", f"--output={tmp_path}")
+  assert "must be above 0" in capsys.readouterr().err
+
+
+def test_clips_that_no_judge_knows_are_refused(flow_workdir):
+  model = trained.open_trained(flow_workdir)
+  model.config.dataset.name = "film"
+  with pytest.raises(ValueError, match="5 frames of 'film'"):
+    endless.roll_out(model, np.arange(2), 9, 0)
