@@ -150,23 +150,14 @@ class _Unit(frozen_batch_norm.FrozenBatchNorm):
     XLA's convolutions in groups take ten to twenty times as long on CPUs, and
     so do their gradients.
     """
-    window, strides = kernel_hw1C.shape[:2], (self.stride, self.stride)
-    pads = lax.padtype_to_pads(x_BHWC.shape[1:3], window, strides, "SAME")
+    window, s = kernel_hw1C.shape[:2], self.stride
+    pads = lax.padtype_to_pads(x_BHWC.shape[1:3], window, (s, s), "SAME")
     x_BHWC = jnp.pad(x_BHWC, ((0, 0), *pads, (0, 0)))
-    batch, height, width, channels = x_BHWC.shape
+    # From the first pixel that a tap reads to behind its last.
+    rows, columns = np.subtract(x_BHWC.shape[1:3], window) + 1
     taps_BHWC = (
       kernel_hw1C[None, i, None, j]
-      * lax.slice(
-        x_BHWC,
-        (0, i, j, 0),
-        (
-          batch,
-          height - window[0] + i + 1,
-          width - window[1] + j + 1,
-          channels,
-        ),
-        (1, *strides, 1),
-      )
+      * x_BHWC[:, i : i + rows : s, j : j + columns : s]
       for i, j in np.ndindex(window)
     )
     return functools.reduce(jnp.add, taps_BHWC)
