@@ -45,12 +45,6 @@ _PRESET = "veryslow"
 _FRAME_RATE = fractions.Fraction(24)  # that of the film; it costs no bits
 _LARGEST_QP = 51
 _METRICS = ("psnr", "ssim")
-# Names of what is measured, with the folder of the shards and the split.
-_SETS = (
-  ("held_out", "", "held_out"),
-  ("train", "", "train"),
-  ("live_action", "live_action", "held_out"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,15 +220,23 @@ def main() -> None:
     reconstruct = functools.partial(through_tokens, tokenizer)
   grid_thw = describe.sizes(config).latent(describe.clip_shape(config))
   bits_per_token = float(np.log2(describe.vocabulary(config)))
-  sets, held_out = {}, None
-  for name, folder, split in _SETS:
+
+  def clips(folder: str, split: str, count: int | None = None) -> np.ndarray:
+    """Clips (N, T, H, W, 3), uint8, cut by the rules of evaluation."""
     config.dataset.path = os.path.join(args.shards, folder)
-    length = held_out if split == "train" else None
-    clips = pipeline.source(config.dataset, split, length, training=False)
-    held_out = held_out or len(clips)
-    video_NTHWC = np.stack([clips[i]["video"] for i in range(len(clips))])
+    source = pipeline.source(config.dataset, split, count, training=False)
+    return np.stack([source[i]["video"] for i in range(len(source))])
+
+  held_out = clips("", "held_out")
+  videos = {
+    "held_out": held_out,
+    "train": clips("", "train", len(held_out)),
+    "live_action": clips("live_action", "held_out"),
+  }
+  sets = {}
+  for name, video_NTHWC in videos.items():
     sets[name] = compare(video_NTHWC, grid_thw, bits_per_token, reconstruct)
-    _table(name, len(clips), sets[name])
+    _table(name, len(video_NTHWC), sets[name])
   facts = {
     "tokens": f"{'x'.join(map(str, grid_thw))} of {bits_per_token:g} bits",
     "bicubic": "Pillow, antialiased in space and time, 8-bit RGB between",
