@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from magvit import algorithm as algorithm_lib
 from magvit import trained as trained_lib
 from magvit.cost import chips
 from magvit.cost import estimate
@@ -49,7 +50,11 @@ class Program:
   @property
   def section(self) -> str:
     """Section of the config with the fields of the network."""
-    return trained_lib.find_algorithm(self.config).facts.section
+    return self._facts.section
+
+  @property
+  def _facts(self) -> algorithm_lib.Facts:
+    return trained_lib.find_algorithm(self.config).facts
 
   @property
   def remat(self) -> str:
@@ -58,10 +63,9 @@ class Program:
   @property
   def lacks_kernel(self) -> bool:
     """Whether a kernel could take its attention, and none is set."""
-    facts = trained_lib.find_algorithm(self.config).facts
-    attention = self.config[facts.section].get("attention")
+    attention = self.config[self.section].get("attention")
     no_kernel = attention in ("auto", "plain")
-    return self.trains and no_kernel and not facts.attention_has_bias
+    return self.trains and no_kernel and not self._facts.attention_has_bias
 
   @property
   def clips(self) -> int:
