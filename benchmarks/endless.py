@@ -36,8 +36,7 @@ def roll_out(
 
   Raises:
     ValueError: a model that is no next-frame flow of the digits' clips, or a
-      number of frames below a clip's, or not 1 + a multiple of the tokenizer's
-      stride.
+      number of frames below a clip's, or one that the tokenizer does not take.
   """
   flow, dataset = model.algorithm, model.config.dataset
   if not isinstance(flow, next_frame_flow.NextFrameFlow):
@@ -45,23 +44,19 @@ def roll_out(
       f"{model.workdir} is a model of {model.config.algorithm!r}, and only a"
       " next_frame_flow goes on without end"
     )
-  clip, latent = dataset.frames, flow.latents.shape[0]
-  if dataset.name != "digits" or latent < 2:
+  clip = dataset.frames
+  if not held_out.knows_classes(dataset) or clip < 2:
     raise ValueError(
       f"{model.workdir} is trained on {clip} frames of {dataset.name!r}, and"
       " the judge knows clips of 'digits'"
     )
-  stride = (clip - 1) // (latent - 1)
   if frames < clip:
     raise ValueError(f"--frames={frames} must be at least a clip's {clip}")
-  if (frames - 1) % stride:
-    raise ValueError(
-      f"--frames={frames} must be 1 + a multiple of {stride}, as {clip} is"
-    )
+  shape = (frames, dataset.size, dataset.size)
+  wanted = flow.latents.tokens.sizes.latent(shape)[0]
   latents = flow.endless(
     model.params, jnp.asarray(label_B), jax.random.key(seed)
   )
-  wanted = 1 + (frames - 1) // stride
   z_BthwC = jnp.concatenate(list(itertools.islice(latents, wanted)), axis=1)
   video = jax.jit(flow.latents.decode)(model.params, z_BthwC)["video"]
   return pictures.to_uint8(np.asarray(video))

@@ -41,7 +41,7 @@ def test_arms_are_of_one_size_and_learn_one_task_from_the_same_clips(configs):
 
 @pytest.mark.parametrize("row, rate", [("digits", 2e-3), ("film64", 3e-4)])
 def test_all_arms_have_adam_at_the_rate_of_their_row(row, rate):
-  """The flow of digits has Muon by itself, and rows with Adam stay as is."""
+  """Rows of digits with Muon are set back, and rows with Adam stay as is."""
   args = arms._parser().parse_args(
     [f"--tokenizer={_DIGITS}", "--output=none", f"--row={row}"]
   )

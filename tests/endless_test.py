@@ -65,7 +65,11 @@ def test_lengths_and_models_that_cannot_go_on_are_refused(
   flow_workdir, tiny_generator_workdir, monkeypatch, tmp_path, capsys
 ):
   for folder, frames, message in (
-    (flow_workdir, 8, "--frames=8 must be 1 + a multiple of 2"),
+    (
+      flow_workdir,
+      8,
+      "clip length 8 must be 1 + a multiple of the temporal stride 2",
+    ),
     (flow_workdir, 3, "--frames=3 must be at least a clip's 5"),
     (tiny_generator_workdir, 9, "a model of 'masked'"),
   ):

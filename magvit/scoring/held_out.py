@@ -158,7 +158,7 @@ def _score_samples(trained: Trained, count: int) -> list[evaluators.Result]:
   results = []
   for name in tasks_lib.task_names(config):
     if not tasks_lib.needs_clip(name):
-      if (config.dataset.name, config.dataset.format) != ("digits", "embedded"):
+      if not knows_classes(config.dataset):
         log.info(
           "%s is not scored, because no judge knows the classes of %s: name"
           " protocols in config.evaluation.protocols",
@@ -178,6 +178,11 @@ def _score_samples(trained: Trained, count: int) -> list[evaluators.Result]:
         evaluators.evaluate_completion(task=name, given_THW=given, **common)
       )
   return results
+
+
+def knows_classes(dataset: ml_collections.ConfigDict) -> bool:
+  """Whether `fitted_judge` knows the classes of a section `dataset`."""
+  return (dataset.name, dataset.format) == ("digits", "embedded")
 
 
 @functools.cache
