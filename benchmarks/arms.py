@@ -7,12 +7,14 @@
 DIR is the workdir of a trained tokenizer, that of --continuous of one without a
 quantizer (configs/tokenizer_video.py:digits_continuous), which the arm
 walt_continuous needs. Every arm learns one task, the row's, from the same
-batches of clips, which its step encodes. Its row of configs/ has the recipe;
-its MLPs are widened until it has as many parameters as the largest arm, within
-10 %. Each arm and seed runs in its own process, for the same
-seconds of training steps; compiling and evaluations do not count. Samples are
-scored --points times on the way; in the end the arm is sampled with each of
---steps, and the seconds of a clip are measured.
+batches of clips, which its step encodes. Its row of configs/ has the recipe,
+with an optimizer of its own: --set=optimizer.name=muon and
+--set=optimizer.peak_learning_rate=1e-2 give all of them one. Its MLPs are
+widened until it has as many parameters as the largest arm, within 10 %. Each
+arm and seed runs in its own process, for the same seconds of training steps;
+compiling and evaluations do not count. Samples are scored --points times on
+the way; in the end the arm is sampled with each of --steps, and the seconds of
+a clip are measured.
 
 FOLDER gets arms.json with every arm, seed and step, arms.md, arms.png, samples
 in arms_clips.png, and a folder of each arm and seed; one that is finished there
@@ -50,8 +52,6 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
   "diffusion_head": ("masked_diffusion", {"latents.kind": "bits"}),
   "next_frame_flow": ("next_frame_flow", {"latents.kind": "bits"}),
 }
-# All arms have one kind of optimizer; a row that has another is given this.
-_ADAM = {"optimizer.name": "adam", "optimizer.peak_learning_rate": 2e-3}
 TASKS = {"digits": "class_conditional", "film64": "frame_prediction"}
 _CLOSE = 0.1  # largest difference of the numbers of parameters
 _WIDTHS = 8  # a width of an MLP is a multiple of it
@@ -156,8 +156,6 @@ def _config(
   for task in config.tasks:
     config.tasks[task] = float(task == TASKS[args.row])
   config.update_from_flattened_dict(fields)
-  if config.optimizer.name != _ADAM["optimizer.name"]:
-    config.update_from_flattened_dict(_ADAM)
   if masked is not None:
     config.dataset = masked.dataset
     config.batch_size = masked.batch_size

@@ -7,16 +7,20 @@ import pytest
 
 from benchmarks import arms
 from benchmarks import arms_report
+from magvit.workdir import folder as workdir_lib
 from storage import files
 
 _DIGITS = "configs/tokenizer_video.py:digits"
 
 
-def _configs(*flags):
-  args = arms._parser().parse_args(
+def _args(*flags):
+  return arms._parser().parse_args(
     [f"--tokenizer={_DIGITS}", "--output=none", *flags]
   )
-  return arms._configs(args)
+
+
+def _configs(*flags):
+  return arms._configs(_args(*flags))
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +43,17 @@ def test_arms_are_of_one_size_and_learn_one_task_from_the_same_clips(configs):
     assert config.batch_size == masked.batch_size
 
 
-@pytest.mark.parametrize("row, rate", [("digits", 2e-3), ("film64", 3e-4)])
-def test_all_arms_have_adam_at_the_rate_of_their_row(row, rate):
-  """Rows of digits with Muon are set back, and rows with Adam stay as is."""
-  args = arms._parser().parse_args(
-    [f"--tokenizer={_DIGITS}", "--output=none", f"--row={row}"]
-  )
-  optimizers = {
-    name: arms._config(args, name, None).optimizer for name in arms.ARMS
-  }
-  assert {optimizer.name for optimizer in optimizers.values()} == {"adam"}
-  assert optimizers["next_frame_flow"].peak_learning_rate == rate
+@pytest.mark.parametrize("name", arms.ARMS)
+def test_an_arm_has_the_optimizer_of_its_row_or_that_of_the_flags(name):
+  file, _ = arms.ARMS[name]
+  row = workdir_lib.read_config_file(f"configs/{file}.py:digits").optimizer
+  continuous = f"--continuous={_DIGITS}"
+  args = _args(continuous)
+  assert arms._config(args, name, None).optimizer == row
+  flags = ("--set=optimizer.name=muon", "--set=optimizer.b2=0.5")
+  given = arms._config(_args(continuous, *flags), name, None).optimizer
+  assert (given.name, given.b2) == ("muon", 0.5)
+  assert given.peak_learning_rate == row.peak_learning_rate
 
 
 def test_a_size_that_no_width_reaches_is_refused(configs):
