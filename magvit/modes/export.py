@@ -85,6 +85,7 @@ def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
   config, facts = trained.config, trained.algorithm.facts
   params = trained.params[facts.network]
   name = fingerprint.fingerprint(config, params, facts.defining)
+  latents = ""
   if "tokenizer" in trained.algorithm.frozen:
     source = workdir_lib.own_tokenizer(workdir) or config.tokenizer_workdir
     target = os.path.join(folder, exports.TOKENIZER)
@@ -92,6 +93,7 @@ def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
     ids, tokenizer_name = tokenizer.ids, tokenizer.fingerprint
     if "latents" in trained.params:
       latent_statistics.write(target, trained.params["latents"])
+      latents = files.sha256(os.path.join(target, latent_statistics.FILE))
   elif describe.is_tokenizer(config):
     ids, tokenizer_name = describe.id_convention(config), name
   else:
@@ -103,6 +105,7 @@ def _write(workdir: str, folder: str, stablehlo: bool) -> exports.Notes:
     ids=ids,
     tokenizer=tokenizer_name,
     defining=facts.defining,
+    latents=latents,
   )
   tensors = {
     k: np.asarray(v) for k, v in safetensors_file.by_name(params).items()

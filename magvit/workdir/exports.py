@@ -21,7 +21,9 @@ import safetensors
 import safetensors.numpy
 
 from magvit import mesh as mesh_lib
+from magvit.workdir import latent_statistics
 from models.weights import safetensors_file
+from storage import files
 from storage import schema
 from storage import stores
 from storage.version import VERSION
@@ -50,7 +52,8 @@ def check_config(folder: str, fields: Mapping[str, Any]) -> None:
 
   Raises:
     ValueError: a field that is unknown, missing or of another value; a
-      generator beside another tokenizer than its own.
+      generator beside another tokenizer than its own, or beside statistics of
+      other latents.
   """
   notes = _read_notes(folder)
   path = os.path.join(folder, "config.json")
@@ -84,6 +87,7 @@ def check_config(folder: str, fields: Mapping[str, Any]) -> None:
       f" beside it knows the tokens of {notes.tokenizer[:16]}: export the"
       " generator again"
     )
+  _check_latents(os.path.join(tokenizer, latent_statistics.FILE), notes)
 
 
 def restore(
@@ -128,6 +132,9 @@ class Notes:
   ids: str  # words on the meaning of the numbers of tokens
   tokenizer: str  # fingerprint of the tokenizer, which may be this model
   defining: tuple[str, ...]  # `Facts.defining` of the algorithm
+  # SHA-256 of the file of the latents' statistics; "" without one, and in
+  # exports that earlier versions wrote.
+  latents: str
 
   def metadata(self) -> dict[str, str]:
     fields = {k: str(v) for k, v in dataclasses.asdict(self).items()}
@@ -171,6 +178,7 @@ def _read_notes(folder: str) -> Notes:
       ids=metadata["ids"],
       tokenizer=metadata["tokenizer"],
       defining=defining,
+      latents=metadata.get("latents", ""),
     )
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
@@ -212,4 +220,15 @@ def _check_fingerprint(path: str, notes: Notes, arrays) -> None:
       f"{path} has the fingerprint {fingerprint[:16]} and says"
       f" {notes.fingerprint[:16]}: it was changed after the export; get or make"
       " it again"
+    )
+
+
+def _check_latents(path: str, notes: Notes) -> None:
+  """Raises ValueError for statistics that are there and were changed."""
+  if not notes.latents or not stores.is_file(path):
+    return
+  if files.sha256(path) != notes.latents:
+    raise ValueError(
+      f"{path} is not the file that was exported: get it, or export the"
+      " generator, again"
     )

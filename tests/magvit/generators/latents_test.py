@@ -1,6 +1,7 @@
 """Tests of magvit/generators/latents.py and latent_generator.py."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
 from typing import ClassVar
@@ -326,6 +327,11 @@ def test_an_export_carries_the_statistics_into_programs(
     video=np.zeros((2, 5, 16, 16, 3), np.float32),
   )
   np.testing.assert_allclose(output["video"], sample, atol=1e-6)
+  statistics = json.loads((folder / path).read_text())
+  statistics["std"][0] *= 2
+  (folder / path).write_text(json.dumps(statistics))
+  with pytest.raises(ValueError, match="latents.json is not the file that was"):
+    magvit.load_generator(folder)
 
 
 @pytest.mark.parametrize(
