@@ -189,6 +189,9 @@ def tokenizer() -> ml_collections.ConfigDict:
   c.loss.perceptual_weights = REQUIRED
   c.loss.adversarial = 0.1  # weight of the generator's GAN loss (spec)
   c.loss.adversarial_start = 0  # steps before the generator has that loss
+  # Share of the steps, the last ones, without the perceptual and the GAN loss,
+  # which brings PSNR, and costs detail.
+  c.loss.pixel_share = 0.0
   c.loss.gan = "non_saturating"  # form of the GAN loss (spec); or "hinge"
   # Weight of the gradient penalty R1: without the factor 1/2, summed over the
   # clip (spec).

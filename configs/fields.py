@@ -167,6 +167,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "perceptual": _AMOUNT,
     "adversarial": _AMOUNT,
     "adversarial_start": _NONE_OR_MORE,
+    "pixel_share": _SHARE,
     "r1": _AMOUNT,
     "r1_interval": COUNT,
     "lecam": _AMOUNT,

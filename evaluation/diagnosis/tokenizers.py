@@ -280,7 +280,9 @@ def find_steep_discriminator(history: History) -> Finding | None:
 
 def _adversarial_part(history: History) -> float | None:
   """The GAN's share of the losses that pull at the output; None without it."""
-  if history.last_step <= history.field("loss.adversarial_start", 0):
+  first = history.field("loss.adversarial_start", 0)
+  share = 1 - history.field("loss.pixel_share", 0.0)
+  if not first < history.last_step <= share * history.field("num_steps", 0):
     return None
   terms = {}
   for name in ("adversarial", "reconstruction", "perceptual"):

@@ -329,7 +329,7 @@ class TokenizerGan(algorithm_lib.Algorithm):
       terms["perceptual"] = self._perceptual(
         self.distance, state, video_BTHWC, output
       )
-    weights = losses.weights(c.loss, state.step)
+    weights = losses.weights(c, state.step)
     g_loss = sum((weights[k] * terms[k] for k in terms), jnp.zeros(()))
     d_loss, d_metrics = losses.discriminator(
       c.loss, real_logits, fake_logits, r1, anchors

@@ -79,11 +79,12 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f"loss.gan={c.gan!r} must be one of {sorted(GENERATOR_ADVERSARIAL)}"
     )
-  if c.adversarial and c.adversarial_start >= config.num_steps:
+  if c.adversarial and c.adversarial_start >= first_pixel_step(config):
     raise ValueError(
       f"loss.adversarial_start={c.adversarial_start} must be below"
-      f" num_steps={config.num_steps}, or the generator never has the GAN loss:"
-      " lower it, or set loss.adversarial to 0"
+      f" {first_pixel_step(config)}, which num_steps={config.num_steps} and"
+      f" loss.pixel_share={c.pixel_share:g} leave, or the generator never has"
+      " the GAN loss: lower it, or set loss.adversarial to 0"
     )
   if c.r1_interval < 1:
     raise ValueError(f"loss.r1_interval={c.r1_interval} must be at least 1")
@@ -170,24 +171,33 @@ def discriminator(
   }
 
 
+def first_pixel_step(config: ml_collections.ConfigDict) -> int:
+  """The step, counted from 0, from which `loss.pixel_share` holds."""
+  return config.num_steps - round(config.loss.pixel_share * config.num_steps)
+
+
 def weights(
   config: ml_collections.ConfigDict, step: jax.Array
 ) -> dict[str, float | jax.Array]:
   """Weights of the generator's terms at a step, counted from 0.
 
   That of the entropy is annealed; that of the GAN loss is 0 before its start.
+  In the last steps, `loss.pixel_share` of all, the output is compared by its
+  pixels alone.
   """
+  c = config.loss
   entropy = entropy_weight(
-    step,
-    config.entropy,
-    config.entropy_start_factor,
-    config.entropy_annealing_steps,
+    step, c.entropy, c.entropy_start_factor, c.entropy_annealing_steps
   )
-  names = ("reconstruction", "perceptual", "commitment", "codebook")
-  constant = {name: config[name] for name in names}
-  started = step >= config.adversarial_start
-  adversarial = jnp.where(started, config.adversarial, 0.0)
-  return {**constant, "adversarial": adversarial, "entropy": entropy}
+  names = ("reconstruction", "commitment", "codebook")
+  more_than_pixels = step < first_pixel_step(config)
+  adversarial = more_than_pixels & (step >= c.adversarial_start)
+  return {
+    **{name: c[name] for name in names},
+    "perceptual": jnp.where(more_than_pixels, c.perceptual, 0.0),
+    "adversarial": jnp.where(adversarial, c.adversarial, 0.0),
+    "entropy": entropy,
+  }
 
 
 def entropy_weight(

@@ -34,7 +34,11 @@ _WHOLE = (
 # Fields of those sections that configs of earlier versions lack.
 _LATER = ("transformer.attention", "transformer.dropout_bits")
 # Fields of training that they lack, and what they stand for there.
-_TRAINED_WITH = {"optimizer.name": "adam", "loss.adversarial_start": 0}
+_TRAINED_WITH = {
+  "optimizer.name": "adam",
+  "loss.adversarial_start": 0,
+  "loss.pixel_share": 0.0,
+}
 # The same of all sections. What was kept of clips is found by their `dataset`
 # as it was stored, so that nothing is put into it.
 SINCE = {

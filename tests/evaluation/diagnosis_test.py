@@ -359,6 +359,15 @@ def test_a_fault_is_one_line(changes, fields, expected):
       },
       {"loss.adversarial_start": 400},
     ),
+    # One that the generator hears no more.
+    (
+      {
+        "discriminator/adversarial": lambda _: 0.02,
+        "discriminator/accuracy": lambda _: 1.0,
+        "generator/adversarial": lambda _: 6.0,
+      },
+      {"loss.pixel_share": 0.25},
+    ),
     ({"discriminator/fake_logit": lambda _: -9.0}, {}),
     ({"discriminator/r1": lambda _: 0.05}, {}),
     (

@@ -61,22 +61,37 @@ def test_entropy_weight_falls_from_three_times_to_once():
 
 
 def test_the_gan_loss_of_the_generator_counts_from_its_start():
-  c = base.tokenizer().loss
-  c.adversarial, c.adversarial_start = 0.25, 100
+  c = base.tokenizer()
+  c.num_steps = 10_000
+  c.loss.adversarial, c.loss.adversarial_start = 0.25, 100
   weights = [losses.weights(c, jnp.array(step)) for step in (0, 99, 100, 9999)]
   assert [float(w["adversarial"]) for w in weights] == [0.0, 0.0, 0.25, 0.25]
-  assert all(w["reconstruction"] == c.reconstruction for w in weights)
+  assert all(w["reconstruction"] == c.loss.reconstruction for w in weights)
+  assert all(w["perceptual"] == c.loss.perceptual for w in weights)
+
+
+def test_pixels_alone_are_compared_in_the_last_share_of_the_steps():
+  c = base.tokenizer()
+  c.num_steps, c.loss.pixel_share = 1000, 0.3
+  weights = [losses.weights(c, jnp.array(step)) for step in (0, 699, 700, 999)]
+  for name in ("adversarial", "perceptual"):
+    kept = float(np.float32(c.loss[name]))
+    assert [float(w[name]) for w in weights] == [kept, kept, 0.0, 0.0]
+  for name in ("reconstruction", "commitment", "codebook"):
+    assert {float(w[name]) for w in weights} == {c.loss[name]}
 
 
 def test_a_gan_loss_that_never_starts_is_refused():
   c = base.tokenizer()
-  c.num_steps, c.loss.adversarial_start = 100, 99
-  losses.check_settings(c)
-  c.loss.adversarial_start = 100
-  with pytest.raises(
-    ValueError, match="adversarial_start=100 .* num_steps=100"
-  ):
+  c.num_steps = 100
+  for share, end in ((0.0, 100), (0.4, 60)):
+    c.loss.pixel_share, c.loss.adversarial_start = share, end - 1
     losses.check_settings(c)
+    c.loss.adversarial_start = end
+    with pytest.raises(
+      ValueError, match=f"adversarial_start={end} .* num_steps=100 and loss.pix"
+    ):
+      losses.check_settings(c)
   c.loss.adversarial = 0.0  # then its start says nothing
   losses.check_settings(c)
 
