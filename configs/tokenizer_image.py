@@ -3,8 +3,8 @@
 MAGVIT-v2: arXiv 2310.05737, sections 3.1-3.2, table 4. An image tokenizer is
 the video tokenizer with one-frame kernels; its weights inflate into the video
 tokenizer's. Sizes are parameters of the tokenizer, in millions; rFID is the
-paper's, the FID of reconstructions of 128 x 128 ImageNet. None but `digits` was
-trained by us.
+paper's, the FID of reconstructions of 128 x 128 ImageNet. None but `digits` and
+`film64_small` was trained by us.
 
   arg                images     tokens      size   model             rFID
   digits             16x16      4x4         0.1    two CPU cores

@@ -2,8 +2,8 @@
 
 MAGVIT-v2: arXiv 2310.05737, sections 3.1-3.2, tables 4 and 5. MAGVIT (v1):
 arXiv 2212.05199. Sizes are parameters of the tokenizer, in millions; rFVD is
-the papers', the FVD of reconstructions. None but `digits` and `overfit` was
-trained by us.
+the papers', the FVD of reconstructions. None but `digits`, `overfit` and
+`film64_small` was trained by us.
 
   arg              clips         tokens        size   model           rFVD
   digits           17x16x16      5x4x4         0.6    two CPU cores
