@@ -45,6 +45,14 @@ _GENERATOR = {
 }
 
 
+# Curves of a discriminator that wins outright.
+_WINNING = {
+  "discriminator/adversarial": lambda _: 0.02,
+  "discriminator/accuracy": lambda _: 1.0,
+  "generator/adversarial": lambda _: 6.0,
+}
+
+
 def _falling(step):
   return 0.004 + 0.3 / step
 
@@ -342,32 +350,11 @@ def test_a_fault_is_one_line(changes, fields, expected):
     # Right, but by a hair, as in healthy digits.
     ({"discriminator/accuracy": lambda _: 1.0}, {}),
     # A discriminator that wins without a weight, as in the rows of a film.
-    (
-      {
-        "discriminator/adversarial": lambda _: 0.02,
-        "discriminator/accuracy": lambda _: 1.0,
-        "generator/adversarial": lambda _: 6.0,
-      },
-      {"loss.adversarial": 0.001},
-    ),
+    (_WINNING, {"loss.adversarial": 0.001}),
     # One that has a start before the generator.
-    (
-      {
-        "discriminator/adversarial": lambda _: 0.02,
-        "discriminator/accuracy": lambda _: 1.0,
-        "generator/adversarial": lambda _: 6.0,
-      },
-      {"loss.adversarial_start": 400},
-    ),
+    (_WINNING, {"loss.adversarial_start": 400}),
     # One that the generator hears no more.
-    (
-      {
-        "discriminator/adversarial": lambda _: 0.02,
-        "discriminator/accuracy": lambda _: 1.0,
-        "generator/adversarial": lambda _: 6.0,
-      },
-      {"loss.pixel_share": 0.25},
-    ),
+    (_WINNING, {"loss.pixel_share": 0.25}),
     ({"discriminator/fake_logit": lambda _: -9.0}, {}),
     ({"discriminator/r1": lambda _: 0.05}, {}),
     (

@@ -122,41 +122,10 @@ def _describe_shards(folder: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _make_tokens(folder: pathlib.Path) -> None:
-  from input_pipeline.sources import token_shards
-  from storage import shards
+  from tests import coded_clips
 
-  contents = token_shards.Contents(
-    tokenizer="f" * 64,
-    dataset=dict(name="digits", split="train", frames=5, size=16, seed=0),
-    examples=10,
-    examples_per_shard=4,
-    clip_shape=(5, 16, 16),
-    latent_shape=(3, 2, 2),
-    vocabulary=64,
-    bits=6,
-    ids="in raster order",
-    dtype="uint8",
-    tasks=("central_inpainting",),
-    condition_frames=3,
-  )
-  rng = np.random.default_rng(0)
-  draw = lambda: rng.integers(64, size=(3, 2, 2), dtype=np.uint8)
-  for number, name in enumerate(contents.layout.names):
-    records = [
-      token_shards.pack(
-        {
-          "ids": draw(),
-          "condition/central_inpainting": draw(),
-          "label": np.asarray(index % 10, np.int32),
-          "index": np.asarray(index, np.int64),
-        }
-      )
-      for index in contents.layout.places(number)
-    ]
-    # Records lie open, so that changes reach them.
-    shards.write(str(folder / name), records, compress=False)
-  described = [shards.describe(str(folder), n) for n in contents.layout.names]
-  (folder / "tokens.json").write_text(shards.to_json(contents, described))
+  # Records lie open, so that changes reach them.
+  coded_clips.write(folder, compress=False)
 
 
 def _read_tokens(folder: pathlib.Path) -> Any:

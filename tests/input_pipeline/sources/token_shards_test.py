@@ -11,50 +11,15 @@ from configs import base
 from input_pipeline import pipeline
 from input_pipeline.sources import token_shards
 from storage import shards
+from tests import coded_clips
 
-_SHAPE = (3, 2, 2)
-
-
-def _contents(**changes):
-  fields = dict(
-    tokenizer="f" * 64,
-    dataset=dict(name="digits", split="train", frames=5, size=16, seed=0),
-    examples=10,
-    examples_per_shard=4,
-    clip_shape=(5, 16, 16),
-    latent_shape=_SHAPE,
-    vocabulary=64,
-    bits=6,
-    ids="in raster order",
-    dtype="uint8",
-    tasks=("central_inpainting",),
-    condition_frames=3,
-  )
-  return token_shards.Contents(**{**fields, **changes})
-
-
-def _record(index):
-  rng = np.random.default_rng(index)
-  draw = lambda: rng.integers(64, size=_SHAPE, dtype=np.uint8)
-  return {
-    "ids": draw(),
-    "condition/central_inpainting": draw(),
-    "label": np.asarray(index % 10, np.int32),
-    "index": np.asarray(index, np.int64),
-  }
+_SHAPE = coded_clips.SHAPE
 
 
 @pytest.fixture
 def folder(tmp_path):
   """Ten clips in three shards."""
-  contents = _contents()
-  layout = contents.layout
-  for number, name in enumerate(layout.names):
-    records = map(_record, layout.places(number))
-    shards.write(str(tmp_path / name), map(token_shards.pack, records))
-  described = [shards.describe(str(tmp_path), name) for name in layout.names]
-  manifest = shards.to_json(contents, described)
-  (tmp_path / "tokens.json").write_text(manifest)
+  coded_clips.write(tmp_path)
   return tmp_path
 
 
@@ -67,32 +32,32 @@ def _dataset(folder, **changes):
 
 def _indices(dataset, steps, batch_size=4, **share):
   """Numbers of the clips that the batches hold, told by their tokens."""
-  numbers = {_record(i)["ids"].tobytes(): i for i in range(10)}
+  numbers = {coded_clips.record(i)["ids"].tobytes(): i for i in range(10)}
   data = pipeline.train_batches(dataset, batch_size, **share)
   batches = [next(data)["ids"].astype(np.uint8) for _ in range(steps)]
   return [[numbers[ids.tobytes()] for ids in batch] for batch in batches]
 
 
 def test_shards_are_named_by_place_and_number():
-  assert _contents(examples=9).layout.names == [
+  assert coded_clips.contents(examples=9).layout.names == [
     "tokens-00000-of-00003.arrayrecord",
     "tokens-00001-of-00003.arrayrecord",
     "tokens-00002-of-00003.arrayrecord",
   ]
-  assert len(_contents(examples=8).layout.names) == 2
+  assert len(coded_clips.contents(examples=8).layout.names) == 2
 
 
 def test_shards_hold_consecutive_clips_and_the_last_the_rest():
-  layout = _contents(examples=10).layout
+  layout = coded_clips.contents(examples=10).layout
   places = [list(layout.places(i)) for i in range(len(layout.names))]
   assert places == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_manifests_survive_json(tmp_path):
   described = [shards.Shard("a", 3, "0" * 64)]
-  text = shards.to_json(_contents(), described)
+  text = shards.to_json(coded_clips.contents(), described)
   (tmp_path / "tokens.json").write_text(text)
-  expected = (_contents(), described)
+  expected = (coded_clips.contents(), described)
   assert token_shards.FORMAT.read(str(tmp_path)) == expected
 
 
@@ -100,7 +65,7 @@ def test_every_record_comes_back(folder):
   clips = token_shards.TokenShards(str(folder))
   assert len(clips) == 10
   for i in range(10):
-    expected = _record(i)
+    expected = coded_clips.record(i)
     del expected["index"]
     assert clips[i].keys() == expected.keys()
     for key, value in expected.items():
@@ -109,11 +74,11 @@ def test_every_record_comes_back(folder):
 
 
 def test_records_hold_no_pickle():
-  data = token_shards.pack(_record(0))
+  data = token_shards.pack(coded_clips.record(0))
   header = int.from_bytes(data[:8], "little")
   assert data[8:9] == b"{" and b'"ids"' in data[8 : 8 + header]
   with pytest.raises(Exception, match="[Hh]eader"):
-    token_shards.unpack(pickle.dumps(_record(0)))
+    token_shards.unpack(pickle.dumps(coded_clips.record(0)))
 
 
 def test_batches_follow_the_order_of_the_clips_and_start_again(folder):
@@ -191,10 +156,10 @@ def test_folders_without_a_true_manifest_are_refused(folder):
 
 def _forge(folder, number, **changes):
   """Writes another record with the index `number`, and mends the checksum."""
-  contents = _contents()
+  contents = coded_clips.contents()
   shard = number // contents.examples_per_shard
   name = contents.layout.names[shard]
-  records = [_record(i) for i in contents.layout.places(shard)]
+  records = [coded_clips.record(i) for i in contents.layout.places(shard)]
   records[number % contents.examples_per_shard].update(changes)
   shards.write(str(folder / name), map(token_shards.pack, records))
   described = [shards.describe(str(folder), n) for n in contents.layout.names]
@@ -204,9 +169,15 @@ def _forge(folder, number, **changes):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    (dict(ids=np.full(_SHAPE, 64, np.uint8)), "ids holds 64, .* of 64"),
+    (
+      dict(ids=np.full(_SHAPE, 64, np.uint8)),
+      "ids holds 64, .* of 64",
+    ),
     (dict(ids=np.zeros((3, 2, 3), np.uint8)), r"ids is uint8 \(3, 2, 3\), exp"),
-    (dict(ids=np.zeros(_SHAPE, np.int32)), "ids is int32 .* expected uint8"),
+    (
+      dict(ids=np.zeros(_SHAPE, np.int32)),
+      "ids is int32 .* expected uint8",
+    ),
     (
       {"condition/central_inpainting": np.full(_SHAPE, 99, np.uint8)},
       "condition/central_inpainting holds 99",
@@ -232,12 +203,14 @@ def test_a_forged_record_is_named(folder, changes, message):
 
 
 def test_a_record_that_is_no_record_is_named(folder):
-  name = _contents().layout.names[2]
+  name = coded_clips.contents().layout.names[2]
   shards.write(str(folder / name), [b"{}", b"\xff" * 100])
   described = [
-    shards.describe(str(folder), n) for n in _contents().layout.names
+    shards.describe(str(folder), n) for n in coded_clips.contents().layout.names
   ]
-  (folder / "tokens.json").write_text(shards.to_json(_contents(), described))
+  (folder / "tokens.json").write_text(
+    shards.to_json(coded_clips.contents(), described)
+  )
   clips = token_shards.TokenShards(str(folder))
   for index, place in ((8, 0), (9, 1)):
     with pytest.raises(ValueError, match=f"00002.*: record {place} is none of"):
