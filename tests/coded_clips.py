@@ -39,13 +39,14 @@ def record(index: int) -> dict[str, np.ndarray]:
   }
 
 
-def write(folder: pathlib.Path, compress: bool = True) -> None:
-  """Writes the ten clips in three shards, and tokens.json."""
-  layout = contents().layout
+def write(folder: pathlib.Path, compress: bool = True, **changes) -> None:
+  """Writes ten clips in three shards, unless `changes` say, and tokens.json."""
+  clips = contents(**changes)
+  layout = clips.layout
   for number, name in enumerate(layout.names):
     records = map(record, layout.places(number))
     packed = map(token_shards.pack, records)
     shards.write(str(folder / name), packed, compress=compress)
   described = [shards.describe(str(folder), name) for name in layout.names]
-  manifest = shards.to_json(contents(), described)
+  manifest = shards.to_json(clips, described)
   (folder / "tokens.json").write_text(manifest)

@@ -11,11 +11,10 @@ from input_pipeline.sources import folders
 from input_pipeline.sources import token_shards
 from magvit.workdir import fields
 from storage import shard_cache
-from storage import shards
 from tests import batches as batches_lib
+from tests import coded_clips
 from tests import raw_data
 from tests import tiny
-from tests.input_pipeline.sources import token_shards_test
 
 _CLIPS = 30
 
@@ -93,12 +92,7 @@ def test_a_mixture_may_name_stores(media):
 def tokens(tmp_path):
   folder = tmp_path / "tokens"
   folder.mkdir()
-  contents = token_shards_test._contents(examples=_CLIPS, examples_per_shard=8)
-  for number, name in enumerate(contents.layout.names):
-    records = map(token_shards_test._record, contents.layout.places(number))
-    shards.write(str(folder / name), map(token_shards.pack, records))
-  made = [shards.describe(str(folder), n) for n in contents.layout.names]
-  (folder / "tokens.json").write_text(shards.to_json(contents, made))
+  coded_clips.write(folder, examples=_CLIPS, examples_per_shard=8)
   return folder
 
 
