@@ -44,8 +44,8 @@ SCORE = @set -e; for name in $(1) $(addsuffix $(LIVE),$(2) $(1)); do \
     --workdir=$(@D) --protocol=$${name%%$(LIVE)} $$more; \
   done; touch $@
 
-.PHONY: demo demo-multitask film test test-long test-rows test-versions lint \
-  clean
+.PHONY: demo demo-multitask film test test-slow test-long test-rows \
+  test-versions lint clean
 
 demo: $(DEMO)/report.html
 
@@ -117,8 +117,14 @@ $(FILM_MASKED)/report.html: | $(FILM_VIDEO)/scored
 $(FILM_MASKED)/scored: | $(FILM_MASKED)/report.html
 	$(call SCORE,$(COMPLETED),)
 
+# Half of the suite's time goes to a fiftieth of its tests, those of whole runs.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist=worksteal
+	$(BIN)/python -m pytest -n 2 --dist=worksteal \
+	  -m "not slow and not long and not rows"
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist=worksteal \
+	  -m "slow and not long and not rows"
 
 test-long: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 -m long

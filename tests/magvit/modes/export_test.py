@@ -59,6 +59,7 @@ def _video():
   return np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_has_the_ids_and_pixels_of_the_workdir(
   folder, tiny_generator_workdir, tmp_path
 ):

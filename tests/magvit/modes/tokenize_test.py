@@ -315,6 +315,7 @@ def _generator(workdir, folder=""):
   return config
 
 
+@pytest.mark.slow
 def test_training_from_tokens_is_training_from_pixels(
   folder, tiny_tokenizer_workdir
 ):

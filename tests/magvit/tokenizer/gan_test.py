@@ -37,6 +37,7 @@ def _gradients(config, state, batch):
   return jax.device_get(state.params), metrics
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gradients_kept")
 def test_joint_gradients_are_those_of_images_and_clips_added():
   """Metrics of both kinds of examples are told apart, too."""

@@ -27,6 +27,7 @@ def _video(batch):
   return np.random.default_rng(0).random((batch, 5, 16, 16, 3), np.float32)
 
 
+@pytest.mark.slow
 def test_encode_and_decode_are_those_of_python(folder):
   tokenizer = magvit.load_tokenizer(folder)
   encode, decode = (
