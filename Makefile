@@ -19,7 +19,9 @@ REPORT = $(BIN)/python -m evaluation.show.report --output=$@ --title=$(TITLE) \
 FILM ?= film
 ROW ?= film64_small
 FILM_FLAGS ?=
-FILM_SIZE := $(if $(findstring 128,$(ROW)),128,64)
+# Pixels of the shards' short side, half as many again as those of the clips,
+# which are crops.
+FILM_SIZE := $(if $(findstring 128,$(ROW)),192,96)
 SHARDS := $(FILM)/shards$(FILM_SIZE)
 SQUEEZENET := $(FILM)/weights/squeezenet.safetensors
 EFFICIENTNET := $(FILM)/weights/efficientnet_lite0.safetensors

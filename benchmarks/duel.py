@@ -93,6 +93,7 @@ def _config(args) -> ml_collections.ConfigDict:
     "loss.perceptual_weights": str(args.weights.resolve()),
     "inflate_from": "none",
     "quantizer.name": "lfq",  # the only one that the peer has
+    "loss.pixel_share": 0.0,  # the peer has all its losses to the end
   }
   if args.width is not None:
     fields["tokenizer.base_channels"] = args.width

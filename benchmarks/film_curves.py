@@ -6,7 +6,7 @@
 WORKDIR is of `make film` (film/film64_small/image_tokenizer and .../tokenizer).
 Draws the curves of CURVES by step, smoothed: ours, which docs/film64_small
 has, and yours over them. Ours are of docs/film.md ("Scores so far"): 4,500
-steps of the image tokenizer, and 1,400 of the video tokenizer.
+steps of the image tokenizer, and 3,000 of the video tokenizer.
 
   python -m benchmarks.film_curves --keep=WORKDIR --output=FILE
 

@@ -24,7 +24,7 @@ paper's, the FID of reconstructions of 128 x 128 ImageNet. None but `digits` and
   folder128          128x128    16x16     113.1  own pictures; a GPU
   folder256          256x256    16x16     116.3  own pictures; a GPU
   film64             64x64      8x8         16.2  frames of a film; a GPU
-  film64_small       64x64      8x8          0.6  the same; two cores
+  film64_small       64x64      8x8          1.8  the same; two cores
   film128            128x128    16x16       16.2  frames of a film; a GPU
   walt_imagenet256   256x256    32x32       103.3  W.A.L.T, 8x, c = 8
   open_magvit2       256x256    16x16       115.1  for its weights

@@ -30,7 +30,7 @@ the papers', the FVD of reconstructions. None but `digits`, `overfit` and
   folder128        17x128x128    5x16x16       376.0  own videos; a GPU
   folder256        17x256x256    5x16x16       385.9  own videos; a GPU
   film64           17x64x64      5x8x8          57.8  a film; a GPU
-  film64_small     17x64x64      5x8x8           2.2  a film; two cores
+  film64_small     17x64x64      5x8x8           7.4  a film; two cores
   film128          17x128x128    5x16x16        57.8  a film; a GPU
   walt_c4          17x128x128    5x16x16       375.8  W.A.L.T, c = 4   37.7
   walt_ucf101      17x128x128    5x16x16       375.8  W.A.L.T, c = 8   17.1

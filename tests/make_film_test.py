@@ -37,7 +37,7 @@ def test_its_stages_name_rows_and_protocols_that_there_are(row, tmp_path):
   for name, arg in trained:
     assert arg == row and arg in _CONFIGS[name].VARIANTS
   assert text.count("--config.seed=3") == 3
-  size = tokenizer_video.get_config(row).dataset.size
+  size = tokenizer_video.get_config(row).dataset.size * 3 // 2
   assert f"--output={tmp_path}/shards{size} --size={size}" in " ".join(
     text.replace("\\\n", " ").split()
   )
@@ -53,7 +53,7 @@ def test_its_stages_name_rows_and_protocols_that_there_are(row, tmp_path):
 def test_what_is_finished_is_not_run_again(tmp_path):
   run = tmp_path / "film64_small"
   stages = (
-    tmp_path / "shards64" / "live_action" / "held_out" / "media.json",
+    tmp_path / "shards96" / "live_action" / "held_out" / "media.json",
     tmp_path / "weights" / "squeezenet.safetensors",
     run / "image_tokenizer" / "report.html",
     run / "tokenizer" / "report.html",
@@ -84,7 +84,7 @@ def test_a_training_that_failed_is_trained_again(tmp_path):
   """It may have written its page, where a value was not finite."""
   page = tmp_path / "film64_small" / "image_tokenizer" / "report.html"
   for done in (
-    tmp_path / "shards64" / "live_action" / "held_out" / "media.json",
+    tmp_path / "shards96" / "live_action" / "held_out" / "media.json",
     tmp_path / "weights" / "squeezenet.safetensors",
   ):
     done.parent.mkdir(parents=True)
