@@ -5,12 +5,11 @@
 
 DIR of `--shards` is of `python -m input_pipeline.prepare --format=film
 --size=64`. Trains `configs/tokenizer_image.py:film64_small` on frames, with
-LFQ as the larger rows have it, whole frames and the narrower network of BASE, and
-each change of CHANGES in turn, for the
-same number of steps with batches of 8, and writes OUTPUT/ablations.md: scores
-of held-out frames and seconds of training, one run after another. A run that
-is finished in OUTPUT is not trained again; one whose values were not finite
-has "nan" for its scores.
+what BASE changes, and each change of CHANGES in turn, for the same number of
+steps with batches of 8, and writes OUTPUT/ablations.md: scores of held-out
+frames and seconds of training, one run after another. A run that is finished
+in OUTPUT is not trained again; one whose values were not finite has "nan" for
+its scores.
 """
 
 import argparse
@@ -29,6 +28,7 @@ from evaluation.diagnosis import any_run
 from evaluation.diagnosis import history
 
 _BATCH_SIZE = 8
+# LFQ as the larger rows have it; all else is the row's when ablations began.
 BASE: dict[str, Any] = {
   "quantizer.name": "lfq",
   "tokenizer.channel_multipliers": (1, 2, 4, 8),
