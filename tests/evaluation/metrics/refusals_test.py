@@ -14,7 +14,6 @@ import inspect
 import pathlib
 import pkgutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -28,7 +27,6 @@ from evaluation.metrics import kernels
 from evaluation.metrics import linear_probe
 from evaluation.metrics import lpips
 from evaluation.metrics import manifold
-from models.features import perceptual
 
 _RNG = np.random.default_rng(0)
 _X, _Y = _RNG.normal(size=(12, 3)), _RNG.normal(size=(14, 3))
@@ -497,18 +495,3 @@ def test_lpips_refuses_a_network_that_gives_no_numbers(monkeypatch):
   broken._distance = lambda target, output: np.array([np.nan])
   with pytest.raises(ValueError, match=r"LPIPS\[0\] is nan"):
     broken(*_SMALL)
-
-
-def test_lpips_multiplies_at_the_highest_precision(monkeypatch):
-  distance, params = perceptual.describe("lpips_vgg")
-  monkeypatch.setattr(perceptual, "load", lambda *_: (distance, params))
-  frame = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
-  seen = []
-  monkeypatch.setattr(
-    jax, "jit", lambda f: lambda *args: seen.append(jax.make_jaxpr(f)(*args))
-  )
-  lpips.load_distance("weights")(frame, frame)
-  text = str(seen[0])
-  count = text.count("conv_general_dilated[")
-  assert count == 2 * 13 + 5
-  assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == count

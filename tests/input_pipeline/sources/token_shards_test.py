@@ -169,15 +169,9 @@ def _forge(folder, number, **changes):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    (
-      dict(ids=np.full(_SHAPE, 64, np.uint8)),
-      "ids holds 64, .* of 64",
-    ),
+    (dict(ids=np.full(_SHAPE, 64, np.uint8)), "ids holds 64, .* of 64"),
     (dict(ids=np.zeros((3, 2, 3), np.uint8)), r"ids is uint8 \(3, 2, 3\), exp"),
-    (
-      dict(ids=np.zeros(_SHAPE, np.int32)),
-      "ids is int32 .* expected uint8",
-    ),
+    (dict(ids=np.zeros(_SHAPE, np.int32)), "ids is int32 .* expected uint8"),
     (
       {"condition/central_inpainting": np.full(_SHAPE, 99, np.uint8)},
       "condition/central_inpainting holds 99",
