@@ -235,6 +235,9 @@ def masked() -> ml_collections.ConfigDict:
   # Bits of each of the sub-tokens that an id is split into (spec); their sum is
   # the tokenizer's bits.
   c.transformer.factor_bits = (9, 9)
+  # Whether a mask token shows the condition clip's token, too, of what the task
+  # fills hidden pixels with (spec: no).
+  c.transformer.condition_hints = False
   c.transformer.dropout = 0.1  # share of units and attention dropped (spec)
   # Classes of the data, 0 for as many as there are; "no class" is one more.
   c.transformer.num_classes = 101
@@ -276,6 +279,9 @@ def masked() -> ml_collections.ConfigDict:
   c.sampling.completion = "sample"
   # Whether the given pixels are pasted over the completion (spec, v1).
   c.sampling.replace_condition_pixels = False
+  # Whether what tokens lose of whole given frames is put back into them, and
+  # added to the frames after and between them.
+  c.sampling.carry_detail = False
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 
   c.optimizer = optimizer(b1=0.9, b2=0.96, warmup_steps=5000)  # Adam (spec, v1)

@@ -95,6 +95,9 @@ def masked_diffusion() -> ml_collections.ConfigDict:
   c.sampling.completion = "sample"
   # Whether the given pixels are pasted over the completion.
   c.sampling.replace_condition_pixels = False
+  # Whether what tokens lose of whole given frames is put back into them, and
+  # added to the frames after and between them.
+  c.sampling.carry_detail = False
 
   c.optimizer = base.optimizer(b1=0.9, b2=0.95, warmup_steps=5000)  # MAR's Adam
   c.optimizer.weight_decay = 0.02  # decoupled decay of kernels (MAR)

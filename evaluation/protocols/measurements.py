@@ -146,7 +146,9 @@ class Work:
     """Features and scores of completed clips, and of trivial completions."""
     model, given = self._completing()
     tokenize = lambda video: pictures.to_uint8(
-      model.tokenized(video), self.protocol.uint8, "clips through the tokens"
+      model.tokenized(video, given.task),
+      self.protocol.uint8,
+      "clips through the tokens",
     )
 
     def make(index):

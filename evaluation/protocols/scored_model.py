@@ -46,8 +46,11 @@ class ScoredModel(Protocol):
     """The originals, encoded and decoded."""
     ...
 
-  def tokenized(self, video: np.ndarray) -> np.ndarray:
-    """Clips, float32 in [0, 1], of a generator's own tokens of uint8 clips."""
+  def tokenized(self, video: np.ndarray, task: str) -> np.ndarray:
+    """Clips, float32 in [0, 1], of a generator's own tokens of uint8 clips.
+
+    What its completions of the task get of the given frames, they get, too.
+    """
     ...
 
   @property

@@ -5,6 +5,11 @@ step draws one task, tokenizes the clips and the task's condition clips, and
 masks. COMMIT: a masked position inside the given region takes the token of
 the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
+
+With `transformer.condition_hints` a mask token comes with the token of the condition
+there, of what the condition clip is filled with: the last frame repeated, or
+frames interpolated. A model then starts from the trivial completion, of which
+many tokens are right, and learns in hundreds of steps what changes.
 """
 
 from collections.abc import Callable
@@ -34,6 +39,8 @@ from models import network
 from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import masked as masked_transformer
 
+_HINTS = "condition_hints"
+
 
 class Masked(struct.PyTreeNode):
   """Masked clips: the input of the transformer, and the targets."""
@@ -41,6 +48,7 @@ class Masked(struct.PyTreeNode):
   parts_BNF: jax.Array  # int32: the true sub-tokens
   input_BNF: jax.Array  # int32: the condition's where chosen and given
   masked_BN: jax.Array  # bool: whether the input is the mask token
+  hinted_BN: jax.Array  # bool: whether it also shows the condition's token
   class_B: jax.Array  # int32: the class that the transformer is told
 
 
@@ -59,6 +67,7 @@ class MaskedGenerator(generator.TokenGenerator):
 
   given_SN: np.ndarray  # bool: latents that a task is given
   fixed_SN: np.ndarray  # bool: latents that keep the condition's token
+  hinted_S: np.ndarray  # bool: whether mask tokens show the condition's token
   noise_S: np.ndarray  # float32: factor of guidance and both temperatures
 
   @classmethod
@@ -81,12 +90,14 @@ class MaskedGenerator(generator.TokenGenerator):
       tokens.sizes.time,
       tokens.sizes.causal,
     ).reshape(len(table.names), -1)
+    given_SN = region(tasks_lib.given_latents)
     return cls(
       config=c,
       tokens=tokens,
       transformer=define_transformer(c, tokens.num, mesh),
       tasks=table,
-      given_SN=region(tasks_lib.given_latents),
+      given_SN=given_SN,
+      hinted_S=given_SN.any(-1) & shows_hints(c),
       fixed_SN=region(tasks_lib.kept_latents),
       noise_S=noise_of_tasks(c, table.names),
       adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
@@ -172,12 +183,13 @@ class MaskedGenerator(generator.TokenGenerator):
       mask_key, batch_size, self.tokens.num, c.mask_ratio_per_clip
     )
     given_1N = jnp.asarray(self.given_SN)[task][None]
+    masked_BN = chosen_BN & ~given_1N
     return Masked(
       parts_BNF=parts_BNF,
-      input_BNF=jnp.where(
-        (chosen_BN & given_1N)[..., None], condition_BNF, parts_BNF
-      ),
-      masked_BN=chosen_BN & ~given_1N,
+      # Nothing is seen of an input under the mask, unless it is a hint.
+      input_BNF=jnp.where(chosen_BN[..., None], condition_BNF, parts_BNF),
+      masked_BN=masked_BN,
+      hinted_BN=masked_BN & jnp.asarray(self.hinted_S)[task],
       class_B=self.classes(task, label_B, dropped_B),
     )
 
@@ -203,6 +215,7 @@ class MaskedGenerator(generator.TokenGenerator):
       masked.class_B,
       token_B,
       dropout_key,
+      self._hints(masked.hinted_BN),
     )
     everywhere_BN = jnp.ones(masked.masked_BN.shape)
     loss, hits_BN = jnp.zeros(()), jnp.array(True)
@@ -255,11 +268,14 @@ class MaskedGenerator(generator.TokenGenerator):
       settings.temperature * noise,
     )
     clips = self.decode(params, parts_BNF)
-    if settings.replace_condition_pixels:
-      clips["video"] = self.tasks.with_given_pixels(
-        task, clips["video"], video, self.config.condition_frames
-      )
+    clips["video"] = self.tasks.finish(
+      settings, task, clips["video"], video, self.config.condition_frames
+    )
     return clips
+
+  def _hints(self, hinted_BN: jax.Array) -> jax.Array | None:
+    """Where there are hints; None for a model that knows none."""
+    return hinted_BN if self.hinted_S.any() else None
 
   def _grid(self, table_SN, task, label_B) -> jax.Array:
     """The task's row of a table, repeated for each clip, (B, N)."""
@@ -281,8 +297,16 @@ class MaskedGenerator(generator.TokenGenerator):
 
     def predict(parts_BNF, decided_BN, step):
       masked_BN = ~decided_BN & ~given_BN
+      hinted_BN = masked_BN & jnp.asarray(self.hinted_S)[task]
       if not settings.guidance:
-        return self.transformer(params, parts_BNF, masked_BN, class_B, token_B)
+        return self.transformer(
+          params,
+          parts_BNF,
+          masked_BN,
+          class_B,
+          token_B,
+          hinted_BN=self._hints(hinted_BN),
+        )
       # One pass over both halves; the second sees no class and no condition.
       stack = lambda a, b: jnp.concatenate([a, b])
       logits = self.transformer(
@@ -291,6 +315,7 @@ class MaskedGenerator(generator.TokenGenerator):
         stack(masked_BN, ~decided_BN | fixed_BN),
         stack(class_B, no_class_B),
         stack(token_B, free_token_B),
+        hinted_BN=self._hints(stack(hinted_BN, jnp.zeros_like(hinted_BN))),
       )
       halves = [jnp.split(x, 2) for x in logits]
       guidance = sampling.guidance_at(
@@ -334,6 +359,7 @@ def define_transformer(
   """
   several_tasks = len(tasks_lib.task_names(config)) > 1
   settings, dtype = tokens_lib.transformer_settings(config, tokens, mesh)
+  settings.pop(_HINTS, None)  # the network takes hints where it is given some
   return network.define(
     lambda rngs: masked_transformer.MaskedTransformer(
       num_tokens=tokens,
@@ -345,10 +371,21 @@ def define_transformer(
   )
 
 
+def shows_hints(config: ml_collections.ConfigDict) -> bool:
+  """Whether mask tokens show the condition's; not in configs of before."""
+  return bool(config.transformer.get(_HINTS, False))
+
+
 def _check(
   config: ml_collections.ConfigDict, tokens: tokens_lib.Tokens
 ) -> None:
   tokens_lib.check_no_images(config)
+  if shows_hints(config) and config.dataset.tokens:
+    raise ValueError(
+      f"transformer.{_HINTS}=True needs clips, and"
+      f" dataset.tokens={config.dataset.tokens} has tokens of condition clips"
+      " in given regions alone: set one of the two to its default"
+    )
   tokens.check_factors(config)
   tasks_lib.check_prediction(config, tokens.sizes.time, tokens.sizes.causal)
   sampling.check_settings(config.sampling)

@@ -222,10 +222,9 @@ class MaskedDiffusion(latent_generator.LatentGenerator):
       settings.schedule,
     )
     clips = self.latents.decode(params, z_BNC.reshape(condition_BthwC.shape))
-    if settings.replace_condition_pixels:
-      clips["video"] = self.tasks.with_given_pixels(
-        task, clips["video"], video, self.config.condition_frames
-      )
+    clips["video"] = self.tasks.finish(
+      settings, task, clips["video"], video, self.config.condition_frames
+    )
     return clips
 
   def _draw(self, params, task, label_B) -> random_order.Draw:

@@ -248,21 +248,69 @@ class TaskTable:
     ]
     return lax.switch(task, fills, video_BTHWC)
 
-  def with_given_pixels(
+  def finish(
     self,
+    settings: ml_collections.ConfigDict,
     task: jax.Array,
     completed_BTHWC: jax.Array,
     video_BTHWC: jax.Array,
     condition_frames: int,
   ) -> jax.Array:
-    """A task's completion with the given pixels of the clip pasted over it."""
+    """A task's completion with what `config.sampling` puts into its pixels.
+
+    These are `carry_detail` (`with_given_detail`) and, after it,
+    `replace_condition_pixels`. All clips are float32 in [0, 1].
+    """
     given_STHW = self.given_pixels(video_BTHWC.shape[1:4], condition_frames)
-    given_THW = jnp.asarray(given_STHW)[task]
-    return jnp.where(given_THW[None, ..., None], video_BTHWC, completed_BTHWC)
+    if settings.get("carry_detail", False):  # not in configs of before
+      shares_STT = np.stack([detail_shares(given) for given in given_STHW])
+      completed_BTHWC = with_given_detail(
+        jnp.asarray(shares_STT)[task], completed_BTHWC, video_BTHWC
+      )
+    if settings.replace_condition_pixels:
+      given_THW = jnp.asarray(given_STHW)[task]
+      completed_BTHWC = jnp.where(
+        given_THW[None, ..., None], video_BTHWC, completed_BTHWC
+      )
+    return completed_BTHWC
 
   def draw(self, key: jax.Array) -> jax.Array:
     """Draws the place of a task, int32 (), as often as the weights say."""
     return jax.random.categorical(key, jnp.log(jnp.asarray(self.weight_S)))
+
+
+def detail_shares(given_THW: np.ndarray) -> np.ndarray:
+  """Shares that the detail of whole given frames has in each, float32 (T, T).
+
+  Row t is 1 for the only given frame before or after it, falls linearly from
+  one of two to the other between them, and is 0 where no frame is given whole.
+  """
+  numbers = np.flatnonzero(given_THW.all((1, 2)))
+  shares_TT = np.zeros((len(given_THW),) * 2, np.float32)
+  for place, number in enumerate(numbers):
+    one_hot = np.arange(len(numbers)) == place
+    every = np.arange(len(given_THW))
+    shares_TT[:, number] = np.interp(every, numbers, one_hot)
+  return shares_TT
+
+
+def with_given_detail(
+  shares_TT: jax.Array, completed_BTHWC: jax.Array, video_BTHWC: jax.Array
+) -> jax.Array:
+  """Adds to a completion what it lacks of the frames that were given.
+
+  A tokenizer loses detail, of which the given frames tell how much and where:
+  the difference of the clip and the completion there, which is nearly as true
+  a few frames later. Given frames become the clip's.
+
+  Args:
+    shares_TT: `detail_shares` of the task.
+    completed_BTHWC: float32 in [0, 1].
+    video_BTHWC: float32 in [0, 1], read in frames that are given whole.
+  """
+  lacking_BTHWC = video_BTHWC - completed_BTHWC
+  carried_BTHWC = jnp.einsum("tg,bghwc->bthwc", shares_TT, lacking_BTHWC)
+  return jnp.clip(completed_BTHWC + carried_BTHWC, 0.0, 1.0)
 
 
 def needs_clip(task: str) -> bool:

@@ -89,10 +89,11 @@ class Model:
     )
 
   def given_frames(self, task: str) -> np.ndarray:
+    return np.asarray(self._given_pixels(task).all((1, 2)))
+
+  def _given_pixels(self, task: str) -> np.ndarray:
     shape = describe.clip_shape(self.config)
-    frames = self.config.condition_frames
-    given_THW = tasks_lib.given_pixels(task, shape, frames)
-    return np.asarray(given_THW.all((1, 2)))
+    return tasks_lib.given_pixels(task, shape, self.config.condition_frames)
 
   def reconstructions(self, protocol: Protocol, originals: Clips) -> Clips:
     return clips_lib.reconstruct_clips(
@@ -103,8 +104,13 @@ class Model:
       self.batch_size,
     )
 
-  def tokenized(self, video: np.ndarray) -> np.ndarray:
-    return self._predict("tokenized", {"video": video})["video"]
+  def tokenized(self, video: np.ndarray, task: str) -> np.ndarray:
+    decoded = self._predict("tokenized", {"video": video})["video"]
+    if not self.config.sampling.get("carry_detail", False):
+      return decoded
+    shares_TT = tasks_lib.detail_shares(self._given_pixels(task))
+    true = np.asarray(tokenizer_network.to_float(video))
+    return np.asarray(tasks_lib.with_given_detail(shares_TT, decoded, true))
 
   @property
   def vocabulary(self) -> int:

@@ -32,7 +32,10 @@ _WHOLE = (
   *("recognizer", "pretraining"),
 )
 # Fields of those sections that configs of earlier versions lack.
-_LATER = ("transformer.attention", "transformer.dropout_bits")
+_LATER = (
+  *("transformer.attention", "transformer.dropout_bits"),
+  "transformer.condition_hints",
+)
 # Fields of training that they lack, and what they stand for there.
 _TRAINED_WITH = {
   "optimizer.name": "adam",
@@ -45,6 +48,7 @@ SINCE = {
   "dataset.held_out_share": 0.1,
   "dataset.labels": "class",
   "dataset.train_examples": 0,
+  "transformer.condition_hints": False,
   **_TRAINED_WITH,
 }
 _NEEDED = ("name", "batch_size", "dataset", "dataset.frames", "dataset.size")

@@ -59,17 +59,21 @@ class MaskedTrunk(nnx.Module):
     class_B: jax.Array,
     task_B: jax.Array,
     dropout_key: jax.Array | None = None,
+    hinted_BN: jax.Array | None = None,
   ) -> jax.Array:
     """Features (B, N, D) of every token.
 
     Args:
-      tokens_BND: embedded tokens; those under the mask are ignored.
+      tokens_BND: embedded tokens; those under the mask are ignored, but for
+        hints.
       masked_BN: bool, True where the input is the mask token.
       class_B: int32 in 0..num_classes.
       task_B: int32 task token; ignored by a model without tasks.
       dropout_key: draws the dropout of training; None for inference.
+      hinted_BN: bool, True where the mask token and a token, the hint, are
+        added; None for nowhere. It counts under the mask alone.
     """
-    x_BND = self._sequence(tokens_BND, masked_BN, class_B, task_B)
+    x_BND = self._sequence(tokens_BND, masked_BN, class_B, task_B, hinted_BN)
     keys = [None] * 2
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
@@ -86,10 +90,14 @@ class MaskedTrunk(nnx.Module):
       lambda x_BND, block: block(x_BND, None), x_BND, self.layers, self.prefix
     )
 
-  def _sequence(self, tokens_BND, masked_BN, class_B, task_B) -> jax.Array:
+  def _sequence(
+    self, tokens_BND, masked_BN, class_B, task_B, hinted_BN=None
+  ) -> jax.Array:
     """The input of the first layer, the prefix included."""
-    mask_D = self.mask.embedding[0]
-    tokens_BND = jnp.where(masked_BN[..., None], mask_D, tokens_BND)
+    mask_BND = jnp.broadcast_to(self.mask.embedding[0], tokens_BND.shape)
+    if hinted_BN is not None:
+      mask_BND += jnp.where(hinted_BN[..., None], tokens_BND, 0)
+    tokens_BND = jnp.where(masked_BN[..., None], mask_BND, tokens_BND)
     prefix = [attention.look_up(self.classes, class_B)[:, None]]
     if self.tasks is not None:
       prefix.insert(0, attention.look_up(self.tasks, task_B)[:, None])
@@ -140,18 +148,27 @@ class MaskedTransformer(MaskedTrunk):
     class_B: jax.Array,
     task_B: jax.Array,
     dropout_key: jax.Array | None = None,
+    hinted_BN: jax.Array | None = None,
   ) -> list[jax.Array]:
     """Logits (B, N, 2^bits) of each sub-token, float32.
 
     Args:
-      parts_BNF: int32 sub-tokens; those under the mask are ignored.
+      parts_BNF: int32 sub-tokens; those under the mask are ignored, but for
+        hints.
       masked_BN: bool, True where the input is the mask token.
       class_B: int32 in 0..num_classes.
       task_B: int32 task token; ignored by a model without tasks.
       dropout_key: draws the dropout of training; None for inference.
+      hinted_BN: bool, True where a token under the mask is seen as a hint.
     """
-    tokens_BND = self._embed_parts(parts_BNF)
-    x_BND = self.features(tokens_BND, masked_BN, class_B, task_B, dropout_key)
+    x_BND = self.features(
+      self._embed_parts(parts_BNF),
+      masked_BN,
+      class_B,
+      task_B,
+      dropout_key,
+      hinted_BN,
+    )
     return [
       head(x_BND, table.embedding[...])
       for head, table in zip(self.heads, self.factors, strict=True)

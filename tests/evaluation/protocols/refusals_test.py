@@ -80,7 +80,7 @@ class _Model:
       *(originals, self.batch_size),
     )
 
-  def tokenized(self, video):
+  def tokenized(self, video, task):
     return video / np.float32(255)
 
   def bits(self):

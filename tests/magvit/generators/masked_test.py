@@ -137,6 +137,55 @@ def test_given_pixels_are_pasted_back_and_no_others(
   assert np.abs(video[:, ~pixels] - real[:, ~pixels]).mean() > 0.01
 
 
+@pytest.fixture(scope="module")
+def with_hints(built, tiny_tokenizer_workdir, one_device):
+  """(algorithm with hints, batch -> samples whose detail is carried)."""
+  config = tiny.masked(tiny_tokenizer_workdir)
+  config.transformer.condition_hints = True
+  config.sampling.carry_detail = True
+  config.sampling.guidance = 0.5
+  algorithm = masked.MaskedGenerator.build(config, one_device)
+  run = batches.one_program(algorithm.predict["sample"], _trained(built[2]))
+  return algorithm, run
+
+
+@pytest.mark.parametrize("task", sorted(tasks.TASKS))
+def test_hints_and_detail_are_of_given_pixels_only(built, with_hints, task):
+  batch = batches.with_task(built[0], task)
+  _, run = with_hints
+  out = run(batch)
+  pixels = tasks.given_pixels(task, (5, 16, 16), 3)
+  hidden = {**batch, "video": batch["video"].copy()}
+  hidden["video"][:, ~pixels] = 77
+  again = run(hidden)
+  np.testing.assert_array_equal(out["ids"], again["ids"])
+  np.testing.assert_array_equal(out["video"], again["video"])
+  whole = pixels.all((1, 2))
+  real = batch["video"] / np.float32(255)
+  np.testing.assert_allclose(out["video"][:, whole], real[:, whole], atol=1e-6)
+
+
+@pytest.mark.parametrize("task", sorted(tasks.TASKS))
+def test_hints_are_the_condition_and_never_the_truth(built, with_hints, task):
+  """Under the mask a model sees what it is given, or nothing."""
+  algorithm, _ = with_hints
+  number = algorithm.tasks.names.index(task)
+  parts = np.ones((2, 192, 2), np.int32)
+  key = jax.random.key(0)
+  of = lambda algorithm: algorithm.mask(
+    key, key, number, parts, 0 * parts, jnp.zeros(2, jnp.int32)
+  )
+  made, plain = of(algorithm), of(built[1])
+  np.testing.assert_array_equal(made.masked_BN, plain.masked_BN)
+  assert not plain.hinted_BN.any()
+  expected = made.masked_BN if tasks.needs_clip(task) else 0 * made.masked_BN
+  np.testing.assert_array_equal(made.hinted_BN, expected)
+  assert not made.input_BNF[made.hinted_BN].any()
+  known = ~made.masked_BN & (made.input_BNF == 1).all(-1)
+  given = jnp.asarray(algorithm.given_SN)[number]
+  assert known[:, ~given].sum() == (~made.masked_BN[:, ~given]).sum()
+
+
 @pytest.mark.slow
 def test_a_few_steps_on_one_batch_lower_the_loss(
   tiny_tokenizer_workdir, one_device
@@ -195,6 +244,29 @@ def test_fields_that_contradict_the_tokenizer_are_refused(
     return
   with pytest.raises(ValueError, match=message):
     masked.MaskedGenerator.build(config, one_device)
+
+
+def test_hints_need_clips(tiny_tokenizer_workdir, one_device):
+  config = tiny.masked(tiny_tokenizer_workdir)
+  config.transformer.condition_hints = True
+  config.dataset.tokens = "somewhere"
+  with pytest.raises(ValueError, match="condition_hints=True .*=somewhere"):
+    masked.MaskedGenerator.build(config, one_device)
+
+
+def test_a_config_of_before_has_neither_hints_nor_detail(
+  tiny_tokenizer_workdir, one_device
+):
+  config = tiny.masked(tiny_tokenizer_workdir)
+  with config.unlocked():
+    del config.transformer.condition_hints
+    del config.sampling.carry_detail
+  algorithm = masked.MaskedGenerator.build(config, one_device)
+  assert not algorithm.hinted_S.any()
+  batch = batches.with_task(config, "frame_prediction")
+  state = jax.eval_shape(algorithm.init, jax.random.key(0))
+  params = {**state.predict_params(), "tokenizer": algorithm.tokens.params}
+  jax.eval_shape(algorithm.sample, params, batch, jax.random.key(0))
 
 
 def test_at_least_one_known_task_is_needed(tiny_tokenizer_workdir, one_device):

@@ -199,6 +199,68 @@ def test_the_condition_clip_is_the_clip_where_it_is_given(task):
   np.testing.assert_array_equal(filled, fill(jnp.asarray(other), given))
 
 
+@pytest.mark.parametrize(
+  "task, shares",
+  [
+    ("class_conditional", np.zeros((5, 5))),
+    ("central_inpainting", np.zeros((5, 5))),
+    ("dynamic_outpainting", np.zeros((5, 5))),
+    (
+      "frame_prediction",
+      [
+        [1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 1, 0, 0],
+      ],
+    ),
+    (
+      "interpolation",
+      [
+        [1, 0, 0, 0, 0],
+        [0.75, 0, 0, 0, 0.25],
+        [0.5, 0, 0, 0, 0.5],
+        [0.25, 0, 0, 0, 0.75],
+        [0, 0, 0, 0, 1],
+      ],
+    ),
+  ],
+)
+def test_detail_is_that_of_whole_given_frames(task, shares):
+  given = tasks.given_pixels(task, (5, 8, 8), 3)
+  np.testing.assert_array_equal(tasks.detail_shares(given), shares)
+
+
+@pytest.mark.parametrize("task", ["frame_prediction", "interpolation"])
+def test_detail_that_all_frames_lack_is_carried_whole(task):
+  """A still scene, whose grain a tokenizer loses, is given back its grain."""
+  rng = np.random.default_rng(0)
+  still = np.broadcast_to(
+    0.2 + 0.6 * rng.random((2, 1, 8, 8, 3)), (2, 5, 8, 8, 3)
+  )
+  lost = rng.uniform(-0.1, 0.1, still[:, :1].shape)
+  shares = tasks.detail_shares(tasks.given_pixels(task, (5, 8, 8), 3))
+  carried = tasks.with_given_detail(shares, still - lost, still)
+  np.testing.assert_allclose(carried, still, atol=1e-6)  # float32
+  hidden = shares.sum(0) == 0  # frames whose pixels nobody knows
+  other = np.where(hidden[:, None, None, None], 0.9, still)
+  again = tasks.with_given_detail(shares, still - lost, other)
+  np.testing.assert_array_equal(carried, again)
+
+
+def test_carried_detail_stays_within_the_range_of_pixels():
+  video = np.zeros((1, 5, 8, 8, 3), np.float32)
+  video[:, :3] = 1.0
+  completed = np.linspace(0, 1, 5, dtype=np.float32)[:, None, None, None]
+  completed = np.broadcast_to(completed, video.shape)
+  shares = tasks.detail_shares(
+    tasks.given_pixels("frame_prediction", (5, 8, 8), 3)
+  )
+  carried = tasks.with_given_detail(shares, completed, video)
+  np.testing.assert_array_equal(carried, np.ones_like(video))
+
+
 def test_task_tokens_are_rows_of_the_table_one_for_each_family():
   tokens = {name: task.token for name, task in tasks.TASKS.items()}
   assert all(0 <= token < tasks.TASK_SLOTS for token in tokens.values())

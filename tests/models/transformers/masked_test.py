@@ -99,6 +99,31 @@ def test_a_masked_token_is_not_seen(small, inputs):
     np.testing.assert_array_equal(a, b)
 
 
+def test_a_hint_is_seen_beside_the_mask_and_nowhere_else(small, inputs):
+  net, params = small
+  parts, masked, label, task = inputs
+  hinted = jnp.array([[1, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]], bool)
+
+  @jax.jit
+  def run(parts, hinted):
+    return net(params, parts, masked, label, task, hinted_BN=hinted)
+
+  before = run(parts, hinted)
+  moved = lambda where: jnp.where(where[..., None], (parts + 1) % 4, parts)
+  seen = run(moved(hinted & masked), hinted)
+  unseen = run(moved(~hinted & masked), hinted)
+  for a, b, c in zip(before, seen, unseen, strict=True):
+    assert np.abs(a[0] - b[0]).max() > 1e-3
+    np.testing.assert_array_equal(a[1], b[1])  # has no hint under its mask
+    np.testing.assert_array_equal(a, c)
+  # A hint is no known token: the mask token is added to it.
+  known = net(params, parts, masked & ~hinted, label, task)
+  assert np.abs(before[0][0] - known[0][0]).max() > 1e-3
+  without = run(parts, jnp.zeros_like(hinted))
+  for a, b in zip(without, net(params, *inputs), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("argument", [0, 1, 2, 3])
 def test_tokens_mask_class_and_task_all_matter(small, inputs, argument):
   net, params = small
