@@ -6,10 +6,10 @@ masks. COMMIT: a masked position inside the given region takes the token of
 the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
 
-With `transformer.condition_hints` a mask token comes with the token of the condition
-there, of what the condition clip is filled with: the last frame repeated, or
-frames interpolated. A model then starts from the trivial completion, of which
-many tokens are right, and learns in hundreds of steps what changes.
+With `transformer.condition_hints`, which is not the paper's, a mask token comes
+with the condition's token there: that of the last frame repeated, say, or of
+interpolated frames. A model then starts from the trivial completion, of which
+many tokens are right, and has to learn what changes.
 """
 
 from collections.abc import Callable
