@@ -8,8 +8,8 @@ are the same for both.
 Pixels of a trivial completion are true ones, and a model's are its tokenizer's,
 with the detail of the given frames where it carries that. What the tokens alone
 cost shows in two more clips: the true one and the trivial completion, encoded,
-decoded, and finished as the model's are. The first is the best that any model on
-these tokens can do; the second is what a model of motion has to beat.
+decoded, and finished as the model's are. The first is the best that any model
+on these tokens can do; the second is what a model of motion has to beat.
 """
 
 from collections.abc import Callable

@@ -46,7 +46,7 @@ class Masked(struct.PyTreeNode):
   """Masked clips: the input of the transformer, and the targets."""
 
   parts_BNF: jax.Array  # int32: the true sub-tokens
-  input_BNF: jax.Array  # int32: the condition's where chosen and given
+  input_BNF: jax.Array  # int32: the condition's where chosen, else the true
   masked_BN: jax.Array  # bool: whether the input is the mask token
   hinted_BN: jax.Array  # bool: whether it also shows the condition's token
   class_B: jax.Array  # int32: the class that the transformer is told

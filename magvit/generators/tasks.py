@@ -309,7 +309,10 @@ def with_given_detail(
     video_BTHWC: float32 in [0, 1], read in frames that are given whole.
   """
   lacking_BTHWC = video_BTHWC - completed_BTHWC
-  carried_BTHWC = jnp.einsum("tg,bghwc->bthwc", shares_TT, lacking_BTHWC)
+  # Other precisions round the pixels of given frames, too.
+  carried_BTHWC = jnp.einsum(
+    "tg,bghwc->bthwc", shares_TT, lacking_BTHWC, precision="highest"
+  )
   return jnp.clip(completed_BTHWC + carried_BTHWC, 0.0, 1.0)
 
 
