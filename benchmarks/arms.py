@@ -43,9 +43,11 @@ from storage import files
 
 CONTINUOUS = "walt_continuous"
 _MASKED = "masked"  # the arm whose clips the others take
+# Fields of the masked row that none of the others has.
+_ALONE = ("transformer.condition_hints", "sampling.carry_detail")
 # File of configs/ of each arm, and fields that differ from its row's.
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-  _MASKED: ("masked", {}),
+  _MASKED: ("masked", dict.fromkeys(_ALONE, False)),
   "autoregressive": ("autoregressive", {}),
   "walt_bits": ("diffusion", {"latents.kind": "bits"}),
   CONTINUOUS: ("diffusion", {"latents.kind": "continuous"}),

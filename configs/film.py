@@ -217,8 +217,8 @@ def masked64_small(c: ml_collections.ConfigDict) -> None:
 
 
 def _masked(c: ml_collections.ConfigDict) -> None:
-  # Half the hidden tokens are those of the trivial completion, which a short
-  # run hardly finds out by itself (docs/train.md).
+  # Many hidden tokens are those of the trivial completion, which a short run
+  # hardly finds out by itself (docs/film.md).
   c.transformer.condition_hints = True
   c.sampling.carry_detail = True  # as trivial completions have it, too
   c.mask_ratio_per_clip = True  # less noise than one ratio for a small batch

@@ -4,9 +4,10 @@ MAR (arXiv 2406.11838): instead of logits of a token, a small network denoises
 its latent, told the trunk's features of it. `digits` and `film64` are the rows
 of configs/masked.py with this head, and differ from them in nothing else that
 the head does not need, but for the optimizer of `digits`, without which the
-head learns too slowly there. `imagenet256_` has MAR's own trunk; its latents
-are those of a tokenizer with 16 channels and 16 x 16 places. Sizes are
-parameters in millions, of the head alone and of all.
+head learns too slowly there, and for hints and carried detail, which `film64`
+has not here. `imagenet256_` has MAR's own trunk; its latents are those of a
+tokenizer with 16 channels and 16 x 16 places. Sizes are parameters in millions,
+of the head alone and of all.
 
   arg            tokens        head    size   trained on        published
   digits         5x4x4          0.3     0.7   two CPU cores

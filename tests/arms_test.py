@@ -56,6 +56,18 @@ def test_an_arm_has_the_optimizer_of_its_row_or_that_of_the_flags(name):
   assert given.peak_learning_rate == row.peak_learning_rate
 
 
+def test_the_masked_arm_of_the_film_has_nothing_that_others_lack():
+  args = arms._parser().parse_args(
+    ["--tokenizer=configs/tokenizer_video.py:film64", "--output=none"]
+    + ["--row=film64"]
+  )
+  row = workdir_lib.read_config_file("configs/masked.py:film64")
+  arm = arms._config(args, "masked", None)
+  for config, expected in ((row, True), (arm, False)):
+    assert config.transformer.condition_hints is expected
+    assert config.sampling.carry_detail is expected
+
+
 def test_a_size_that_no_width_reaches_is_refused(configs):
   config = configs["autoregressive_0"]
   with pytest.raises(ValueError, match="autoregressive: with transformer.mlp"):

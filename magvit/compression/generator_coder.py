@@ -29,6 +29,7 @@ from magvit import mesh as mesh_lib
 from magvit import trained as trained_lib
 from magvit.compression import information
 from magvit.generators import autoregressive
+from magvit.generators import hints
 from magvit.generators import masked
 from magvit.generators import sampling
 from magvit.generators import tasks
@@ -227,6 +228,12 @@ def _in_steps(
   config.transformer.attention = "plain"
   transformer = masked.define_transformer(config, num_tokens)
   factors = len(config.transformer.factor_bits)
+  if hints.needed(config):
+    raise ValueError(
+      f"{config.name!r} has never made a clip without a condition, because of"
+      f" transformer.{hints.FIELD}: its probabilities would compress nothing;"
+      " name another generator"
+    )
   names = tasks.task_names(config)
   free = "class_conditional"
   task = tasks.TASKS[free if free in names else names[0]].token

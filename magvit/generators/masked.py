@@ -6,10 +6,8 @@ masks. COMMIT: a masked position inside the given region takes the token of
 the condition, any other masked position the mask token. The loss covers all
 positions: those masked, those refined from the condition, and those copied.
 
-With `transformer.condition_hints`, which is not the paper's, a mask token comes
-with the condition's token there: that of the last frame repeated, say, or of
-interpolated frames. A model then starts from the trivial completion, of which
-many tokens are right, and has to learn what changes.
+With `transformer.condition_hints` mask tokens show the condition's, too
+(hints.py).
 """
 
 from collections.abc import Callable
@@ -31,6 +29,7 @@ from magvit import algorithm as algorithm_lib
 from magvit import optimizer
 from magvit.algorithm import TrainState
 from magvit.generators import generator
+from magvit.generators import hints
 from magvit.generators import losses
 from magvit.generators import sampling
 from magvit.generators import tasks as tasks_lib
@@ -38,8 +37,6 @@ from magvit.generators import tokens as tokens_lib
 from models import network
 from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import masked as masked_transformer
-
-_HINTS = "condition_hints"
 
 
 class Masked(struct.PyTreeNode):
@@ -97,7 +94,7 @@ class MaskedGenerator(generator.TokenGenerator):
       transformer=define_transformer(c, tokens.num, mesh),
       tasks=table,
       given_SN=given_SN,
-      hinted_S=given_SN.any(-1) & shows_hints(c),
+      hinted_S=given_SN.any(-1) & hints.shown(c),
       fixed_SN=region(tasks_lib.kept_latents),
       noise_S=noise_of_tasks(c, table.names),
       adam=optimizer.make_optimizer(c.optimizer, c.num_steps),
@@ -359,7 +356,7 @@ def define_transformer(
   """
   several_tasks = len(tasks_lib.task_names(config)) > 1
   settings, dtype = tokens_lib.transformer_settings(config, tokens, mesh)
-  settings.pop(_HINTS, None)  # the network takes hints where it is given some
+  settings.pop(hints.FIELD, None)  # the network takes what it is given
   return network.define(
     lambda rngs: masked_transformer.MaskedTransformer(
       num_tokens=tokens,
@@ -371,21 +368,11 @@ def define_transformer(
   )
 
 
-def shows_hints(config: ml_collections.ConfigDict) -> bool:
-  """Whether mask tokens show the condition's; not in configs of before."""
-  return bool(config.transformer.get(_HINTS, False))
-
-
 def _check(
   config: ml_collections.ConfigDict, tokens: tokens_lib.Tokens
 ) -> None:
   tokens_lib.check_no_images(config)
-  if shows_hints(config) and config.dataset.tokens:
-    raise ValueError(
-      f"transformer.{_HINTS}=True needs clips, and"
-      f" dataset.tokens={config.dataset.tokens} has tokens of condition clips"
-      " in given regions alone: set one of the two to its default"
-    )
+  hints.check(config)
   tokens.check_factors(config)
   tasks_lib.check_prediction(config, tokens.sizes.time, tokens.sizes.causal)
   sampling.check_settings(config.sampling)

@@ -1,11 +1,12 @@
 """Algorithm: masked modelling of latents, each drawn by diffusion.
 
 MAR (arXiv 2406.11838) on the trunk, the tasks and the masks of the masked model
-of tokens (masked.py), from which it differs in the head alone: instead of
-logits of a token, a small network denoises its latent, told the trunk's
-features. COMMIT is as there: a masked position inside the given region takes
-the latent of the condition, any other masked position the mask token. The loss
-covers what is masked or refined from the condition, not what is copied.
+of tokens (masked.py), from which it differs in the head, and in having no
+hints: instead of logits of a token, a small network denoises its latent, told
+the trunk's features. COMMIT is as there: a masked position inside the given
+region takes the latent of the condition, any other masked position the mask
+token. The loss covers what is masked or refined from the condition, not what is
+copied.
 """
 
 import dataclasses

@@ -19,7 +19,7 @@ import ml_collections
 from configs import fields
 
 # Function (parts_BNF, decided_BN, step from 0) -> logits (B, N, V) of each of
-# the F sub-tokens; parts not yet decided hold the condition where it is given.
+# the F sub-tokens; parts not yet decided hold the condition's.
 Predictor = Callable[[jax.Array, jax.Array, jax.Array], Sequence[jax.Array]]
 
 # Functions (progress from 0 at the first step to 1 at the last, power) -> share
@@ -61,7 +61,8 @@ def decode(
   Args:
     key: PRNG key.
     predict: logits of all tokens, of the distribution to sample from.
-    condition_BNF: sub-tokens of the condition, anything where none is given.
+    condition_BNF: sub-tokens of the condition, anything where the model sees
+      none.
     fixed_BN: bool, true for tokens that keep those of the condition.
     steps: number of predictions; may exceed the number of tokens.
     schedule: name in `SCHEDULES`.

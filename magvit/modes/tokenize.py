@@ -29,6 +29,7 @@ from input_pipeline import pipeline
 from input_pipeline import stores
 from input_pipeline.sources import token_shards
 from magvit import mesh as mesh_lib
+from magvit.generators import hints
 from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from magvit.modes import table
@@ -142,6 +143,8 @@ def _tokenize(
 
 def _settings(workdir: str, config) -> ml_collections.ConfigDict:
   """Settings of the clips, from the config of a generator or a tokenizer."""
+  if "transformer" in config:
+    hints.check_clips(config, f"--config={config.name}")
   frames = config.get("condition_frames", _CONDITION_FRAMES)
   dataset = {**config.dataset.to_dict(), "joint_images": 0}  # clips alone
   return ml_collections.ConfigDict(

@@ -21,6 +21,7 @@ from magvit import trained as trained_lib
 from magvit.tokenizer import describe
 from magvit.tokenizer import fingerprint
 from magvit.workdir import folder as workdir_lib
+from magvit.workdir import stored_config
 from magvit.workdir import weights as weights_lib
 
 log = logging.getLogger(__name__)
@@ -179,8 +180,10 @@ def _warn_of_other_settings(config, source) -> None:
     for c in (source, config)
   )
   for field in sorted(there.keys() | here.keys()):
-    if there.get(field) != here.get(field):
+    before = stored_config.SINCE.get(field)  # of configs without the field
+    values = there.get(field, before), here.get(field, before)
+    if values[0] != values[1]:
       log.warning(
         "init_from=%s was trained with %s=%s, and this run has %s",
-        *(config.init_from, field, there.get(field), here.get(field)),
+        *(config.init_from, field, *values),
       )

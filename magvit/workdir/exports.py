@@ -31,6 +31,8 @@ from storage.version import VERSION
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"  # folder in a generator's export, as in a workdir
 
+# Fields that are false in models of before, which lack them.
+_LATER = (("transformer", "condition_hints"), ("sampling", "carry_detail"))
 # `Notes.defining` of exports that earlier versions wrote, which lack it.
 _OLD_DEFINING_TOKENIZER = ("tokenizer", "quantizer")
 _OLD_DEFINING_GENERATOR = (
@@ -201,13 +203,17 @@ def named_settings(
   """The settings, in JSON's types, that a fingerprint covers.
 
   `tokenizer.remat` changes no token. Configs of before have "off" there as a
-  rule, and for them the choices that came later count as that one.
+  rule, and for them the choices that came later count as that one. Fields that
+  came later do not count at the value that their absence stands for.
   """
   settings = [{name: config[name]} for name in sections]
   for section in settings:
     fields = section.get("tokenizer", {})
     if fields.get("remat") not in (None, "all", "dots"):
       section["tokenizer"] = {**fields, "remat": "off"}
+    for name, field in _LATER:
+      if name in section and section[name].get(field) is False:
+        section[name] = {k: v for k, v in section[name].items() if k != field}
   return settings
 
 

@@ -230,7 +230,7 @@ def check_same_experiment(
   """Raises ValueError naming the fields in which two configs differ."""
   differ = _differing(stored, given)
   if differ:
-    there, here = _fields(stored), _fields(given)
+    there, here = _with_since(stored), _with_since(given)
     first = differ[0]
     others = f" (and {', '.join(differ[1:])})" if differ[1:] else ""
     raise ValueError(
@@ -244,14 +244,18 @@ def _differing(
   stored: ml_collections.ConfigDict, given: ml_collections.ConfigDict
 ) -> list[str]:
   """Names of the fields that make two configs two experiments."""
-  since = stored_config_lib.SINCE
-  there, here = ({**since, **_fields(c)} for c in (stored, given))
+  there, here = _with_since(stored), _with_since(given)
   return [
     field
     for field in sorted(there.keys() | here.keys())
     if there.get(field) != here.get(field)
     and not any(f"{field}.".startswith(f"{free}.") for free in _FREE_FIELDS)
   ]
+
+
+def _with_since(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The fields, and those that came later as what their absence stands for."""
+  return {**stored_config_lib.SINCE, **_fields(config)}
 
 
 def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:

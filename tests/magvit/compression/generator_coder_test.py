@@ -99,6 +99,21 @@ def test_models_have_different_names():
   assert a == generator_coder.make_coder(config, params, _BLOCK).fingerprint
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_model_of_hints_alone_is_refused(learnt):
+  """Nothing is given to what is compressed, and it never saw that."""
+  config = tiny.masked("")
+  config.transformer.condition_hints = True
+  config.tasks.class_conditional = float(learnt)
+  params = _model("masked")[1]
+  make = lambda: generator_coder.make_coder(config, params, _BLOCK)
+  if learnt:
+    assert make().fingerprint != _model("masked")[2].fingerprint
+    return
+  with pytest.raises(ValueError, match="'tiny generator' .*condition_hints"):
+    make()
+
+
 def test_a_tokenizer_is_no_generator(tiny_tokenizer_workdir):
   with pytest.raises(ValueError, match="'tiny tokenizer'.* of a generator"):
     generator_coder.load(tiny_tokenizer_workdir)

@@ -13,6 +13,8 @@ from magvit.tokenizer import describe
 from tests import batches
 from tests import tiny
 
+_CONDITIONED = [f"tasks.{x}" for x in tasks.TASKS if tasks.needs_clip(x)]
+
 
 @pytest.fixture(scope="module")
 def one_device():
@@ -143,7 +145,7 @@ def with_hints(built, tiny_tokenizer_workdir, one_device):
   config = tiny.masked(tiny_tokenizer_workdir)
   config.transformer.condition_hints = True
   config.sampling.carry_detail = True
-  config.sampling.guidance = 0.5
+  config.sampling.guidance = 0.5  # its second pass has no hints
   algorithm = masked.MaskedGenerator.build(config, one_device)
   run = batches.one_program(algorithm.predict["sample"], _trained(built[2]))
   return algorithm, run
@@ -246,11 +248,27 @@ def test_fields_that_contradict_the_tokenizer_are_refused(
     masked.MaskedGenerator.build(config, one_device)
 
 
-def test_hints_need_clips(tiny_tokenizer_workdir, one_device):
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({"dataset.tokens": "somewhere"}, "tokens=somewhere: stored .*=False"),
+    ({"tasks.class_conditional": 0.0, "sampling.guidance": 2.0}, "guidance=2"),
+    ({name: 0.0 for name in _CONDITIONED}, "given nothing: .*_hints=False"),
+    ({"tasks.class_conditional": 0.0}, None),
+  ],
+)
+def test_hints_have_to_be_shown_and_learnt(
+  tiny_tokenizer_workdir, one_device, fields, message
+):
   config = tiny.masked(tiny_tokenizer_workdir)
   config.transformer.condition_hints = True
-  config.dataset.tokens = "somewhere"
-  with pytest.raises(ValueError, match="condition_hints=True .*=somewhere"):
+  with config.unlocked():
+    config.update_from_flattened_dict(fields)
+  if message is None:
+    algorithm = masked.MaskedGenerator.build(config, one_device)
+    assert algorithm.hinted_S.all()
+    return
+  with pytest.raises(ValueError, match=message):
     masked.MaskedGenerator.build(config, one_device)
 
 

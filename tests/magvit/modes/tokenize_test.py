@@ -431,3 +431,13 @@ def test_arguments_that_cannot_work_are_refused(
   with pytest.raises(ValueError, match=message):
     _tokenize(tiny_tokenizer_workdir, tmp_path / "tokens", **arguments)
   assert not (tmp_path / "tokens").exists()
+
+
+def test_a_generator_with_hints_trains_from_clips(
+  fast, tiny_tokenizer_workdir, tmp_path
+):
+  config = tiny.masked(str(tiny_tokenizer_workdir))
+  config.transformer.condition_hints = True
+  with pytest.raises(ValueError, match="'?tiny generator.*hints=False"):
+    _tokenize(tiny_tokenizer_workdir, tmp_path / "tokens", config=config)
+  assert not (tmp_path / "tokens").exists()

@@ -35,6 +35,21 @@ def test_a_fingerprint_is_of_config_names_and_bytes_and_nothing_else():
   assert len(of(params)) == 64
 
 
+def test_fields_that_came_later_count_when_they_are_used():
+  """Files coded by a generator of before stay readable."""
+  config, params = tiny.masked(""), {"a": np.zeros(2)}
+  of = lambda config: fingerprint.fingerprint(
+    config, params, ("transformer", "sampling")
+  )
+  old = ml_collections.ConfigDict(config.to_dict())
+  del old.transformer.condition_hints
+  del old.sampling.carry_detail
+  assert of(config) == of(old)
+  for field in ("transformer.condition_hints", "sampling.carry_detail"):
+    assert of(_changed(config, {field: True})) != of(old)
+  assert of(_changed(config, {"transformer.dropout": 0.5})) != of(old)
+
+
 def _changed(config, changes):
   changed = ml_collections.ConfigDict(config.to_dict())
   changed.update_from_flattened_dict(changes)

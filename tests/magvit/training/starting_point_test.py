@@ -6,6 +6,7 @@ import re
 import types
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -148,3 +149,15 @@ def test_other_settings_of_equal_shapes_are_told(folder, tmp_path, caplog):
   with caplog.at_level(logging.WARNING):
     starting_point.check(config, str(tmp_path))
   assert re.search("tokenizer.padding=edge.* zero", caplog.text)
+
+
+def test_a_field_that_came_later_is_no_other_setting(caplog):
+  config = tiny.masked("")
+  old = ml_collections.ConfigDict(config.to_dict())
+  del old.transformer.condition_hints
+  with caplog.at_level(logging.WARNING):
+    starting_point._warn_of_other_settings(config, old)
+    assert not caplog.text
+    config.transformer.condition_hints = True
+    starting_point._warn_of_other_settings(config, old)
+  assert "condition_hints=False, and this run has True" in caplog.text

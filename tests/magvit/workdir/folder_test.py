@@ -4,6 +4,7 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -26,6 +27,20 @@ def test_a_new_or_an_own_workdir_is_accepted(tmp_path):
   workdir_lib.check_workdir(workdir, config)
   stored = workdir_lib.read_config(workdir)
   assert stored.to_json() == config.to_json()
+
+
+def test_a_run_of_before_goes_on_with_what_its_config_lacks(tmp_path):
+  config = tiny.masked("tokenizer")
+  old = ml_collections.ConfigDict(config.to_dict())
+  del old.transformer.condition_hints
+  del old.sampling.carry_detail
+  workdir_lib.write_config(str(tmp_path), old)
+  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+  workdir_lib.check_workdir(str(tmp_path), config)
+  config.transformer.condition_hints = True
+  match = "transformer.condition_hints is False there and True in"
+  with pytest.raises(ValueError, match=match):
+    workdir_lib.check_workdir(str(tmp_path), config)
 
 
 def test_how_a_run_is_run_may_change_but_not_what_is_trained(tmp_path):
