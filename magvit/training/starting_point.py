@@ -180,7 +180,7 @@ def _warn_of_other_settings(config, source) -> None:
     for c in (source, config)
   )
   for field in sorted(there.keys() | here.keys()):
-    before = stored_config.SINCE.get(field)  # of configs without the field
+    before = stored_config.SINCE.get(field)  # what its absence stands for
     values = there.get(field, before), here.get(field, before)
     if values[0] != values[1]:
       log.warning(
