@@ -221,6 +221,5 @@ def _masked(c: ml_collections.ConfigDict) -> None:
   # hardly finds out by itself (docs/film.md).
   c.transformer.condition_hints = True
   c.sampling.carry_detail = True  # as trivial completions have it, too
-  c.sampling.completion = "likeliest"  # nearer to the true clip than a sample
   c.mask_ratio_per_clip = True  # less noise than one ratio for a small batch
   c.sampling.choice_temperature = 12.0  # as the rows of folders

@@ -219,9 +219,9 @@ def test_the_condition_clip_is_the_clip_where_it_is_given(task):
       "interpolation",
       [
         [1, 0, 0, 0, 0],
-        [0.75, 0, 0, 0, 0.25],
+        [27 / 28, 0, 0, 0, 1 / 28],
         [0.5, 0, 0, 0, 0.5],
-        [0.25, 0, 0, 0, 0.75],
+        [1 / 28, 0, 0, 0, 27 / 28],
         [0, 0, 0, 0, 1],
       ],
     ),
@@ -229,7 +229,9 @@ def test_the_condition_clip_is_the_clip_where_it_is_given(task):
 )
 def test_detail_is_that_of_whole_given_frames(task, shares):
   given = tasks.given_pixels(task, (5, 8, 8), 3)
-  np.testing.assert_array_equal(tasks.detail_shares(given), shares)
+  made = tasks.detail_shares(given)
+  assert made.dtype == np.float32
+  np.testing.assert_allclose(made, shares, rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["frame_prediction", "interpolation"])
