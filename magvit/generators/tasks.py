@@ -282,10 +282,9 @@ class TaskTable:
 def detail_shares(given_THW: np.ndarray) -> np.ndarray:
   """Shares that the detail of whole given frames has in each, float32 (T, T).
 
-  Row t is 1 for the only given frame before or after it; of two that it is
-  between, the nearer has the larger share, by the cube of how near it is, and
-  so most of the detail is one frame's and sharp. It is 0 where no frame is given
-  whole.
+  Row t is 1 for the only given frame before or after it. Of two that it is
+  between, the nearer one's is larger, by the cube of how near it is: most of
+  the detail is one frame's, and so is sharp. Without whole frames all are 0.
   """
   numbers = np.flatnonzero(given_THW.all((1, 2)))
   shares_TT = np.zeros((len(given_THW),) * 2, np.float32)
