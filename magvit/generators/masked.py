@@ -94,7 +94,7 @@ class MaskedGenerator(generator.TokenGenerator):
       transformer=define_transformer(c, tokens.num, mesh),
       tasks=table,
       given_SN=given_SN,
-      hinted_S=given_SN.any(-1) & hints.shown(c),
+      hinted_S=np.asarray(given_SN.any(-1) & hints.shown(c)),
       fixed_SN=region(tasks_lib.kept_latents),
       noise_S=noise_of_tasks(c, table.names),
       adam=optimizer.make_optimizer(c.optimizer, c.num_steps),

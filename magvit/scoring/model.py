@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -109,8 +110,9 @@ class Model:
     if not self.config.sampling.get("carry_detail", False):
       return decoded
     shares_TT = tasks_lib.detail_shares(self._given_pixels(task))
-    true = np.asarray(tokenizer_network.to_float(video))
-    return np.asarray(tasks_lib.with_given_detail(shares_TT, decoded, true))
+    true = tokenizer_network.to_float(jnp.asarray(video))
+    whole = map(jnp.asarray, (shares_TT, decoded, true))
+    return np.asarray(tasks_lib.with_given_detail(*whole))
 
   @property
   def vocabulary(self) -> int:
