@@ -45,7 +45,6 @@ class Masked(struct.PyTreeNode):
   parts_BNF: jax.Array  # int32: the true sub-tokens
   input_BNF: jax.Array  # int32: the condition's where chosen, else the true
   masked_BN: jax.Array  # bool: whether the input is the mask token
-  hinted_BN: jax.Array  # bool: whether it also shows the condition's token
   class_B: jax.Array  # int32: the class that the transformer is told
 
 
@@ -180,13 +179,11 @@ class MaskedGenerator(generator.TokenGenerator):
       mask_key, batch_size, self.tokens.num, c.mask_ratio_per_clip
     )
     given_1N = jnp.asarray(self.given_SN)[task][None]
-    masked_BN = chosen_BN & ~given_1N
     return Masked(
       parts_BNF=parts_BNF,
       # Nothing is seen of an input under the mask, unless it is a hint.
       input_BNF=jnp.where(chosen_BN[..., None], condition_BNF, parts_BNF),
-      masked_BN=masked_BN,
-      hinted_BN=masked_BN & jnp.asarray(self.hinted_S)[task],
+      masked_BN=chosen_BN & ~given_1N,
       class_B=self.classes(task, label_B, dropped_B),
     )
 
@@ -212,7 +209,7 @@ class MaskedGenerator(generator.TokenGenerator):
       masked.class_B,
       token_B,
       dropout_key,
-      self._hints(masked.hinted_BN),
+      self._hinted(task, masked.masked_BN),
     )
     everywhere_BN = jnp.ones(masked.masked_BN.shape)
     loss, hits_BN = jnp.zeros(()), jnp.array(True)
@@ -270,9 +267,11 @@ class MaskedGenerator(generator.TokenGenerator):
     )
     return clips
 
-  def _hints(self, hinted_BN: jax.Array) -> jax.Array | None:
-    """Where there are hints; None for a model that knows none."""
-    return hinted_BN if self.hinted_S.any() else None
+  def _hinted(self, task: jax.Array, masked_BN: jax.Array) -> jax.Array | None:
+    """Where a mask token shows the condition's; None if none ever does."""
+    if not self.hinted_S.any():
+      return None
+    return masked_BN & jnp.asarray(self.hinted_S)[task]
 
   def _grid(self, table_SN, task, label_B) -> jax.Array:
     """The task's row of a table, repeated for each clip, (B, N)."""
@@ -294,7 +293,6 @@ class MaskedGenerator(generator.TokenGenerator):
 
     def predict(parts_BNF, decided_BN, step):
       masked_BN = ~decided_BN & ~given_BN
-      hinted_BN = masked_BN & jnp.asarray(self.hinted_S)[task]
       if not settings.guidance:
         return self.transformer(
           params,
@@ -302,7 +300,7 @@ class MaskedGenerator(generator.TokenGenerator):
           masked_BN,
           class_B,
           token_B,
-          hinted_BN=self._hints(hinted_BN),
+          hinted_BN=self._hinted(task, masked_BN),
         )
       # One pass over both halves; the second sees no class and no condition.
       stack = lambda a, b: jnp.concatenate([a, b])
@@ -312,7 +310,9 @@ class MaskedGenerator(generator.TokenGenerator):
         stack(masked_BN, ~decided_BN | fixed_BN),
         stack(class_B, no_class_B),
         stack(token_B, free_token_B),
-        hinted_BN=self._hints(stack(hinted_BN, jnp.zeros_like(hinted_BN))),
+        hinted_BN=self._hinted(
+          task, stack(masked_BN, jnp.zeros_like(masked_BN))
+        ),
       )
       halves = [jnp.split(x, 2) for x in logits]
       guidance = sampling.guidance_at(

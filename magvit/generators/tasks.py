@@ -251,7 +251,7 @@ class TaskTable:
   def finish(
     self,
     settings: ml_collections.ConfigDict,
-    task: jax.Array,
+    task: int | jax.Array,
     completed_BTHWC: jax.Array,
     video_BTHWC: jax.Array,
     condition_frames: int,
@@ -259,15 +259,16 @@ class TaskTable:
     """A task's completion with what `config.sampling` puts into its pixels.
 
     These are `carry_detail` (`with_given_detail`) and, after it,
-    `replace_condition_pixels`. All clips are float32 in [0, 1].
+    `replace_condition_pixels`, which some algorithms and configs of before have
+    not. All clips are float32 in [0, 1].
     """
     given_STHW = self.given_pixels(video_BTHWC.shape[1:4], condition_frames)
-    if settings.get("carry_detail", False):  # not in configs of before
+    if settings.get("carry_detail", False):
       shares_STT = np.stack([detail_shares(given) for given in given_STHW])
       completed_BTHWC = with_given_detail(
         jnp.asarray(shares_STT)[task], completed_BTHWC, video_BTHWC
       )
-    if settings.replace_condition_pixels:
+    if settings.get("replace_condition_pixels", False):
       given_THW = jnp.asarray(given_STHW)[task]
       completed_BTHWC = jnp.where(
         given_THW[None, ..., None], video_BTHWC, completed_BTHWC

@@ -90,11 +90,10 @@ class Model:
     )
 
   def given_frames(self, task: str) -> np.ndarray:
-    return np.asarray(self._given_pixels(task).all((1, 2)))
-
-  def _given_pixels(self, task: str) -> np.ndarray:
     shape = describe.clip_shape(self.config)
-    return tasks_lib.given_pixels(task, shape, self.config.condition_frames)
+    frames = self.config.condition_frames
+    given_THW = tasks_lib.given_pixels(task, shape, frames)
+    return np.asarray(given_THW.all((1, 2)))
 
   def reconstructions(self, protocol: Protocol, originals: Clips) -> Clips:
     return clips_lib.reconstruct_clips(
@@ -107,12 +106,15 @@ class Model:
 
   def tokenized(self, video: np.ndarray, task: str) -> np.ndarray:
     decoded = self._predict("tokenized", {"video": video})["video"]
-    if not self.config.sampling.get("carry_detail", False):
-      return decoded
-    shares_TT = tasks_lib.detail_shares(self._given_pixels(task))
-    true = tokenizer_network.to_float(jnp.asarray(video))
-    whole = map(jnp.asarray, (shares_TT, decoded, true))
-    return np.asarray(tasks_lib.with_given_detail(*whole))
+    table = tasks_lib.TaskTable.from_config(self.config)
+    finished = table.finish(
+      self.config.sampling,
+      table.names.index(task),
+      jnp.asarray(decoded),
+      tokenizer_network.to_float(jnp.asarray(video)),
+      self.config.condition_frames,
+    )
+    return np.asarray(finished)
 
   @property
   def vocabulary(self) -> int:

@@ -22,6 +22,7 @@ import safetensors.numpy
 
 from magvit import mesh as mesh_lib
 from magvit.workdir import latent_statistics
+from magvit.workdir import stored_config
 from models.weights import safetensors_file
 from storage import files
 from storage import schema
@@ -31,8 +32,6 @@ from storage.version import VERSION
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"  # folder in a generator's export, as in a workdir
 
-# Fields that are false in models of before, which lack them.
-_LATER = (("transformer", "condition_hints"), ("sampling", "carry_detail"))
 # `Notes.defining` of exports that earlier versions wrote, which lack it.
 _OLD_DEFINING_TOKENIZER = ("tokenizer", "quantizer")
 _OLD_DEFINING_GENERATOR = (
@@ -211,8 +210,9 @@ def named_settings(
     fields = section.get("tokenizer", {})
     if fields.get("remat") not in (None, "all", "dots"):
       section["tokenizer"] = {**fields, "remat": "off"}
-    for name, field in _LATER:
-      if name in section and section[name].get(field) is False:
+    for path, value in stored_config.SINCE.items():
+      name, _, field = path.partition(".")
+      if name in section and section[name].get(field) == value:
         section[name] = {k: v for k, v in section[name].items() if k != field}
   return settings
 

@@ -49,6 +49,7 @@ SINCE = {
   "dataset.labels": "class",
   "dataset.train_examples": 0,
   "transformer.condition_hints": False,
+  "sampling.carry_detail": False,
   **_TRAINED_WITH,
 }
 _NEEDED = ("name", "batch_size", "dataset", "dataset.frames", "dataset.size")

@@ -438,6 +438,8 @@ def test_a_generator_with_hints_trains_from_clips(
 ):
   config = tiny.masked(str(tiny_tokenizer_workdir))
   config.transformer.condition_hints = True
-  with pytest.raises(ValueError, match="'?tiny generator.*hints=False"):
+  with pytest.raises(
+    ValueError, match="--config=tiny generator: .*hints=False"
+  ):
     _tokenize(tiny_tokenizer_workdir, tmp_path / "tokens", config=config)
   assert not (tmp_path / "tokens").exists()
