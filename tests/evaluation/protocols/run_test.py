@@ -1,4 +1,4 @@
-"""Tests of evaluation/protocols/run.py with a tiny feature network."""
+"""Tests of evaluation/protocols/run.py on files, with a tiny network."""
 
 import dataclasses
 import json
@@ -11,38 +11,9 @@ import safetensors.numpy
 
 from evaluation.metrics import frechet
 from evaluation.protocols import run as protocol_run
-from evaluation.protocols import table as protocol_table
 from evaluation.show import mp4
-from magvit import mesh as mesh_lib
-from magvit import trained as trained_lib
-from magvit.scoring import model as scored_model
-from magvit.workdir import folder as workdir_lib
 from models.features import networks as feature_networks
-
-
-class _Network:
-  """Random projections of the pixels, in place of features.Extractor."""
-
-  weights_sha256 = "0" * 64
-
-  def __init__(self):
-    self.clips = 0
-
-  def __call__(self, batch):
-    self.clips += len(batch)
-    x = batch.reshape(len(batch), -1)
-    x = x[:, :: 1 + x.shape[1] // 997].astype(np.float32) / 255
-    rng = np.random.RandomState(0)
-    project = lambda width: x @ rng.randn(x.shape[1], width).astype(np.float32)
-    logits = project(5)
-    probabilities = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities /= probabilities.sum(1, keepdims=True)
-    return {
-      "pool3": project(4),
-      "spatial": project(3),
-      "logits": logits,
-      "probabilities": probabilities,
-    }
+from tests import random_features
 
 
 def _pixels(seed, *shape):
@@ -57,17 +28,19 @@ def _npz(path, seed, *shape):
 def _score(tmp_path, protocol, network=None, **fields):
   request = protocol_run.Request(protocol, **fields)
   return protocol_run.score(
-    str(tmp_path), request, network=network or _Network()
+    str(tmp_path), request, network=network or random_features.Network()
   )
 
 
 def test_someone_elses_samples_against_someone_elses_reference(tmp_path):
   made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
   real = _npz(tmp_path / "real.npz", 1, 50, 4, 4, 3)
-  network = _Network()
+  network = random_features.Network()
   result = _score(tmp_path, "adm_imagenet", network, input=made, reference=real)
   features = [
-    frechet.statistics(_Network()(_pixels(s, n, 4, 4, 3))["pool3"])
+    frechet.statistics(
+      random_features.Network()(_pixels(s, n, 4, 4, 3))["pool3"]
+    )
     for s, n in ((0, 70), (1, 50))
   ]
   np.testing.assert_allclose(
@@ -94,7 +67,7 @@ def test_published_statistics_as_reference(tmp_path, monkeypatch):
   )
   monkeypatch.setitem(feature_networks.NETWORKS, "inception", narrow)
   made = _npz(tmp_path / "made.npz", 0, 70, 4, 4, 3)
-  features = _Network()(_pixels(0, 70, 4, 4, 3))
+  features = random_features.Network()(_pixels(0, 70, 4, 4, 3))
   stats = {
     "": frechet.statistics(features["pool3"] + 2),
     "_s": frechet.statistics(features["spatial"]),
@@ -234,78 +207,6 @@ def test_damaged_and_empty_arrays_are_named(tmp_path):
     run()
 
 
-def _score_workdir(workdir, protocol, network=None, **fields):
-  """Scores the workdir's model, which compiles for a while."""
-  config = workdir_lib.read_config(workdir)
-  opened = scored_model.open_model(
-    workdir, config, protocol_table.get(protocol)
-  )
-  request = protocol_run.Request(protocol, **fields)
-  return protocol_run.score(workdir, request, config, lambda: opened, network)
-
-
-def test_a_tokenizer_measures_its_reconstructions(tiny_tokenizer_workdir):
-  result = _score_workdir(tiny_tokenizer_workdir, "reconstruction", num=10)
-  path = pathlib.Path(tiny_tokenizer_workdir, "results/reconstruction.json")
-  assert json.loads(path.read_text())["step"] == 1
-  assert result.protocol["examples"] == 10
-  assert 0 < result.metrics["psnr"] < 100
-  result = _score_workdir(tiny_tokenizer_workdir, "codebook", num=10)
-  assert result.metrics["tokens"] == 10 * 3 * 8 * 8
-  assert result.metrics["codes"] == 2**6
-  with pytest.raises(ValueError, match="dataset.frames .* 5 .*_rfvd .*16"):
-    _score_workdir(tiny_tokenizer_workdir, "ucf101_rfvd", _Network(), num=4)
-
-
-@pytest.mark.slow
-def test_perturbed_codes_move_the_reconstructions(
-  tiny_tokenizer_workdir, monkeypatch
-):
-  clips = dataclasses.replace(protocol_table.get("pfid"), frames=5)
-  monkeypatch.setitem(protocol_table.PROTOCOLS, "pfid", clips)
-  result = _score_workdir(tiny_tokenizer_workdir, "pfid", _Network(), num=10)
-  scores = [result.metrics[f"pfid_alpha_{a}"] for a in protocol_table.ALPHAS]
-  assert len(set(scores)) == 3 and np.isfinite(scores).all()
-  np.testing.assert_allclose(result.metrics["pfid"], np.mean(scores))
-  assert result.evaluator.startswith("pfid@10x1,dataset=digits")
-
-
-@pytest.mark.slow
-def test_a_generators_samples_are_those_of_its_seed(
-  tiny_generator_workdir, monkeypatch
-):
-  short = dataclasses.replace(protocol_table.get("is_c3d"), frames=5)
-  monkeypatch.setitem(protocol_table.PROTOCOLS, "is_c3d", short)
-  run = lambda network, seed: _score_workdir(
-    tiny_generator_workdir, "is_c3d", network, num=6, folds=2, seed=seed
-  )
-  network = _Network()
-  first = run(network, 0)
-  assert network.clips == 12
-  assert first.evaluator == "is_c3d@6x2,dataset=digits,window=own"
-  assert run(network, 0).metrics == first.metrics and network.clips == 12
-  assert run(network, 1).metrics != first.metrics
-
-
-def test_protocols_of_the_config_run_within_training(tiny_tokenizer_workdir):
-  config = workdir_lib.read_config(tiny_tokenizer_workdir)
-  config.evaluation.protocols = ("codebook",)
-  config.evaluation.num = 8
-  mesh = mesh_lib.make_mesh(config.mesh)
-  model = scored_model.Model(
-    trained_lib.open_trained(tiny_tokenizer_workdir, config, mesh)
-  )
-  (result,) = protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
-  assert result.metrics["tokens"] == 8 * 3 * 8 * 8
-  config.evaluation.num = 0  # its own number: dataset.eval_examples
-  (result,) = protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
-  assert result.evaluator == "codebook"
-  assert result.metrics["tokens"] == 10 * 3 * 8 * 8
-  config.evaluation.protocols = ("is_c3d",)
-  with pytest.raises(ValueError, match="evaluation.protocols.*is_c3d.*'tiny"):
-    protocol_run.run_configured(config, tiny_tokenizer_workdir, model)
-
-
 def test_the_rule_of_a_file_is_in_the_name_and_the_record(tmp_path):
   """A record has one rule, that of the pixels that were measured."""
   real = _npz(tmp_path / "real.npz", 1, 50, 4, 4, 3)
@@ -333,7 +234,9 @@ def test_styleganv_resizes_as_its_own_network_does(tmp_path, monkeypatch):
   monkeypatch.setattr(
     protocol_run.measurements.networks,
     "load",
-    lambda name, weights, **settings: loaded.append(settings) or _Network(),
+    lambda name, weights, **settings: (
+      loaded.append(settings) or random_features.Network()
+    ),
   )
   for name in ("styleganv_fvd", "magvit_ucf101_fvd"):
     made = _npz(tmp_path / f"{name}.npz", 0, 12, 16, 2, 2, 3)
@@ -366,7 +269,7 @@ def narrow(monkeypatch):
   monkeypatch.setitem(feature_networks.NETWORKS, "efficientnet_lite0", changed)
 
 
-class _Pool(_Network):
+class _Pool(random_features.Network):
   def __call__(self, batch):
     return {"pool": super().__call__(batch)["pool3"]}
 
