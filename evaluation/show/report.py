@@ -162,13 +162,23 @@ class _Run:
     """Results of `--protocol`, and of files of somebody's own."""
     return [r for r in self.results if results.is_protocol(r)]
 
+  def _rarity(self, result):
+    """Minus the weight that a task has in training; 0 for other results."""
+    weights = self.config.get("tasks")
+    weights = weights if isinstance(weights, dict) else {}
+    weight = weights.get(result.get("evaluator"), 0)
+    return -weight if _is_number(weight) else 0
+
   @property
   def cards(self):
-    """The headline numbers, each at its latest step."""
+    """The headline numbers, each at its latest step.
+
+    Those of tasks are in the order of how often the model trained them.
+    """
     cards = []
     for headline in HEADLINES:
       latest = {}
-      for result in self.usual:
+      for result in sorted(self.usual, key=self._rarity):
         name = result.get("evaluator", "")
         matches = fnmatch.fnmatch(name, headline.evaluator)
         value = result.get("metrics", {}).get(headline.metric)

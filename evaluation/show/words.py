@@ -39,6 +39,8 @@ _SCORES = {
   "hidden_psnr": Words("PSNR", "dB", f"of the pixels to complete; {_BETTER}"),
   "mean_psnr": Words("PSNR", "dB", f"mean over files; {_BETTER}"),
   "mean_ssim": Words("SSIM", "", f"mean over files; {_BETTER}"),
+  "bits_per_pixel": Words("Size", "bits/pixel", _WORSE),
+  "fitting": Words("Fitting", "", "share of clips that it codes in these bits"),
   "files": Words("Files", "files", "scored"),
   "frames": Words("Frames", "frames", "scored"),
   "failed": Words("Failed", "files", "left out; the result file says why"),
@@ -96,6 +98,18 @@ _PREFIXES = {
   "baseline_": "without a model: ",
   "real_": "of real clips: ",
 }
+# Those of benchmarks/film_codecs.py: which clips, and how they are coded.
+for _clips, _which in (
+  ("held_out", "held-out clips"),
+  ("train", "clips of training"),
+  ("live_action", "live action"),
+):
+  _PREFIXES |= {
+    f"{_clips}_tokens_": f"{_which} through the tokens: ",
+    f"{_clips}_bicubic_": f"{_which} by bicubic down-and-up: ",
+    f"{_clips}_x264_51_": f"{_which} by x264 at its lowest rate: ",
+    f"{_clips}_x264_": f"{_which} by x264 in the tokens' bits: ",
+  }
 
 
 def score(name: str) -> Words:

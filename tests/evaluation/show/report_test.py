@@ -204,6 +204,33 @@ def test_every_task_has_its_card_with_the_trivial_completion_beside(finished):
   ]
 
 
+def test_tasks_that_were_trained_most_often_come_first(finished):
+  config = json.loads((finished / "config.json").read_text())
+  tasks = {"central_inpainting": 0.5, "interpolation": 3.0, "other": 3.0}
+  (finished / "config.json").write_text(json.dumps({**config, "tasks": tasks}))
+  for task in tasks:
+    metrics = {"hidden_psnr": 20.0}
+    workdirs.write_result(finished, task, task, 40, metrics)
+  titles = re.findall(r"<span>(\w+) ?\w* PSNR</span>", workdirs.page(finished))
+  assert titles == ["Interpolation", "Other", "Central"]
+
+
+def test_scores_of_codecs_say_of_which_clips_and_by_which_codec(finished):
+  metrics = {"held_out_x264_51_psnr": 21.5, "train_x264_fitting": 1.0}
+  metrics["live_action_tokens_bits_per_pixel"] = 0.25
+  workdirs.write_result(finished, "c", "film_codecs", 40, metrics)
+  page = workdirs.page(finished)
+  for row in (
+    "PSNR</th><td>21.5</td><td>dB</td><td></td><td>held-out clips by x264 at"
+    " its lowest rate: higher is better<",
+    "Fitting</th><td>1</td><td></td><td></td><td>clips of training by x264 in"
+    " the tokens&#39; bits: share of clips that it codes in these bits<",
+    "Size</th><td>0.25</td><td>bits/pixel</td><td></td><td>live action through"
+    " the tokens: lower is better<",
+  ):
+    assert row in page
+
+
 def test_results_are_tabulated_with_their_protocol(finished):
   nested = {"clips": {"folder": "there", "sizes": [3, 4]}, "nothing": None}
   left_out = {"lpips": "needs weights"}
