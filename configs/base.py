@@ -279,8 +279,8 @@ def masked() -> ml_collections.ConfigDict:
   c.sampling.completion = "sample"
   # Whether the given pixels are pasted over the completion (spec, v1).
   c.sampling.replace_condition_pixels = False
-  # Whether what tokens lose of whole given frames is put back into them, and
-  # added to the frames after and between them.
+  # Whether whole given frames, and by them the frames after and between, get
+  # back the detail that tokens lose.
   c.sampling.carry_detail = False
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 

@@ -95,8 +95,8 @@ def masked_diffusion() -> ml_collections.ConfigDict:
   c.sampling.completion = "sample"
   # Whether the given pixels are pasted over the completion.
   c.sampling.replace_condition_pixels = False
-  # Whether what tokens lose of whole given frames is put back into them, and
-  # added to the frames after and between them.
+  # Whether whole given frames, and by them the frames after and between, get
+  # back the detail that latents lose.
   c.sampling.carry_detail = False
 
   c.optimizer = base.optimizer(b1=0.9, b2=0.95, warmup_steps=5000)  # MAR's Adam

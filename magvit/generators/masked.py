@@ -263,7 +263,12 @@ class MaskedGenerator(generator.TokenGenerator):
     )
     clips = self.decode(params, parts_BNF)
     clips["video"] = self.tasks.finish(
-      settings, task, clips["video"], video, self.config.condition_frames
+      settings,
+      task,
+      clips["video"],
+      video,
+      self.config.condition_frames,
+      lambda clips: self.tokenized(params, {"video": clips}, key)["video"],
     )
     return clips
 

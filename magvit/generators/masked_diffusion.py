@@ -224,7 +224,12 @@ class MaskedDiffusion(latent_generator.LatentGenerator):
     )
     clips = self.latents.decode(params, z_BNC.reshape(condition_BthwC.shape))
     clips["video"] = self.tasks.finish(
-      settings, task, clips["video"], video, self.config.condition_frames
+      settings,
+      task,
+      clips["video"],
+      video,
+      self.config.condition_frames,
+      lambda clips: self.tokenized(params, {"video": clips}, key)["video"],
     )
     return clips
 

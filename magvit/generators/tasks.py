@@ -26,6 +26,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from magvit.generators import detail
+
 TASK_SLOTS = 16  # rows of the task table; new tasks take free ones
 
 # Rows of the task table, never reused. As in v1 one row is for all outpainting,
@@ -238,7 +240,10 @@ class TaskTable:
     return np.stack([region(name, *grid) for name in self.names])
 
   def fill(
-    self, task: jax.Array, video_BTHWC: jax.Array, condition_frames: int
+    self,
+    task: int | jax.Array,
+    video_BTHWC: jax.Array,
+    condition_frames: int,
   ) -> jax.Array:
     """The condition clip of the task at this place, float32 like the clip."""
     given_STHW = self.given_pixels(video_BTHWC.shape[1:4], condition_frames)
@@ -255,18 +260,23 @@ class TaskTable:
     completed_BTHWC: jax.Array,
     video_BTHWC: jax.Array,
     condition_frames: int,
+    tokenize: Callable[[jax.Array], jax.Array],
   ) -> jax.Array:
     """A task's completion with what `config.sampling` puts into its pixels.
 
-    These are `carry_detail` (`with_given_detail`) and, after it,
+    These are `carry_detail` (detail.py) and, after it,
     `replace_condition_pixels`, which some algorithms and configs of before have
-    not. All clips are float32 in [0, 1].
+    not. All clips are float32 in [0, 1]. `tokenize` encodes and decodes clips.
     """
     given_STHW = self.given_pixels(video_BTHWC.shape[1:4], condition_frames)
     if settings.get("carry_detail", False):
-      shares_STT = np.stack([detail_shares(given) for given in given_STHW])
-      completed_BTHWC = with_given_detail(
-        jnp.asarray(shares_STT)[task], completed_BTHWC, video_BTHWC
+      shares_S2TT = np.stack([detail.shares(given) for given in given_STHW])
+      filled_BTHWC = self.fill(task, video_BTHWC, condition_frames)
+      completed_BTHWC = detail.restore(
+        jnp.asarray(shares_S2TT)[task],
+        completed_BTHWC,
+        filled_BTHWC,
+        tokenize(filled_BTHWC),
       )
     if settings.get("replace_condition_pixels", False):
       given_THW = jnp.asarray(given_STHW)[task]
@@ -278,44 +288,6 @@ class TaskTable:
   def draw(self, key: jax.Array) -> jax.Array:
     """Draws the place of a task, int32 (), as often as the weights say."""
     return jax.random.categorical(key, jnp.log(jnp.asarray(self.weight_S)))
-
-
-def detail_shares(given_THW: np.ndarray) -> np.ndarray:
-  """Shares that the detail of whole given frames has in each, float32 (T, T).
-
-  Row t is 1 for the only given frame before or after it. Of two that it is
-  between, the nearer one's is larger, by the cube of how near it is: most of
-  the detail is one frame's, and so is sharp. Without whole frames all are 0.
-  """
-  numbers = np.flatnonzero(given_THW.all((1, 2)))
-  shares_TT = np.zeros((len(given_THW),) * 2, np.float32)
-  for place, number in enumerate(numbers):
-    one_hot = np.arange(len(numbers)) == place
-    every = np.arange(len(given_THW))
-    shares_TT[:, number] = np.interp(every, numbers, one_hot) ** 3
-  return shares_TT / np.maximum(shares_TT.sum(1, keepdims=True), 1e-9)
-
-
-def with_given_detail(
-  shares_TT: jax.Array, completed_BTHWC: jax.Array, video_BTHWC: jax.Array
-) -> jax.Array:
-  """Adds to a completion what it lacks of the frames that were given.
-
-  A tokenizer loses detail, of which the given frames tell how much and where:
-  the difference of the clip and the completion there, which is nearly as true
-  a few frames later. Given frames become the clip's.
-
-  Args:
-    shares_TT: `detail_shares` of the task.
-    completed_BTHWC: float32 in [0, 1].
-    video_BTHWC: float32 in [0, 1], read in frames that are given whole.
-  """
-  lacking_BTHWC = video_BTHWC - completed_BTHWC
-  # Other precisions round the pixels of given frames, too.
-  carried_BTHWC = jnp.einsum(
-    "tg,bghwc->bthwc", shares_TT, lacking_BTHWC, precision="highest"
-  )
-  return jnp.clip(completed_BTHWC + carried_BTHWC, 0.0, 1.0)
 
 
 def needs_clip(task: str) -> bool:

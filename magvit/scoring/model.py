@@ -105,14 +105,18 @@ class Model:
     )
 
   def tokenized(self, video: np.ndarray, task: str) -> np.ndarray:
-    decoded = self._predict("tokenized", {"video": video})["video"]
+    tokenize = lambda clips: jnp.asarray(
+      self._predict("tokenized", {"video": np.asarray(clips)})["video"]
+    )
+    video_BTHWC = tokenizer_network.to_float(jnp.asarray(video))
     table = tasks_lib.TaskTable.from_config(self.config)
     finished = table.finish(
       self.config.sampling,
       table.names.index(task),
-      jnp.asarray(decoded),
-      tokenizer_network.to_float(jnp.asarray(video)),
+      tokenize(video_BTHWC),
+      video_BTHWC,
       self.config.condition_frames,
+      tokenize,
     )
     return np.asarray(finished)
 
