@@ -221,5 +221,7 @@ def _masked(c: ml_collections.ConfigDict) -> None:
   # hardly finds out by itself (docs/film.md).
   c.transformer.condition_hints = True
   c.sampling.carry_detail = True  # as trivial completions have it, too
+  # What moves in a wrong way costs more than what stays (docs/film.md).
+  c.sampling.temperature = 0.35
   c.mask_ratio_per_clip = True  # less noise than one ratio for a small batch
-  c.sampling.choice_temperature = 12.0  # as the rows of folders
+  c.sampling.choice_temperature = 1.0
