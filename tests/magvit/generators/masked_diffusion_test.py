@@ -20,12 +20,13 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def built(tiny_tokenizer_workdir, one_device):
-  """Guidance is on, so that one program has everything.
+  """Guidance and detail are on, so that one program has everything.
 
   It is strong, because a class changes the outputs of drawn weights by 1e-4.
   """
   config = tiny.masked_diffusion(tiny_tokenizer_workdir)
   config.sampling.guidance = 1000.0
+  config.sampling.carry_detail = True
   algorithm = masked_diffusion.MaskedDiffusion.build(config, one_device)
   return config, algorithm, tiny.drawn_state(algorithm)
 
@@ -60,14 +61,21 @@ def test_a_task_keeps_exact_latents_and_sees_given_pixels_only(
 ):
   config = built[0]
   batch = batches.with_task(config, task)
-  ids = sample(batch)["ids"]
+  made = sample(batch)
+  ids = made["ids"]
   kept = tasks.kept_latents(task, (3, 8, 8), 3, 2)
   truth = tokenize(batch).reshape(ids.shape)
   np.testing.assert_array_equal(ids[:, kept], truth[:, kept])
   pixels = tasks.given_pixels(task, (5, 16, 16), 3)
   hidden = {**batch, "video": batch["video"].copy()}
   hidden["video"][:, ~pixels] = 77
-  np.testing.assert_array_equal(ids, sample(hidden)["ids"])
+  again = sample(hidden)
+  np.testing.assert_array_equal(ids, again["ids"])
+  np.testing.assert_array_equal(made["video"], again["video"])
+  whole = pixels.all((1, 2))
+  real = batch["video"] / np.float32(255)
+  video = made["video"]
+  np.testing.assert_allclose(video[:, whole], real[:, whole], atol=1e-6)
   other = {**batch, "label": (batch["label"] + 1) % 10}
   changed = (sample(other)["ids"] != ids).any()
   assert changed == tasks.TASKS[task].class_conditional
