@@ -57,6 +57,22 @@ class Generator(algorithm_lib.Algorithm):
     No sample shows a clip more faithfully than its own tokens do.
     """
 
+  def finish(
+    self, params: Any, batch: Any, completed_BTHWC: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    """Completions of a batch with what `config.sampling` puts into pixels.
+
+    The arguments are those of `sample`; clips are float32 in [0, 1].
+    """
+    return self.tasks.finish(
+      self.config.sampling,
+      batch["task"],
+      completed_BTHWC,
+      tokenizer_network.to_float(batch["video"]),
+      self.config.condition_frames,
+      lambda clips: self.tokenized(params, {"video": clips}, key)["video"],
+    )
+
   def classes(
     self, task: jax.Array, label_B: jax.Array, dropped_B: bool | jax.Array
   ) -> jax.Array:

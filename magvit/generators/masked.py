@@ -262,14 +262,7 @@ class MaskedGenerator(generator.TokenGenerator):
       settings.temperature * noise,
     )
     clips = self.decode(params, parts_BNF)
-    clips["video"] = self.tasks.finish(
-      settings,
-      task,
-      clips["video"],
-      video,
-      self.config.condition_frames,
-      lambda clips: self.tokenized(params, {"video": clips}, key)["video"],
-    )
+    clips["video"] = self.finish(params, batch, clips["video"], key)
     return clips
 
   def _hinted(self, task: jax.Array, masked_BN: jax.Array) -> jax.Array | None:

@@ -32,7 +32,6 @@ from magvit.generators import sampling
 from magvit.generators import tasks as tasks_lib
 from magvit.generators import tokens as tokens_lib
 from models import network
-from models.tokenizer import tokenizer as tokenizer_network
 from models.transformers import diffusion_head
 from models.transformers import masked as masked_transformer
 from models.transformers import masked_autoencoder
@@ -212,7 +211,6 @@ class MaskedDiffusion(latent_generator.LatentGenerator):
   ) -> dict[str, jax.Array]:
     settings = self.config.sampling
     task, label_B = batch["task"], batch["label"]
-    video = tokenizer_network.to_float(batch["video"])
     condition_BthwC, _ = self.condition(params, batch, task)
     z_BNC = random_order.decode(
       key,
@@ -223,14 +221,7 @@ class MaskedDiffusion(latent_generator.LatentGenerator):
       settings.schedule,
     )
     clips = self.latents.decode(params, z_BNC.reshape(condition_BthwC.shape))
-    clips["video"] = self.tasks.finish(
-      settings,
-      task,
-      clips["video"],
-      video,
-      self.config.condition_frames,
-      lambda clips: self.tokenized(params, {"video": clips}, key)["video"],
-    )
+    clips["video"] = self.finish(params, batch, clips["video"], key)
     return clips
 
   def _draw(self, params, task, label_B) -> random_order.Draw:
