@@ -40,6 +40,8 @@ BASE: dict[str, Any] = {
 # a change.
 CHANGES: dict[str, dict[str, Any]] = {
   "LFQ": {},
+  "seed 1": {"seed": 1},
+  "seed 2": {"seed": 2},
   "FSQ of 4^9 codes": {"quantizer.name": "fsq"},
   "FSQ of 8^6 codes": {
     "quantizer.name": "fsq",
@@ -54,6 +56,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "tokenizer.channel_multipliers": (1, 2, 8, 16),
   },
   "FSQ, perceptual 0.05": {"quantizer.name": "fsq", "loss.perceptual": 0.05},
+  "FSQ, warm-up of 200 steps": {
+    "quantizer.name": "fsq",
+    "optimizer.warmup_steps": 200,
+  },
   "BSQ, temperature 0.1, commitment 0": {
     "quantizer.name": "bsq",
     "quantizer.entropy_temperature": 0.1,
@@ -71,6 +77,7 @@ CHANGES: dict[str, dict[str, Any]] = {
   "learning rate 3e-3": {"optimizer.peak_learning_rate": 3e-3},
   "learning rate 3e-2": {"optimizer.peak_learning_rate": 3e-2},
   "no warm-up": {"optimizer.warmup_steps": 0},
+  "no warm-up, seed 1": {"optimizer.warmup_steps": 0, "seed": 1},
   "warm-up of 200 steps": {"optimizer.warmup_steps": 200},
   "EMA 0.9": {"ema_decay": 0.9},
   "EMA 0.999": {"ema_decay": 0.999},
