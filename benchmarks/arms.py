@@ -43,11 +43,17 @@ from storage import files
 
 CONTINUOUS = "walt_continuous"
 _MASKED = "masked"  # the arm whose clips the others take
-# Fields of the masked row that none of the others has.
-_ALONE = ("transformer.condition_hints", "sampling.carry_detail")
+# Fields by which the masked row of the film differs from the other rows, and
+# their values in those, or, of the last one, in the masked rows of folders.
+_AS_OTHERS = {
+  "transformer.condition_hints": False,
+  "sampling.carry_detail": False,
+  "sampling.temperature": 1.0,
+  "sampling.choice_temperature": 12.0,
+}
 # File of configs/ of each arm, and fields that differ from its row's.
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-  _MASKED: ("masked", dict.fromkeys(_ALONE, False)),
+  _MASKED: ("masked", _AS_OTHERS),
   "autoregressive": ("autoregressive", {}),
   "walt_bits": ("diffusion", {"latents.kind": "bits"}),
   CONTINUOUS: ("diffusion", {"latents.kind": "continuous"}),

@@ -63,9 +63,15 @@ def test_the_masked_arm_of_the_film_has_nothing_that_others_lack():
   )
   row = workdir_lib.read_config_file("configs/masked.py:film64")
   arm = arms._config(args, "masked", None)
+  other = arms._config(args, "autoregressive", None)
   for config, expected in ((row, True), (arm, False)):
     assert config.transformer.condition_hints is expected
     assert config.sampling.carry_detail is expected
+  assert row.sampling.temperature < 1
+  assert arm.sampling.temperature == other.sampling.temperature == 1
+  folders = workdir_lib.read_config_file("configs/masked.py:folder64")
+  choice = folders.sampling.choice_temperature
+  assert arm.sampling.choice_temperature == choice
 
 
 def test_a_size_that_no_width_reaches_is_refused(configs):
