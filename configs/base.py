@@ -279,8 +279,8 @@ def masked() -> ml_collections.ConfigDict:
   c.sampling.completion = "sample"
   # Whether the given pixels are pasted over the completion (spec, v1).
   c.sampling.replace_condition_pixels = False
-  # Whether whole given frames, and by them the frames after and between, get
-  # back the detail that tokens lose.
+  # Whether clips with whole given frames get back the detail that tokens lose:
+  # as those frames lose it, and the completion without a model.
   c.sampling.carry_detail = False
   c.sampling.samples_per_class = 10  # generated clips scored in an evaluation
 

@@ -95,8 +95,8 @@ def masked_diffusion() -> ml_collections.ConfigDict:
   c.sampling.completion = "sample"
   # Whether the given pixels are pasted over the completion.
   c.sampling.replace_condition_pixels = False
-  # Whether whole given frames, and by them the frames after and between, get
-  # back the detail that latents lose.
+  # Whether clips with whole given frames get back the detail that latents lose:
+  # as those frames lose it, and the completion without a model.
   c.sampling.carry_detail = False
 
   c.optimizer = base.optimizer(b1=0.9, b2=0.95, warmup_steps=5000)  # MAR's Adam

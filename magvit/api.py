@@ -36,7 +36,8 @@ class LoadedGenerator(coded.Coded):
   """A generator that samples clips. Make one with `load_generator`.
 
   Attributes:
-    config: the config that it was trained with.
+    config: the config that it was trained with. Fields of its section
+      `sampling` may be changed between samples.
     path: its workdir or export.
     step: training steps behind its weights; None for none yet.
     tasks: names of the tasks that it was trained on.
@@ -262,10 +263,13 @@ class LoadedGenerator(coded.Coded):
     }
 
   def _program(self, **settings):
-    """Compiles (batch, key) -> clips, with these fields of config.sampling."""
+    """Compiles (batch, key) -> clips, with these fields of config.sampling.
+
+    The other fields are those that `config` has at the call.
+    """
     changed = {k: v for k, v in settings.items() if v is not None}
     config = sampling.with_settings(self.config, changed)
-    name = tuple(sorted(changed.items()))
+    name = config.sampling.to_json()
     if name not in self._programs:
       mesh = _mesh()
       config = trained_lib.resolve(config, self.path, training=False)

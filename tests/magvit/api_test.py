@@ -216,6 +216,21 @@ def test_a_generator_samples_by_label_and_condition(generator):
   )
 
 
+def test_a_changed_setting_counts_from_the_next_sample_on(
+  tiny_generator_workdir,
+):
+  generator = magvit.load_generator(tiny_generator_workdir)
+  clips = np.random.default_rng(0).random((2, 5, 16, 16, 3), np.float32)
+  predict = lambda: generator.sample(
+    0, 2, task="frame_prediction", condition=clips, steps=2
+  )
+  plain = predict()
+  generator.config.sampling.replace_condition_pixels = True
+  np.testing.assert_allclose(predict()[:, :3], clips[:, :3], atol=1e-6)
+  generator.config.sampling.replace_condition_pixels = False
+  np.testing.assert_array_equal(predict(), plain)
+
+
 def test_a_long_video_goes_on_from_its_condition(generator):
   first = np.random.default_rng(0).random((2, 3, 16, 16, 3), np.float32)
   key = jax.random.key(0)
