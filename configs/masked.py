@@ -4,7 +4,7 @@ MAGVIT (arXiv 2212.05199), and with the factorised vocabulary of MAGVIT-v2
 (arXiv 2310.05737, section 3.3 and its appendix): `v1_`, bair and ssv2 model
 1,024 codes with one head, the others 2^18 as two sub-tokens of 2^9. Sizes are
 parameters of the transformer, in millions; scores are the papers'. None but
-`digits` and `digits_multitask` was trained by us.
+`digits`, `digits_multitask` and `film64_small` was trained by us.
 
   arg               tokens         size   trained on                 published
   digits            5x4x4            0.4  two CPU cores
@@ -43,10 +43,10 @@ imagenet128, and the length of training of ssv2.
 
 The number of classes of folder64 and its like is that of the folder
 (docs/your_data.md); folder64_images is for the image tokenizer of folder64. The
-rows of the film (docs/film.md) know no class, and are not trained yet.
+rows of the film know no class.
 
 docs/getting_started.md has the measured cost and scores of `digits` and
-`digits_multitask`.
+`digits_multitask`, docs/film.md those of `film64_small`.
 
   python main.py --config=configs/masked.py:digits --workdir=demo/generator \
     --config.tokenizer_workdir=demo/video_tokenizer

@@ -6,10 +6,11 @@ interpolated) are compared with the true clip on the hidden frames alone, which
 are the same for both.
 
 Pixels of a trivial completion are true ones, and a model's are its tokenizer's,
-with the detail of the given frames where it carries that. What the tokens alone
-cost shows in two more clips: the true one and the trivial completion, encoded,
-decoded, and finished as the model's are. The first is the best that any model
-on these tokens can do; the second is what a model of motion has to beat.
+with detail that tokens lose where it carries that. What the tokens alone cost
+shows in two more clips: the true one and the trivial completion, encoded,
+decoded, and finished as the model's are. The first is what a model makes that
+predicts each token right, which bounds scores that ask for the true clip, and
+not Fréchet distances; the second is what a model of motion has to beat.
 """
 
 from collections.abc import Callable

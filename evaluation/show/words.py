@@ -94,7 +94,7 @@ for _network, _label in (
   }
 _PREFIXES = {
   "tokenized_baseline_": "without a model, through the tokens: ",
-  "tokenized_": "true clips through the tokens, the best to reach: ",
+  "tokenized_": "true clips through the tokens: ",
   "baseline_": "without a model: ",
   "real_": "of real clips: ",
 }
