@@ -17,11 +17,11 @@ def shares(given_THW: np.ndarray) -> np.ndarray:
   """Shares of two estimates of the detail in each frame, float32 (2, T, T).
 
   [0] is for what a completion lacks of whole given frames. Row t is 1/2 for the
-  only given frame before or after it. Of two that it is between, the nearer
-  one's is larger, by the cube of how near it is: most of the detail is one
-  frame's, and so is sharp. [1], 1/2 on the diagonal, is for what the condition
-  clip loses by its tokens. In given frames [0] is 1 and [1] is 0. Without whole
-  given frames all are 0.
+  nearest one, if all are before it or all after it. Of two that it is between,
+  the nearer one's is larger, by the cube of how near it is: most of the detail
+  is one frame's, and so is sharp. [1], 1/2 on the diagonal, is for what the
+  condition clip loses by its tokens. In given frames [0] is 1 and [1] is 0.
+  Without whole given frames all are 0.
   """
   given_T = np.asarray(given_THW.all((1, 2)))
   numbers = np.flatnonzero(given_T)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 import optax
 
@@ -64,13 +65,24 @@ class Generator(algorithm_lib.Algorithm):
 
     The arguments are those of `sample`; clips are float32 in [0, 1].
     """
+    c = self.config
+    video_BTHWC = tokenizer_network.to_float(batch["video"])
+    whole_S = self.tasks.whole_frames(
+      video_BTHWC.shape[1:4], c.condition_frames
+    )
+    tokenize = lambda clips: self.tokenized(params, {"video": clips}, key)[
+      "video"
+    ]
     return self.tasks.finish(
-      self.config.sampling,
+      c.sampling,
       batch["task"],
       completed_BTHWC,
-      tokenizer_network.to_float(batch["video"]),
-      self.config.condition_frames,
-      lambda clips: self.tokenized(params, {"video": clips}, key)["video"],
+      video_BTHWC,
+      c.condition_frames,
+      # Tasks without whole frames need no tokens of their condition clip.
+      lambda clips: lax.cond(
+        jnp.asarray(whole_S)[batch["task"]], tokenize, lambda x: x, clips
+      ),
     )
 
   def classes(

@@ -48,7 +48,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f"sampling.guidance={config.sampling.guidance} needs a pass without a"
       f" condition, which a model with {field}=True learns from"
-      " tasks.class_conditional alone: set guidance to 0"
+      " tasks.class_conditional alone: set guidance to 0, or train that task"
+      " (--config.tasks.class_conditional=1)"
     )
 
 

@@ -373,4 +373,5 @@ def _check(
   hints.check(config)
   tokens.check_factors(config)
   tasks_lib.check_prediction(config, tokens.sizes.time, tokens.sizes.causal)
+  tasks_lib.check_detail(config)
   sampling.check_settings(config.sampling)

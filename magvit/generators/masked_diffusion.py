@@ -348,6 +348,7 @@ def define_denoiser(
 
 def _check(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for fields that have not one of their values."""
+  tasks_lib.check_detail(config)
   trunk, ratio = config.denoiser.trunk, config.mask_ratio
   if trunk not in _TRUNKS:
     raise ValueError(f"denoiser.trunk={trunk!r} must be one of {_TRUNKS}")

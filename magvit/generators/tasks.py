@@ -223,6 +223,13 @@ class TaskTable:
       [given_pixels(name, video_shape, condition_frames) for name in self.names]
     )
 
+  def whole_frames(
+    self, video_shape: Sequence[int], condition_frames: int
+  ) -> np.ndarray:
+    """Whether each task is given whole frames, bool (S,)."""
+    frames_ST = self.given_pixels(video_shape, condition_frames).all((2, 3))
+    return np.asarray(np.any(frames_ST, axis=1))
+
   def latents(
     self,
     region: Callable[..., np.ndarray],
@@ -266,7 +273,8 @@ class TaskTable:
 
     These are `carry_detail` (detail.py) and, after it,
     `replace_condition_pixels`, which some algorithms and configs of before have
-    not. All clips are float32 in [0, 1]. `tokenize` encodes and decodes clips.
+    not. All clips are float32 in [0, 1]. `tokenize` encodes and decodes clips;
+    its result is without effect for a task without `whole_frames`.
     """
     given_STHW = self.given_pixels(video_BTHWC.shape[1:4], condition_frames)
     if settings.get("carry_detail", False):
@@ -300,6 +308,14 @@ def given_pixels(
 ) -> np.ndarray:
   """Pixels that a task is given, bool (T, H, W)."""
   return TASKS[task].given(video_shape, condition_frames)
+
+
+def given_frames(
+  task: str, video_shape: Sequence[int], condition_frames: int
+) -> np.ndarray:
+  """Frames that a task is given whole, bool (T,)."""
+  given_THW = given_pixels(task, video_shape, condition_frames)
+  return np.asarray(given_THW.all((1, 2)))
 
 
 def given_latents(
@@ -356,6 +372,19 @@ def check_prediction(
       config.condition_frames,
       config.dataset.frames,
       time_factor if causal else 1,
+    )
+
+
+def check_detail(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for carried detail where no frames have any to give."""
+  size = config.dataset.size
+  shape = (config.dataset.frames, size, size)
+  table = TaskTable.from_config(config)
+  whole_S = table.whole_frames(shape, config.condition_frames)
+  if config.sampling.get("carry_detail", False) and not whole_S.any():
+    raise ValueError(
+      "sampling.carry_detail=True gives completions detail of whole given"
+      f" frames, and {list(table.names)} are given none: set it to False"
     )
 
 

@@ -92,8 +92,7 @@ class Model:
   def given_frames(self, task: str) -> np.ndarray:
     shape = describe.clip_shape(self.config)
     frames = self.config.condition_frames
-    given_THW = tasks_lib.given_pixels(task, shape, frames)
-    return np.asarray(given_THW.all((1, 2)))
+    return tasks_lib.given_frames(task, shape, frames)
 
   def reconstructions(self, protocol: Protocol, originals: Clips) -> Clips:
     return clips_lib.reconstruct_clips(

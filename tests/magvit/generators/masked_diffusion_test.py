@@ -12,6 +12,12 @@ from magvit.generators import tasks
 from tests import batches
 from tests import tiny
 
+_WHOLE_FRAMES = [
+  f"tasks.{name}"
+  for name in tasks.TASKS
+  if tasks.given_frames(name, (5, 16, 16), 3).any()
+]
+
 
 @pytest.fixture(scope="module")
 def one_device():
@@ -185,6 +191,10 @@ def test_mars_masks_are_of_seven_tenths_at_the_least():
     ({"mask_ratio": "sine"}, "mask_ratio='sine' must be one of"),
     ({"denoiser.trunk": "autoencoder"}, "is for the task class_conditional"),
     ({"sampling.diffusion_steps": 1}, "diffusion_steps=1 must be from 2"),
+    (
+      {"sampling.carry_detail": True, **dict.fromkeys(_WHOLE_FRAMES, 0.0)},
+      "carry_detail=True .* are given none: set it to False",
+    ),
   ],
 )
 def test_fields_that_cannot_work_are_refused(

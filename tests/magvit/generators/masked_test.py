@@ -189,6 +189,30 @@ def test_hints_are_the_condition_and_never_the_truth(built, with_hints, task):
   assert known[:, ~given].sum() == (~made.masked_BN[:, ~given]).sum()
 
 
+class _Untokenized(masked.MaskedGenerator):
+  """A generator whose clips through the tokens are not numbers."""
+
+  def tokenized(self, params, batch, key):
+    return {"video": jnp.full_like(batch["video"], jnp.nan)}
+
+
+@pytest.mark.parametrize("task", sorted(tasks.TASKS))
+def test_condition_clips_are_tokenized_for_whole_given_frames_alone(
+  with_hints, one_device, task
+):
+  """Elsewhere nothing is made of their tokens, which cost time."""
+  config = with_hints[0].config
+  algorithm = _Untokenized.build(config, one_device)
+  batch = batches.with_task(config, task)
+  completed = np.full(batch["video"].shape, 0.5, np.float32)
+  finished = algorithm.finish({}, batch, completed, jax.random.key(0))
+  whole = tasks.given_frames(task, (5, 16, 16), 3).any()
+  assert whole == ("frame_prediction" in task or task == "interpolation")
+  assert np.isnan(finished).any() == whole
+  if not whole:
+    np.testing.assert_array_equal(finished, completed)
+
+
 @pytest.mark.slow
 def test_a_few_steps_on_one_batch_lower_the_loss(
   tiny_tokenizer_workdir, one_device
@@ -271,6 +295,19 @@ def test_hints_have_to_be_shown_and_learnt(
     return
   with pytest.raises(ValueError, match=message):
     masked.MaskedGenerator.build(config, one_device)
+
+
+def test_detail_needs_a_task_with_whole_given_frames(
+  tiny_tokenizer_workdir, one_device
+):
+  config = tiny.masked(tiny_tokenizer_workdir)
+  config.sampling.carry_detail = True
+  for name in config.tasks:
+    config.tasks[name] = float("painting" in name)
+  with pytest.raises(ValueError, match="detail=True .* are given none: set it"):
+    masked.MaskedGenerator.build(config, one_device)
+  config.tasks.interpolation = 1.0
+  masked.MaskedGenerator.build(config, one_device)
 
 
 def test_a_config_of_before_has_neither_hints_nor_detail(
