@@ -15,10 +15,19 @@ REPORT = $(BIN)/python -m evaluation.show.report --output=$@ --title=$(TITLE) \
   $(patsubst %/report.html,%,$^)
 
 # make film trains on a film: FILM is its folder, ROW the row of the configs
-# (film64 and film128 are for a GPU), FILM_FLAGS what else all trainings take.
+# (film64 and film128 are for a GPU), FILM_FLAGS what else all trainings take,
+# FILM_TOKENIZER_FLAGS what both tokenizers take.
 FILM ?= film
 ROW ?= film64_small
 FILM_FLAGS ?=
+FILM_TOKENIZER_FLAGS ?=
+FILM_ROWS := film64_small film64 film128
+ifneq ($(words $(FILM)),1)
+  $(error FILM=$(FILM) must be a folder whose name has no spaces)
+endif
+ifneq ($(words $(ROW)) $(filter $(ROW),$(FILM_ROWS)),1 $(ROW))
+  $(error ROW=$(ROW) must be one of: $(FILM_ROWS))
+endif
 # Pixels of the shards' short side, half as many again as those of the clips,
 # which are crops.
 FILM_SIZE := $(if $(findstring 128,$(ROW)),192,96)
@@ -96,7 +105,8 @@ $(FILM)/weights/%.safetensors: | $(VENV)/installed
 
 TRAIN_FILM = $(TRAIN) --config=configs/$(1).py:$(ROW) --workdir=$(@D) \
   --config.dataset.path=$(SHARDS)
-TOKENIZER_FLAGS := --config.loss.perceptual_weights=$(SQUEEZENET) $(FILM_FLAGS)
+TOKENIZER_FLAGS := --config.loss.perceptual_weights=$(SQUEEZENET) \
+  $(FILM_FLAGS) $(FILM_TOKENIZER_FLAGS)
 
 $(FILM_IMAGE)/report.html: | $(FILM_READY) $(SQUEEZENET)
 	$(call TRAIN_FILM,tokenizer_image) $(TOKENIZER_FLAGS)

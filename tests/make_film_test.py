@@ -31,12 +31,18 @@ def _would_run(folder, *flags):
 
 @pytest.mark.parametrize("row", _ROWS)
 def test_its_stages_name_rows_and_protocols_that_there_are(row, tmp_path):
-  text = _would_run(tmp_path, f"ROW={row}", "FILM_FLAGS=--config.seed=3")
+  text = _would_run(
+    *(tmp_path, f"ROW={row}", "FILM_FLAGS=--config.seed=3"),
+    "FILM_TOKENIZER_FLAGS=--config.quantizer.name=lfq",
+  )
   trained = re.findall(r"--config=configs/(\w+)\.py:(\w+)", text)
   assert [name for name, _ in trained] == list(_CONFIGS)
   for name, arg in trained:
     assert arg == row and arg in _CONFIGS[name].VARIANTS
   assert text.count("--config.seed=3") == 3
+  assert text.count("--config.quantizer.name=lfq") == 2
+  generator = text[text.index("configs/masked.py") :]
+  assert "quantizer" not in generator
   size = tokenizer_video.get_config(row).dataset.size * 3 // 2
   assert f"--output={tmp_path}/shards{size} --size={size}" in " ".join(
     text.replace("\\\n", " ").split()
@@ -48,6 +54,21 @@ def test_its_stages_name_rows_and_protocols_that_there_are(row, tmp_path):
     protocol = protocol_table.get(name.partition("@")[0])
     if protocol.made == "completions":
       assert masked.get_config(row).tasks[protocol.task] > 0
+
+
+@pytest.mark.parametrize(
+  "flag, words",
+  [
+    ("FILM=a folder", "FILM=a folder must be a folder whose name has no"),
+    ("ROW=film12", "ROW=film12 must be one of: film64_small film64 film128"),
+    ("ROW=film64 film128", "ROW=film64 film128 must be one of"),
+  ],
+)
+def test_names_that_make_cannot_take_are_refused(flag, words):
+  command = ["make", "-n", "film", flag]
+  done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+  assert done.returncode and words in done.stderr
+  assert "python" not in done.stdout
 
 
 def test_what_is_finished_is_not_run_again(tmp_path):
