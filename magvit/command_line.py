@@ -38,6 +38,8 @@ _PACKAGES = (
 )
 
 # File whose get_config reads every config, with one line for each mistake.
+# What reading a config raises for a mistake in it or in its flags.
+_MISTAKES = (AttributeError, KeyError, OSError, ValueError)
 _CONFIG_READER = pathlib.Path(__file__).parent / "workdir/given_config.py"
 
 # Flags belong to the program that has them defined here: --help lists those.
@@ -265,7 +267,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """
   try:
     return flags.FLAGS(_with_config_expanded(argv))
-  except (flags.Error, AttributeError, OSError, ValueError) as error:
+  except (flags.Error, *_MISTAKES) as error:
     if isinstance(error, flags.UnrecognizedFlagError):
       field = error.flagname.removeprefix("config.")
       if field != error.flagname and not _is_given("config", argv):
@@ -275,6 +277,13 @@ def parse_flags(argv: list[str]) -> list[str]:
         )
     while "Traceback" in str(error) and error.__context__ is not None:
       error = error.__context__
+    # ml_collections has a KeyError, or puts it into another error.
+    missing = error
+    if isinstance(error, AttributeError) and error.args:
+      missing = error.args[0]
+    if isinstance(missing, KeyError):
+      lines = str(missing.args[0]).splitlines()  # the name, and what is near it
+      sys.exit(f"error: the config has no field {': '.join(lines)}")
     sys.exit(one_line(error))
 
 

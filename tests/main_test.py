@@ -51,7 +51,11 @@ def test_unknown_variants_are_one_line(file):
 @pytest.mark.parametrize(
   "argument, expected",
   [
-    ("--config.num_step=3", "num_step"),
+    (
+      "--config.num_step=3",
+      "error: the config has no field 'num_step': Did you mean \"num_steps\"",
+    ),
+    ("--config.transformer.width=8", "error: the config has no field 'transf"),
     ("--mode=trian", "--mode=trian"),
     ("--config=configs/nothing.py", "configs/nothing.py"),
     ("--workdri=x", "workdri"),
