@@ -18,6 +18,7 @@ import sys
 import jax
 import numpy as np
 
+from benchmarks import film_codecs
 from configs import tokenizer_video
 from evaluation.metrics import frechet
 from evaluation.protocols import networks
@@ -36,8 +37,26 @@ def main():
   output = "JSON to write as well"
   parser.add_argument("--output", type=pathlib.Path, help=output)
   args = parser.parse_args()
+  try:
+    distances = _distances(args.shards, args.weights)
+  except (OSError, ValueError) as error:
+    sys.exit(f"film: {error}")
+  if args.output:
+    args.output.write_text(json.dumps(distances, indent=2))
+  least, *rest = distances.values()
+  sys.exit(0 if all(x > _FACTOR * least for x in rest) else 1)
+
+
+def _distances(shards: str, weights: str) -> dict[str, float]:
+  """Fréchet distances of the first half, by name of what it is compared with.
+
+  Raises:
+    ValueError: no shards, or no weights.
+  """
+  film_codecs.check_shards(shards)
+  extract = networks.load("efficientnet_lite0", weights)
   config = tokenizer_video.get_config("film64_small")
-  config.dataset.path = args.shards
+  config.dataset.path = shards
   clips = pipeline.source(config.dataset, "held_out")
   whole = np.stack([clips[i]["video"] for i in range(len(clips))])
   first, second = (whole[start::2, ::_EVERY] for start in (0, 1))
@@ -51,7 +70,6 @@ def main():
       :, ::_EVERY
     ],
   }
-  extract = networks.load("efficientnet_lite0", args.weights)
   gaussian = lambda x: frechet.statistics(_features(extract, x))
   reference = gaussian(first)
   distances = {
@@ -61,10 +79,7 @@ def main():
   frames = first.shape[0] * first.shape[1]
   for name, distance in distances.items():
     print(f"{frames} held-out frames against {name}: {distance}")
-  if args.output:
-    args.output.write_text(json.dumps(distances, indent=2))
-  least, *rest = distances.values()
-  sys.exit(0 if all(x > _FACTOR * least for x in rest) else 1)
+  return distances
 
 
 def _features(extract: networks.Extractor, video_BTHWC: np.ndarray):

@@ -17,6 +17,9 @@ printed, too, as one mean over all pixels, and not as the mean of frames' PSNR
 that other tables have.
 """
 
+import argparse
+import sys
+
 import numpy as np
 
 from benchmarks import film_codecs
@@ -67,6 +70,13 @@ def psnr_of_gaussian_code(blocks_NK: np.ndarray, bits: float) -> float:
 
 def main() -> None:
   args = film_codecs.flags((__doc__ or "").splitlines()[0]).parse_args()
+  try:
+    _run(args)
+  except (OSError, ValueError) as error:
+    sys.exit(f"film_bound: {error}")
+
+
+def _run(args: argparse.Namespace) -> None:
   config, tokenizer = film_codecs.load(args)
   config.dataset.path = args.shards
   strides_thw = describe.sizes(config).strides

@@ -24,6 +24,7 @@ import dataclasses
 import fractions
 import functools
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -200,7 +201,12 @@ def flags(description: str) -> argparse.ArgumentParser:
 def load(
   args: argparse.Namespace,
 ) -> tuple[ml_collections.ConfigDict, loaded.LoadedTokenizer | None]:
-  """The tokenizer of `flags` and its config; without one that of `film64`."""
+  """The tokenizer of `flags` and its config; without one that of `film64`.
+
+  Raises:
+    ValueError: no shards or no tokenizer.
+  """
+  check_shards(args.shards)
   if args.workdir:
     tokenizer = loaded.load_tokenizer(args.workdir)
     return tokenizer.config, tokenizer
@@ -209,11 +215,29 @@ def load(
   return config, None
 
 
+def check_shards(path: str, *more: str) -> None:
+  """Raises ValueError if the film's shards, or more folders there, lack."""
+  for folder in (path, *(os.path.join(path, name) for name in more)):
+    if not os.path.isdir(folder):
+      raise ValueError(
+        f"--shards={path}: {folder} is no folder; python -m"
+        f" input_pipeline.prepare --format=film --output={path} makes it"
+      )
+
+
 def main() -> None:
   parser = flags("The film's clips by tokens, by bicubic down-and-up, by x264.")
   parser.add_argument("--output", required=True, help="JSON to write")
   args = parser.parse_args()
+  try:
+    _run(args)
+  except (OSError, ValueError) as error:
+    sys.exit(f"film_codecs: {error}")
+
+
+def _run(args: argparse.Namespace) -> None:
   config, tokenizer = load(args)
+  check_shards(args.shards, "live_action")
   reconstruct, step = None, 0
   if tokenizer:
     step = tokenizer.step or 0

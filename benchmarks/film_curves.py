@@ -133,9 +133,9 @@ def main() -> None:
     for kind, workdir in (("image", args.image), ("video", args.video)):
       if workdir:
         runs[kind]["yours"] = read(workdir / "metrics.jsonl")
-  except ValueError as e:
-    parser.error(str(e))
-  draw(runs, args.output)
+    draw(runs, args.output)
+  except (OSError, ValueError) as error:
+    parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,31 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import film as film_program
 from benchmarks import film_bound
 from benchmarks import film_codecs
 from configs import tokenizer_video
 
 _GRID = (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+  "program, flags",
+  [
+    (film_codecs, ["--output=result.json"]),
+    (film_bound, []),
+    (film_program, ["--weights=none"]),
+  ],
+)
+def test_shards_that_are_not_there_are_one_line(
+  program, flags, monkeypatch, tmp_path
+):
+  name = program.__name__.rpartition(".")[2]
+  monkeypatch.setattr("sys.argv", [name, f"--shards={tmp_path}/none", *flags])
+  with pytest.raises(
+    SystemExit, match=f"^{name}: --shards=.*none is no folder"
+  ):
+    program.main()
 
 
 def _clips():
@@ -89,13 +109,15 @@ class _Tokenizer:
 
 
 @pytest.fixture
-def film(monkeypatch):
+def film(monkeypatch, tmp_path):
   """Clips and a tokenizer for programs that read them from folders."""
   clips = [{"video": video} for video in _clips()]
   load = lambda workdir: {"DIR": _Tokenizer()}[workdir]
   monkeypatch.setattr(film_codecs.loaded, "load_tokenizer", load)
   source = lambda *_, **__: clips
   monkeypatch.setattr(film_codecs.pipeline, "source", source)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "FILM").mkdir()
 
 
 def test_the_program_writes_a_result_of_each_set(film, monkeypatch, tmp_path):
@@ -109,6 +131,9 @@ def test_the_program_writes_a_result_of_each_set(film, monkeypatch, tmp_path):
   output = tmp_path / "codecs.json"
   flags = ["--shards=FILM", "--workdir=DIR", f"--output={output}"]
   monkeypatch.setattr("sys.argv", ["film_codecs", *flags])
+  with pytest.raises(SystemExit, match="FILM/live_action is no folder; python"):
+    film_codecs.main()
+  (tmp_path / "FILM/live_action").mkdir()
   film_codecs.main()
   result = json.loads(output.read_text())
   assert result["step"] == 7

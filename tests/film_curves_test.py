@@ -76,3 +76,15 @@ def test_a_folder_without_curves_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
       film_curves.main()
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["none/x.png", "x.words"])
+def test_a_picture_that_cannot_be_written_is_one_line(
+  tmp_path, monkeypatch, capsys, name
+):
+  command = f"film_curves --output={tmp_path / name}"
+  monkeypatch.setattr("sys.argv", command.split())
+  with pytest.raises(SystemExit):
+    film_curves.main()
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert error.startswith("film_curves: error:") and name[-5:] in error
