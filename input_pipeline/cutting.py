@@ -26,9 +26,8 @@ from storage import schema
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # number of the rules in shots.py; others' scans do not count
+_VERSION = 2  # number of the rules in shots.py; others' scans do not count
 _REMEDY = "remove it, and it is made again"
-_MOST_FAILED = 0.01  # share of the videos that may be broken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +48,10 @@ class Rule:
 
   def __post_init__(self):
     """Raises ValueError for settings that cannot work."""
-    if self.frames < 1:
-      raise ValueError(f"--frames={self.frames} must be at least 1")
+    if self.frames < 2:
+      raise ValueError(
+        f"--frames={self.frames} must be at least 2: a piece has to move"
+      )
     for field in ("first_seconds", "last_seconds"):
       if not 0 <= getattr(self, field) < 1e6:
         raise ValueError(
@@ -88,15 +89,16 @@ class Scan:
   count: Annotated[int, schema.at_least(1)]  # number of frames
   rate: float  # frames per second
   shots: tuple[Shot, ...]
+  sha256: str = ""  # the video's; scans of version 1 have none
 
 
 def scan_folder(
-  path: str, output: str, rule: Rule, workers: int
+  path: str, output: str, rule: Rule, workers: int, max_broken: float = 0.01
 ) -> dict[str, Scan]:
   """Scans of the videos in a folder and below, by name, in natural order.
 
   Raises:
-    ValueError: no videos, or more than 1 % of them that cannot be read.
+    ValueError: no videos, or more than this share that cannot be read.
   """
   names = [
     name
@@ -118,8 +120,11 @@ def scan_folder(
     if reason:
       log.warning("left out: %s: %s", listing_lib.text(name), reason)
       failures.append((listing_lib.text(name), reason))
-  problem = "videos cannot be read: repair or remove them"
-  parts.check_failures(failures, len(names), _MOST_FAILED, problem)
+  problem = (
+    f"videos cannot be read, more than --max_broken={max_broken:g}: repair or"
+    " remove them, or raise --max_broken"
+  )
+  parts.check_failures(failures, len(names), max_broken, problem)
   return {name: scan for name, scan in kept.items() if scan is not None}
 
 
@@ -160,6 +165,7 @@ def listings(
           label,
           (os.path.join(path, name),),
           (start, stop),
+          scans[name].sha256,
         )
       )
   return {k: Listing(tuple(entries), names) for k, entries in split.items()}
@@ -255,4 +261,5 @@ def _scan(path: str, rule: Rule, done) -> Scan:
     count=len(thumbs),
     rate=rate,
     shots=tuple(shots),
+    sha256=files.sha256(path),
   )

@@ -49,6 +49,7 @@ from storage import shards as shards_lib
 
 log = logging.getLogger(__name__)
 
+_SPLITS = ("train", "held_out")
 _FILM_SIZE = 64  # pixels of the short side of the film
 _FILM_CRF = 10  # small frames show each error of H.264
 
@@ -143,7 +144,10 @@ def _finish(folder, plan, shards) -> dict[str, Any]:
 
 
 def _digest(listing: entries.Listing) -> str:
-  lines = (f"{entry.label} {entry.name}\n" for entry in listing.entries)
+  lines = (
+    f"{entry.label} {entry.name}{entry.file_sha256}\n"
+    for entry in listing.entries
+  )
   return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
@@ -251,15 +255,19 @@ def _load(
 
 
 def check(path: str) -> None:
-  """Raises ValueError that names a changed or missing shard of any split."""
-  splits = [s for s in ("train", "held_out") if os.path.isdir(f"{path}/{s}")]
-  if not splits:
+  """Raises ValueError that names a changed or missing shard of any split.
+
+  The live action beside a film is read, too.
+  """
+  sets = (path, film.live_action(path))
+  splits = [os.path.join(s, split) for s in sets for split in _SPLITS]
+  folders = [split for split in splits if os.path.isdir(split)]
+  if not folders:
     raise ValueError(
       f"--check={path} holds neither 'train' nor 'held_out': name the --output"
       " of an earlier run"
     )
-  for split in splits:
-    folder = os.path.join(path, split)
+  for folder in folders:
     _, shards = media_shards.FORMAT.read(folder)
     for shard in shards:
       media_shards.FORMAT.check(folder, shard, contents=True)
@@ -329,20 +337,28 @@ def _say(split: str, manifest: dict[str, Any]) -> None:
 
 def _cut(args: argparse.Namespace) -> None:
   """Cuts a film, or a folder of videos, at its shots; writes both splits."""
-  for flag in ("split", "held_out", "lists", "fps"):
+  is_film = args.format == "film"
+  refused = ("split", "held_out", "lists", "fps")
+  for flag in (*refused, "attribution") if is_film else refused:
     if getattr(args, flag):
       raise ValueError(
         f"--{flag}={getattr(args, flag)} is not for --format={args.format}:"
         " leave it out"
       )
+  if not 0 < args.held_out_share < 1:
+    raise ValueError(
+      f"--held_out_share={args.held_out_share:g} must be above 0 and below 1"
+    )
+  if not is_film and not os.path.isdir(args.input):
+    raise ValueError(f"--input={args.input} is no folder: name one of videos")
   size = args.short_side
   if size is None:
-    if args.format != "film":
+    if not is_film:
       raise ValueError("--size=PIXELS is needed, the short side of the pieces")
     size = _FILM_SIZE
   crf = _FILM_CRF if args.crf is None else args.crf
   encoding = reencode_lib.Encoding(size, 0, crf, args.keyframes, args.quality)
-  if args.format == "film":
+  if is_film:
     sets = film.fetch(args.output, args.input)
   else:
     owned = (args.output, (), False, args.attribution)
@@ -351,7 +367,9 @@ def _cut(args: argparse.Namespace) -> None:
     rule = cutting.Rule(
       args.frames, args.first_seconds, args.last_seconds, videos.left_out
     )
-    scans = cutting.scan_folder(videos.path, videos.output, rule, args.workers)
+    scans = cutting.scan_folder(
+      videos.path, videos.output, rule, args.workers, args.max_broken
+    )
     log.info("%s: %s", videos.name, cutting.describe(scans))
     share = 1.0 if videos.is_held_out else args.held_out_share
     for split, listing in cutting.listings(videos.path, scans, share).items():

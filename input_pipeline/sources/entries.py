@@ -24,6 +24,8 @@ class Entry:
   # Frames of the file that are the example, from the first up to the second;
   # None: all of it.
   span: tuple[int, int] | None = None
+  # sha256 of a file that pieces were cut from, which another one may replace.
+  file_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,6 +93,11 @@ class Videos:
   attribution: str
 
 
+def live_action(output: str) -> str:
+  """Folder of the shards of live action beside those of the film."""
+  return os.path.join(output, "live_action")
+
+
 def fetch(output: str, given: str = "") -> list[Videos]:
   """Fetches the film and the clips of live action into OUTPUT/downloads.
 
@@ -119,7 +124,7 @@ def fetch(output: str, given: str = "") -> list[Videos]:
     log.warning("live_action is left out: %s", error)
     return [film]
   live = Videos(
-    *("live_action", folder, os.path.join(output, "live_action")),
+    *("live_action", folder, live_action(output)),
     *((), True, LIVE_ACTION_ATTRIBUTION),
   )
   return [film, live]

@@ -126,6 +126,24 @@ def test_two_runs_make_the_same_bytes_and_scans_are_kept(
   assert len(_examples(tmp_path / "one")["train"]) > 0
 
 
+def test_a_video_that_was_replaced_is_not_taken_for_the_one_that_was_cut(
+  made, tmp_path, monkeypatch, capsys, in_this_process
+):
+  folder, frames = made
+  videos = tmp_path / "videos"
+  shutil.copytree(folder, videos)
+  flags = ("--format=shots", f"--input={videos}", "--size=16")
+  output = tmp_path / "out"
+  assert not _run(monkeypatch, *flags, f"--output={output}")
+  (videos / "a/film.mp4").touch()  # the same bytes at another time
+  assert not _run(monkeypatch, *flags, f"--output={output}")
+  raw_data.video(videos / "a/film.mp4", 255 - frames, crf="1", keyframes=30)
+  for _ in range(2):
+    assert _run(monkeypatch, *flags, f"--output={output}")
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert _matches("error: .*listing_sha256 is .*--output", error), error
+
+
 def _shots(folder, output, rule):
   (scan,) = cutting.scan_folder(str(folder), str(output), rule, 1).values()
   return [shot.span for shot in scan.shots]
@@ -155,9 +173,18 @@ def test_what_cannot_be_cut_is_one_line(
   common = ("--format=shots", f"--output={tmp_path / 'out'}", "--size=16")
   for flags, words in (
     ((f"--input={tmp_path / 'empty'}",), "holds no videos"),
-    ((f"--input={broken}",), "1 of 2 videos cannot be read.*b.mp4"),
+    (
+      (f"--input={broken}", "--max_broken=0.4"),
+      "1 of 2 videos cannot be read, more than --max_broken=0.4.*b.mp4",
+    ),
+    ((f"--input={tmp_path / 'none'}",), "none is no folder"),
+    ((f"--input={folder}", "--held_out_share=0"), "share=0 must be above 0"),
+    ((f"--input={folder}", "--held_out_share=1"), "share=1 must be above 0"),
+    ((f"--input={folder}", "--held_out_share=nan"), "share=nan must be"),
+    (("--format=film", "--attribution=me"), "--attribution=me is not for"),
+    ((f"--input={folder}", "--frames=1"), "--frames=1 must be at least 2"),
     ((f"--input={folder}", "--frames=50"), "has 1 shots .*lower --frames"),
-    ((f"--input={folder}", "--frames=0"), "--frames=0 must be at least 1"),
+    ((f"--input={folder}", "--frames=0"), "--frames=0 must be at least 2"),
     ((f"--input={folder}", "--last_seconds=-1"), "--last_seconds=-1 must"),
     ((f"--input={folder}", "--split=train"), "--split=train is not for"),
     ((f"--input={folder}", "--fps=8"), "--fps=8.0 is not for"),
@@ -168,6 +195,8 @@ def test_what_cannot_be_cut_is_one_line(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert _matches(words, error), error
+  most = (f"--input={broken}", "--max_broken=0.5")
+  assert not _run(monkeypatch, *common, *most)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".arrayrecord", ".mp4"])
@@ -248,6 +277,13 @@ def test_the_film_is_fetched_cut_and_attributed(
   live = _examples(output / "live_action")
   assert list(live) == ["held_out"]
   assert {e.label for e in live["held_out"]} == {0, 1, 2}
+  prepare.check(str(output))
+  (shard,) = (output / "live_action").rglob("*.arrayrecord")
+  shard.write_bytes(b"x" + shard.read_bytes()[1:])
+  with pytest.raises(
+    ValueError, match=f"{shard.name} in .*live_action/held_out is dam"
+  ):
+    prepare.check(str(output))
 
 
 def test_without_a_network_a_file_at_hand_will_do(
