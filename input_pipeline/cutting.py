@@ -26,7 +26,9 @@ from storage import schema
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # number of the rules in shots.py; others' scans do not count
+# Number of the rules in shots.py and of what a scan holds; a scan with another
+# one does not count.
+_VERSION = 2
 _REMEDY = "remove it, and it is made again"
 
 

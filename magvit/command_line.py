@@ -37,9 +37,9 @@ _PACKAGES = (
   *(models.__name__, storage.__name__),
 )
 
-# File whose get_config reads every config, with one line for each mistake.
 # What reading a config raises for a mistake in it or in its flags.
 _MISTAKES = (AttributeError, KeyError, OSError, ValueError)
+# File whose get_config reads every config, with one line for each mistake.
 _CONFIG_READER = pathlib.Path(__file__).parent / "workdir/given_config.py"
 
 # Flags belong to the program that has them defined here: --help lists those.

@@ -377,11 +377,12 @@ def check_prediction(
 
 def check_detail(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for carried detail where no frames have any to give."""
+  if not config.sampling.get("carry_detail", False):
+    return
   size = config.dataset.size
   shape = (config.dataset.frames, size, size)
   table = TaskTable.from_config(config)
-  whole_S = table.whole_frames(shape, config.condition_frames)
-  if config.sampling.get("carry_detail", False) and not whole_S.any():
+  if not table.whole_frames(shape, config.condition_frames).any():
     raise ValueError(
       "sampling.carry_detail=True gives completions detail of whole given"
       f" frames, and {list(table.names)} are given none: set it to False"
