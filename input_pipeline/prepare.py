@@ -38,6 +38,7 @@ from input_pipeline.decoding import spans
 from input_pipeline.sources import entries
 from input_pipeline.sources import film
 from input_pipeline.sources import folders
+from input_pipeline.sources import hash_split
 from input_pipeline.sources import media_shards
 from storage import files
 from storage import listing as listing_lib
@@ -49,7 +50,6 @@ from storage import shards as shards_lib
 
 log = logging.getLogger(__name__)
 
-_SPLITS = ("train", "held_out")
 _FILM_SIZE = 64  # pixels of the short side of the film
 _FILM_CRF = 10  # small frames show each error of H.264
 
@@ -260,7 +260,9 @@ def check(path: str) -> None:
   The live action beside a film is read, too.
   """
   sets = (path, film.live_action(path))
-  splits = [os.path.join(s, split) for s in sets for split in _SPLITS]
+  splits = [
+    os.path.join(s, split) for s in sets for split in prepare_flags.SPLITS
+  ]
   folders = [split for split in splits if os.path.isdir(split)]
   if not folders:
     raise ValueError(
@@ -345,10 +347,7 @@ def _cut(args: argparse.Namespace) -> None:
         f"--{flag}={getattr(args, flag)} is not for --format={args.format}:"
         " leave it out"
       )
-  if not 0 < args.held_out_share < 1:
-    raise ValueError(
-      f"--held_out_share={args.held_out_share:g} must be above 0 and below 1"
-    )
+  hash_split.check_share("--held_out_share", args.held_out_share)
   if not is_film and not os.path.isdir(args.input):
     raise ValueError(f"--input={args.input} is no folder: name one of videos")
   size = args.short_side

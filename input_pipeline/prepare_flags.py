@@ -6,6 +6,7 @@ import os
 from input_pipeline.sources import own_folders
 from storage import paths
 
+SPLITS = ("train", "held_out")
 CUT = ("film", "shots")  # formats whose videos are cut at their shots
 _SETS = ("ucf101", "kinetics400", "kinetics600", "ssv2", "bair")
 
@@ -25,9 +26,8 @@ def parser() -> argparse.ArgumentParser:
   add("--lists", type=folder, default="", help=lists)
   output = "folder of the shards; each split is a folder in it"
   add("--output", type=folder, help=output)
-  splits = ["train", "held_out"]
   which = "split to make, by default train; film and shots make both"
-  add("--split", choices=splits, help=which)
+  add("--split", choices=SPLITS, help=which)
   which = "folder of the split held_out; default: the only one there is"
   add("--held_out", choices=own_folders.HELD_OUT, default="", help=which)
   share = "share held out, by names, of a folder without that folder"

@@ -38,6 +38,7 @@ from typing import Any
 
 from input_pipeline.decoding import media
 from input_pipeline.sources import entries as entries_lib
+from input_pipeline.sources import hash_split
 from input_pipeline.sources import own_folders
 from input_pipeline.sources.entries import Entry
 from input_pipeline.sources.entries import Listing
@@ -77,10 +78,7 @@ def listing(
   for field, folder in (("path", path), ("lists", lists or path)):
     if not os.path.isdir(folder):
       raise ValueError(f"dataset.{field}={folder!r} is no folder")
-  if not 0 < held_out_share < 1:
-    raise ValueError(
-      f"dataset.held_out_share={held_out_share} must be above 0 and below 1"
-    )
+  hash_split.check_share("dataset.held_out_share", held_out_share)
   if held_out and held_out not in own_folders.HELD_OUT:
     raise ValueError(
       f"dataset.held_out={held_out!r} must be '' or one of"

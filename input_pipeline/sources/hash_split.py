@@ -12,6 +12,12 @@ import os
 import unicodedata
 
 
+def check_share(field: str, share: float) -> None:
+  """Raises ValueError that names the field for a share outside (0, 1)."""
+  if not 0 < share < 1:
+    raise ValueError(f"{field}={share:g} must be above 0 and below 1")
+
+
 def is_held_out(names: Sequence[str], share: float) -> list[bool]:
   """Whether each file is held out; of two files or more, some are not all are.
 
