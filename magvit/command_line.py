@@ -37,8 +37,6 @@ _PACKAGES = (
   *(models.__name__, storage.__name__),
 )
 
-# What reading a config raises for a mistake in it or in its flags.
-_MISTAKES = (AttributeError, KeyError, OSError, ValueError)
 # File whose get_config reads every config, with one line for each mistake.
 _CONFIG_READER = pathlib.Path(__file__).parent / "workdir/given_config.py"
 
@@ -267,7 +265,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """
   try:
     return flags.FLAGS(_with_config_expanded(argv))
-  except (flags.Error, *_MISTAKES) as error:
+  except (flags.Error, AttributeError, KeyError, OSError, ValueError) as error:
     if isinstance(error, flags.UnrecognizedFlagError):
       field = error.flagname.removeprefix("config.")
       if field != error.flagname and not _is_given("config", argv):

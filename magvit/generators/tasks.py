@@ -27,6 +27,7 @@ import ml_collections
 import numpy as np
 
 from magvit.generators import detail
+from magvit.tokenizer import describe
 
 TASK_SLOTS = 16  # rows of the task table; new tasks take free ones
 
@@ -379,9 +380,8 @@ def check_detail(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for carried detail where no frames have any to give."""
   if not config.sampling.get("carry_detail", False):
     return
-  size = config.dataset.size
-  shape = (config.dataset.frames, size, size)
   table = TaskTable.from_config(config)
+  shape = describe.clip_shape(config)
   if not table.whole_frames(shape, config.condition_frames).any():
     raise ValueError(
       "sampling.carry_detail=True gives completions detail of whole given"
